@@ -1,0 +1,269 @@
+"""What can be chosen, declared once as frozen data: domains of values, parts, and catalogs of parts.
+
+From one entry come the form, the check, the live shape, the module, the exported code, the documentation, the search
+domain and the contract test. Nothing here imports torch: a part only names what it builds by a dotted path.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from math import isfinite
+from typing import Any
+
+__all__ = ["Catalog", "Domain", "Flag", "Float", "Int", "LayerSpec", "OneOf", "Part", "Text", "UnknownPart", "load"]
+
+
+def load(path: str) -> Any:
+    """Returns what a dotted path such as "torch.optim:AdamW" names.
+
+    Raises:
+        ImportError, AttributeError: when the module or the name in it does not exist.
+    """
+    module, _, name = path.partition(":")
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def closest(word: str, known: list[str]) -> str:
+    """Returns " Did you mean ...?" for the best match of `word` among `known`, or "" where nothing is near."""
+    near = (
+        get_close_matches(word, known, n=1, cutoff=0.5) or [k for k in known if word and word.lower() in k.lower()][:1]
+    )
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+@dataclass(frozen=True)
+class _Named:
+    @property
+    def label(self) -> str:
+        """The name in words: "weight_decay" -> "Weight decay"."""
+        words = self.name.replace("_px", "").replace("_mm", "").replace("_s", "").replace("_", " ")  # type: ignore[attr-defined]
+        return words[:1].upper() + words[1:]
+
+
+@dataclass(frozen=True)
+class _Number(_Named):
+    name: str
+    default: Any
+    low: Any
+    high: Any
+    help: str
+    step: Any = None
+    log: bool = False
+    unit: str = ""
+
+    def _within(self, value: Any) -> Any:
+        if not self.low <= value <= self.high:
+            unit = f" {self.unit}" if self.unit else ""
+            raise ValueError(f"{self.label} is {value:g}; it must lie between {self.low:g} and {self.high:g}{unit}.")
+        return value
+
+    def nearest(self, value: Any) -> Any:
+        """Returns the allowed value next to `value`: what a repair button proposes."""
+        return min(max(value, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class Int(_Number):
+    """A whole number in [low, high]; `log` says that it is searched on a logarithmic scale."""
+
+    step: int = 1
+
+    def parse(self, value: Any) -> int:
+        """Returns `value` as an int in range; raises ValueError with a plain sentence."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value != int(value):
+            raise ValueError(f"{self.label} must be a whole number, not {value!r}.")
+        return int(self._within(value))
+
+
+@dataclass(frozen=True)
+class Float(_Number):
+    """A number in [low, high]; `log` says that it is shown and searched on a logarithmic scale."""
+
+    step: float | None = None
+
+    def parse(self, value: Any) -> float:
+        """Returns `value` as a finite float in range; raises ValueError with a plain sentence."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(f"{self.label} must be a number, not {value!r}.")
+        return float(self._within(value))
+
+
+@dataclass(frozen=True)
+class OneOf(_Named):
+    """One of a few words."""
+
+    name: str
+    default: str
+    options: tuple[str, ...]
+    help: str
+
+    def parse(self, value: Any) -> str:
+        """Returns `value` if it is an option; raises ValueError with "did you mean"."""
+        if value not in self.options:
+            near = closest(str(value), list(self.options))
+            raise ValueError(f"{self.label} is {value!r}; it must be one of {', '.join(self.options)}.{near}")
+        return str(value)
+
+    def nearest(self, value: Any) -> str:
+        """Returns the option most like `value`, else the default."""
+        return (get_close_matches(str(value), list(self.options), n=1, cutoff=0.5) or [self.default])[0]
+
+
+@dataclass(frozen=True)
+class Flag(_Named):
+    """Yes or no."""
+
+    name: str
+    default: bool
+    help: str
+
+    def parse(self, value: Any) -> bool:
+        """Returns `value` if it is a bool; raises ValueError."""
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.label} must be yes or no (true or false), not {value!r}.")
+        return value
+
+    def nearest(self, value: Any) -> bool:
+        """Returns the default: there is nothing between yes and no."""
+        return self.default
+
+
+@dataclass(frozen=True)
+class Text(_Named):
+    """A name out of a long list, such as a timm model's. `known` is the dotted path of a callable that lists them."""
+
+    name: str
+    default: str
+    help: str
+    known: str = ""
+
+    def names(self) -> list[str]:
+        """Returns all known values; imports what `known` points to."""
+        return list(load(self.known)()) if self.known else []
+
+    def parse(self, value: Any) -> str:
+        """Returns `value` if it is a known name; raises ValueError with "did you mean"."""
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{self.label} must be a name, not {value!r}.")
+        if self.known and value not in (known := self.names()):
+            raise ValueError(f"{self.label}: there is no {value!r}.{closest(value, known)}")
+        return value
+
+    def nearest(self, value: Any) -> str:
+        """Returns the known name most like `value`, else the default."""
+        return (get_close_matches(str(value), self.names(), n=1, cutoff=0.5) or [self.default])[0]
+
+
+Domain = Int | Float | OneOf | Flag | Text
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something a user picks: a layer, an optimizer, an augmentation.
+
+    Attributes:
+        name: identifier in documents. title: what people read.
+        target: dotted path of what it builds ("" = only settings).
+        help: one or two plain sentences. params: the choices it offers. group: heading in palettes.
+        finds: other words people may search it by.
+    """
+
+    name: str
+    title: str
+    target: str
+    help: str
+    params: tuple[Domain, ...] = ()
+    group: str = ""
+    finds: str = ""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """A new dict of every parameter's default."""
+        return {p.name: p.default for p in self.params}
+
+    def param(self, name: str) -> Domain:
+        """Returns the domain called `name`; raises UnknownPart with "did you mean"."""
+        for p in self.params:
+            if p.name == name:
+                return p
+        known = [p.name for p in self.params]
+        offers = f"It has {', '.join(known)}." if known else "It has no settings."
+        raise UnknownPart(f"{self.title} has no setting {name!r}. {offers}{closest(name, known)}")
+
+    def load(self) -> Callable[..., Any]:
+        """Imports and returns what `target` names."""
+        return load(self.target)
+
+
+@dataclass(frozen=True)
+class LayerSpec(Part):
+    """A layer of a network.
+
+    Attributes:
+        inferred: constructor arguments that the planner fills in, each by a rule: "channels" (size of dimension 1 of the
+            input), "features" (size of its last dimension), "classes" (number of classes of the data).
+        inputs: 1, or 2 for "two or more".
+        ranks: numbers of dimensions, batch included, that it accepts; () = any.
+    """
+
+    inferred: Mapping[str, str] = field(default_factory=dict)
+    inputs: int = 1
+    ranks: tuple[int, ...] = ()
+
+
+class UnknownPart(KeyError):
+    """A name that is in no catalog. Its text is a sentence for people."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Catalog(Mapping[str, Part]):
+    """Parts by name, in the order of their declaration."""
+
+    def __init__(self, name: str, parts: tuple[Part, ...]):
+        self.name = name
+        self._parts = {p.name: p for p in parts}
+        if len(self._parts) != len(parts):
+            raise ValueError(f"two parts of the catalog of {name}s share a name")
+
+    def __getitem__(self, name: str) -> Part:
+        try:
+            return self._parts[name]
+        except KeyError:
+            raise UnknownPart(f"There is no {self.name} called {name!r}.{closest(str(name), self.names)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @property
+    def names(self) -> list[str]:
+        """All names in order."""
+        return list(self._parts)
+
+    @property
+    def groups(self) -> dict[str, list[Part]]:
+        """Parts by their group, both in order of declaration."""
+        found: dict[str, list[Part]] = {}
+        for part in self._parts.values():
+            found.setdefault(part.group, []).append(part)
+        return found
+
+    def search(self, words: str) -> list[Part]:
+        """Returns the parts whose name, title, group, help or search words hold every word of `words`."""
+        wanted = words.lower().split()
+        return [
+            p
+            for p in self._parts.values()
+            if all(w in f"{p.name} {p.title} {p.group} {p.help} {p.finds}".lower() for w in wanted)
+        ]

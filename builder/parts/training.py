@@ -1,0 +1,205 @@
+"""Optimizers, schedules and the settings of training. Pure data.
+
+A parameter's name is the keyword argument of its target, so a choice becomes an object by `part.load()(..., **params)`.
+"""
+
+from builder.catalog import Catalog, Flag, Float, Int, OneOf, Part
+
+
+def _rate(default: float) -> Float:
+    return Float(
+        "lr", default, 1e-7, 10.0, "Learning rate: size of a step. Too high diverges, too low crawls.", log=True
+    )
+
+
+_EPS = Float("eps", 1e-8, 1e-12, 0.1, "Small number that avoids division by zero.", log=True)
+
+OPTIMIZERS = Catalog(
+    "optimizer",
+    (
+        Part(
+            "sgd",
+            "SGD",
+            "torch.optim:SGD",
+            "Stochastic gradient descent: one step down the slope of each batch (Robbins and Monro 1951).",
+            (_rate(0.05),),
+            "Plain",
+        ),
+        Part(
+            "momentum",
+            "SGD with momentum",
+            "torch.optim:SGD",
+            "Steps gather speed along a steady slope (Polyak 1964); with Nesterov's look-ahead if wanted.",
+            (
+                _rate(0.02),
+                Float("momentum", 0.9, 0.0, 0.999, "Share of the last step that is kept.", 0.01),
+                Flag("nesterov", True, "Look ahead along the momentum before taking the slope (Nesterov 1983)."),
+            ),
+            "Plain",
+        ),
+        Part(
+            "adagrad",
+            "Adagrad",
+            "torch.optim:Adagrad",
+            "Own rate per weight, shrinking with all gradients seen; good for rare features (Duchi 2011).",
+            (_rate(0.01), Float("lr_decay", 0.0, 0.0, 1.0, "How fast the rate falls with the steps.", 0.001)),
+            "Adaptive",
+        ),
+        Part(
+            "adadelta",
+            "Adadelta",
+            "torch.optim:Adadelta",
+            "Adagrad with a forgetting memory: rates do not die out (Zeiler 2012).",
+            (_rate(1.0), Float("rho", 0.9, 0.0, 0.999, "Memory of past gradients.", 0.01)),
+            "Adaptive",
+        ),
+        Part(
+            "rmsprop",
+            "RMSprop",
+            "torch.optim:RMSprop",
+            "Divides the rate by a running mean of the gradient's size (Hinton 2012). Good for RNNs.",
+            (
+                _rate(0.001),
+                Float("alpha", 0.99, 0.0, 0.9999, "Memory of past gradients.", 0.01),
+                Float("momentum", 0.0, 0.0, 0.999, "Share of the last step that is kept.", 0.01),
+            ),
+            "Adaptive",
+        ),
+        Part(
+            "adam",
+            "Adam",
+            "torch.optim:Adam",
+            "Momentum and RMSprop together (Kingma and Ba 2015). A safe first choice.",
+            (_rate(0.001), _EPS),
+            "Adaptive",
+        ),
+        Part(
+            "adamw",
+            "AdamW",
+            "torch.optim:AdamW",
+            "Adam whose L2 penalty is applied to the weights directly (Loshchilov and Hutter 2019).",
+            (_rate(0.001), _EPS),
+            "Adaptive",
+        ),
+    ),
+)
+
+SCHEDULES = Catalog(
+    "schedule",
+    (
+        Part("constant", "Constant", "", "The learning rate stays as it is."),
+        Part(
+            "step",
+            "Step",
+            "",
+            "The rate is multiplied by a factor every so many epochs.",
+            (
+                Int("every_epochs", 10, 1, 1000, "Epochs between two drops."),
+                Float("factor", 0.1, 0.001, 0.99, "What the rate is multiplied by at each drop.", log=True),
+            ),
+        ),
+        Part(
+            "cosine",
+            "Cosine",
+            "",
+            "The rate falls along half a cosine from its start to nearly zero (Loshchilov and Hutter 2017).",
+            (
+                Float("final_fraction", 0.0, 0.0, 1.0, "What is left of the rate at the end.", 0.01),
+                Int("warmup_epochs", 0, 0, 100, "Epochs in which the rate climbs to its full value first."),
+            ),
+        ),
+        Part(
+            "one_cycle",
+            "One cycle",
+            "",
+            "The rate climbs to its full value and falls to nearly zero (Smith 2018). Quick and robust from scratch.",
+            (
+                Float("rise_fraction", 0.3, 0.05, 0.9, "Share of the training in which the rate climbs.", 0.05),
+                Float(
+                    "start_divisor", 25.0, 1.0, 1000.0, "The rate starts at its full value divided by this.", log=True
+                ),
+            ),
+        ),
+        Part(
+            "plateau",
+            "On plateau",
+            "",
+            "The rate drops when the validation loss has not improved for some epochs.",
+            (
+                Int("wait_epochs", 3, 0, 100, "Epochs without improvement before a drop."),
+                Float("factor", 0.3, 0.001, 0.99, "What the rate is multiplied by at each drop.", log=True),
+            ),
+        ),
+    ),
+)
+
+TRAINING = Part(
+    name="training",
+    title="Training",
+    target="builder.train:train",
+    help="How long, in what portions, and with which brakes the network learns.",
+    params=(
+        Int("epochs", 20, 1, 10_000, "How many times the network sees every training scan.", log=True),
+        Int("batch_size", 32, 1, 4096, "Scans per step. More needs more memory and a higher learning rate.", log=True),
+        Int(
+            "accumulate",
+            1,
+            1,
+            256,
+            "Batches whose gradients are added before a step: a larger batch for the same memory.",
+        ),
+        Int(
+            "seed", 0, 0, 2**31 - 1, "Fixes every random choice: the same seed gives the same run on the same machine."
+        ),
+        Float(
+            "l1",
+            0.0,
+            0.0,
+            1.0,
+            "L1 penalty: adds this times the sum of absolute weights to the loss and drives weights to zero (Tibshirani 1996).",
+            1e-6,
+        ),
+        Float(
+            "l2",
+            0.0001,
+            0.0,
+            1.0,
+            "L2 penalty (weight decay): pulls weights towards zero. With AdamW it is decoupled from the gradient.",
+            1e-5,
+        ),
+        Float(
+            "label_smoothing", 0.0, 0.0, 0.5, "Share of each label spread over all classes: less over-confidence.", 0.01
+        ),
+        Flag("class_weights", False, "Weigh rare classes more, so that each class counts the same in the loss."),
+        Float(
+            "clip_norm",
+            1.0,
+            0.0,
+            1000.0,
+            "Gradients longer than this are shortened to it; 0 = never. Cures explosions.",
+            0.1,
+        ),
+        Int("patience", 0, 0, 1000, "Early stopping: end after this many epochs without a better score; 0 = never."),
+        OneOf(
+            "monitor",
+            "auc",
+            ("auc", "balanced_accuracy", "accuracy", "f1", "loss"),
+            "The validation score that decides which epoch is the best and when to stop early.",
+        ),
+        OneOf(
+            "mixed_precision",
+            "auto",
+            ("auto", "off"),
+            "auto: bfloat16 arithmetic on a GPU that has it, about twice as fast. A CPU always computes in float32.",
+        ),
+        Flag("channels_last", True, "Memory order that convolutions like on a GPU."),
+        Int(
+            "checkpoint_every_s",
+            60,
+            1,
+            3600,
+            "Longest time of work that a crash may cost, besides whole epochs.",
+            unit="s",
+        ),
+    ),
+)

@@ -1,0 +1,361 @@
+"""The experiment: a frozen, versioned document in which every choice has a path.
+
+`training.optimizer.params.lr` is at once widget key, error location, search dimension, diff line and log field. Lists
+are addressed by name, not by position: `network.conv1.params.kernel_size`, `training.augment.rotate.params.degrees`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from builder.catalog import closest
+from builder.parts.images import PREPARE
+from builder.parts.training import TRAINING
+
+VERSION = 1
+INPUT = "input"
+"""The id under which a node names the scan itself among its inputs."""
+
+Value = bool | int | float | str | None
+
+
+class SpecError(ValueError):
+    """A document that cannot be understood, or a path that leads nowhere. Its text is a sentence for people."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Choice(_Frozen):
+    """A part by name with the settings that differ from nothing: absent settings mean the catalog's defaults."""
+
+    name: str = Field(min_length=1, max_length=80)
+    params: dict[str, Value] = {}
+
+
+class Node(Choice):
+    """A layer in a network. `inputs` are ids of earlier nodes or "input"; () means the node above."""
+
+    id: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
+    inputs: tuple[str, ...] = ()
+
+    @field_validator("id")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value == INPUT:
+            raise ValueError('the id "input" is the scan itself')
+        return value
+
+
+def _default(part: Any, name: str) -> Any:
+    return part.param(name).default
+
+
+class Data(_Frozen):
+    """Which scans, and how each becomes the network's input. Domains and meanings: `parts.images.PREPARE`."""
+
+    dataset: str = ""
+    size_px: int = _default(PREPARE, "size_px")
+    fit: str = _default(PREPARE, "fit")
+    colour: str = _default(PREPARE, "colour")
+    window: str = _default(PREPARE, "window")
+    slices: str = _default(PREPARE, "slices")
+    normalize: str = _default(PREPARE, "normalize")
+
+    @property
+    def channels(self) -> int:
+        """Channels of a prepared scan: 1 for grey, 3 for rgb."""
+        return 3 if self.colour == "rgb" else 1
+
+
+class Training(_Frozen):
+    """How the network learns. Domains and meanings: `parts.training.TRAINING`."""
+
+    optimizer: Choice = Choice(name="adamw")
+    schedule: Choice = Choice(name="one_cycle")
+    augment: tuple[Choice, ...] = ()
+    epochs: int = _default(TRAINING, "epochs")
+    batch_size: int = _default(TRAINING, "batch_size")
+    accumulate: int = _default(TRAINING, "accumulate")
+    seed: int = _default(TRAINING, "seed")
+    l1: float = _default(TRAINING, "l1")
+    l2: float = _default(TRAINING, "l2")
+    label_smoothing: float = _default(TRAINING, "label_smoothing")
+    class_weights: bool = _default(TRAINING, "class_weights")
+    clip_norm: float = _default(TRAINING, "clip_norm")
+    patience: int = _default(TRAINING, "patience")
+    monitor: str = _default(TRAINING, "monitor")
+    mixed_precision: str = _default(TRAINING, "mixed_precision")
+    channels_last: bool = _default(TRAINING, "channels_last")
+    checkpoint_every_s: int = _default(TRAINING, "checkpoint_every_s")
+
+
+class Experiment(_Frozen):
+    """Everything a user has chosen. Frozen: each edit returns a new document."""
+
+    version: int = VERSION
+    name: str = Field("Untitled", min_length=1, max_length=120)
+    task: str = "recognition"
+    data: Data = Data()
+    network: tuple[Node, ...] = Field((), max_length=2000)
+    training: Training = Training()
+    search: None = None
+
+    @field_validator("network")
+    @classmethod
+    def _distinct(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        ids = [n.id for n in nodes]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ValueError(f"two layers share the id {twice!r}")
+        return nodes
+
+    # -- reading and writing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def loads(cls, text: str | bytes) -> Self:
+        """Reads a document, migrating older versions.
+
+        Raises:
+            SpecError: not JSON, a newer version, unknown fields (with "did you mean") or values of a wrong type;
+                all that is wrong is said at once.
+        """
+        try:
+            found = json.loads(text, parse_constant=_no_constant)
+        except RecursionError:
+            raise SpecError("This is not an experiment: its JSON is nested too deeply.") from None
+        except ValueError as error:
+            raise SpecError(f"This is not an experiment: it is not valid JSON ({str(error)[:120]}).") from None
+        if not isinstance(found, dict):
+            raise SpecError("This is not an experiment: expected a JSON object with name, task, data and network.")
+        return cls.checked(migrate(found))
+
+    @classmethod
+    def checked(cls, found: Mapping[str, Any]) -> Self:
+        """Builds a document from plain data; raises SpecError naming every path that is wrong."""
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            raise SpecError(_sentences(error, cls)) from None
+
+    def dumps(self) -> str:
+        """The document as JSON text, two spaces indented, ending in a newline; `loads` gives the same document back."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical document: equal choices, equal digest."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    # -- paths --------------------------------------------------------------------------------------------------------
+
+    def at(self, path: str) -> Any:
+        """Returns what lies at `path`: a value, a section, a node; raises SpecError where it leads nowhere.
+
+        A setting that the document leaves to its default is not in `params`: `at` raises for it, `leaves` omits it.
+        """
+        found: Any = self
+        for step in path.split("."):
+            found = _step(found, step, path)
+        return found
+
+    def replace(self, path: str, value: Any) -> Self:
+        """Returns the document with `value` at `path`.
+
+        Settings of parts (`...params.x`) may be new or, with value None, be removed (back to the default). Everything
+        else must exist. Raises SpecError for a path that leads nowhere or a value of a wrong type.
+        """
+        plain = json.loads(json.dumps(self.model_dump(mode="json")))
+        *way, last = path.split(".")
+        place = plain
+        for step in way:
+            place = _step(place, step, path)
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+        elif isinstance(value, tuple | list):
+            value = [v.model_dump(mode="json") if isinstance(v, BaseModel) else v for v in value]
+        if isinstance(place, list):
+            index = next((i for i, item in enumerate(place) if _name(item) == last), None)
+            if index is None:
+                raise SpecError(_nowhere(path, last, [_name(item) for item in place]))
+            place[index] = value
+        elif isinstance(place, dict) and (last in place or (way and way[-1] == "params")):
+            if value is None and way and way[-1] == "params":
+                place.pop(last, None)
+            else:
+                place[last] = value
+        else:
+            raise SpecError(_nowhere(path, last, list(place) if isinstance(place, dict) else []))
+        return type(self).checked(plain)
+
+    def leaves(self) -> dict[str, Any]:
+        """Every value by its path, lists by name; wires as "a, b" under "network.<id>.inputs"."""
+        return dict(_leaves("", self.model_dump(mode="json")))
+
+    def diff(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
+        """What differs: {path: (here, there)}; None stands for absent. Order of layers is told as "network"."""
+        here, there = self.leaves(), other.leaves()
+        found = {p: (here.get(p), there.get(p)) for p in dict.fromkeys([*here, *there]) if here.get(p) != there.get(p)}
+        orders = [[n.id for n in e.network] for e in (self, other)]
+        common = [[i for i in order if i in orders[1 - k]] for k, order in enumerate(orders)]
+        if common[0] != common[1]:
+            found["network"] = (" > ".join(orders[0]), " > ".join(orders[1]))
+        return found
+
+    # -- editing the network ------------------------------------------------------------------------------------------
+
+    def fresh_id(self, name: str) -> str:
+        """Returns an id for a new layer that no layer of this document has: "conv2d" -> "conv2d_3"."""
+        stem = name[:32]
+        taken = {n.id for n in self.network}
+        return next(i for i in (f"{stem}_{k}" for k in range(1, len(taken) + 2)) if i not in taken)
+
+    def insert(self, node: Node, after: str | None = None) -> Self:
+        """Returns the document with `node` below the layer `after` (None: at the end; "input": at the top)."""
+        at = len(self.network) if after is None else self._index(after) + 1
+        return self._with((*self.network[:at], node, *self.network[at:]))
+
+    def remove(self, id: str) -> Self:
+        """Returns the document without layer `id`; wires that came from it come from what fed it."""
+        index = self._index(id)
+        gone = self.network[index]
+        feeds = gone.inputs or ((self.network[index - 1].id,) if index else (INPUT,))
+        below = index + 1 < len(self.network)
+        rest = []
+        for k, node in enumerate(self.network):
+            if k == index:
+                continue
+            if id in node.inputs:
+                wires = [w for i in node.inputs for w in (feeds if i == id else (i,))]
+                node = node.model_copy(update={"inputs": tuple(dict.fromkeys(wires))})
+            elif below and k == index + 1 and not node.inputs and gone.inputs:
+                node = node.model_copy(update={"inputs": gone.inputs})
+            rest.append(node)
+        return self._with(tuple(rest))
+
+    def move(self, id: str, by: int) -> Self:
+        """Returns the document with layer `id` moved `by` places down (negative: up), held within the list."""
+        index = self._index(id)
+        nodes = list(self.network)
+        node = nodes.pop(index)
+        nodes.insert(min(max(index + by, 0), len(nodes)), node)
+        return self._with(tuple(nodes))
+
+    def duplicate(self, id: str) -> Self:
+        """Returns the document with a copy of layer `id` right below it, fed by the original."""
+        node = self.network[self._index(id)]
+        return self.insert(node.model_copy(update={"id": self.fresh_id(node.name), "inputs": ()}), after=id)
+
+    def _with(self, nodes: tuple[Node, ...]) -> Self:
+        return type(self).checked({**self.model_dump(), "network": [n.model_dump() for n in nodes]})
+
+    def _index(self, id: str) -> int:
+        if id == INPUT:
+            return -1
+        for index, node in enumerate(self.network):
+            if node.id == id:
+                return index
+        raise SpecError(_nowhere(f"network.{id}", id, [n.id for n in self.network]))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a document: where, what, and where possible the document with it put right.
+
+    Attributes:
+        path: the choice it is about. message: plain sentence: what came, what was expected.
+        severity: "error" (cannot start) or "warning" (may start). repair: words for the button. fix: the repaired document.
+    """
+
+    path: str
+    message: str
+    severity: str = "error"
+    repair: str = ""
+    fix: Experiment | None = None
+
+
+def migrate(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document of any older version as one of this version; raises SpecError for a newer one."""
+    version = found.get("version", VERSION)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise SpecError(f"The experiment's version is {version!r}; expected a whole number from 1 to {VERSION}.")
+    if version > VERSION:
+        raise SpecError(
+            f"This experiment is of version {version}; this ScanLoom reads up to version {VERSION}. Update ScanLoom to open it."
+        )
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number that an experiment may hold")
+
+
+def _name(item: Any) -> str:
+    if isinstance(item, Mapping):
+        return str(item.get("id", item.get("name", "")))
+    return str(getattr(item, "id", getattr(item, "name", "")))
+
+
+def _nowhere(path: str, step: str, known: list[str]) -> str:
+    return f"There is no {path!r} in this experiment.{closest(step, known)}"
+
+
+def _step(place: Any, step: str, path: str) -> Any:
+    if isinstance(place, tuple | list):
+        for item in place:
+            if _name(item) == step:
+                return item
+        raise SpecError(_nowhere(path, step, [_name(i) for i in place]))
+    if isinstance(place, Mapping):
+        if step in place:
+            return place[step]
+        raise SpecError(_nowhere(path, step, [str(k) for k in place]))
+    if isinstance(place, BaseModel) and step in type(place).model_fields:
+        return getattr(place, step)
+    known = list(type(place).model_fields) if isinstance(place, BaseModel) else []
+    raise SpecError(_nowhere(path, step, known))
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, item)
+    elif isinstance(value, list):
+        if path.endswith(".inputs"):
+            yield path, ", ".join(value)
+        else:
+            for item in value:
+                yield from _leaves(f"{path}.{_name(item)}", item)
+    else:
+        yield path, value
+
+
+def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
+    said = []
+    for fault in error.errors()[:20]:
+        path = ".".join(str(p) for p in fault["loc"]) or "the document"
+        if fault["type"] == "extra_forbidden":
+            said.append(f"{path}: unknown field.{closest(str(fault['loc'][-1]), _fields(model, fault['loc'][:-1]))}")
+        elif fault["type"] == "missing":
+            said.append(f"{path}: missing.")
+        else:
+            came = "" if isinstance(fault["input"], dict | list | tuple) else f" (it is {str(fault['input'])[:60]!r})"
+            said.append(f"{path}: {fault['msg'].removeprefix('Value error, ').lower()}{came}.")
+    more = len(error.errors()) - len(said)
+    return " ".join(said) + (f" And {more} more." if more > 0 else "")
+
+
+def _fields(model: type[BaseModel], way: tuple[Any, ...]) -> list[str]:
+    inner: Any = model
+    for step in way:
+        if isinstance(step, int):
+            continue
+        note = inner.model_fields[step].annotation
+        inner = next((a for a in getattr(note, "__args__", ()) if isinstance(a, type)), note)
+    return list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
