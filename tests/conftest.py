@@ -1,0 +1,124 @@
+"""What every test of ScanLoom stands on: its own data folder, no network, one thread, and no process left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before any test module imports torch, streamlit or huggingface_hub: they read these once, at import.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # two pytest workers on two cores: more threads only wait for each other
+os.environ["STREAMLIT_BROWSER_GATHER_USAGE_STATS"] = "false"
+os.environ.pop("SCANLOOM_BEHIND_PROXY", None)
+
+import psutil
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+GRACE_S = 5.0  # a process that was told to end gets this long
+_MARK = "SCANLOOM_TEST_PARENT"  # every child of this test process inherits it, also one in its own session
+_count = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scanloom_root() -> Iterator[Path]:
+    """The folder under which every test's data folder lies; wider fixtures never touch the person's real data either."""
+    root = Path(tempfile.mkdtemp(prefix="scanloom-test-"))
+    os.environ["SCANLOOM_HOME"] = str(root / "wide")
+    os.environ[_MARK] = str(os.getpid())
+    yield root
+    left = _descendants()
+    words = _words(left)
+    _end(left)
+    shutil.rmtree(root, ignore_errors=True)
+    if left:
+        pytest.fail(f"the test session left processes behind: {words}")
+
+
+@pytest.fixture(autouse=True)
+def home(_scanloom_root: Path) -> Iterator[Path]:
+    """A data folder of this test's own (not yet created), to which SCANLOOM_HOME points."""
+    before = os.environ.get("SCANLOOM_HOME")
+    folder = _scanloom_root / f"home-{next(_count)}"
+    os.environ["SCANLOOM_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        os.environ.pop("SCANLOOM_HOME", None)
+    else:
+        os.environ["SCANLOOM_HOME"] = before
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left(request: pytest.FixtureRequest, home: Path) -> Iterator[None]:
+    """Fails a test that leaves a process running (mark `keeps_processes` where a wider fixture ends it)."""
+    before = {process.pid for process in _descendants()}
+    yield
+    if request.node.get_closest_marker("keeps_processes"):
+        return
+    deadline = time.monotonic() + GRACE_S
+    while left := [process for process in _descendants() if process.pid not in before]:
+        if time.monotonic() > deadline:
+            words = _words(left)
+            _end(left)
+            pytest.fail(f"this test left processes behind: {words}")
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scans beside the checkout; skips where it is absent (scans are never committed)."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder of real scans beside the checkout is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium; skips without one (`make test` installs it, or says how, before it starts pytest)."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium on this machine")
+
+
+def _descendants() -> list[psutil.Process]:
+    """The living processes that this test process started, by ancestry or, where re-parented, by an inherited mark."""
+    own = str(os.getpid())
+    found = {process.pid: process for process in psutil.Process().children(recursive=True)}
+    for process in psutil.process_iter():
+        if process.pid == os.getpid() or process.pid in found:
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(_MARK) == own:
+                found[process.pid] = process
+    return [process for process in found.values() if _counts(process)]
+
+
+def _counts(process: psutil.Process) -> bool:
+    """Whether a process is alive and no helper of Python's that ends with its parent."""
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(process.cmdline())
+    return False
+
+
+def _words(processes: list[psutil.Process]) -> str:
+    words = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            words.append(f"{process.pid} ({' '.join(process.cmdline())[:120]})")
+    return ", ".join(words) or "already gone"
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
