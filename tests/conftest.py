@@ -28,7 +28,7 @@ _count = itertools.count(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def _scanloom_root() -> Iterator[Path]:
-    """The folder under which every test's data folder lies; wider fixtures never touch the person's real data either."""
+    """The folder under which every data folder of a test lies; wider fixtures too never touch the real data."""
     root = Path(tempfile.mkdtemp(prefix="scanloom-test-"))
     os.environ["SCANLOOM_HOME"] = str(root / "wide")
     os.environ[_MARK] = str(os.getpid())
