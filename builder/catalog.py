@@ -204,15 +204,17 @@ class LayerSpec(Part):
     """A layer of a network.
 
     Attributes:
-        inferred: constructor arguments that the planner fills in, each by a rule: "channels" (size of dimension 1 of the
-            input), "features" (size of its last dimension), "classes" (number of classes of the data).
+        inferred: constructor arguments that the planner fills in, each by a rule: "channels" (size of dimension 1 of
+            the input), "features" (size of its last dimension), "size" (its height), "classes" (number of classes of the data).
         inputs: 1, or 2 for "two or more".
         ranks: numbers of dimensions, batch included, that it accepts; () = any.
+        untrained: settings under which it is built where its initial weights do not matter (planning, loading a run).
     """
 
     inferred: Mapping[str, str] = field(default_factory=dict)
     inputs: int = 1
     ranks: tuple[int, ...] = ()
+    untrained: Mapping[str, Any] = field(default_factory=dict)
 
 
 class UnknownPart(KeyError):

@@ -270,7 +270,8 @@ class Problem:
 
     Attributes:
         path: the choice it is about. message: plain sentence: what came, what was expected.
-        severity: "error" (cannot start) or "warning" (may start). repair: words for the button. fix: the repaired document.
+        severity: "error" (cannot start) or "warning" (may start).
+        repair: words for the button. fix: the repaired document.
     """
 
     path: str
@@ -287,7 +288,8 @@ def migrate(found: dict[str, Any]) -> dict[str, Any]:
         raise SpecError(f"The experiment's version is {version!r}; expected a whole number from 1 to {VERSION}.")
     if version > VERSION:
         raise SpecError(
-            f"This experiment is of version {version}; this ScanLoom reads up to version {VERSION}. Update ScanLoom to open it."
+            f"This experiment is of version {version}; this ScanLoom reads up to version {VERSION}. "
+            "Update ScanLoom to open it."
         )
     return found
 
