@@ -1,0 +1,306 @@
+"""What can happen to a run, as facts; and the state that a list of facts comes to.
+
+An event file is JSON lines, one event a line, kebab-case names. Names and fields are only ever added: an event of a
+newer version is skipped, an unknown field of a known event is dropped, a missing one takes its default.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+ACTIVE = ("queued", "starting", "running", "restarting")
+RESUMABLE = ("stopped", "failed", "lost")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One fact about a run. `at` is wall time (s since 1970), for display only; `clock` is the monotonic number of
+    seconds since the attempt began, stamped by the `Record`: durations come from it, order comes from the file."""
+
+    at: float = field(default_factory=time.time, kw_only=True)
+    clock: float = field(default=0.0, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """An attempt began. The worker fills in `attempt` and `pid`; training says the `device`."""
+
+    attempt: int = 1
+    device: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """`step` of `total` is done (optimizer steps in training, files in an import); `metrics` are per-step numbers."""
+
+    step: int = 0
+    total: int = 0
+    epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EpochEnded(Event):
+    """Epoch `epoch` (from 1) ended after optimizer step `step`; `metrics` are named `split/name`."""
+
+    epoch: int = 0
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A checkpoint is safe on disk; `best` = it holds the best weights so far."""
+
+    step: int = 0
+    epoch: int = 0
+    best: bool = False
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something a person should know; the run goes on."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """Training continues after optimizer step `step`: later points of earlier attempts no longer count."""
+
+    step: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The end. `status` is done, stopped, failed, or lost (only the supervisor says lost); `reason` is one sentence."""
+
+    status: str = "done"
+    reason: str = ""
+
+
+EVENTS: dict[str, type[Event]] = {
+    "started": Started,
+    "progress": Progress,
+    "epoch-ended": EpochEnded,
+    "saved": Saved,
+    "warned": Warned,
+    "resumed": Resumed,
+    "finished": Finished,
+}
+_NAMES = {cls: name for name, cls in EVENTS.items()}
+_FIELDS = {cls: frozenset(f.name for f in fields(cls)) for cls in _NAMES}
+
+
+def encode(event: Event) -> bytes:
+    """`event` as one JSON line, newline included. Numbers that JSON has no word for (NaN, infinity) become null."""
+    plain = asdict(event)
+    if "metrics" in plain:
+        numbers = {name: float(value) for name, value in plain["metrics"].items()}
+        plain["metrics"] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    text = json.dumps({"event": _NAMES[type(event)], **plain}, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def decode(line: bytes) -> Event | None:
+    """The event in one line; None for an event of a newer version. ValueError when the line is no event at all."""
+    plain = json.loads(line)
+    if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
+        raise ValueError("a line of an event file must be a JSON object with a key 'event'")
+    cls = EVENTS.get(plain.pop("event"))
+    if cls is None:
+        return None
+    known = {name: value for name, value in plain.items() if name in _FIELDS[cls]}
+    if isinstance(known.get("metrics"), dict):
+        known["metrics"] = {k: math.nan if v is None else float(v) for k, v in known["metrics"].items()}
+    return cls(**known)
+
+
+Curve = tuple[list[int], list[float]]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a page shows of a run. `curves`: name -> (steps, values), steps rising; the lists are the follower's own and
+    grow at its next refresh: read them, never change them. `best` = {metric, value, epoch} once a best model is saved.
+    `seconds` counts computing time over all attempts (monotonic). `stopping`: asked to stop and not yet ended."""
+
+    id: str = ""
+    kind: str = "train"
+    status: str = "queued"
+    reason: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    total: int = 0
+    note: str = ""
+    best: dict[str, Any] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    log: tuple[tuple[float, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    attempt: int = 0
+    device: str = ""
+    seconds: float = 0.0
+    stopping: bool = False
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+    @property
+    def resumable(self) -> bool:
+        return self.kind == "train" and self.status in RESUMABLE
+
+
+class Fold:
+    """Adds events one by one and can say at any time what they come to; work per event, not per history."""
+
+    def __init__(self, monitor: str = "") -> None:
+        self.monitor = monitor if "/" in monitor or not monitor else f"val/{monitor}"
+        self.attempt = 0
+        self.finished: Finished | None = None
+        self.curves: dict[str, Curve] = {}
+        self.log: list[tuple[float, str]] = []
+        self.warnings: list[str] = []
+        self.damaged = 0
+        self._device = self._note = ""
+        self._step = self._total = self._epoch = 0
+        self._past_seconds = self._clock = 0.0
+        self._epochs: dict[int, tuple[int, dict[str, float]]] = {}
+        self._best_epoch: int | None = None
+        self._best_before: list[tuple[int, int]] = []
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._start(event)
+        self._clock = max(self._clock, event.clock)
+        if isinstance(event, Progress):
+            self._step, self._epoch = event.step, event.epoch or self._epoch
+            self._total, self._note = event.total or self._total, event.note
+            self._draw(event.step, event.metrics)
+        elif isinstance(event, EpochEnded):
+            self._step, self._epoch = max(event.step, self._step), event.epoch
+            self._epochs[event.epoch] = (event.step, event.metrics)
+            self._draw(event.step, event.metrics)
+            self._say(event, f"Epoch {event.epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in event.metrics.items()))
+        elif isinstance(event, Saved):
+            if event.best:
+                self._best_epoch = event.epoch
+                self._best_before.append((event.step, event.epoch))
+                self._say(event, f"The best model so far is saved (epoch {event.epoch}).")
+        elif isinstance(event, Warned):
+            if event.message not in self.warnings:
+                self.warnings.append(event.message)
+            self._say(event, event.message)
+        elif isinstance(event, Resumed):
+            self._rewind(event)
+        elif isinstance(event, Finished):
+            self.finished = event
+            words = {"done": "Done.", "stopped": "Stopped.", "failed": "Failed.", "lost": "Lost."}
+            self._say(event, " ".join(filter(None, (words.get(event.status, event.status), event.reason))))
+
+    def _start(self, event: Started) -> None:
+        self.finished = None
+        self._device = event.device or self._device
+        if event.attempt == self.attempt:  # training adds the device to the worker's own first word
+            return
+        self._past_seconds += self._clock
+        self._clock = 0.0
+        self.attempt = event.attempt
+        self._say(event, f"Attempt {event.attempt} began." if event.attempt > 1 else "Began.")
+
+    def _rewind(self, event: Resumed) -> None:
+        """Drops what came after the step from which training now continues: it will be computed, and told, again."""
+        for name, (steps, values) in list(self.curves.items()):
+            cut = bisect.bisect_right(steps, event.step)
+            self.curves[name] = (steps[:cut], values[:cut])  # new lists: a view handed out earlier stays as it was
+        self._epochs = {epoch: kept for epoch, kept in self._epochs.items() if kept[0] <= event.step}
+        self._best_before = [(step, epoch) for step, epoch in self._best_before if step <= event.step]
+        self._best_epoch = self._best_before[-1][1] if self._best_before else None
+        self._step, self._epoch = event.step, event.epoch
+        self._say(event, f"Continued from the saved state at step {event.step}.")
+
+    def _draw(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            steps, values = self.curves.setdefault(name, ([], []))
+            if steps and step <= steps[-1]:
+                if step == steps[-1]:
+                    values[-1] = value
+                continue
+            steps.append(step)
+            values.append(value)
+
+    def _say(self, event: Event, words: str) -> None:
+        self.log.append((event.at, words))
+
+    def view(self, **known: Any) -> RunView:
+        """The state so far. `known` = what the events cannot tell (id, kind, epochs, status, reason, stopping)."""
+        best = None
+        if self._best_epoch is not None:
+            value = self._epochs.get(self._best_epoch, (0, {}))[1].get(self.monitor)
+            best = {"metric": self.monitor, "value": value, "epoch": self._best_epoch}
+        latest = self._epochs[max(self._epochs)][1] if self._epochs else {}
+        warnings = list(self.warnings)
+        if self.damaged:
+            warnings.append(f"{self.damaged} damaged line(s) of this run's record could not be read.")
+        status, reason = ("running", "") if self.attempt else ("queued", "")
+        if self.finished:
+            status, reason = self.finished.status, self.finished.reason
+        return RunView(
+            **{
+                "status": status,
+                "reason": reason,
+                "epoch": self._epoch,
+                "step": self._step,
+                "total": self._total,
+                "note": self._note,
+                "best": best,
+                "metrics": dict(latest),
+                "curves": dict(self.curves),
+                "log": tuple(self.log),
+                "warnings": tuple(warnings),
+                "attempt": self.attempt,
+                "device": self._device,
+                "seconds": self._past_seconds + self._clock,
+                **known,
+            }
+        )
+
+
+def fold(events: Iterable[Event], *, monitor: str = "", **known: Any) -> RunView:
+    """The state that `events` come to; `monitor` names the metric of the best model, `known` fills other fields."""
+    folded = Fold(monitor)
+    for event in events:
+        folded.add(event)
+    return folded.view(**known)
+
+
+def decimate(steps: Sequence[int], values: Sequence[float], num: int) -> tuple[list[int], list[float]]:
+    """At most `num` (at least 4) points of a curve that still show every peak: first, last, and each bucket's extremes.
+
+    NaN points are kept only where a bucket holds nothing else, so that a broken stretch stays visible as a gap.
+    """
+    count = len(steps)
+    num = max(4, num)
+    if count <= num:
+        return list(steps), list(values)
+    kept = {0, count - 1}
+    buckets = (num - 2) // 2
+    for bucket in range(buckets):
+        span = range(1 + bucket * (count - 2) // buckets, 1 + (bucket + 1) * (count - 2) // buckets)
+        finite = [i for i in span if not math.isnan(values[i])]
+        kept |= {min(finite, key=values.__getitem__), max(finite, key=values.__getitem__)} if finite else {span[0]}
+    order = sorted(kept)
+    return [steps[i] for i in order], [values[i] for i in order]
