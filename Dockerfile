@@ -30,7 +30,7 @@ RUN .venv/bin/python -m compileall -q app.py builder pages tasks \
     && useradd --uid 10001 --create-home scanloom \
     && install -d -o scanloom -g scanloom /data
 
-USER scanloom
+USER 10001
 VOLUME ["/data"]
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \

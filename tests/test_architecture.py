@@ -1,0 +1,331 @@
+"""The walls of the house, read from its source: who may import whom, what is imported late, what is never called."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("builder", "tasks", "pages")
+
+# The design's table as amended by docs/decisions/0001. A module that is not listed is refused: give it its place first.
+ENGINE = {
+    "catalog": "",
+    "blocks": "",
+    "scans": "",
+    "sandbox": "",
+    "augment": "",
+    "checkpoint": "",
+    "parts": "catalog",
+    "spec": "catalog parts",
+    "network": "catalog parts spec",
+    "export": "catalog parts spec network data predict task runs checkpoint",
+    "task": "catalog spec",
+    "data": "scans spec",
+    "intake": "scans sandbox spec data",
+    "check": "parts spec network task data",
+    "runs": "spec",
+    "execute": "runs",
+    "train": "spec network data augment task runs checkpoint",
+    "predict": "scans sandbox spec network data task runs checkpoint",
+    "evaluate": "spec task data runs predict",
+    "supervisor": "runs execute",
+}
+TASKS = "catalog parts spec data task blocks"
+ANYTHING = None  # worker: the one composition root
+FRONT_MAY_NOT = {"train", "supervisor", "worker"}
+
+HEAVY = ("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy")
+AT_THE_TOP = {"builder/blocks.py", "builder/augment.py", "builder/train.py"}
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
+
+
+def _sources() -> list[Path]:
+    found = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return [ROOT / "app.py", *found, *_component_sources()]
+
+
+def _component_sources() -> list[Path]:
+    return sorted((ROOT / "components").glob("*.py")) + sorted((ROOT / "components" / "src").rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+SOURCES = [path for path in _sources() if path.is_file()]
+every_source = pytest.mark.parametrize("path", SOURCES, ids=_name)
+
+
+def _imports(tree: ast.AST, *, module_level: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of each import; `from a.b import c` gives a.b and a.b.c, as c may be a module or a thing.
+
+    An import under `if TYPE_CHECKING:` does not happen when the program runs: it counts only without `module_level`.
+    """
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if module_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if module_level and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.lineno, node.module or ""
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def _engine_modules(tree: ast.AST, *, module_level: bool = False) -> set[str]:
+    """The modules of `builder` that a source imports, by their first name: parts.layers counts as parts."""
+    found = set()
+    for _, dotted in _imports(tree, module_level=module_level):
+        words = dotted.split(".")
+        if words[0] == "builder" and len(words) > 1:
+            found.add(words[1])
+    return found
+
+
+def _allowed(path: Path) -> set[str] | None:
+    """What `path` may import of the engine; None where it may import all of it."""
+    place = path.relative_to(ROOT)
+    everything = set(ENGINE) | {"worker", "__main__"}
+    if place.parts[0] == "components":
+        return set()
+    if place.parts[0] == "tasks":
+        return set(TASKS.split())
+    if place.parts[0] == "pages" or place.name in ("app.py", "__main__.py"):
+        return everything - FRONT_MAY_NOT
+    module = place.parts[1].removesuffix(".py")
+    if module == "__init__":
+        return set()
+    if module == "worker":
+        return ANYTHING
+    assert module in ENGINE, f"{_name(path)} has no place in the import table (tests/test_architecture.py)"
+    return set(ENGINE[module].split()) | {module}
+
+
+def test_the_walls_are_checked_on_the_whole_house():
+    names = {_name(path) for path in SOURCES}
+    assert {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers.py", "pages/shell.py"} <= names
+    missing = {module for module in ENGINE if module != "parts"} - {path.stem for path in SOURCES}
+    assert not missing, f"the import table lists modules that do not exist: {sorted(missing)}"
+
+
+@every_source
+def test_a_module_imports_only_what_the_table_allows(path: Path):
+    allowed = _allowed(path)
+    if allowed is None:
+        return
+    imported = _engine_modules(_tree(path))
+    if _name(path) == "builder/__main__.py":
+        imported -= {"__main__"}
+    forbidden = sorted(module for module in imported if module not in allowed)
+    assert not forbidden, f"{_name(path)} imports {', '.join(forbidden)} of the engine; it may import {sorted(allowed)}"
+
+
+@every_source
+def test_only_pages_and_the_composition_root_know_the_tasks_and_nobody_below_knows_the_pages(path: Path):
+    place = path.relative_to(ROOT).parts
+    roots = {dotted.split(".")[0] for _, dotted in _imports(_tree(path))}
+    if place[0] != "tasks" and _name(path) not in ("builder/worker.py", "builder/__main__.py") and place[0] != "pages":
+        assert "tasks" not in roots or path.name == "app.py", "the engine finds tasks by their dotted path in TASKS"
+    if place[0] not in ("pages",) and path.name != "app.py":
+        assert not roots & {"pages", "app"}, "nothing below the pages knows the pages"
+    if place[0] in ("builder", "tasks"):
+        assert not roots & {"scanloom_components", "components"}, "the engine draws nothing"
+
+
+def test_the_imports_of_the_engine_make_no_cycle():
+    edges: dict[str, set[str]] = {}
+    for path in SOURCES:
+        place = path.relative_to(ROOT)
+        if place.parts[0] != "builder" or place.name == "__init__.py":
+            continue
+        module = place.parts[1].removesuffix(".py")
+        edges.setdefault(module, set()).update(_engine_modules(_tree(path)) - {module})
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module)) + " is a cycle"
+        if module not in done:
+            for below in sorted(edges.get(module, ())):
+                visit(below, (*above, module))
+            done.add(module)
+
+    for module in sorted(edges):
+        visit(module, ())
+
+
+@every_source
+def test_no_import_is_relative(path: Path):
+    relative = [node.lineno for node in ast.walk(_tree(path)) if isinstance(node, ast.ImportFrom) and node.level]
+    assert not relative, f"{_name(path)} has relative imports in lines {relative}"
+
+
+@every_source
+def test_streamlit_lives_in_the_pages_only(path: Path):
+    if path.name == "app.py" or path.relative_to(ROOT).parts[0] in ("pages", "components"):
+        return
+    lines = [line for line, dotted in _imports(_tree(path)) if dotted.split(".")[0] == "streamlit"]
+    assert not lines, f"{_name(path)} imports streamlit in line {lines}"
+
+
+@every_source
+def test_heavy_packages_are_imported_inside_functions(path: Path):
+    if _name(path) in AT_THE_TOP:
+        return
+    found = [
+        f"{dotted} (line {line})"
+        for line, dotted in _imports(_tree(path), module_level=True)
+        if dotted.split(".")[0] in HEAVY
+    ]
+    assert not found, f"{_name(path)} imports at module level: {', '.join(found)}"
+
+
+def test_no_module_is_named_after_nothing():
+    bad = [_name(path) for path in SOURCES if set(path.relative_to(ROOT).with_suffix("").parts) & FORBIDDEN_NAMES]
+    assert not bad, f"a function without a home is a concept without a name: {bad}"
+
+
+@every_source
+def test_nothing_is_left_to_do_later(path: Path):
+    words = ("TO" + "DO", "FIX" + "ME", "XX" + "X ", "NotImplemented" + "Error")
+    text = path.read_text(encoding="utf-8")
+    assert not [word for word in words if word in text]
+
+
+@every_source
+def test_no_error_is_swallowed_by_a_bare_except(path: Path):
+    bare = [n.lineno for n in ast.walk(_tree(path)) if isinstance(n, ast.ExceptHandler) and n.type is None]
+    assert not bare, f"{_name(path)} has a bare except in line {bare}"
+
+
+def _calls(tree: ast.AST) -> Iterator[tuple[int, str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func), node
+
+
+def _is_true(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+@every_source
+def test_torch_loads_weights_only(path: Path):
+    for line, name, call in _calls(_tree(path)):
+        if name == "torch.load" or name.endswith(".load_state_dict_from_url"):
+            safe = {word.arg for word in call.keywords if _is_true(word.value)}
+            assert "weights_only" in safe, (
+                f"{_name(path)}:{line}: {name} without weights_only=True runs code from the file"
+            )
+    renamed = [
+        node.lineno
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.ImportFrom) and node.module == "torch" and any(a.name == "load" for a in node.names)
+    ]
+    assert not renamed, f"{_name(path)}: import torch, so that torch.load is seen for what it is"
+
+
+@every_source
+def test_no_stored_file_can_run_code(path: Path):
+    """No pickle in any dress, no eval, no exec, no object arrays, no shell. Of pickle only its errors may be named."""
+    tree = _tree(path)
+    modules = {dotted for _, dotted in _imports(tree)}
+    assert not {name.split(".")[0] for name in modules} & {
+        "_pickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "shelve",
+        "marshal",
+    }
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | modules
+    used = {name for name in used if name.startswith("pickle.")}
+    assert used <= {"pickle.UnpicklingError", "pickle.PickleError"}, f"{_name(path)} uses {sorted(used)}"
+    for line, name, call in _calls(tree):
+        where = f"{_name(path)}:{line}"
+        assert name not in ("eval", "exec", "compile", "os.system", "os.popen"), f"{where} calls {name}"
+        for word in call.keywords:
+            if word.arg in ("allow_pickle", "shell"):
+                assert not _is_true(word.value), f"{where} has {word.arg}=True"
+
+
+@every_source
+def test_no_page_lets_data_become_markup(path: Path):
+    for line, name, call in _calls(_tree(path)):
+        flags = {word.arg: word.value for word in call.keywords}
+        where = f"{_name(path)}:{line}: {name}"
+        assert "unsafe_allow_javascript" not in flags, f"{where} lets JavaScript in"
+        if "unsafe_allow_html" in flags or name.endswith(("st.html", "components.v1.html")):
+            plain = bool(call.args) and isinstance(call.args[0], ast.Constant)
+            assert plain, f"{where} writes HTML that is not a constant: data could become markup"
+
+
+@every_source
+def test_dicom_files_are_never_read_by_force(path: Path):
+    for line, name, call in _calls(_tree(path)):
+        if name.endswith("dcmread"):
+            forced = [
+                w
+                for w in call.keywords
+                if w.arg == "force" and not (isinstance(w.value, ast.Constant) and not w.value.value)
+            ]
+            assert not forced, f"{_name(path)}:{line} reads any bytes as DICOM"
+
+
+def _run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+# What `import app` brings of our own: the modules that pages import when they open.
+FRONT_MODULES = (
+    "builder.catalog builder.parts.layers builder.parts.training builder.parts.images builder.spec builder.check \
+builder.network builder.data builder.task builder.runs builder.execute tasks"
+)
+
+
+def test_the_pages_own_modules_open_without_torch_and_in_half_a_second():
+    """Best of three, in fresh processes; libraries that a page needs anyway (numpy, pydantic) are imported before."""
+    code = f"""
+        import importlib, sys, time
+        import numpy, pydantic
+        start = time.process_time()
+        for name in {FRONT_MODULES.split()!r}:
+            importlib.import_module(name)
+        print(time.process_time() - start)
+        heavy = [name for name in {HEAVY!r} if name in sys.modules]
+        assert not heavy, heavy
+    """
+    seconds = min(float(_run(code)) for _ in range(3))
+    assert seconds < 0.5, f"the pages' own modules take {seconds:.2f} s of CPU to import"
+
+
+def test_importing_the_app_brings_no_torch():
+    printed = _run(f"import sys, app; print([name for name in {HEAVY[:6]!r} if name in sys.modules])")
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_the_supervisor_runs_without_torch_until_the_pool_is_wanted():
+    assert _run(f"import sys, builder.supervisor; print([n for n in {HEAVY!r} if n in sys.modules])") == "[]"
