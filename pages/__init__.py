@@ -1,0 +1,1 @@
+"""The pages: one question each. Read the draft, draw, write the draft."""

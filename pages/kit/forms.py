@@ -1,0 +1,219 @@
+"""Form widgets out of catalog domains. The widget's key is the path of its choice; what it shows is the draft's value.
+
+A widget never owns a value: before it is drawn it is set to what the draft says (so undo, a repair and another tab's edit
+appear in it), and its callback compares with the draft before it writes (so a rerun that changes nothing adds no step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import floor, log10
+from typing import Any
+
+import streamlit as st
+
+from builder.catalog import Catalog, Domain, Flag, Float, Int, OneOf, Part, Text
+from builder.spec import Choice, Experiment, Problem, SpecError
+from pages.kit.draft import Draft
+from pages.kit.words import plain
+
+__all__ = ["choice", "field", "marks", "note", "problems_at", "section", "value_of"]
+
+_SLIDER_STEPS = 100  # a slider with more stops than this cannot be set exactly by hand
+_SEGMENTS = 4  # up to this many short options stand side by side
+
+
+def value_of(experiment: Experiment, path: str, domain: Domain) -> Any:
+    """Returns the document's value at `path`; the domain's default where the document leaves it to the default."""
+    try:
+        return experiment.at(path)
+    except SpecError:
+        return domain.default
+
+
+def problems_at(problems: Iterable[Problem], path: str, *, inside: bool = False) -> list[Problem]:
+    """Returns the problems of exactly this path; with `inside` those of everything below it, too."""
+    return [p for p in problems if p.path == path or (inside and p.path.startswith(f"{path}."))]
+
+
+def field(
+    draft: Draft,
+    path: str,
+    domain: Domain,
+    problems: Iterable[Problem] = (),
+    *,
+    label: str = "",
+    disabled: bool = False,
+) -> Any:
+    """Draws the widget of one choice and its problems right below it; returns the draft's value.
+
+    Args:
+        path: where the value lies, such as "training.optimizer.params.lr"; also the widget's key.
+        domain: the catalog's declaration: what may be chosen, and the help in plain words.
+        problems: all problems of the document; those of `path` are shown here.
+    """
+    experiment = draft.experiment
+    value = value_of(experiment, path, domain)
+    refused = st.session_state.get(_refusal(path))
+    if refused is None and st.session_state.get(path) != value:
+        st.session_state[path] = value
+    name = label or domain.label
+    common: dict[str, Any] = {
+        "key": path,
+        "help": domain.help,
+        "disabled": disabled,
+        "on_change": _write,
+        "args": (draft, path, domain),
+    }
+    unit = getattr(domain, "unit", "")
+    if unit:
+        name = f"{name} ({unit})"
+    if isinstance(domain, Flag):
+        st.toggle(name, **common)
+    elif isinstance(domain, OneOf):
+        _one_of(name, domain, value, common)
+    elif isinstance(domain, Int):
+        _int(name, domain, value, common)
+    elif isinstance(domain, Float):
+        _float(name, domain, value, common)
+    else:
+        st.text_input(name, **common)
+    if refused is not None:
+        st.caption(f":red[{plain(refused)}]")
+    marks(draft, problems_at(problems, path))
+    return value
+
+
+def _one_of(name: str, domain: OneOf, value: Any, common: dict[str, Any]) -> None:
+    options = list(domain.options) if value in domain.options else [*domain.options, value]
+    if len(options) <= _SEGMENTS and sum(len(o) for o in options) <= 34:
+        st.segmented_control(name, options, required=True, **common)
+    else:
+        st.selectbox(name, options, **common)
+
+
+def _int(name: str, domain: Int, value: int, common: dict[str, Any]) -> None:
+    low, high = min(domain.low, value), max(domain.high, value)  # a loaded document may lie outside; its problem says so
+    if not domain.log and (high - low) / domain.step <= _SLIDER_STEPS // 2:
+        st.slider(name, low, high, step=domain.step, **common)
+    else:
+        st.number_input(name, low, high, step=domain.step, **common)
+
+
+def _float(name: str, domain: Float, value: float, common: dict[str, Any]) -> None:
+    low, high = float(min(domain.low, value)), float(max(domain.high, value))
+    if not domain.log and domain.step and (high - low) / domain.step <= _SLIDER_STEPS:
+        st.slider(name, low, high, step=float(domain.step), format="%g", **common)
+    else:
+        st.number_input(name, low, high, step=_step_of(domain), format="%g", **common)
+
+
+def _step_of(domain: Float) -> float:
+    """What the + and - buttons add: the declared step, else a tenth of the default's power of ten."""
+    if domain.step:
+        return float(domain.step)
+    return float(10.0 ** (floor(log10(abs(domain.default) or 1.0)) - 1))
+
+
+def _refusal(path: str) -> str:
+    return f"refused:{path}"
+
+
+def _write(draft: Draft, path: str, domain: Domain) -> None:
+    new = st.session_state[path]
+    st.session_state.pop(_refusal(path), None)
+    if isinstance(domain, Text) and isinstance(new, str):
+        new = new.strip()
+    if new == value_of(draft.experiment, path, domain):
+        return
+    try:
+        draft.replace(path, new)
+    except SpecError as error:
+        st.session_state[_refusal(path)] = str(error)
+
+
+def section(
+    draft: Draft,
+    prefix: str,
+    domains: Sequence[Domain],
+    problems: Iterable[Problem] = (),
+    *,
+    num_columns: int = 2,
+    disabled: bool = False,
+) -> None:
+    """Draws a widget per domain at `prefix.<name>`, in `num_columns` columns, row by row (so tabbing reads like text)."""
+    problems = list(problems)
+    for start in range(0, len(domains), num_columns):
+        for place, domain in zip(st.columns(num_columns), domains[start : start + num_columns], strict=False):
+            with place:
+                field(draft, f"{prefix}.{domain.name}", domain, problems, disabled=disabled)
+
+
+def choice(
+    draft: Draft,
+    path: str,
+    catalog: Catalog,
+    problems: Iterable[Problem] = (),
+    *,
+    label: str = "",
+    num_columns: int = 2,
+) -> Part | None:
+    """Draws the pick of a part (an optimizer, a schedule) at `path` and below it the part's settings.
+
+    Changing the part keeps the settings that the new one has too (a learning rate is kept from SGD to Adam only where
+    the user had set it) and leaves the rest to the new part's defaults. Returns the picked part, None for an unknown one.
+    """
+    problems = list(problems)
+    now: Choice = draft.experiment.at(path)
+    names = catalog.names if now.name in catalog else [*catalog.names, now.name]
+    if st.session_state.get(path) != now.name:
+        st.session_state[path] = now.name
+    st.selectbox(
+        label or catalog.name.capitalize(),
+        names,
+        key=path,
+        format_func=lambda name: catalog[name].title if name in catalog else name,
+        on_change=_switch,
+        args=(draft, path, catalog),
+    )
+    marks(draft, [*problems_at(problems, path), *problems_at(problems, f"{path}.name")])
+    if now.name not in catalog:
+        return None
+    part = catalog[now.name]
+    st.caption(plain(part.help))
+    section(draft, f"{path}.params", part.params, problems, num_columns=num_columns)
+    return part
+
+
+def _switch(draft: Draft, path: str, catalog: Catalog) -> None:
+    name, now = st.session_state[path], draft.experiment.at(path)
+    if name == now.name or name not in catalog:
+        return
+    has = {p.name for p in catalog[name].params}
+    kept = {k: v for k, v in now.params.items() if k in has}
+    draft.replace(path, Choice(name=name, params=kept), f"{catalog.name} to {catalog[name].title}")
+
+
+def marks(draft: Draft, problems: Iterable[Problem]) -> None:
+    """Draws problems, errors red and warnings orange, each with its repair button where there is one."""
+    for number, problem in enumerate(problems):
+        colour = "red" if problem.severity == "error" else "orange"
+        icon = ":material/error:" if problem.severity == "error" else ":material/warning:"
+        st.markdown(f":{colour}[{icon} {plain(problem.message)}]")
+        if problem.fix is not None:
+            words = problem.repair or "Repair"
+            key = f"repair:{problem.path}:{number}"
+            st.button(words, key=key, icon=":material/build:", on_click=_repair, args=(draft, problem))
+
+
+def _repair(draft: Draft, problem: Problem) -> None:
+    if problem.fix is not None:
+        st.session_state.pop(_refusal(problem.path), None)
+        draft.put(problem.fix, problem.repair or "repair")
+
+
+def note(draft: Draft, problems: Iterable[Problem], shown: Iterable[str]) -> None:
+    """Draws the problems that no widget on this page shows: those outside the paths (and what lies below) in `shown`."""
+    heads = tuple(shown)
+    rest = [p for p in problems if not any(p.path == h or p.path.startswith(f"{h}.") for h in heads)]
+    marks(draft, rest)

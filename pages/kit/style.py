@@ -1,0 +1,93 @@
+"""The look that all pages share: heading with actions, empty state, facts, badges. Colours and fonts are in config.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from pages.kit.words import plain
+
+__all__ = ["LOGO", "apply", "badge", "card", "empty", "facts", "heading"]
+
+_HERE = Path(__file__).parent
+LOGO = _HERE / "logo.svg"
+LOGO_SMALL = _HERE / "mark.svg"
+ICON = _HERE / "icon.png"
+
+_CSS = """<style>
+.stMainBlockContainer{max-width:1320px}
+[data-testid=stSidebarNav] [data-testid=stNavSectionHeader]{margin-top:.35rem}
+[data-testid=stMetric]{min-width:9.5rem}
+.stHeading h1{letter-spacing:-.015em}
+.st-key-page-actions button,.st-key-page-actions a{white-space:nowrap}
+.st-key-seal p{font-size:.8rem;line-height:1.35}
+.scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
+</style>"""
+
+_KINDS = {
+    "queued": ("gray", "schedule", "waiting"),
+    "starting": ("blue", "hourglass_top", "starting"),
+    "running": ("blue", "play_circle", "running"),
+    "restarting": ("orange", "replay", "restarting"),
+    "done": ("green", "check_circle", "done"),
+    "stopped": ("gray", "stop_circle", "stopped"),
+    "failed": ("red", "error", "failed"),
+    "lost": ("orange", "link_off", "lost"),
+    "accepted": ("green", "check_circle", "accepted"),
+    "repaired": ("orange", "build", "repaired"),
+    "refused": ("red", "block", "refused"),
+    "skipped": ("gray", "skip_next", "skipped"),
+}
+
+
+def apply() -> None:
+    """Adds the few style rules that the theme has no setting for. The shell calls it once a run."""
+    st.html(_CSS)
+
+
+def heading(title: str, caption: str = "") -> DeltaGenerator:
+    """Draws a page's title with a grey line below; returns the place on the right for at most three buttons.
+
+    `caption` is our own text; put `words.plain(...)` around anything a user typed.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        with st.container(width="content", gap=None):
+            st.title(title, anchor=False)
+            if caption:
+                st.caption(caption)
+        return st.container(horizontal=True, width="content", vertical_alignment="bottom", key="page-actions")
+
+
+def card(title: str = "", *, key: str | None = None, height: str | int = "content") -> DeltaGenerator:
+    """Returns a bordered container, with a small heading where a title is given."""
+    box = st.container(border=True, key=key, height=height)  # type: ignore[arg-type]
+    if title:
+        box.subheader(title, anchor=False)
+    return box
+
+
+def empty(icon: str, title: str, text: str, *, key: str = "empty") -> DeltaGenerator:
+    """Draws what an empty page says: what is missing and what to do; returns the row for its (two) buttons."""
+    with st.container(border=True, horizontal_alignment="center", key=key, gap="small"):
+        st.space("small")
+        st.markdown(f"### :material/{icon}: {title}", width="content")
+        st.caption(text, width="content", text_alignment="center")
+        row = st.container(horizontal=True, horizontal_alignment="center")
+        st.space("small")
+    return row
+
+
+def facts(entries: Sequence[tuple[str, str, str]]) -> None:
+    """Draws numbers side by side: (label, value, help) each, wrapping on narrow screens."""
+    with st.container(horizontal=True):
+        for label, value, help in entries:
+            st.metric(label, value, help=help or None, border=True, height="stretch", width="stretch")
+
+
+def badge(status: str) -> str:
+    """Returns the markdown badge of a run's or a file's status, with a word beside the colour."""
+    colour, icon, word = _KINDS.get(status, ("gray", "help", status))
+    return f":{colour}-badge[:material/{icon}: {plain(word)}]"

@@ -1,0 +1,71 @@
+"""The shell: the list of pages, and what stands around each of them: draft, undo, machine, notice. No logic of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.kit import draft, style
+from pages.kit.machine import this_machine
+from pages.kit.words import plain
+
+st.set_page_config(page_title="ScanLoom", page_icon=str(style.ICON), layout="wide")
+style.apply()
+st.logo(str(style.LOGO), size="large", icon_image=str(style.LOGO_SMALL))
+
+HERE = Path(__file__).parent
+PAGES = {
+    "": [("home.py", "Home", ":material/home:")],
+    "Scans": [("data.py", "Data", ":material/radiology:")],
+    "Build": [
+        ("network.py", "Network", ":material/account_tree:"),
+        ("training.py", "Training", ":material/model_training:"),
+    ],
+    "Watch": [("runs.py", "Runs", ":material/show_chart:")],
+    "Use": [("test.py", "Test a scan", ":material/biotech:")],
+}
+listed = {
+    section: [
+        st.Page(HERE / file, title=title, icon=icon, default=file == "home.py", url_path=file.removesuffix(".py"))
+        for file, title, icon in entries
+        if (HERE / file).is_file()
+    ]
+    for section, entries in PAGES.items()
+}
+page = st.navigation({section: entries for section, entries in listed.items() if entries})
+draft.keep_in_url()
+
+with st.sidebar:
+    open_draft = draft.current()
+    if open_draft is not None:
+        undo, redo = open_draft.undo_words, open_draft.redo_words
+        st.caption("Experiment")
+        st.markdown(f"**{plain(open_draft.name)}**")
+        with st.container(horizontal=True, gap="small"):
+            st.button(
+                "Undo",
+                key="undo",
+                icon=":material/undo:",
+                help=f"Take back: {plain(undo)}" if undo else "Nothing to take back",
+                disabled=not undo,
+                on_click=open_draft.undo,
+                shortcut="Ctrl+Z",
+            )
+            st.button(
+                "Redo",
+                key="redo",
+                icon=":material/redo:",
+                help=f"Bring back: {plain(redo)}" if redo else "Nothing to bring back",
+                disabled=not redo,
+                on_click=open_draft.redo,
+                shortcut="Ctrl+Shift+Z",
+            )
+    st.space("stretch")
+    with st.container(key="seal", gap="small"):
+        machine = this_machine()
+        st.caption(f":material/memory: {plain(machine.words)}")
+        st.caption(":material/lock: Offline: no request leaves this machine")
+        st.caption(":material/warning: Research and education only: not for clinical use")
+
+page.run()
