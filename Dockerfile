@@ -23,7 +23,7 @@ COPY bootstrap.sh requirements.txt constraints.txt ./
 RUN ./bootstrap.sh python
 
 COPY components components
-RUN ./bootstrap.sh components && rm -rf components/node_modules components/build /root/.npm
+RUN ./bootstrap.sh components && rm -rf components/node_modules components/build ~/.npm
 
 COPY . .
 RUN .venv/bin/python -m compileall -q app.py builder pages tasks \

@@ -59,8 +59,8 @@ make_venv() {
     fi
     base=$(find_python) || stop "no Python 3.11, 3.12 or 3.13 was found; install one (Debian: 'apt-get install python3.11" \
         "python3.11-venv'), or name it: 'make setup PYTHON=/path/to/python3.11'."
-    free=$(df -Pm "$ROOT" | awk 'NR == 2 { print $4 }')
-    [ "$free" -ge "$NEED_MIB" ] || stop "this disk has $free MiB free and the set-up needs about $NEED_MIB (mostly PyTorch);" \
+    free=$(df -Pm "$ROOT" 2>/dev/null | awk 'NR == 2 { print int($4) }')
+    [ "${free:-$NEED_MIB}" -ge "$NEED_MIB" ] || stop "this disk has $free MiB free and the set-up needs about $NEED_MIB (mostly PyTorch);" \
         "free some, or clone ScanLoom on a larger disk."
     say "virtual environment .venv, from $("$base" --version)"
     rm -rf "$VENV"
