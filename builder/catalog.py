@@ -204,8 +204,9 @@ class LayerSpec(Part):
     """A layer of a network.
 
     Attributes:
-        inferred: constructor arguments that the planner fills in, each by a rule: "channels" (size of dimension 1 of
-            the input), "features" (size of its last dimension), "size" (its height), "classes" (number of classes of the data).
+        inferred: constructor arguments that the planner fills in, each by a rule about the input: "channels" (size of
+            dimension 1), "features" (size of the last dimension), "size" (height), "axis" (1: where channels or
+            features lie), "classes" (number of classes of the data).
         inputs: 1, or 2 for "two or more".
         ranks: numbers of dimensions, batch included, that it accepts; () = any.
         untrained: settings under which it is built where its initial weights do not matter (planning, loading a run).

@@ -1,0 +1,275 @@
+"""What is wrong with an experiment: all of it together, each with its place, a sentence, and where possible a repair."""
+
+from typing import Any
+
+from builder.catalog import Catalog, Part, UnknownPart
+from builder.data import Fingerprint
+from builder.network import Plan, Planned, input_shape, plan, show, wires
+from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.spec import INPUT, Experiment, Node, Problem, SpecError
+from builder.task import TASKS, find
+
+__all__ = ["problems"]
+
+ASSUMED_CLASSES = 2
+"""Classes a network is planned for while no data set is chosen."""
+
+
+def problems(experiment: Experiment, fingerprint: Fingerprint | None = None) -> list[Problem]:
+    """Returns everything that is wrong with `experiment`, errors first, in the order of the document.
+
+    Args:
+        fingerprint: of the data set it names; None while none is chosen (then the data's side is not checked).
+    """
+    found = [
+        *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset"})),
+        *_data(experiment, fingerprint),
+        *_network(experiment, fingerprint),
+        *_choice(experiment, "training.optimizer", OPTIMIZERS),
+        *_choice(experiment, "training.schedule", SCHEDULES),
+        *_augment(experiment),
+        *_settings(
+            experiment,
+            "training",
+            TRAINING,
+            experiment.training.model_dump(exclude={"optimizer", "schedule", "augment"}),
+        ),
+    ]
+    if not found or all(p.severity == "warning" for p in found):
+        found += _memory(experiment, fingerprint)
+    return sorted(found, key=lambda p: p.severity != "error")
+
+
+def _fix(experiment: Experiment, path: str, value: Any) -> Experiment | None:
+    try:
+        return experiment.replace(path, value)
+    except SpecError:
+        return None
+
+
+def _settings(experiment: Experiment, path: str, part: Part, values: dict[str, Any]) -> list[Problem]:
+    """Checks plain settings below `path` against the domains of `part`."""
+    found = []
+    for name, value in values.items():
+        try:
+            domain = part.param(name)
+        except UnknownPart as error:
+            found.append(
+                Problem(
+                    f"{path}.{name}",
+                    str(error),
+                    repair="Remove this setting",
+                    fix=_fix(experiment, f"{path}.{name}", None),
+                )
+            )
+            continue
+        try:
+            domain.parse(value)
+        except ValueError as error:
+            try:
+                near = domain.nearest(value)
+            except TypeError:
+                near = domain.default
+            found.append(
+                Problem(
+                    f"{path}.{name}", str(error), repair=f"Use {near}", fix=_fix(experiment, f"{path}.{name}", near)
+                )
+            )
+    return found
+
+
+def _choice(experiment: Experiment, path: str, catalog: Catalog) -> list[Problem]:
+    choice = experiment.at(path)
+    try:
+        part = catalog[choice.name]
+    except UnknownPart as error:
+        near = catalog.names[0]
+        return [
+            Problem(
+                f"{path}.name",
+                str(error),
+                repair=f"Use {catalog[near].title}",
+                fix=_fix(experiment, path, {"name": near, "params": {}}),
+            )
+        ]
+    return _settings(experiment, f"{path}.params", part, choice.params)
+
+
+def _augment(experiment: Experiment) -> list[Problem]:
+    found = []
+    names = [c.name for c in experiment.training.augment]
+    for choice in experiment.training.augment:
+        path = f"training.augment.{choice.name}"
+        without = tuple(c for c in experiment.training.augment if c is not choice)
+        removed = experiment.replace("training.augment", without)
+        if choice.name not in AUGMENTATIONS:
+            try:
+                AUGMENTATIONS[choice.name]
+            except UnknownPart as error:
+                found.append(Problem(path, str(error), repair="Remove it", fix=removed))
+            continue
+        if names.count(choice.name) > 1:
+            found.append(Problem(path, f"{choice.name} is chosen twice.", repair="Remove one", fix=removed))
+        if choice.name == "colour" and experiment.data.colour == "grey":
+            words = "Colour jitter needs colour: the scans are prepared as grey pictures."
+            found.append(Problem(path, words, repair="Remove it", fix=removed))
+        found += _settings(experiment, f"{path}.params", AUGMENTATIONS[choice.name], choice.params)
+    return found
+
+
+def _data(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:
+    if experiment.task not in TASKS:
+        try:
+            TASKS[experiment.task]
+        except UnknownPart as error:
+            near = TASKS.names[0]
+            return [Problem("task", str(error), repair=f"Use {TASKS[near].title}", fix=_fix(experiment, "task", near))]
+    if fingerprint is None:
+        if experiment.data.dataset:
+            return [Problem("data.dataset", f"There is no data set {experiment.data.dataset!r} on this machine.")]
+        return [Problem("data.dataset", "No scans are chosen yet. Choose a data set, or import one on the Data page.")]
+    return find(experiment.task).problems(experiment, fingerprint)
+
+
+def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:
+    nodes = experiment.network
+    if not nodes:
+        return [Problem("network", "The network has no layers yet. Add one, or begin from a starter.")]
+    num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
+    planned = plan(nodes, input_shape(experiment), num_classes)
+    found = [_layer_problem(experiment, planned, n, num_classes) for n in planned.nodes if n.message]
+    used = {i for feeds in wires(nodes) for i in feeds}
+    for node in nodes[:-1]:
+        if node.id not in used:
+            found.append(
+                Problem(
+                    f"network.{node.id}",
+                    "Nothing uses what this layer puts out.",
+                    "warning",
+                    "Remove this layer",
+                    experiment.remove(node.id),
+                )
+            )
+    if planned.output is not None and experiment.task in TASKS:
+        found += _head(experiment, planned, num_classes, known=fingerprint is not None)
+    return found
+
+
+def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_classes: int) -> Problem:
+    path = f"network.{node.id}" + (f".{node.where}" if node.where else "")
+    if node.value is not None:
+        return Problem(path, node.message, repair=f"Use {node.value}", fix=_fix(experiment, path, node.value))
+    if node.where.startswith("params."):
+        return Problem(path, node.message, repair="Remove this setting", fix=_fix(experiment, path, None))
+    for words, fixed in _repairs(experiment, planned, node):
+        after = plan(fixed.network, input_shape(experiment), num_classes)
+        if not after[node.id].message:
+            return Problem(path, node.message, repair=words, fix=fixed)
+    remove = experiment.remove(node.id) if len(experiment.network) > 1 else None
+    return Problem(path, node.message, repair="Remove this layer" if remove else "", fix=remove)
+
+
+def _repairs(experiment: Experiment, planned: Plan, node: Planned) -> list[tuple[str, Experiment]]:
+    """Edits that might mend `node`, the most likely first; the caller keeps the first that does."""
+    shapes = {INPUT: planned.input} | {n.id: n.shape for n in planned.nodes}
+    index = experiment._index(node.id)
+    above = experiment.network[index - 1].id if index else INPUT
+    found: list[tuple[str, Experiment]] = []
+    first = shapes.get(node.inputs[0]) if node.inputs else None
+    if first is not None and len(first) == 3 and len(node.inputs) == 1:
+        for words, name in (("Put global pooling before it", "global_pool"), ("Flatten before it", "flatten")):
+            extra = Node(id=experiment.fresh_id(name), name=name, inputs=node.inputs if node.inputs != (above,) else ())
+            found.append((words, _before(experiment, node, extra)))
+    if len(node.inputs) >= 2 and all(shapes.get(i) is not None for i in node.inputs):
+        base, other = shapes[node.inputs[0]], shapes[node.inputs[-1]]
+        if base and other and len(base) == len(other) == 3:
+            step = max(1, round(base[1] / max(1, other[1]))), max(1, round(other[1] / max(1, base[1])))
+            for source, target, stride in ((0, other, step[0]), (-1, base, step[1])):
+                match = Node(
+                    id=experiment.fresh_id("conv2d"),
+                    name="conv2d",
+                    params={"out_channels": target[0], "kernel_size": 1, "padding": 0, "stride": stride},
+                    inputs=(node.inputs[source],),
+                )
+                found.append(
+                    (
+                        f"Match shapes with a 1x1 convolution after {node.inputs[source]}",
+                        _before(experiment, node, match, source),
+                    )
+                )
+    if node.where == "inputs" and len(node.inputs) == 1 and index >= 2:
+        wires_to = (node.inputs[0], experiment.network[index - 2].id)
+        found.append((f"Join it with {wires_to[1]}", experiment.replace(f"network.{node.id}.inputs", wires_to)))
+    if node.where == "inputs":
+        found.append(("Feed it from the layer above", experiment.replace(f"network.{node.id}.inputs", ())))
+    return found
+
+
+def _before(experiment: Experiment, node: Planned, extra: Node, source: int = 0) -> Experiment:
+    """Returns the document with `extra` right above `node`, standing in for the node's input number `source`."""
+    index = experiment._index(node.id)
+    after = experiment.network[index - 1].id if index else INPUT
+    feeds = list(node.inputs)
+    feeds[source] = extra.id
+    pinned = () if feeds == [extra.id] else tuple(feeds)
+    return experiment.insert(extra, after).replace(f"network.{node.id}.inputs", pinned)
+
+
+def _head(experiment: Experiment, planned: Plan, num_classes: int, known: bool) -> list[Problem]:
+    """Says it when the network does not end in what the task needs."""
+    wanted = find(experiment.task).head(num_classes)
+    last = experiment.network[-1]
+    if planned.output == wanted or (not known and last.name == "linear"):
+        return []
+    repairs: list[tuple[str, Experiment]] = []
+    if last.name == "linear" and planned.output and len(planned.output) == 1:
+        repairs.append((f"Use {wanted[0]}", experiment.replace(f"network.{last.id}.params.out_features", wanted[0])))
+    scores = Node(id=experiment.fresh_id("class_scores"), name="class_scores")
+    repairs.append(("Add class scores at the end", experiment.insert(scores)))
+    pool = Node(id=experiment.fresh_id("global_pool"), name="global_pool")
+    repairs.append(("Add global pooling and class scores at the end", experiment.insert(pool).insert(scores)))
+    words = (
+        f"The network ends in {show(planned.output or ())} numbers, but "
+        f"{'the data set has' if known else 'this task needs'} {wanted[0]} classes: one score for each."
+    )
+    path = f"network.{last.id}" + (".params.out_features" if last.name == "linear" else "")
+    for repair, fixed in repairs:
+        if plan(fixed.network, input_shape(experiment), num_classes).output == wanted:
+            return [Problem(path, words, repair=repair, fix=fixed)]
+    return [Problem(path, words)]
+
+
+def _memory(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:
+    """Refuses a network that cannot fit the memory of this machine before anything is allocated."""
+    import psutil
+
+    num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
+    planned = plan(experiment.network, input_shape(experiment), num_classes)
+    room = int(psutil.virtual_memory().total * 0.85)
+    batch = experiment.training.batch_size
+    if planned.training_bytes(1) > room:
+        largest = max(planned.nodes, key=lambda n: n.parameters)
+        return [
+            Problem(
+                f"network.{largest.id}",
+                f"This network of {planned.parameters:,} parameters would need about {planned.training_bytes(1) / 2**30:,.0f} "
+                f"GiB to train; this machine has {room / 2**30:,.0f} GiB to give. Its largest layer is {largest.id}.",
+            )
+        ]
+    if planned.training_bytes(batch) > room:
+        smaller = batch
+        while smaller > 1 and planned.training_bytes(smaller) > room:
+            smaller //= 2
+        fixed = experiment.replace("training.batch_size", smaller)
+        fixed = fixed.replace("training.accumulate", min(256, experiment.training.accumulate * (batch // smaller)))
+        return [
+            Problem(
+                "training.batch_size",
+                f"Batches of {batch} would need about {planned.training_bytes(batch) / 2**30:,.0f} GiB; this machine has "
+                f"{room / 2**30:,.0f} GiB to give.",
+                repair=f"Use batches of {smaller} and accumulate",
+                fix=fixed,
+            )
+        ]
+    return []

@@ -1,0 +1,345 @@
+"""From choices to a network: shapes and cost without computing (`plan`), and the module itself (`assemble`).
+
+Shapes come from running the real module on torch's meta device, which allocates nothing; there is no second description
+of any layer. Torch is imported inside functions, so that a page opens without it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any, cast
+
+from builder.catalog import LayerSpec, UnknownPart
+from builder.parts.layers import LAYERS
+from builder.spec import INPUT, Experiment, Node
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, ...]
+"""Sizes without the batch: (channels, height, width) or (features,)."""
+
+MAX_PASS_PARAMETERS = 50_000_000
+"""Largest layer that may be tried out on the CPU where the meta device cannot tell its shape."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One layer of a plan.
+
+    Attributes:
+        inputs: ids that feed it. shape: what comes out, None where it cannot be told. parameters: learned numbers.
+        flops: floating point operations for one scan (2 per multiply-add). activations: numbers it puts out.
+        message: "" or what is wrong, in words. where: path below the node that the message is about ("" = the node).
+        value: a setting's value that would be allowed, as a repair (None: no such repair).
+    """
+
+    id: str
+    name: str
+    inputs: tuple[str, ...]
+    shape: Shape | None
+    parameters: int = 0
+    flops: int = 0
+    activations: int = 0
+    message: str = ""
+    where: str = ""
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole network, planned.
+
+    Attributes:
+        input: (C, H, W) of the scan. output: shape of the last layer, None where something is wrong above it.
+        parameters, flops: sums. activation_bytes: float32 memory of all layers' outputs for one scan.
+    """
+
+    input: Shape
+    nodes: tuple[Planned, ...]
+
+    @property
+    def output(self) -> Shape | None:
+        """Shape of the last layer's output; None without layers or where it cannot be told."""
+        return self.nodes[-1].shape if self.nodes else None
+
+    @property
+    def parameters(self) -> int:
+        """All learned numbers of the layers that could be planned."""
+        return sum(n.parameters for n in self.nodes)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations for one scan, forward."""
+        return sum(n.flops for n in self.nodes)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of float32 activations of one scan that training keeps for the way back."""
+        return 4 * sum(n.activations for n in self.nodes)
+
+    def training_bytes(self, batch_size: int) -> int:
+        """Estimated bytes to train: 16 a parameter (weight, gradient, Adam's two moments) + twice the activations."""
+        return 16 * self.parameters + 2 * batch_size * self.activation_bytes
+
+    def __getitem__(self, id: str) -> Planned:
+        return next(n for n in self.nodes if n.id == id)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    shape: Shape | None
+    parameters: int = 0
+    flops: int = 0
+    message: str = ""
+    where: str = ""
+    value: Any = None
+
+
+def input_shape(experiment: Experiment) -> Shape:
+    """Returns (channels, height, width) of what this experiment's network sees."""
+    return (experiment.data.channels, experiment.data.size_px, experiment.data.size_px)
+
+
+def settings(node: Node) -> dict[str, Any]:
+    """Returns a node's settings with the catalog's defaults filled in, each parsed.
+
+    Raises:
+        UnknownPart, ValueError: in words, for an unknown layer or setting, or a value outside its domain.
+    """
+    spec = LAYERS[node.name]
+    for name in node.params:
+        spec.param(name)
+    return {p.name: p.parse(node.params.get(p.name, p.default)) for p in spec.params}
+
+
+def wires(nodes: Sequence[Node]) -> list[tuple[str, ...]]:
+    """Returns for each node the ids that feed it: its own `inputs`, else the node above, else the scan."""
+    return [n.inputs or ((nodes[k - 1].id,) if k else (INPUT,)) for k, n in enumerate(nodes)]
+
+
+def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int) -> Plan:
+    """Finds every layer's shape and cost on the meta device, collecting what is wrong instead of stopping at it.
+
+    Args:
+        nodes: the network, in order. input_shape: (C, H, W) of the scan. num_classes: of the data set.
+    """
+    known: dict[str, Shape | None] = {INPUT: input_shape}
+    planned: list[Planned] = []
+    ids = [n.id for n in nodes]
+    for node, feeds in zip(nodes, wires(nodes), strict=True):
+        missing = [i for i in feeds if i not in known]
+        if missing:
+            later = missing[0] in ids
+            found = _Outcome(
+                None,
+                message=f"It is fed by {missing[0]!r}, "
+                + ("which comes later: a layer can only be fed from above." if later else "which does not exist."),
+                where="inputs",
+            )
+        else:
+            shapes = [known[i] for i in feeds]
+            if any(s is None for s in shapes):
+                found = _checked(node)
+            else:
+                found = _outcome(
+                    node.name, json.dumps(node.params, sort_keys=True), tuple(cast(list[Shape], shapes)), num_classes
+                )
+        known[node.id] = found.shape
+        planned.append(
+            Planned(
+                node.id,
+                node.name,
+                feeds,
+                found.shape,
+                found.parameters,
+                found.flops,
+                prod(found.shape) if found.shape else 0,
+                found.message,
+                found.where,
+                found.value,
+            )
+        )
+    return Plan(input_shape, tuple(planned))
+
+
+def _checked(node: Node) -> _Outcome:
+    """What can be said of a layer whose input is unknown: only whether its settings are allowed."""
+    try:
+        settings(node)
+    except (UnknownPart, ValueError) as error:
+        return _refused(node.name, node.params, error)
+    return _Outcome(None)
+
+
+def _refused(name: str, params: dict[str, Any], error: Exception) -> _Outcome:
+    """Locates a refused setting and proposes the nearest allowed value."""
+    if name in LAYERS:
+        for domain in LAYERS[name].params:
+            if domain.name in params:
+                try:
+                    domain.parse(params[domain.name])
+                except ValueError as fault:
+                    try:
+                        near = domain.nearest(params[domain.name])
+                    except TypeError:
+                        near = domain.default
+                    return _Outcome(None, message=str(fault), where=f"params.{domain.name}", value=near)
+        unknown = [p for p in params if p not in LAYERS[name].defaults]
+        if unknown:
+            return _Outcome(None, message=str(error), where=f"params.{unknown[0]}")
+    return _Outcome(None, message=str(error), where="name")
+
+
+@lru_cache(maxsize=4096)
+def _outcome(name: str, params_json: str, shapes: tuple[Shape, ...], num_classes: int) -> _Outcome:
+    """Shape and cost of one layer, cached: an edit replans only the layers whose input changed."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    node = Node(id="layer", name=name, params=json.loads(params_json))
+    try:
+        spec = cast(LayerSpec, LAYERS[name])
+        settings(node)
+    except (UnknownPart, ValueError) as error:
+        return _refused(name, node.params, error)
+    said = _fits(spec, shapes)
+    if said:
+        return said
+    try:
+        with torch.device("meta"):
+            module = build(node, shapes, num_classes, trained=True).eval()
+            tensors = [torch.empty((2, *s)) for s in shapes]
+        parameters = sum(p.numel() for p in module.parameters())
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad():
+            try:
+                with counter:
+                    out = module(*tensors)
+            except NotImplementedError:
+                # Some operators do not exist on the meta device: one real pass on the CPU tells, cached like the rest.
+                if parameters > MAX_PASS_PARAMETERS or sum(map(prod, shapes)) > MAX_PASS_PARAMETERS:
+                    raise ValueError(
+                        "Its shape could only be told by computing it, and it is too large for that."
+                    ) from None
+                module = build(node, shapes, num_classes, trained=True).eval()
+                with counter:
+                    out = module(*[torch.zeros((2, *s)) for s in shapes])
+    except (ValueError, RuntimeError, AssertionError, TypeError, AttributeError, IndexError) as error:
+        return _explained(spec, settings(node), shapes, error)
+    if not isinstance(out, torch.Tensor):
+        return _Outcome(None, message=f"{spec.title} puts out {type(out).__name__}, not one tensor.")
+    return _Outcome(tuple(out.shape[1:]), parameters, counter.get_total_flops() // 2)
+
+
+_RANKS = {2: "a vector", 3: "a sequence", 4: "a picture (channels, height, width)", 5: "a volume"}
+
+
+def _fits(spec: LayerSpec, shapes: tuple[Shape, ...]) -> _Outcome | None:
+    """Says it when number or kind of inputs do not suit the layer."""
+    if spec.inputs == 1 and len(shapes) > 1:
+        return _Outcome(None, message=f"{spec.title} takes one input; it has {len(shapes)}.", where="inputs")
+    if spec.inputs > 1 and len(shapes) < spec.inputs:
+        return _Outcome(
+            None, message=f"{spec.title} joins two or more layers; choose what else feeds it.", where="inputs"
+        )
+    for shape in shapes:
+        if spec.ranks and len(shape) + 1 not in spec.ranks:
+            wanted = " or ".join(_RANKS[r] for r in spec.ranks)
+            got = _RANKS.get(len(shape) + 1, "something else")
+            return _Outcome(None, message=f"{spec.title} expects {wanted}; it gets {got} of shape {show(shape)}.")
+    return None
+
+
+def _explained(spec: LayerSpec, chosen: dict[str, Any], shapes: tuple[Shape, ...], error: Exception) -> _Outcome:
+    """Turns torch's complaint into a sentence with a place and, where one is plain, a value that works."""
+    shape = shapes[0]
+    kernel, padding = chosen.get("kernel_size"), chosen.get("padding", 0)
+    if kernel and len(shape) == 3:
+        reach = (kernel - 1) * chosen.get("dilation", 1) + 1
+        room = min(shape[1:]) + 2 * padding
+        if reach > room:
+            fits = max(1, (room - 1) // chosen.get("dilation", 1) + 1)
+            return _Outcome(
+                None,
+                message=f"Its window spans {reach} px but the picture has only {room} px here, padding included.",
+                where="params.kernel_size",
+                value=fits,
+            )
+        if "groups" not in chosen and padding > kernel // 2:
+            return _Outcome(
+                None,
+                message=f"Padding {padding} is more than half the window of {kernel} px.",
+                where="params.padding",
+                value=kernel // 2,
+            )
+    for name, unit in (("groups", "groups"), ("num_groups", "groups")):
+        count = chosen.get(name)
+        outs = chosen.get("out_channels", shape[0])
+        if count and (shape[0] % count or outs % count):
+            near = max(d for d in range(1, count + 1) if shape[0] % d == 0 and outs % d == 0)
+            counts = f"{shape[0]} channels coming in" + (f" and {outs} going out" if "out_channels" in chosen else "")
+            return _Outcome(None, message=f"{count} {unit} do not divide {counts}.", where=f"params.{name}", value=near)
+    if spec.inputs > 1:
+        return _Outcome(None, message=str(error), where="inputs")
+    first = str(error).split("\n")[0][:200]
+    return _Outcome(None, message=f"{spec.title} cannot work on {show(shape)}: {first}")
+
+
+def show(shape: Shape) -> str:
+    """Returns a shape for people: (16, 32, 32) -> "16 x 32 x 32"."""
+    return " x ".join(map(str, shape))
+
+
+def build(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False) -> "nn.Module":
+    """Builds the module of one node for inputs of `shapes` (batch left out).
+
+    Args:
+        trained: its initial weights do not matter (they will be loaded, or only its shape is wanted).
+    Raises:
+        UnknownPart, ValueError, RuntimeError: what `settings` or the layer itself refuses.
+    """
+    spec = cast(LayerSpec, LAYERS[node.name])
+    shape = shapes[0]
+    rules = {
+        "channels": shape[0],
+        "features": shape[-1],
+        "size": shape[1] if len(shape) > 1 else 1,
+        "axis": 1,
+        "classes": num_classes,
+    }
+    chosen = {**settings(node), **(spec.untrained if trained else {})}
+    return cast("nn.Module", spec.load()(**{k: rules[rule] for k, rule in spec.inferred.items()}, **chosen))
+
+
+def assemble(
+    nodes: Sequence[Node], input_shape: Shape, num_classes: int, *, seed: int | None = None, trained: bool = False
+) -> "nn.Module":
+    """Builds the whole network.
+
+    Args:
+        seed: fixes the initial weights without touching the caller's random state. trained: see `build`.
+    Returns:
+        a module: (B, C, H, W) float -> output of the last node; `.layers[id]` is the module of node `id`.
+    Raises:
+        ValueError: the network cannot be planned; all sentences at once.
+    """
+    import torch
+
+    from builder.blocks import Network
+
+    planned = plan(nodes, input_shape, num_classes)
+    wrong = [f"{n.id}: {n.message}" for n in planned.nodes if n.message]
+    if wrong or not nodes:
+        raise ValueError(" ".join(wrong) or "The network has no layers.")
+    shapes = {INPUT: input_shape} | {n.id: cast(Shape, n.shape) for n in planned.nodes}
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        layers = {
+            n.id: build(n, [shapes[i] for i in p.inputs], num_classes, trained)
+            for n, p in zip(nodes, planned.nodes, strict=True)
+        }
+    return Network(layers, {p.id: p.inputs for p in planned.nodes})
