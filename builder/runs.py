@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from builder.spec import Experiment
 
 __all__ = [
-    "DISK_FULL",
     "KINDS",
     "Claim",
     "EpochEnded",
@@ -75,6 +74,8 @@ __all__ = [
     "Warned",
     "decimate",
     "decode",
+    "disk_full",
+    "disk_full_words",
     "encode",
     "fold",
     "markers",
@@ -82,7 +83,6 @@ __all__ = [
 ]
 
 KINDS = ("train", "import", "demo", "predict", "evaluate", "export")
-DISK_FULL = "The disk is full. Free some space, then press Resume: everything recorded so far is kept."
 _ID = re.compile(r"^[0-9a-f-]{1,64}$")
 
 
@@ -179,11 +179,13 @@ class Claim:
     start: str
     boot: str
     attempt: int = 1
+    slot: int = 0
 
     @classmethod
-    def of(cls, pid: int, attempt: int = 1) -> Claim:
-        """The claim of the process that now has `pid`; its start is "" when there is none."""
-        return cls(pid, _start_and_state(pid)[0], _boot(), attempt)
+    def of(cls, pid: int, attempt: int = 1, slot: int = 0) -> Claim:
+        """The claim of the process that now has `pid`; its start is "" when there is none. `slot`: which of the places
+        for work it takes (with several graphics cards: which card)."""
+        return cls(pid, _start_and_state(pid)[0], _boot(), attempt, slot)
 
     @classmethod
     def read(cls, path: Path) -> Claim | None:
@@ -191,7 +193,8 @@ class Claim:
         if plain is None:
             return None
         try:
-            return cls(int(plain["pid"]), str(plain["start"]), str(plain["boot"]), int(plain.get("attempt", 1)))
+            attempt, slot = int(plain.get("attempt", 1)), int(plain.get("slot", 0))
+            return cls(int(plain["pid"]), str(plain["start"]), str(plain["boot"]), attempt, slot)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -394,12 +397,13 @@ class RunFollower:
             if ended and (attempt > marker.after or (claimed and not alive)):
                 return ended.status, ended.reason
             if not claimed:
-                return ("stopped", ended.reason) if ended and marker.after == 0 else ("queued", "")
+                full = _free_bytes(self.run.home) < 65536
+                return "queued", "The disk is full; it begins when there is space again." if full else ""
             if alive:
                 running = claim is not None and attempt == claim.attempt
                 return ("running" if running else "starting"), ""
             if _free_bytes(self.run.home) < 65536:
-                return "failed", DISK_FULL
+                return "failed", disk_full_words(self.run.kind)
             return "restarting", "The process that did the work is gone; it is being started again."
         if ended:
             return ended.status, ended.reason
@@ -578,7 +582,25 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def disk_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what caused it, is a full disk or a used-up quota."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_full_words(kind: str) -> str:
+    """The sentence for a job of `kind` that a full disk ended."""
+    if kind == "train":
+        return "The disk is full. Free some space, then press Resume: everything recorded so far is kept."
+    return "The disk is full. Free some space and try again."
+
+
 def _in_words(error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_full(error):
         return StoreError("The disk is full, so nothing could be started. Free some space and try again.")
     return StoreError(f"The data folder cannot be written ({error.strerror}). Check that it exists and is yours.")
