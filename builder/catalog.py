@@ -62,8 +62,10 @@ class _Number(_Named):
         return value
 
     def nearest(self, value: Any) -> Any:
-        """Returns the allowed value next to `value`: what a repair button proposes."""
-        return min(max(value, self.low), self.high)
+        """Returns the allowed value next to `value` (the default where it is no number): what a repair proposes."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            return self.default
+        return type(self.default)(min(max(value, self.low), self.high))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is wrong with an experiment: all of it together, each with its place, a sentence, and where possible a repair."""
+"""What is wrong with an experiment: all of it together, each with place, sentence and, where possible, a repair."""
 
 from typing import Any
 
@@ -52,30 +52,17 @@ def _settings(experiment: Experiment, path: str, part: Part, values: dict[str, A
     """Checks plain settings below `path` against the domains of `part`."""
     found = []
     for name, value in values.items():
+        place = f"{path}.{name}"
         try:
             domain = part.param(name)
         except UnknownPart as error:
-            found.append(
-                Problem(
-                    f"{path}.{name}",
-                    str(error),
-                    repair="Remove this setting",
-                    fix=_fix(experiment, f"{path}.{name}", None),
-                )
-            )
+            found.append(Problem(place, str(error), repair="Remove this setting", fix=_fix(experiment, place, None)))
             continue
         try:
             domain.parse(value)
         except ValueError as error:
-            try:
-                near = domain.nearest(value)
-            except TypeError:
-                near = domain.default
-            found.append(
-                Problem(
-                    f"{path}.{name}", str(error), repair=f"Use {near}", fix=_fix(experiment, f"{path}.{name}", near)
-                )
-            )
+            near = domain.nearest(value)
+            found.append(Problem(place, str(error), repair=f"Use {near}", fix=_fix(experiment, place, near)))
     return found
 
 
@@ -240,6 +227,10 @@ def _head(experiment: Experiment, planned: Plan, num_classes: int, known: bool) 
     return [Problem(path, words)]
 
 
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.0f} GiB"
+
+
 def _memory(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:
     """Refuses a network that cannot fit the memory of this machine before anything is allocated."""
     import psutil
@@ -253,8 +244,9 @@ def _memory(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pro
         return [
             Problem(
                 f"network.{largest.id}",
-                f"This network of {planned.parameters:,} parameters would need about {planned.training_bytes(1) / 2**30:,.0f} "
-                f"GiB to train; this machine has {room / 2**30:,.0f} GiB to give. Its largest layer is {largest.id}.",
+                f"This network of {planned.parameters:,} parameters would need about "
+                f"{_gib(planned.training_bytes(1))} to train; this machine has {_gib(room)} to give. "
+                f"Its largest layer is {largest.id}.",
             )
         ]
     if planned.training_bytes(batch) > room:
@@ -266,8 +258,8 @@ def _memory(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pro
         return [
             Problem(
                 "training.batch_size",
-                f"Batches of {batch} would need about {planned.training_bytes(batch) / 2**30:,.0f} GiB; this machine has "
-                f"{room / 2**30:,.0f} GiB to give.",
+                f"Batches of {batch} would need about {_gib(planned.training_bytes(batch))}; "
+                f"this machine has {_gib(room)} to give.",
                 repair=f"Use batches of {smaller} and accumulate",
                 fix=fixed,
             )

@@ -182,10 +182,7 @@ def _refused(name: str, params: dict[str, Any], error: Exception) -> _Outcome:
                 try:
                     domain.parse(params[domain.name])
                 except ValueError as fault:
-                    try:
-                        near = domain.nearest(params[domain.name])
-                    except TypeError:
-                        near = domain.default
+                    near = domain.nearest(params[domain.name])
                     return _Outcome(None, message=str(fault), where=f"params.{domain.name}", value=near)
         unknown = [p for p in params if p not in LAYERS[name].defaults]
         if unknown:

@@ -1,0 +1,237 @@
+"""The contract of the catalogs: what is listed is built, planned, run, taught and refused as it says."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from builder.catalog import Catalog, Flag, Float, Int, LayerSpec, OneOf, Part, Text, UnknownPart
+from builder.network import assemble, plan, settings
+from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.layers import LAYERS
+from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.spec import Data, Node, Training
+
+SHAPES = {2: (16,), 4: (8, 12, 12)}
+PARTS = [*LAYERS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *AUGMENTATIONS.values(), PREPARE, TRAINING]
+
+
+def shapes_of(spec: LayerSpec) -> list[tuple[int, ...]]:
+    if spec.name == "timm_backbone":
+        return [(1, 64, 64)]
+    return [SHAPES[rank] for rank in (spec.ranks or (2, 4))]
+
+
+def network_of(
+    spec: LayerSpec, shape: tuple[int, ...], params: dict | None = None
+) -> tuple[list[Node], tuple[int, ...]]:
+    """The layer alone behind an input of `shape`; joins get the scan twice."""
+    inputs = ("input",) * spec.inputs if spec.inputs > 1 else ()
+    return [Node(id="layer", name=spec.name, params=params or {}, inputs=inputs)], shape
+
+
+CASES = [(spec, shape) for spec in LAYERS.values() for shape in shapes_of(spec)]
+NAMES = [f"{spec.name}-{len(shape)}d" for spec, shape in CASES]
+
+
+@pytest.mark.parametrize(("spec", "shape"), CASES, ids=NAMES)
+def test_a_layers_planned_shape_and_parameters_are_those_of_the_real_module(spec, shape):
+    nodes, shape = network_of(spec, shape)
+    planned = plan(nodes, shape, 3)
+    assert planned.nodes[0].message == ""
+    net = assemble(nodes, shape, 3, seed=0).eval()
+    out = net(torch.rand(2, *shape))
+    assert tuple(out.shape[1:]) == planned.output
+    assert sum(p.numel() for p in net.parameters()) == planned.parameters
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("spec", "shape"), CASES, ids=NAMES)
+def test_a_gradient_reaches_every_parameter_and_the_input_of_a_layer(spec, shape):
+    nodes, shape = network_of(spec, shape)
+    net = assemble(nodes, shape, 3, seed=0).train()
+    x = torch.rand(4, *shape, requires_grad=True)
+    out = net(x)
+    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    silent = [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert silent == []
+
+
+@pytest.mark.parametrize("spec", [s for s in LAYERS.values() if s.name != "timm_backbone"], ids=lambda s: s.name)
+def test_every_setting_of_a_layer_changes_something(spec):
+    """No option that does nothing: a changed value changes the module's description, its output or its parameters."""
+
+    def seen(params):
+        shape = shapes_of(spec)[-1]
+        nodes, shape = network_of(spec, shape, params)
+        planned = plan(nodes, shape, 3)
+        if planned.output is None:
+            return planned.nodes[0].message
+        net = assemble(nodes, shape, 3, seed=0).train()
+        torch.manual_seed(1)
+        out = net(torch.randn(4, *shape, generator=torch.Generator().manual_seed(2)))
+        state = {k: v.double().sum().item() for k, v in net.state_dict().items()}
+        return planned.output, planned.parameters, round(out.double().abs().sum().item(), 6), state
+
+    for domain in spec.params:
+        other = next(v for v in variants(domain) if v != domain.default)
+        assert seen({}) != seen({domain.name: other}), f"{spec.name}.{domain.name} = {other} changes nothing"
+
+
+def variants(domain) -> list:
+    match domain:
+        case Int():
+            near = [2, 4, 1, 0, 3, domain.low]
+        case Float():
+            near = [domain.default / 2, (domain.low + domain.high) / 2]
+        case OneOf():
+            return list(domain.options)
+        case Flag():
+            return [True, False]
+        case _:
+            return [domain.default + "?"]
+    return [v for v in near if domain.low <= v <= domain.high]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda p: p.name)
+def test_a_part_explains_itself_and_its_defaults_are_allowed(part):
+    assert part.help.endswith(".") and len(part.help) > 20
+    assert part.title and part.name.isidentifier()
+    assert len({p.name for p in part.params}) == len(part.params)
+    for domain in part.params:
+        assert domain.help.endswith(".") and domain.label
+        assert domain.parse(domain.default) == domain.default
+        if part.target and not isinstance(part, LayerSpec) and part.target.startswith("torch"):
+            assert callable(part.load())
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda p: p.name)
+def test_values_outside_a_domain_are_refused_in_words_and_the_nearest_is_allowed(part):
+    for domain in part.params:
+        wrong = {
+            Int: [domain.__dict__.get("low", 0) - 1, 10**12, math.nan, 1.5, "3", None, True, []],
+            Float: [domain.__dict__.get("low", 0) - 1.0, 1e30, math.inf, math.nan, "x", None, False],
+            OneOf: ["no such option", None, 3],
+            Flag: [1, "yes", None],
+            Text: ["no_such_model_anywhere", "", 3],
+        }[type(domain)]
+        for value in wrong:
+            with pytest.raises(ValueError, match=r"\w+ .*\."):
+                domain.parse(value)
+            assert domain.parse(domain.nearest(value)) is not None
+
+
+@pytest.mark.parametrize("part", OPTIMIZERS.values(), ids=lambda p: p.name)
+def test_an_optimizer_walks_down_a_slope(part):
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    optimizer = part.load()([weight], **part.defaults)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+    assert abs(weight.item()) < 2.9
+
+
+def test_the_documents_sections_hold_exactly_the_settings_of_the_catalog():
+    assert set(Data.model_fields) - {"dataset"} == {p.name for p in PREPARE.params}
+    assert set(Training.model_fields) - {"optimizer", "schedule", "augment"} == {p.name for p in TRAINING.params}
+
+
+@pytest.mark.parametrize("words", ["relu", "activation", "shrink", "skip", "overfitting", "pretrained"])
+def test_layers_are_found_by_what_they_do(words):
+    assert LAYERS.search(words)
+
+
+def test_relu_is_found_first_by_its_name_and_all_words_must_match():
+    assert "relu" in [p.name for p in LAYERS.search("relu")]
+    assert LAYERS.search("relu zebra") == []
+
+
+def test_unknown_names_get_did_you_mean():
+    with pytest.raises(UnknownPart, match="Did you mean conv2d"):
+        LAYERS["conv2"]
+    with pytest.raises(UnknownPart, match="Did you mean out_channels"):
+        LAYERS["conv2d"].param("out_chanels")
+    with pytest.raises(ValueError, match="Did you mean resnet18"):
+        settings(Node(id="a", name="timm_backbone", params={"model": "resnet81"}))
+
+
+def test_a_catalog_refuses_two_parts_of_one_name():
+    with pytest.raises(ValueError, match="share a name"):
+        Catalog("thing", (Part("a", "A", "", "x"), Part("a", "B", "", "y")))
+
+
+@pytest.mark.parametrize(
+    "model", ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+)
+@pytest.mark.parametrize("output", ["map", "pooled"])
+def test_timm_models_of_every_kind_give_a_map_or_a_vector(model, output):
+    nodes = [Node(id="b", name="timm_backbone", params={"model": model, "output": output})]
+    planned = plan(nodes, (1, 64, 64), 2)
+    assert planned.nodes[0].message == ""
+    assert len(planned.output or ()) == (3 if output == "map" else 1)
+    assert planned.parameters > 1e6
+
+
+def test_a_frozen_backbone_does_not_learn_and_keeps_its_statistics():
+    nodes = [Node(id="b", name="timm_backbone", params={"model": "resnet10t", "frozen": True})]
+    net = assemble(nodes, (1, 32, 32), 2).train()
+    assert not any(p.requires_grad for p in net.parameters())
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    net(torch.rand(4, 1, 32, 32))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_installed_imagenet_weights_are_used_and_adapted_to_grey():
+    def stem(channels, weights):
+        nodes = [Node(id="b", name="timm_backbone", params={"model": "tf_efficientnet_lite0", "weights": weights})]
+        return assemble(nodes, (channels, 32, 32), 2, seed=0).layers["b"].net
+
+    rgb, grey, random = stem(3, "installed package"), stem(1, "installed package"), stem(1, "none")
+    torch.testing.assert_close(rgb.conv_stem.weight.sum(1, keepdim=True), grey.conv_stem.weight)
+    assert not torch.equal(grey.blocks[0][0].conv_dw.weight, random.blocks[0][0].conv_dw.weight)
+    nodes = [Node(id="b", name="timm_backbone", params={"model": "resnet18", "weights": "installed package"})]
+    with pytest.raises(ValueError, match="No installed package carries weights of resnet18"):
+        assemble(nodes, (1, 32, 32), 2)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_random_state_alone():
+    nodes = [Node(id="a", name="conv2d")]
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    one, two, other = (assemble(nodes, (1, 8, 8), 2, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    weights = [next(n.parameters()) for n in (one, two, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_wiring_by_inputs_computes_what_the_wires_say():
+    nodes = [
+        Node(id="a", name="conv2d", params={"out_channels": 4}),
+        Node(id="b", name="relu"),
+        Node(id="c", name="add", inputs=("a", "b", "b")),
+        Node(id="d", name="concatenate", inputs=("c", "input")),
+    ]
+    net = assemble(nodes, (2, 6, 6), 2, seed=0)
+    x = torch.rand(3, 2, 6, 6)
+    a = net.layers["a"](x)
+    torch.testing.assert_close(net(x), torch.cat([a + 2 * a.relu(), x], 1))
+
+
+def test_group_and_layer_norm_normalize_what_they_say():
+    x = torch.rand(2, 8, 5, 5) * 7 + 3
+    layer = assemble([Node(id="n", name="layer_norm")], (8, 5, 5), 2)(x)
+    assert layer.mean(1).abs().max() < 1e-4 and (layer.std(1, unbiased=False) - 1).abs().max() < 1e-2
+    group = assemble([Node(id="n", name="group_norm", params={"num_groups": 2})], (8, 5, 5), 2)(x)
+    assert group.unflatten(1, (2, 4)).flatten(2).mean(2).abs().max() < 1e-4
+
+
+def test_every_pair_of_layers_either_plans_or_says_why_in_a_sentence():
+    for one, two in itertools.product(LAYERS.values(), repeat=2):
+        if "timm_backbone" in (one.name, two.name):
+            continue
+        nodes = [Node(id="a", name=one.name), Node(id="b", name=two.name)]
+        for node in plan(nodes, (8, 12, 12), 3).nodes:
+            assert node.shape is not None or not node.message or node.message.endswith("."), node
