@@ -322,7 +322,7 @@ def _weights_digest(tensors: Mapping[str, torch.Tensor], words: Mapping[str, str
         tensor = tensors[name]
         sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         if tensor.numel():
-            sha256.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
 
