@@ -1,0 +1,307 @@
+"""A run and a scan give a finding: probabilities, where the network looked, and what happens when a region is covered.
+
+A run is rebuilt from its folder alone: the network from `experiment.json`, the weights from `best.safetensors` (verified), the
+preprocessing and normalisation of its training from what was stored beside the weights. The data set may be gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from builder import checkpoint as checkpoints
+from builder import network, task
+from builder.data import prepare, quantize
+from builder.sandbox import Sandbox
+from builder.scans import Scan
+from builder.spec import Experiment, SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as fractions (0..1) of the prepared picture, from its top left corner."""
+
+_BATCH = 64
+_NUMBERS = ("mean", "std")
+
+
+class PredictError(ValueError):
+    """A run that cannot answer, or a question it cannot be asked. Its text is one sentence for people."""
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What a covered region changes: `probabilities` with `box` blanked, `change` = those minus the ones of the whole scan."""
+
+    box: Box
+    probabilities: dict[str, float]
+    change: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a run says of one scan.
+
+    Attributes:
+        probabilities: by class, each 0..1; they sum to 1 unless the task is multi-label.
+        top: the class with the largest probability.
+        heatmap: (H, W) float32 in [0, 1], largest value 1: where the evidence for `top` lies (Grad-CAM); None where the
+            network has no layer that keeps height and width, or nothing speaks for `top`.
+        image: (C, H, W) float32 in [0, 1], exactly what the network saw.
+        covered: one entry for each region asked for.
+        notes: warnings and remarks in words.
+    """
+
+    probabilities: dict[str, float]
+    top: str
+    heatmap: np.ndarray | None
+    image: np.ndarray
+    covered: tuple[Covered, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """The finding without its arrays, as JSON data."""
+        return {
+            "top": self.top,
+            "probabilities": self.probabilities,
+            "covered": [
+                {"box": list(c.box), "probabilities": c.probabilities, "change": c.change} for c in self.covered
+            ],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained run, ready to answer. Made by `Predictor.open`."""
+
+    experiment: Experiment
+    classes: tuple[str, ...]
+    multi_label: bool
+    unit: int
+    mean: np.ndarray
+    std: np.ndarray
+    weights_sha256: str
+    net: torch.nn.Module
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @classmethod
+    def open(cls, folder: Path, checkpoint: str = "best", device: str = "cpu") -> Predictor:
+        """Rebuild the run in `folder`.
+
+        Raises:
+            PredictError: no such run, nothing saved yet, a damaged or foreign checkpoint, weights of another network.
+        """
+        folder = Path(folder)
+        try:
+            experiment = Experiment.loads((folder / "experiment.json").read_bytes())
+        except OSError:
+            raise PredictError(f"There is no run {folder.name!r} here: its experiment.json is missing.") from None
+        except SpecError as error:
+            raise PredictError(f"The experiment of run {folder.name} cannot be read: {error}") from error
+        try:
+            stored = checkpoints.load_weights(folder / f"{checkpoint}.safetensors")
+            facts = _facts(stored.metadata, experiment)
+            net = network.assemble(
+                experiment.network, network.input_shape(experiment), len(facts["classes"]), trained=True
+            )
+            checkpoints.pour(stored.tensors, net, f"{checkpoint}.safetensors")
+        except checkpoints.CheckpointError as error:
+            raise PredictError(str(error)) from error
+        wild = [
+            name
+            for name, tensor in stored.tensors.items()
+            if tensor.is_floating_point() and not tensor.isfinite().all()
+        ]
+        if wild:
+            raise PredictError(
+                f"The weights {checkpoint}.safetensors hold values that are no finite numbers, first in {wild[0]}."
+            )
+        return cls(
+            experiment=experiment,
+            classes=tuple(facts["classes"]),
+            multi_label=facts["multi_label"],
+            unit=facts["unit"],
+            mean=np.asarray(facts["mean"], np.float32),
+            std=np.asarray(facts["std"], np.float32),
+            weights_sha256=stored.metadata.get("weights_sha256", _sha256(folder / f"{checkpoint}.safetensors")),
+            net=net.to(device).eval(),
+            fingerprint=facts["fingerprint"],
+            device=device,
+        )
+
+    def prepared(self, scan: Scan) -> np.ndarray:
+        """What the network sees of `scan`: (C, H, W) float32 in [0, 1], on the same steps of grey as in training."""
+        return quantize(prepare(scan, self.experiment.data), self.unit).astype(np.float32) / np.float32(self.unit)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (B, K) float32 for prepared `images` (B, C, H, W) in [0, 1]."""
+        import torch
+
+        with torch.inference_mode():
+            parts = [self._answer(self._tensor(images[k : k + _BATCH])) for k in range(0, len(images), _BATCH)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
+
+    def finding(self, scan: Scan, occlude: Sequence[Box] = ()) -> Finding:
+        """What the run says of `scan`; each region in `occlude` is blanked once with the picture's median grey value."""
+        image = self.prepared(scan)
+        boxes = [_checked(box) for box in occlude]
+        batch = np.stack([image, *(blanked(image, box) for box in boxes)])
+        whole, *rest = self.probabilities(batch)
+        top = int(whole.argmax())
+        heatmap = self.heatmap(image, top)
+        notes = [*scan.notes, *differences(scan, self.fingerprint)]
+        if heatmap is None:
+            notes.append(
+                "There is no heat map: no layer of this network that keeps height and width speaks for this class."
+            )
+        covered = tuple(
+            Covered(box, self._named(row), self._named(row - whole)) for box, row in zip(boxes, rest, strict=True)
+        )
+        return Finding(self._named(whole), self.classes[top], heatmap, image, covered, tuple(dict.fromkeys(notes)))
+
+    def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
+        """Grad-CAM of one prepared image (C, H, W) for one class: (H, W) float32 in [0, 1], or None (see `Finding`)."""
+        layer = self._spatial_layer()
+        if layer is None:
+            return None
+        return grad_cam(self.net, self.net.layers[layer], self._tensor(image[None]), class_index)
+
+    def _spatial_layer(self) -> str | None:
+        """Id of the last layer whose output keeps a map of at least 4 x 4, else of at least 2 x 2 cells."""
+        shapes = network.plan(self.experiment.network, network.input_shape(self.experiment), len(self.classes)).nodes
+        for least in (4, 2):
+            found = [n.id for n in shapes if n.shape is not None and len(n.shape) == 3 and min(n.shape[1:]) >= least]
+            if found:
+                return found[-1]
+        return None
+
+    def _tensor(self, images: np.ndarray) -> torch.Tensor:
+        import torch
+
+        normal = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        return torch.from_numpy(np.ascontiguousarray(normal, np.float32)).to(self.device)
+
+    def _answer(self, inputs: torch.Tensor) -> np.ndarray:
+        kind = task.find(self.experiment.task)
+        return kind.activate(self.net(inputs), self.multi_label).float().cpu().numpy()
+
+    def _named(self, row: np.ndarray) -> dict[str, float]:
+        return {name: float(value) for name, value in zip(self.classes, row, strict=True)}
+
+
+def read(paths: Sequence[Path], box: Sandbox) -> Scan:
+    """The scan in one file, or in the files of one series, decoded in the sandbox; raises `scans.Unreadable`."""
+    return box.read(list(paths), series=len(paths) > 1)
+
+
+def grad_cam(net: torch.nn.Module, layer: torch.nn.Module, inputs: torch.Tensor, class_index: int) -> np.ndarray | None:
+    """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input (1, C, H, W).
+
+    Channels of the layer's output are weighted by the mean gradient of the class score, summed, and what is negative is cut.
+
+    Returns: (H, W) float32 at the input's size, scaled to a largest value of 1; None where nothing is positive.
+    """
+    import torch
+
+    held: list[torch.Tensor] = []
+
+    def keep(module: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        held.append(output)
+        return output.clone()  # a later layer may work in place on its copy
+
+    hook = layer.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            score = net(inputs.clone().requires_grad_(True))[0, class_index]
+            (slopes,) = torch.autograd.grad(score, held[-1])
+    finally:
+        hook.remove()
+    weights = slopes.mean((2, 3), keepdim=True)
+    evidence = torch.relu((weights * held[-1].detach()).sum(1, keepdim=True))
+    full = torch.nn.functional.interpolate(evidence, inputs.shape[2:], mode="bilinear", align_corners=False)[0, 0]
+    most = float(full.max())
+    return (full / most).float().cpu().numpy() if most > 0 else None
+
+
+def blanked(image: np.ndarray, box: Box) -> np.ndarray:
+    """`image` (C, H, W) with the region `box` set to each channel's median; at least one pixel is covered."""
+    _, height, width = image.shape
+    left, top = int(np.floor(box[0] * width)), int(np.floor(box[1] * height))
+    right, bottom = max(int(np.ceil(box[2] * width)), left + 1), max(int(np.ceil(box[3] * height)), top + 1)
+    result = image.copy()
+    result[:, top:bottom, left:right] = np.median(image, axis=(1, 2))[:, None, None]
+    return result
+
+
+def differences(scan: Scan, fingerprint: dict[str, Any]) -> list[str]:
+    """In words, where `scan` is unlike the scans of the training: the answer may then mean little."""
+    said = []
+    known = [name for name in fingerprint.get("modalities", {}) if name != "unknown"]
+    if known and scan.modality and scan.modality not in known:
+        said.append(f"This scan is of modality {scan.modality}; the training scans were {_listed(known)}.")
+    elif known and not scan.modality:
+        said.append(f"This file does not say its modality; the training scans were {_listed(known)}.")
+    bits = {int(b) for b in fingerprint.get("bits", {})}
+    if bits and scan.bits not in bits:
+        said.append(
+            f"This scan stores {scan.bits} bits a pixel; the training scans stored {_listed(map(str, sorted(bits)))}."
+        )
+    channels = {int(c) for c in fingerprint.get("channels", {})}
+    have = scan.pixels.shape[1]
+    if channels and have not in channels:
+        kind = {1: "grey", 3: "coloured"}
+        said.append(f"This scan is {kind.get(have, f'of {have} channels')}; the training scans were not.")
+    sizes = fingerprint.get("sizes") or {}
+    low, high = sizes.get("min"), sizes.get("max")
+    if low and high:
+        height, width = scan.pixels.shape[2:]
+        if max(height, width) > 2 * max(high) or min(height, width) * 2 < min(low):
+            said.append(
+                f"This scan is {width} x {height} pixels; the training scans were from {low[1]} x {low[0]} to {high[1]} x {high[0]}."
+            )
+    return said
+
+
+def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
+    """What training stored beside the weights; raises CheckpointError in words where it is not there or not of this run."""
+    facts: dict[str, Any] = {}
+    for name in ("classes", "multi_label", "unit", "mean", "std", "fingerprint"):
+        try:
+            facts[name] = json.loads(metadata[name])
+        except (KeyError, ValueError):
+            raise checkpoints.CheckpointError(
+                f"The saved weights do not say the {name.replace('_', ' ')} of their training; they were not written by this version."
+            ) from None
+    if metadata.get("experiment", experiment.digest) != experiment.digest:
+        raise checkpoints.CheckpointError(
+            "The saved weights belong to another experiment than the one in this run's folder."
+        )
+    if any(len(facts[name]) != experiment.data.channels for name in _NUMBERS):
+        raise checkpoints.CheckpointError("The saved weights were trained on scans with another number of channels.")
+    return facts
+
+
+def _checked(box: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = (float(v) for v in box)
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise PredictError(f"The region {tuple(box)} must be left, top, right, bottom as fractions from 0 to 1.")
+    return x0, y0, x1, y1
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = list(names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _sha256(file: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(file.read_bytes()).hexdigest()

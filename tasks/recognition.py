@@ -1,0 +1,312 @@
+"""Recognition: which of several classes a scan belongs to or, with several labels a scan, which findings it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from builder.spec import Choice, Data, Experiment, Node, Problem, Training
+from builder.task import Objective, Task
+from tasks import phantoms
+
+if TYPE_CHECKING:
+    import torch
+
+FEW_CASES = 20
+"""Training cases of a class under which results are mostly luck."""
+SKEWED = 3.0
+"""How many times more cases the commonest class may have than the rarest before weights are advised."""
+
+
+class Recognition(Task):
+    """Images -> classes. Output: one logit a class; softmax for one label a scan, sigmoid for several."""
+
+    name = "recognition"
+    title = "Medical image recognition"
+    label_kind = "class"
+    headline = "auc"
+    metrics = {"auc": True, "balanced_accuracy": True, "accuracy": True, "f1": True, "loss": False}
+
+    def head(self, num_classes: int) -> tuple[int, ...]:
+        """One score for each class."""
+        return (num_classes,)
+
+    def objective(self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool) -> Objective:
+        """Cross-entropy (softmax, or one binary cross-entropy a class), with label smoothing and class weights as asked.
+
+        Weights: N / (K * cases of the class), so that they average 1 over the cases; for several labels the weight of a
+        positive case is negatives / positives, at most 100. Label smoothing: Szegedy et al., CVPR 2016.
+        """
+        import torch
+        from torch.nn import functional
+
+        smoothing = training.label_smoothing
+        if not multi_label:
+            counts = np.bincount(train_labels, minlength=num_classes)
+            weight = None
+            if training.class_weights:
+                weight = torch.tensor(len(train_labels) / (num_classes * np.maximum(counts, 1)), dtype=torch.float32)
+            return torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+        positives = train_labels.sum(0).astype(np.float64)
+        ratio = np.clip((len(train_labels) - positives) / np.maximum(positives, 1), 0.01, 100.0)
+        weights = torch.tensor(ratio, dtype=torch.float32) if training.class_weights else None
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            soft = target.float() * (1 - smoothing) + smoothing / 2
+            by_class = None if weights is None else weights.to(output.device)
+            return functional.binary_cross_entropy_with_logits(output, soft, pos_weight=by_class)
+
+        return loss
+
+    def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """Logits (B, K) -> probabilities (B, K)."""
+        return output.sigmoid() if multi_label else output.softmax(1)
+
+    def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
+        """AUC (mean over classes, one against the rest), accuracy, balanced accuracy and macro F1.
+
+        A class is answered where its probability is largest (one label) or at least 0.5 (several); accuracy with several
+        labels is the mean over labels, as MedMNIST defines it. Classes that do not occur, or alone occur, have no AUC and
+        are left out of its mean; a metric that no class defines is left out. Probabilities that are not finite give {}.
+        """
+        from sklearn.metrics import f1_score, roc_auc_score
+
+        if not len(labels) or not np.isfinite(probabilities).all():
+            return {}
+        every = np.arange(probabilities.shape[1])
+        given = labels.astype(bool) if multi_label else labels[:, None] == every
+        answered = probabilities >= 0.5 if multi_label else probabilities.argmax(1)[:, None] == every
+        areas = [roc_auc_score(g, p) for g, p in zip(given.T, probabilities.T, strict=True) if g.any() and not g.all()]
+        recalls = [a[g].mean() for g, a in zip(given.T, answered.T, strict=True) if g.any()]
+        if multi_label:
+            rest = [(~a[~g]).mean() for g, a in zip(given.T, answered.T, strict=True) if not g.all()]
+            recalls = [np.mean([*recalls, *rest])] if len(recalls) == len(rest) == len(every) else []
+        accuracy = (given == answered).mean() if multi_label else answered[given].mean()
+        known = [k for k in every if given[:, k].any() or answered[:, k].any()]
+        scores = {"accuracy": float(accuracy)}
+        if areas:
+            scores["auc"] = float(np.mean(areas))
+        if recalls:
+            scores["balanced_accuracy"] = float(np.mean(recalls))
+        if known:
+            scores["f1"] = float(f1_score(given[:, known], answered[:, known], average="macro", zero_division=0.0))
+        return scores
+
+    def problems(self, experiment: Experiment, fingerprint: Any) -> list[Problem]:
+        """What stands in the way of learning these classes from this data set, and what makes its figures doubtful."""
+        found = _about_the_end(experiment)
+        if experiment.training.monitor not in self.metrics:
+            better = experiment.replace("training.monitor", self.headline)
+            words = f"Recognition has no score {experiment.training.monitor!r}; it has {', '.join(self.metrics)}."
+            found.append(Problem("training.monitor", words, "error", f"Watch {self.headline}", better))
+        if fingerprint is None:
+            return found
+        classes, counts = list(fingerprint.classes), fingerprint.class_counts
+
+        def say(message: str, severity: str = "error") -> None:
+            found.append(Problem("data.dataset", message, severity))
+
+        if len(classes) < 2:
+            only = f"one class only ({classes[0]})" if classes else "no classes"
+            say(f"The data set has {only}; recognition needs at least two. Add scans of another class.")
+            return found
+        if fingerprint.num_patients < 3:
+            who = "one patient" if fingerprint.num_patients == 1 else f"{fingerprint.num_patients} patients"
+            say(
+                f"All scans come from {who}; training, validation and test need at least one patient each. Add scans of "
+                "other patients, or say how patients are told apart."
+            )
+        train = {c: counts.get("train", {}).get(c, 0) for c in classes}
+        for name in classes:
+            if not train[name]:
+                say(f"Class {name!r} has no training scan, so it cannot be learned. Add scans of it.")
+        for split, use in (("val", "the best epoch cannot be chosen by it"), ("test", "nothing can be said of it")):
+            there = counts.get(split, {})
+            if not sum(there.values()):
+                say(f"The {_split(split)} split has no scan: {use}.", "error" if split == "val" else "warning")
+                continue
+            for name in classes:
+                if not there.get(name, 0):
+                    say(f"Class {name!r} has no scan in the {_split(split)} split: {use}.", "warning")
+        few = [f"{name} ({n})" for name, n in train.items() if 0 < n < FEW_CASES]
+        if few:
+            say(f"Few training scans: {', '.join(few)}. Under {FEW_CASES} a class, results are mostly luck.", "warning")
+        least, most = min(train.values()), max(train.values())
+        if not experiment.training.class_weights and least and most / least > SKEWED and not _multi_label(fingerprint):
+            better = experiment.replace("training.class_weights", True)
+            words = (
+                f"The commonest class has {most / least:.1f} times the scans of the rarest; the network may ignore it."
+            )
+            found.append(Problem("training.class_weights", words, "warning", "Weigh the classes", better))
+        return found
+
+    def demo(self, seed: int, folder: Path) -> Path:
+        """Writes 240 synthetic slices (see `phantoms`) and gives back their labels.csv."""
+        return phantoms.write_cohort(folder, seed) / "labels.csv"
+
+    def starters(self) -> tuple[Experiment, ...]:
+        """Ready experiments, the simplest first."""
+        return (
+            _starter(
+                "tiny-cnn",
+                Data(size_px=64),
+                Training(
+                    optimizer=Choice(name="adamw", params={"lr": 0.01}),
+                    schedule=Choice(name="one_cycle"),
+                    augment=(
+                        Choice(name="rotate", params={"degrees": 8.0}),
+                        Choice(name="shift", params={"fraction": 0.05}),
+                        Choice(name="brightness", params={"amount": 0.1}),
+                    ),
+                    epochs=30,
+                    batch_size=16,
+                    l2=0.01,
+                ),
+                ("conv2d", {"out_channels": 16, "kernel_size": 5, "stride": 2, "padding": 2, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("conv2d", {"out_channels": 24, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("max_pool", {}),
+                ("conv2d", {"out_channels": 48, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("global_pool", {"kind": "both"}),
+                ("dropout", {"p": 0.2}),
+                ("class_scores", {}),
+            ),
+            _starter(
+                "vgg-style",
+                Data(size_px=64),
+                Training(
+                    optimizer=Choice(name="adam", params={"lr": 0.001}),
+                    schedule=Choice(name="cosine"),
+                    augment=_MILD,
+                    epochs=30,
+                ),
+                *_vgg_level(16),
+                *_vgg_level(32),
+                *_vgg_level(64),
+                ("flatten", {}),
+                ("linear", {"out_features": 128}),
+                ("relu", {}),
+                ("dropout", {"p": 0.5}),
+                ("class_scores", {}),
+            ),
+            _starter(
+                "small-cnn",
+                Data(size_px=28),
+                Training(
+                    optimizer=Choice(name="adamw", params={"lr": 0.003}),
+                    schedule=Choice(name="one_cycle"),
+                    augment=_STRONG,
+                    epochs=25,
+                    batch_size=128,
+                    l2=0.05,
+                    label_smoothing=0.1,
+                    class_weights=True,
+                ),
+                ("conv2d", {"out_channels": 16, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("residual_block", {"out_channels": 16}),
+                ("residual_block", {"out_channels": 32, "stride": 2}),
+                ("residual_block", {"out_channels": 64, "stride": 2}),
+                ("global_pool", {}),
+                ("dropout", {"p": 0.3}),
+                ("class_scores", {}),
+            ),
+            _starter(
+                "residual-cnn",
+                Data(size_px=128),
+                Training(
+                    optimizer=Choice(name="adamw", params={"lr": 0.002}),
+                    schedule=Choice(name="one_cycle"),
+                    augment=_STRONG,
+                    epochs=40,
+                    l2=0.05,
+                    label_smoothing=0.1,
+                    class_weights=True,
+                ),
+                ("conv2d", {"out_channels": 32, "kernel_size": 5, "stride": 2, "padding": 2, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("residual_block", {"out_channels": 32, "stride": 2}),
+                ("residual_block", {"out_channels": 64, "stride": 2}),
+                ("residual_block", {"out_channels": 64}),
+                ("residual_block", {"out_channels": 128, "stride": 2}),
+                ("residual_block", {"out_channels": 128}),
+                ("global_pool", {}),
+                ("dropout", {"p": 0.3}),
+                ("class_scores", {}),
+            ),
+            _starter(
+                "efficientnet-lite0",
+                Data(size_px=128, colour="rgb", normalize="imagenet"),
+                Training(
+                    optimizer=Choice(name="adamw", params={"lr": 0.001}),
+                    schedule=Choice(name="one_cycle"),
+                    augment=_STRONG,
+                    epochs=20,
+                    l2=0.05,
+                    label_smoothing=0.1,
+                    class_weights=True,
+                ),
+                ("timm_backbone", {"model": "tf_efficientnet_lite0", "weights": "installed package"}),
+                ("global_pool", {}),
+                ("dropout", {"p": 0.3}),
+                ("class_scores", {}),
+            ),
+        )
+
+
+_MILD = (
+    Choice(name="rotate", params={"degrees": 10.0}),
+    Choice(name="shift", params={"fraction": 0.05}),
+    Choice(name="brightness"),
+)
+_STRONG = (
+    Choice(name="rotate", params={"degrees": 10.0, "probability": 1.0}),
+    Choice(name="zoom", params={"low": 0.85, "high": 1.15, "probability": 1.0}),
+    Choice(name="shift", params={"fraction": 0.08, "probability": 1.0}),
+    Choice(name="brightness", params={"amount": 0.1, "probability": 1.0}),
+    Choice(name="contrast", params={"amount": 0.3, "probability": 1.0}),
+    Choice(name="gamma", params={"amount": 0.3, "probability": 1.0}),
+)
+
+_Layer = tuple[str, dict[str, Any]]
+
+
+def _vgg_level(channels: int) -> tuple[_Layer, ...]:
+    """Two convolutions and a pooling (Simonyan and Zisserman 2015), with the batch norms that made such nets trainable."""
+    one: tuple[_Layer, ...] = (("conv2d", {"out_channels": channels, "bias": False}), ("batch_norm", {}), ("relu", {}))
+    return (*one, *one, ("max_pool", {}))
+
+
+def _starter(name: str, data: Data, training: Training, *layers: _Layer) -> Experiment:
+    experiment = Experiment(name=name, task=Recognition.name, data=data, training=training)
+    for layer, params in layers:
+        experiment = experiment.insert(Node(id=experiment.fresh_id(layer), name=layer, params=params))
+    return experiment
+
+
+def _about_the_end(experiment: Experiment) -> list[Problem]:
+    """A last softmax or sigmoid squashes twice, since the loss does it already."""
+    last = experiment.network[-1] if experiment.network else None
+    if last is None or last.name not in ("softmax", "sigmoid"):
+        return []
+    words = (
+        f"The network ends in {last.name}; the loss of recognition does that itself, and doing it twice slows learning."
+    )
+    return [Problem(f"network.{last.id}", words, "warning", "Remove this layer", experiment.remove(last.id))]
+
+
+def _multi_label(fingerprint: Any) -> bool:
+    return bool(getattr(fingerprint, "multi_label", False))
+
+
+def _split(name: str) -> str:
+    return {"train": "training", "val": "validation"}.get(name, name)
