@@ -53,10 +53,8 @@ pip_install() { # what for, then pip's arguments; pip's own progress bars show
 
 make_venv() {
     # A virtual environment that was copied or moved from elsewhere points to its old place: build a new one.
-    if [ -x "$VENV/bin/python" ] && suits "$VENV/bin/python"; then
-        at=$("$VENV/bin/python" -c 'import os, sys; print(os.path.realpath(sys.prefix))')
-        [ "$at" = "$(cd "$VENV" && pwd -P)" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 && return
-    fi
+    at=$("$VENV/bin/python" -c 'import os, sys, pip; print(os.path.realpath(sys.prefix))' 2>/dev/null || true)
+    [ -n "$at" ] && [ "$at" = "$(cd "$VENV" && pwd -P)" ] && suits "$VENV/bin/python" && return
     base=$(find_python) || stop "no Python 3.11, 3.12 or 3.13 was found; install one (Debian: 'apt-get install python3.11" \
         "python3.11-venv'), or name it: 'make setup PYTHON=/path/to/python3.11'."
     free=$(df -Pm "$ROOT" 2>/dev/null | awk 'NR == 2 { print int($4) }')
