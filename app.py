@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import streamlit as st
-from anyio import to_thread
 from starlette.middleware import Middleware
 
 from builder.execute import LocalExecutor, home
@@ -17,19 +17,29 @@ from pages.kit import gate, uploads
 gate.refuse_open_door(st.get_option("server.address") or "")
 
 
-def _warm() -> None:
-    """What a first visitor should not wait for: stale uploads go, the pages' imports are loaded, the supervisor runs."""
+def _open_house() -> None:
+    """The data folder is there, stale uploads are gone, and somebody works on what waits in the queue."""
     folder = home()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     uploads.sweep(folder)
     LocalExecutor(folder).ensure()
 
 
+def _warm() -> None:
+    """Imports what a first visitor of the Network page should not wait for: the planner brings torch with it."""
+    from builder.network import input_shape, plan
+    from builder.task import TASKS, find
+
+    starter = find(next(iter(TASKS))).starters()[0]
+    plan(starter.network, input_shape(starter), 2)
+
+
 @asynccontextmanager
 async def lifespan(_app: Any) -> AsyncIterator[None]:
     """Runs before the first request. The supervisor outlives this server: training goes on without it."""
     logging.captureWarnings(True)
-    await to_thread.run_sync(_warm)
+    threading.Thread(target=_open_house, name="open-house").start()
+    threading.Thread(target=_warm, name="warm-imports", daemon=True).start()
     yield
 
 

@@ -26,14 +26,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from builder.execute import home
+from builder.runs import write_atomic
 from pages.kit.gate import same_origin
 from pages.kit.words import size
 
-__all__ = ["Limits", "Received", "close", "discard", "folder_of", "new_ticket", "received", "route", "sweep"]
+__all__ = ["Limits", "Received", "close", "discard", "folder_of", "is_open", "new_ticket", "received", "route", "sweep"]
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{32}")
 _BLOCK_BYTES = 1 << 20
-_CLOSED = "closed"
+_CLOSED = ".names.json"
 _NAMES = "names.jsonl"
 NAME_HEADER = "x-scanloom-name"
 
@@ -80,6 +81,14 @@ def folder_of(ticket: str, at_home: Path | None = None) -> Path:
     return folder
 
 
+def is_open(ticket: str, at_home: Path | None = None) -> bool:
+    """Says whether files may still be added under this ticket."""
+    try:
+        return not (folder_of(ticket, at_home) / _CLOSED).exists()
+    except LookupError:
+        return False
+
+
 def received(ticket: str, at_home: Path | None = None) -> list[Received]:
     """Returns the files that have arrived completely under a ticket, in order of arrival; [] for a ticket that is gone."""
     try:
@@ -92,9 +101,16 @@ def received(ticket: str, at_home: Path | None = None) -> list[Received]:
 
 
 def close(ticket: str, at_home: Path | None = None) -> Path:
-    """Takes no more files under this ticket and returns its folder: called when the import starts."""
+    """Takes no more files under this ticket and returns its folder: called when the import starts.
+
+    The names go into `.names.json` {stored name: relative path}, where the import looks for them.
+    """
     folder = folder_of(ticket, at_home)
-    (folder / _CLOSED).touch()
+    if (folder / _CLOSED).exists():
+        return folder
+    names = {file.path.name: file.name for file in received(ticket, at_home)}
+    write_atomic(folder / _CLOSED, json.dumps(names))
+    (folder / _NAMES).unlink(missing_ok=True)
     return folder
 
 

@@ -1,0 +1,140 @@
+// Curves that grow while one looks at them. Plotly.react on the same element keeps zoom and hover; the data is whole each
+// time (stateless), so a reload, a second tab or a reconnect shows everything.
+//
+// data: {series: [{id, label, color, dash, width, opacity, x, y}], marks: [{x, label}], height, log, x_title, y_title, view, summary}
+//   color: a number = place in the theme's chart palette, or a CSS colour. view: a new value forgets the zoom.
+// state "range": [low, high] of x after a zoom, null when the whole is shown; sent once the hand rests.
+import Plotly from 'plotly.js-basic-dist-min'
+
+const REST_MS = 250
+const THEME_LOOK_MS = 1000
+const CONFIG = {
+  displaylogo: false,
+  responsive: true,
+  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d'],
+}
+const charts = new WeakMap()
+
+const escaped = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
+
+function themeOf(element) {
+  const style = getComputedStyle(element)
+  const of = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise
+  return {
+    text: of('--st-text-color', '#333'),
+    background: of('--st-background-color', '#fff'),
+    border: of('--st-border-color', '#ddd'),
+    font: of('--st-font', 'sans-serif'),
+    palette: of('--st-chart-categorical-colors', '#2456d6,#d1477a,#0e8a5f')
+      .split(/,(?![^(]*\))/)
+      .map((c) => c.trim()),
+  }
+}
+
+const colourOf = (color, theme) =>
+  typeof color === 'number' ? theme.palette[color % theme.palette.length] : color || theme.palette[0]
+
+function tracesOf(data, theme) {
+  return data.series.map((s) => ({
+    uid: s.id,
+    x: s.x,
+    y: s.y,
+    name: escaped(s.label),
+    type: 'scatter',
+    mode: s.x.length < 2 ? 'markers' : 'lines',
+    line: { color: colourOf(s.color, theme), width: s.width ?? 2, dash: s.dash || 'solid' },
+    opacity: s.opacity ?? 1,
+    showlegend: s.legend ?? true,
+    hoverinfo: s.legend === false ? 'skip' : 'all',
+    connectgaps: false,
+  }))
+}
+
+function layoutOf(data, theme) {
+  const axis = { gridcolor: theme.border, linecolor: theme.border, zerolinecolor: theme.border, automargin: true }
+  const marks = data.marks ?? []
+  return {
+    height: data.height,
+    uirevision: data.view,
+    paper_bgcolor: 'rgba(0,0,0,0)',
+    plot_bgcolor: 'rgba(0,0,0,0)',
+    font: { color: theme.text, family: theme.font, size: 13 },
+    margin: { l: 52, r: 12, t: 30, b: 40 },
+    hovermode: 'x unified',
+    hoverlabel: { bgcolor: theme.background, bordercolor: theme.border, font: { color: theme.text, family: theme.font } },
+    legend: { orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0 },
+    modebar: { bgcolor: 'rgba(0,0,0,0)', color: theme.border, activecolor: theme.palette[0] },
+    xaxis: { ...axis, title: { text: escaped(data.x_title) } },
+    yaxis: { ...axis, title: { text: escaped(data.y_title) }, type: data.log ? 'log' : 'linear' },
+    shapes: marks.map((m) => ({
+      type: 'line',
+      x0: m.x,
+      x1: m.x,
+      yref: 'paper',
+      y0: 0,
+      y1: 1,
+      line: { color: theme.text, width: 1, dash: 'dot' },
+      opacity: 0.5,
+    })),
+    annotations: marks.map((m) => ({
+      x: m.x,
+      yref: 'paper',
+      y: 0.99,
+      yanchor: 'top',
+      xanchor: 'left',
+      showarrow: false,
+      text: escaped(m.label),
+      font: { size: 11, color: theme.text },
+    })),
+  }
+}
+
+function draw(chart) {
+  const theme = themeOf(chart.element)
+  chart.drawn = JSON.stringify(theme)
+  chart.element.setAttribute('aria-label', chart.data.summary)
+  const drawing = Plotly.react(chart.element, tracesOf(chart.data, theme), layoutOf(chart.data, theme), CONFIG)
+  chart.element.dataset.points = chart.data.series.reduce((sum, s) => sum + s.x.length, 0)
+  if (chart.listening) return
+  chart.listening = true
+  drawing.then(() => chart.element.on('plotly_relayout', (change) => rest(chart, change)))
+}
+
+// A zoom is told to Python once the hand rests: it may then send finer points for that range.
+function rest(chart, change) {
+  const low = change['xaxis.range[0]'] ?? change['xaxis.range']?.[0]
+  const high = change['xaxis.range[1]'] ?? change['xaxis.range']?.[1]
+  if (low === undefined && !change['xaxis.autorange']) return
+  const range = low === undefined ? null : [Number(low), Number(high)]
+  clearTimeout(chart.timer)
+  chart.timer = setTimeout(() => {
+    if (JSON.stringify(range) === JSON.stringify(chart.range)) return
+    chart.range = range
+    chart.tell('range', range)
+  }, REST_MS)
+}
+
+export default function ({ parentElement, data, setStateValue }) {
+  let chart = charts.get(parentElement)
+  if (!chart) {
+    const element = parentElement.querySelector('.scanloom-curves')
+    chart = { element, range: null, listening: false }
+    chart.watch = setInterval(() => {
+      if (JSON.stringify(themeOf(element)) !== chart.drawn) draw(chart)
+    }, THEME_LOOK_MS)
+    charts.set(parentElement, chart)
+  }
+  chart.tell = setStateValue
+  const came = JSON.stringify(data)
+  if (came !== chart.came) {
+    chart.came = came
+    chart.data = data
+    draw(chart)
+  }
+  return () => {
+    clearInterval(chart.watch)
+    clearTimeout(chart.timer)
+    Plotly.purge(chart.element)
+    charts.delete(parentElement)
+  }
+}

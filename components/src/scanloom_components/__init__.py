@@ -1,0 +1,184 @@
+"""ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, and `dropzone`, uploads that go to disk.
+
+The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign server.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+__all__ = ["Mark", "Report", "Series", "curves", "dropzone"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Attributes:
+        id: stays the same from update to update. label: text for the legend (never read as HTML).
+        x, y: equally many numbers; None or NaN in y is a gap. Decimate them first (`pages.kit.charts.thinned`).
+        color: a place in the theme's palette, or a CSS colour. dash: "solid", "dot", "dash".
+        legend: whether it is listed in the legend and told on hovering.
+    """
+
+    id: str
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    color: int | str = 0
+    dash: str = "solid"
+    width: float = 2.0
+    opacity: float = 1.0
+    legend: bool = True
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A dotted vertical line at `x` with a short label, such as the best epoch."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a dropzone told when nothing was on its way any more: the number of files sent, their bytes, and those that failed.
+
+    Attributes:
+        failed: (name, reason) each; at most 100.
+        seq: rises with each report of one dropzone.
+    """
+
+    done: int
+    bytes: int
+    failed: tuple[tuple[str, str], ...]
+    seq: int
+
+
+_curves = st.components.v2.component(
+    "scanloom-components.curves",
+    js="curves.js",
+    html='<div class="scanloom-curves" role="img" style="width:100%"></div>',
+    isolate_styles=False,  # Plotly puts its style rules into the document's head
+)
+_dropzone = st.components.v2.component(
+    "scanloom-components.dropzone",
+    js="dropzone.js",
+    css="dropzone.css",
+    html="""<div class="zone" role="group" aria-label="Upload">
+  <div class="row"><div class="words"><p class="lead"></p><p class="help"></p></div>
+    <button type="button" class="pick">Choose files</button>
+    <button type="button" class="pick-folder">Choose a folder</button></div>
+  <input class="files" type="file" hidden><input class="folder" type="file" webkitdirectory multiple hidden>
+  <div class="row"><p class="state" role="status" aria-live="polite"></p>
+    <button type="button" class="cancel" hidden>Cancel</button>
+    <button type="button" class="again" hidden>Try the failed ones again</button></div>
+  <ul hidden></ul></div>""",
+    isolate_styles=True,
+)
+
+
+def curves(
+    series: Sequence[Series],
+    *,
+    key: str,
+    height: int = 320,
+    log: bool = False,
+    x_title: str = "",
+    y_title: str = "",
+    marks: Sequence[Mark] = (),
+    view: str = "",
+    summary: str = "",
+    on_zoom: Callable[[], None] | None = None,
+) -> tuple[float, float] | None:
+    """Draws lines over each other; drawn again with more points it keeps zoom and hover.
+
+    Args:
+        key: fixed per chart; its state is `st.session_state[key].range`.
+        log: a logarithmic y axis. view: a new value forgets the zoom. summary: what a screen reader says.
+        on_zoom: called after a zoom has rested, before the rerun.
+
+    Returns:
+        The zoomed x range (low, high), or None while the whole is shown.
+    """
+    data = {
+        "series": [
+            {
+                "id": s.id,
+                "label": s.label,
+                "color": s.color,
+                "dash": s.dash,
+                "width": s.width,
+                "opacity": s.opacity,
+                "legend": s.legend,
+                "x": [_short(v) for v in s.x],
+                "y": [_short(v) for v in s.y],
+            }
+            for s in series
+        ],
+        "marks": [{"x": _short(m.x), "label": m.label} for m in marks],
+        "height": height,
+        "log": log,
+        "x_title": x_title,
+        "y_title": y_title,
+        "view": view,
+        "summary": summary or f"Chart of {', '.join(s.label for s in series if s.legend) or 'nothing yet'}",
+    }
+    state: Any = _curves(
+        key=key, data=data, height=height, default={"range": None}, on_range_change=on_zoom or _nothing
+    )
+    told = state.range
+    return (float(told[0]), float(told[1])) if told else None
+
+
+def dropzone(
+    url: str,
+    *,
+    key: str,
+    label: str = "Drop files, folders or a zip file here",
+    help: str = "",
+    most_bytes: int = 8 << 30,
+    folders: bool = True,
+    several: bool = True,
+    on_report: Callable[[], None] | None = None,
+) -> Report | None:
+    """Draws an area that takes files by drop or by button and PUTs each to `url`, with its relative path in a header.
+
+    Args:
+        url: of one ticket, such as "/api/upload/<ticket>"; a new one empties the list.
+        most_bytes: larger files are refused in the browser already.
+
+    Returns:
+        The last report for this `url`, or None before the first one.
+    """
+    data = {
+        "url": url,
+        "label": label,
+        "help": help,
+        "most_bytes": most_bytes,
+        "folders": folders,
+        "several": several,
+    }
+    state: Any = _dropzone(key=key, data=data, default={"report": None}, on_report_change=on_report or _nothing)
+    told = state.report
+    if not told or told.get("url") != url:
+        return None
+    failed = tuple((str(f["name"]), str(f["reason"])) for f in told["failed"])
+    return Report(int(told["done"]), int(told["bytes"]), failed, int(told["seq"]))
+
+
+def _nothing() -> None:
+    """Streamlit asks for a callback per state name."""
+
+
+def _short(value: float | None) -> float | int | None:
+    """The number with five significant digits: half the bytes, and no eye sees more. None for what is no number."""
+    value = math.nan if value is None else float(value)
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 2**53 else float(f"{value:.5g}")
