@@ -116,7 +116,7 @@ AUGMENTATIONS = Catalog(
             "shear",
             "Shear",
             "",
-            "Slants the scan.",
+            "Slants the scan sideways, as a tilted view would.",
             (Float("degrees", 5.0, 0.0, 45.0, "Largest slant.", 1.0, unit="degrees"), _chance(0.3)),
             "Geometry",
         ),
