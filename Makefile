@@ -43,4 +43,4 @@ format:
 
 clean:
 	rm -rf .venv components/node_modules components/build components/src/scanloom_components/assets \
-		.pytest_cache .ruff_cache .mypy_cache
+		pages/static .pytest_cache .ruff_cache .mypy_cache

