@@ -72,6 +72,7 @@ __all__ = [
     "Started",
     "StoreError",
     "Warned",
+    "append_whole",
     "decimate",
     "decode",
     "disk_full",
@@ -82,12 +83,24 @@ __all__ = [
     "write_atomic",
 ]
 
-KINDS = ("train", "import", "demo", "predict", "evaluate", "export")
+KINDS = ("train", "import", "demo", "predict", "evaluate", "export", "augment")
 _ID = re.compile(r"^[0-9a-f-]{1,64}$")
 
 
 class StoreError(ValueError):
     """What was asked of the run store cannot be done; the message is one plain sentence."""
+
+
+def append_whole(descriptor: int, data: bytes) -> None:
+    """Appends `data` to an open file whole or, when the disk refuses (OSError), not at all."""
+    before = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
 
 
 class Record:
@@ -115,16 +128,9 @@ class Record:
     def append(self, event: Event, sync: bool = False) -> None:
         """Adds `event`; with `sync` it is on the disk on return. An OSError (disk full) leaves the file as it was."""
         line = encode(replace(event, clock=round(time.monotonic() - self._began, 3)))
-        before = os.fstat(self._fd).st_size
-        written = 0
-        try:
-            while written < len(line):
-                written += os.write(self._fd, line[written:])
-            if sync:
-                os.fsync(self._fd)
-        except OSError:
-            os.ftruncate(self._fd, before)
-            raise
+        append_whole(self._fd, line)
+        if sync:
+            os.fsync(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -1,0 +1,77 @@
+"""The same numbers as TensorBoard event files, for whoever likes TensorBoard better than our pages.
+
+Written here with TensorBoard's own records and not through `SummaryWriter`, for three reasons: that one writes from a
+thread (a full disk shows up somewhere else and later), it names the file after this computer, and it cannot sync.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.runs import EpochEnded, Event, Progress, Resumed, append_whole
+
+
+class Board:
+    """Mirrors the events of one attempt into `folder`/tb. OSError when the disk is full; what is there stays whole."""
+
+    def __init__(self, folder: Path, attempt: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+        self._protos, self._summaries, self._crc = event_pb2, summary_pb2, masked_crc32c
+        place = folder / "tb"
+        place.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time()):010d}.scanloom.{attempt}"
+        self._fd = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._write(file_version="brain.Event:2")
+
+    def add(self, event: Event) -> None:
+        """Adds the numbers of `event`, if it has any; on `Resumed` tells TensorBoard to forget what came after."""
+        if isinstance(event, Progress | EpochEnded):
+            values = [self._summaries.Summary.Value(tag=k, simple_value=float(v)) for k, v in event.metrics.items()]
+            if values:
+                self._write(step=event.step, summary=self._summaries.Summary(value=values))
+        elif isinstance(event, Resumed):
+            start = self._protos.SessionLog(status=self._protos.SessionLog.START)
+            self._write(step=event.step + 1 if event.step else 0, session_log=start)
+
+    def describe(self, document: Mapping[str, Any]) -> None:
+        """Adds the settings of an experiment (as plain JSON) as text and as hyperparameters, without its given name."""
+        import json
+
+        from torch.utils.tensorboard.summary import hparams, text
+
+        kept = {name: value for name, value in document.items() if name != "name"}
+        words = "```json\n" + json.dumps(kept, indent=1) + "\n```"
+        self._write(step=0, summary=text("experiment", words))
+        settings = flat({name: kept.get(name) or {} for name in ("data", "training")})
+        for summary in hparams(settings, {}):
+            self._write(step=0, summary=summary)
+
+    def _write(self, **content: Any) -> None:
+        data = self._protos.Event(wall_time=time.time(), **content).SerializeToString()
+        header = struct.pack("<Q", len(data))
+        record = header + struct.pack("<I", self._crc(header)) + data + struct.pack("<I", self._crc(data))
+        append_whole(self._fd, record)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def flat(document: Mapping[str, Any], path: str = "") -> dict[str, float | int | bool | str]:
+    """{"training.optimizer.params.lr": 0.001, ...}: the plain values of a nested document under their paths."""
+    found: dict[str, float | int | bool | str] = {}
+    for name, value in document.items():
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, Mapping):
+            found |= flat(value, here)
+        elif isinstance(value, list | tuple):
+            found |= flat({str(v["name"]): v.get("params") or {} for v in value if isinstance(v, Mapping)}, here)
+        elif isinstance(value, bool | int | float | str):
+            found[here] = value
+    return found

@@ -1,0 +1,385 @@
+"""The worker: the only place where engine and store meet. `python -m builder.worker FOLDER`, or `run(folder)` forked.
+
+It reads the document in the folder, lets the engine work, and writes every event it yields. Whatever goes wrong becomes
+a last word in one plain sentence; the technical side of it goes to worker.log, which holds no personal data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from builder.board import Board
+from builder.execute import EXIT_AGAIN, EXIT_DISK_FULL, alive
+from builder.faults import note_fault, quieten, sentence
+from builder.runs import (
+    Claim,
+    EpochEnded,
+    Event,
+    Finished,
+    Job,
+    Progress,
+    Record,
+    Resumed,
+    Run,
+    Saved,
+    Started,
+    StoreError,
+    Warned,
+    disk_full,
+    read_json,
+    write_atomic,
+)
+
+RESERVE_BYTES = 65536
+LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
+PRIVATE_KINDS = ("import", "predict")  # they read files from outside: what their faults say may name a person
+Steps = Generator[Event, None, dict[str, Any] | None]  # what a handler returns is the job's result
+
+
+@dataclass
+class Work:
+    """One job in the hands of this process."""
+
+    job: Job
+    attempt: int
+    record: Record
+    board: Board | None = None
+    told_to_end: bool = False  # by a signal, not by a person
+    _looked: float = field(default=-1.0, repr=False)
+    _stop: bool = field(default=False, repr=False)
+
+    @property
+    def home(self) -> Path:
+        return self.job.home
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder
+
+    def stop(self) -> bool:
+        """Whether the job should stop now; cheap enough to ask after every step."""
+        now = time.monotonic()
+        if not self._stop and now - self._looked > LOOK_EVERY_S:
+            self._looked, self._stop = now, self.job.stop_wanted
+        return self._stop or self.told_to_end
+
+    def tell(self, event: Event) -> None:
+        """Puts `event` on record, and its numbers on the board."""
+        if isinstance(event, Started):
+            event = replace(event, attempt=self.attempt, pid=os.getpid())
+        self.record.append(event, sync=isinstance(event, Saved | EpochEnded | Finished))
+        if self.board is not None:
+            self.board.add(event)
+
+
+Handler = Callable[[Work], Steps]
+
+
+# ---- the kinds of work ----------------------------------------------------------------------------------------------
+
+
+def train(work: Work) -> Steps:
+    """Trains the run's experiment; continues where its last checkpoint was made."""
+    from builder import task
+    from builder.data import Dataset
+    from builder.train import train as training
+
+    assert isinstance(work.job, Run)
+    experiment = work.job.experiment
+    dataset = Dataset.open(work.home, experiment.data.dataset)
+    work.board = Board(work.folder, work.attempt)
+    work.board.describe(json.loads(experiment.dumps()))
+    fresh = work.attempt > 1
+    for event in training(
+        experiment, task.find(experiment.task), dataset, work.folder, attempt=work.attempt, stop=work.stop
+    ):
+        if fresh and isinstance(event, Progress | EpochEnded | Resumed):
+            fresh = False
+            if not isinstance(event, Resumed):  # an earlier attempt died before anything was saved
+                yield Resumed(step=0, epoch=0)
+        yield event
+    return None
+
+
+def import_scans(work: Work) -> Steps:
+    """Imports scans into a dataset: {dataset, accepted, repaired, refused, patients}."""
+    from builder.intake import Source
+
+    payload = work.job.payload
+    source = dict(payload["source"])
+    source |= {name: Path(source[name]) for name in ("root", "labels") if source.get(name)}
+    options = {name: payload[name] for name in ("task", "into", "split", "seed") if payload.get(name) is not None}
+    try:
+        return (yield from _intake(work, Source(**source), payload["name"], options))
+    finally:
+        _drop_ticket(work.home, source)
+
+
+def demo(work: Work) -> Steps:
+    """Makes the task's synthetic set and imports it: {dataset, ...}."""
+    from builder import task
+    from builder.intake import detect
+
+    kind = task.find(work.job.payload["task"])
+    yield Progress(note="drawing synthetic scans")
+    place = work.folder / "demo"
+    place.mkdir()
+    try:
+        kind.demo(int(work.job.payload.get("seed") or 0), place)
+        name = f"Demo: {kind.title} (synthetic)"
+        return (yield from _intake(work, detect(place), name, {"task": kind.name}))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> Steps:
+    from builder.intake import import_scans as taking_in
+
+    steps = taking_in(source, name, work.home, **options)
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            report = end.value
+            break
+        yield Progress(step=step.done, total=step.total, note=step.note)
+    return {k: _plain(getattr(report, k)) for k in ("dataset", "accepted", "repaired", "refused", "patients")}
+
+
+def predict(work: Work) -> Steps:
+    """Asks a run about one scan: {finding, image, heatmap, size}; the pictures are PNG files in the job folder."""
+    import numpy as np
+
+    from builder.predict import Predictor, read
+    from builder.sandbox import Sandbox
+
+    payload = work.job.payload
+    yield Progress(step=0, total=3, note="reading the scan")
+    with Sandbox() as box:
+        scan = read([Path(file) for file in payload["files"]], box)
+    yield Progress(step=1, total=3, note="preparing the network")
+    asked = Run(work.home, payload["run"])
+    predictor = Predictor.open(asked.folder, checkpoint=payload.get("checkpoint") or "best")
+    yield Progress(step=2, total=3, note="asking the network")
+    finding = predictor.finding(scan, occlude=[tuple(box) for box in payload.get("occlude") or ()])
+    _save_picture(work.folder / "input.png", finding.image)
+    if finding.heatmap is not None:
+        _save_picture(work.folder / "heat.png", finding.heatmap[None])
+    return {
+        "finding": finding.plain(),
+        "image": "input.png",
+        "heatmap": None if finding.heatmap is None else "heat.png",
+        "size": list(np.shape(finding.image)[1:]),
+    }
+
+
+def evaluate(work: Work) -> Steps:
+    """Measures a run on one split; the result is the evaluation."""
+    from builder.evaluate import evaluate as measured
+
+    payload = work.job.payload
+    yield Progress(note="measuring")
+    return measured(Run(work.home, payload["run"]), work.home, split=payload.get("split") or "test")
+
+
+def export(work: Work) -> Steps:
+    """Packs a run to take away: {file}, a zip in the job folder."""
+    from builder.export import export as packed
+
+    payload = work.job.payload
+    yield Progress(note="packing")
+    made = packed(Run(work.home, payload["run"]), work.home, to=payload.get("to") or "pytorch", out=work.folder / "out")
+    return {"file": str(Path(made).relative_to(work.folder))}
+
+
+def augment(work: Work) -> Steps:
+    """Shows what the augmentations do to one case: {before, after: [...]}, PNG files in the job folder."""
+    import torch
+
+    from builder.augment import Augment
+    from builder.data import Dataset, prepare
+    from builder.parts.images import AUGMENTATIONS
+    from builder.spec import Choice, Data
+
+    payload = work.job.payload
+    yield Progress(note="reading the scan")
+    dataset = Dataset.open(work.home, payload["dataset"])
+    case = payload.get("case")
+    if case is None:
+        case = next(iter(dataset.indices("train")), 0)
+    image = prepare(dataset.scan(int(case)), Data(**(payload.get("data") or {})))
+    chosen = [Choice(**choice) for choice in payload.get("augment") or ()]
+    complete = [Choice(name=c.name, params={**AUGMENTATIONS[c.name].defaults, **c.params}) for c in chosen]
+    num = max(1, min(12, int(payload.get("num") or 6)))
+    generator = torch.Generator().manual_seed(int(payload.get("seed") or 0))
+    batch = torch.from_numpy(image).expand(num, *image.shape).contiguous()
+    _save_picture(work.folder / "before.png", image)
+    names = [f"after-{n:02d}.png" for n in range(1, num + 1)]
+    for name, varied in zip(names, Augment(complete)(batch, generator).images, strict=True):
+        _save_picture(work.folder / name, varied.numpy())
+    return {"before": "before.png", "after": names}
+
+
+KINDS: dict[str, Handler] = {
+    "train": train,
+    "import": import_scans,
+    "demo": demo,
+    "predict": predict,
+    "evaluate": evaluate,
+    "export": export,
+    "augment": augment,
+}
+
+
+def _plain(value: Any) -> Any:
+    return len(value) if isinstance(value, list | tuple) else value
+
+
+def _save_picture(path: Path, image: Any) -> None:
+    """Writes (C, H, W) float in [0, 1] as an 8-bit grey or RGB PNG."""
+    import numpy as np
+    from PIL import Image
+
+    values = (np.clip(np.nan_to_num(np.asarray(image)), 0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0)).save(path)
+
+
+def _drop_ticket(home: Path, source: Mapping[str, Any]) -> None:
+    """Removes the upload that an import has read: the dataset now holds what it needs of it."""
+    uploads = (home / "uploads").absolute()
+    for name in ("root", "labels"):
+        place = source.get(name)
+        if place is not None and Path(place).absolute().is_relative_to(uploads):
+            inside = Path(place).absolute().relative_to(uploads).parts
+            if inside and ".." not in inside:
+                shutil.rmtree(uploads / inside[0], ignore_errors=True)
+
+
+# ---- from a folder to its last word ---------------------------------------------------------------------------------
+
+
+def run(folder: Path, kinds: Mapping[str, Handler] = KINDS) -> int:
+    """Works on the job in `folder`; returns the exit code of the process (the last word is in the events)."""
+    folder = Path(folder).absolute()
+    home, job = folder.parents[1], _job(folder)
+    quieten(private=job.kind in PRIVATE_KINDS)
+    attempt = _attempt(job)
+    with Record(folder / "events.jsonl") as record:
+        work = Work(job, attempt, record)
+
+        def be_told_to_end(number: int, frame: FrameType | None) -> None:
+            work.told_to_end = True
+
+        signal.signal(signal.SIGTERM, be_told_to_end)
+        reserve = folder / ".reserve"
+        try:
+            _set_aside(reserve)
+            work.tell(Started())
+            _settle_threads()
+            last, result = _work(work, kinds[job.kind])
+            if result is not None:
+                write_atomic(folder / "result.json", json.dumps(result))
+        except BaseException as error:
+            last = Finished("failed", sentence(error, job.kind))
+            note_fault(error, private=job.kind in PRIVATE_KINDS, root=home)
+        finally:
+            reserve.unlink(missing_ok=True)  # on a full disk: the room for the last word
+            if work.board is not None:
+                work.board.close()
+        if last is None:
+            return EXIT_AGAIN
+        (folder / "payload.json").unlink(missing_ok=True)
+        work.board = None
+        try:
+            work.tell(last)
+        except OSError as error:
+            if disk_full(error):
+                return EXIT_DISK_FULL
+            raise
+    return 0
+
+
+def _work(work: Work, handler: Handler) -> tuple[Finished | None, dict[str, Any] | None]:
+    """Runs the handler to its end. Returns (last word, result); no last word when a signal, and no person, ended it."""
+    steps = handler(work)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            return Finished("done"), end.value
+        if isinstance(event, Finished):
+            if event.status == "stopped" and work.told_to_end and not work.job.stop_wanted:
+                work.tell(Warned("The working process was asked to end from outside; its state is saved."))
+                return None, None
+            return event, None
+        work.tell(event)
+        if work.job.kind != "train" and work.stop():
+            steps.close()
+            if work.told_to_end and not work.job.stop_wanted:
+                return Finished("failed", "The working process was asked to end from outside; start it again."), None
+            return Finished("stopped"), None
+
+
+def _job(folder: Path) -> Job:
+    home = folder.parents[1]
+    if (folder / "experiment.json").is_file():
+        return Run(home, folder.name)
+    document = read_json(folder / "job.json")
+    if document is None or document.get("kind") not in KINDS:
+        raise StoreError(f"{folder.name} is no run and no job: it has neither an experiment.json nor a job.json.")
+    return Job(home, str(document["kind"]), folder.name)
+
+
+def _attempt(job: Job) -> int:
+    """The number of this attempt: from the supervisor's claim, or claimed here when started by hand."""
+    claim = job.claim
+    if claim is not None and claim.pid == os.getpid() and alive(claim):
+        return claim.attempt
+    if claim is not None and alive(claim):
+        raise StoreError(f"{job.id} is being worked on by process {claim.pid} already.")
+    attempt = max(claim.attempt if claim else 0, job.view().attempt) + 1
+    Claim.of(os.getpid(), attempt).write(job.folder / "claim.json")
+    return attempt
+
+
+def _set_aside(reserve: Path) -> None:
+    """Keeps a little room on the disk, so that the last word fits when nothing else does."""
+    with open(reserve, "wb") as file:
+        file.write(bytes(RESERVE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _settle_threads() -> None:
+    """As many computing threads as the supervisor gave us: a fixed number, so that sums come out the same each time."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if "torch" in sys.modules and given.isdigit():
+        import torch
+
+        torch.set_num_threads(int(given))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1:
+        print("usage: python -m builder.worker FOLDER (a run's or a job's folder)", file=sys.stderr)
+        return 2
+    try:
+        return run(Path(arguments[0]))
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
