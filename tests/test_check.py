@@ -1,0 +1,170 @@
+"""Problems: all of them together, each with place, sentence and a repair that repairs."""
+
+import time
+
+import pytest
+
+from builder.check import problems
+from builder.fingerprint import Fingerprint
+from builder.spec import Choice, Experiment, Node, Training
+from builder.task import TASKS, find
+
+COUNTS = {"train": {"benign": 30, "malignant": 20}, "val": {"benign": 8, "malignant": 6}}
+DATA = Fingerprint(
+    num_cases=80,
+    num_patients=40,
+    classes=("benign", "malignant"),
+    class_counts={**COUNTS, "test": {"benign": 8, "malignant": 8}},
+    patients_per_split={"train": 24, "val": 8, "test": 8},
+    sizes={"min": [64, 64], "median": [64, 64], "max": [64, 64]},
+)
+
+
+def node(name: str, id: str | None = None, inputs: tuple[str, ...] = (), **params) -> Node:
+    return Node(id=id or name, name=name, params=params, inputs=inputs)
+
+
+def experiment(*nodes: Node) -> Experiment:
+    nodes = nodes or (node("conv2d"), node("relu"), node("global_pool"), node("class_scores"))
+    return Experiment(network=nodes).replace("data.dataset", "set")
+
+
+def errors(found) -> list:
+    return [p for p in found if p.severity == "error"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_starter_of_every_task_has_no_problem_but_its_missing_scans(task):
+    for starter in find(task).starters():
+        assert [p.path for p in errors(problems(starter))] == ["data.dataset"], starter.name
+        assert errors(problems(starter.replace("data.dataset", "set"), DATA)) == [], starter.name
+
+
+def test_a_good_experiment_has_no_problems():
+    assert problems(experiment(), DATA) == []
+
+
+def test_all_problems_are_told_at_once_with_distinct_places():
+    wrong = experiment(node("conv2d", groups=3), node("conv2d", "two", kernel_size=99), node("bloat")).replace(
+        "training",
+        Training(
+            optimizer=Choice(name="adamm", params={"lr": 1}),
+            schedule=Choice(name="step", params={"factor": 7.0, "wat": 1}),
+            epochs=0,
+            label_smoothing=3.0,
+            augment=(Choice(name="rotate", params={"degrees": 900.0}), Choice(name="colour"), Choice(name="rotat")),
+        ),
+    )
+    wrong = wrong.replace("data.size_px", 3).replace("data.window", "ct lungs")
+    paths = [p.path for p in problems(wrong, DATA)]
+    assert len(set(paths)) == len(paths)
+    assert {
+        "data.size_px",
+        "data.window",
+        "network.two.params.kernel_size",
+        "network.bloat.name",
+        "training.optimizer.name",
+        "training.schedule.params.factor",
+        "training.schedule.params.wat",
+        "training.epochs",
+        "training.label_smoothing",
+        "training.augment.rotate.params.degrees",
+        "training.augment.colour",
+        "training.augment.rotat",
+    } <= set(paths)
+
+
+WRONG = [
+    experiment(node("conv2d", kernel_size=9, padding=0), node("max_pool", kernel_size=31), node("class_scores")),
+    experiment(node("conv2d"), node("class_scores")),
+    experiment(node("conv2d"), node("relu")),
+    experiment(node("conv2d"), node("global_pool"), node("linear", out_features=7)),
+    experiment(node("flatten"), node("conv2d"), node("global_pool"), node("class_scores")),
+    experiment(node("conv2d"), node("add", inputs=("conv2d", "input")), node("global_pool"), node("class_scores")),
+    experiment(
+        node("conv2d", "a"),
+        node("conv2d", "b", stride=2, out_channels=8),
+        node("add", inputs=("a", "b")),
+        node("global_pool"),
+        node("class_scores"),
+    ),
+    experiment(node("conv2d", "a"), node("relu", "b"), node("add"), node("global_pool"), node("class_scores")),
+    experiment(node("conv2d", inputs=("nowhere",)), node("global_pool"), node("class_scores")),
+    experiment(node("conv2d"), node("global_pool", inputs=("conv2d", "conv2d")), node("class_scores")),
+    experiment(node("conv2d", out_chanels=3), node("global_pool"), node("class_scores")),
+    experiment(node("conv2d"), node("wat"), node("global_pool"), node("class_scores")),
+    experiment().replace("training.optimizer", Choice(name="adamm")),
+    experiment().replace("training.optimizer", Choice(name="sgd", params={"lr": -3.0, "momentum": 0.9})),
+    experiment().replace("training.epochs", 10**9).replace("training.batch_size", 0),
+    experiment().replace("training.augment", (Choice(name="colour"), Choice(name="rotate"), Choice(name="rotate"))),
+    experiment().replace("task", "recogniton"),
+    experiment().replace("training.batch_size", 4096).replace("data.size_px", 1024),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
+def test_following_the_repair_buttons_ends_in_an_experiment_without_errors(wrong):
+    assert errors(problems(wrong, DATA))
+    for _ in range(12):
+        found = errors(problems(wrong, DATA))
+        if not found:
+            break
+        repairable = [p for p in found if p.fix is not None]
+        assert repairable, [(p.path, p.message) for p in found]
+        assert repairable[0].repair
+        wrong = repairable[0].fix
+    assert errors(problems(wrong, DATA)) == []
+
+
+def test_a_layer_that_nothing_uses_is_a_warning():
+    loose = experiment(
+        node("conv2d"), node("relu", inputs=("input",)), node("global_pool", inputs=("conv2d",)), node("class_scores")
+    )
+    found = problems(loose, DATA)
+    assert [(p.path, p.severity) for p in found] == [("network.relu", "warning")]
+
+
+def test_a_network_too_large_for_this_machine_is_refused_before_anything_is_allocated():
+    start = time.monotonic()
+    giant = experiment(
+        node("flatten"), *(node("linear", f"l{k}", out_features=100_000) for k in range(6)), node("class_scores")
+    )
+    found = errors(problems(giant, DATA))
+    assert time.monotonic() - start < 5
+    assert len(found) == 1 and "GiB to train" in found[0].message and found[0].path == "network.l1"
+
+
+def test_a_batch_too_large_is_made_smaller_and_accumulated():
+    wide = experiment(node("conv2d", out_channels=512), node("global_pool"), node("class_scores"))
+    wide = wide.replace("data.size_px", 1024).replace("training.batch_size", 256)
+    (found,) = errors(problems(wide, DATA))
+    assert found.path == "training.batch_size"
+    assert found.fix.training.batch_size * found.fix.training.accumulate == 256
+
+
+def test_a_wrong_head_names_both_numbers():
+    three = Fingerprint(**{**DATA.__dict__, "classes": ("a", "b", "c")})
+    wrong = experiment(node("global_pool"), node("linear", out_features=2))
+    message = next(p for p in problems(wrong, three) if "classes" in p.message and p.path.startswith("network"))
+    assert "ends in 2 numbers" in message.message and "3 classes" in message.message
+    assert message.fix.at("network.linear.params.out_features") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": ("benign",), "class_counts": {"train": {"benign": 9}, "val": {"benign": 9}}}, "class"),
+        ({"num_patients": 1, "patients_per_split": {"train": 1}}, "patient"),
+        ({"class_counts": {**COUNTS, "val": {"benign": 8}}}, "malignant"),
+        ({"class_counts": {**COUNTS, "train": {"malignant": 20}}}, "benign"),
+        ({"num_cases": 0, "classes": (), "class_counts": {}}, "."),
+    ],
+)
+def test_data_that_cannot_teach_is_refused_in_words(change, words):
+    found = errors(problems(experiment(), Fingerprint(**{**DATA.__dict__, **change})))
+    assert any(words in p.message for p in found), found
+
+
+def test_a_data_set_that_is_not_here_and_none_at_all_are_told_apart():
+    assert "There is no data set" in problems(experiment())[0].message
+    assert "No scans are chosen" in problems(experiment().replace("data.dataset", ""))[0].message
