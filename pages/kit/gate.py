@@ -1,4 +1,5 @@
-"""The door of the server: who may come in, and what every answer says to the browser. Pure ASGI, no Streamlit page code.
+"""The door of the server: who may come in, and what every answer says to the browser. Pure ASGI, no Streamlit page
+code.
 
 Three ways to serve, decided by the environment:
 
@@ -71,8 +72,8 @@ class Rules:
         if is_loopback(address) or self.password or self.behind_proxy:
             return ""
         return (
-            f"ScanLoom does not start on the address {address or '0.0.0.0'} without a login, because others could then see "
-            "your scans: use --server.address 127.0.0.1, or set SCANLOOM_LOGIN to a password, or set "
+            f"ScanLoom does not start on the address {address or '0.0.0.0'} without a login, because others could "
+            "then see your scans: use --server.address 127.0.0.1, or set SCANLOOM_LOGIN to a password, or set "
             "SCANLOOM_BEHIND_PROXY=1 if a proxy in front checks who comes in."
         )
 
@@ -114,7 +115,7 @@ def same_origin(headers: Headers) -> bool:
 
 
 def _policy(host: str) -> str:
-    """The content security policy: everything from this server only; inline scripts and eval because Streamlit needs them."""
+    """The content security policy: everything from this server; inline scripts and eval as Streamlit needs them."""
     return "; ".join(
         (
             "default-src 'self'",
@@ -245,8 +246,8 @@ def _login_page(complaint: str) -> str:
 :root{{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}}
 body{{display:grid;place-items:center;min-height:90vh;margin:0}}
 form{{display:grid;gap:.75rem;width:min(22rem,90vw);padding:1.5rem;border:1px solid #8886;border-radius:.6rem}}
-h1{{font-size:1.25rem;margin:0}}input,button{{font:inherit;padding:.55rem .7rem;border-radius:.5rem;border:1px solid #8888}}
-button{{background:#2456d6;color:#fff;border:0}}p{{margin:0;color:#c8322b}}
-</style><form method="post" action="{LOGIN}"><h1>ScanLoom</h1><label for="p">Password of this server</label>
-<input id="p" name="password" type="password" autocomplete="current-password" required autofocus>
-<button>Log in</button><p role="alert">{complaint}</p></form></html>"""
+h1{{font-size:1.25rem;margin:0}}input,button{{font:inherit;padding:.55rem .7rem;border-radius:.5rem;border:1px solid
+#8888}} button{{background:#2456d6;color:#fff;border:0}}p{{margin:0;color:#c8322b}} </style><form method="post"
+action="{LOGIN}"><h1>ScanLoom</h1><label for="p">Password of this server</label> <input id="p" name="password"
+type="password" autocomplete="current-password" required autofocus> <button>Log in</button><p
+role="alert">{complaint}</p></form></html>"""

@@ -1,7 +1,7 @@
 """Short jobs from a page: submit, show progress in one flat fragment, hand back the result.
 
-The job's id is kept under a slot name in the URL (and in the session for page switches): a reload finds the job again, and
-the job itself needs no page at all.
+The job's id is kept under a slot name in the URL (and in the session for page switches): a reload finds the job again,
+and the job itself needs no page at all.
 """
 
 from __future__ import annotations

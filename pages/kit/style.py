@@ -1,4 +1,4 @@
-"""The look that all pages share: heading with actions, empty state, facts, badges. Colours and fonts are in config.toml."""
+"""The look that all pages share: heading, empty state, facts, badges. Colours and fonts are in config.toml."""
 
 from __future__ import annotations
 

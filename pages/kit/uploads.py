@@ -1,8 +1,8 @@
 """Files from the browser, streamed to disk: PUT /api/upload/<ticket>, one request per file.
 
-A ticket is a folder `home/uploads/<ticket>/` whose unguessable name the page makes up. A file arrives as `NNNNN.part`, is synced
-and renamed to `NNNNN.bin`; the name that the browser told is only text, a line in `names.jsonl`. Nothing is held in memory
-beyond one block, and an upload that breaks leaves nothing behind.
+A ticket is a folder `home/uploads/<ticket>/` whose unguessable name the page makes up. A file arrives as `NNNNN.part`,
+is synced and renamed to `NNNNN.bin`; the name that the browser told is only text, a line in `names.jsonl`. Nothing is
+held in memory beyond one block, and an upload that breaks leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NAME_HEADER = "x-scanloom-name"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may come in: bytes a file, files and bytes a ticket, bytes of all tickets, bytes left free on the disk."""
+    """How much may come in: bytes a file, files and bytes a ticket, bytes of all tickets; and what is kept free."""
 
     file_bytes: int = 8 << 30
     ticket_files: int = 100_000
@@ -90,7 +90,7 @@ def is_open(ticket: str, at_home: Path | None = None) -> bool:
 
 
 def received(ticket: str, at_home: Path | None = None) -> list[Received]:
-    """Returns the files that have arrived completely under a ticket, in order of arrival; [] for a ticket that is gone."""
+    """Returns the files that have arrived completely under a ticket, in order; [] for a ticket that is gone."""
     try:
         folder = folder_of(ticket, at_home)
         lines = (folder / _NAMES).read_text().splitlines()
@@ -123,7 +123,7 @@ def discard(ticket: str, at_home: Path | None = None) -> None:
 
 
 def sweep(at_home: Path | None = None, older_s: float = 86_400) -> int:
-    """Deletes tickets in which nothing happened for `older_s` seconds; returns how many. Called when the server starts."""
+    """Deletes tickets in which nothing happened for `older_s` seconds; returns how many. For the server's start."""
     num_swept = 0
     for folder in ((at_home or home()) / "uploads").glob("*"):
         if folder.is_dir() and time.time() - max(f.stat().st_mtime for f in (folder, *folder.iterdir())) > older_s:
@@ -240,15 +240,21 @@ class _Uploads:
         free = shutil.disk_usage(folder).free - limits.spare_bytes - coming
         bounds = (
             (limits.file_bytes, f"one file may have at most {size(limits.file_bytes)}"),
-            (limits.ticket_bytes - tally.bytes - coming, f"all files of one import may have at most {size(limits.ticket_bytes)}"),
-            (limits.total_bytes - total - coming, f"uploads that wait for import may have at most {size(limits.total_bytes)}"),
+            (
+                limits.ticket_bytes - tally.bytes - coming,
+                f"all files of one import may have at most {size(limits.ticket_bytes)}",
+            ),
+            (
+                limits.total_bytes - total - coming,
+                f"uploads that wait for import may have at most {size(limits.total_bytes)}",
+            ),
             (free, f"the disk has room for {size(max(0, free))} ({size(limits.spare_bytes)} are kept free)"),
         )
         return min(bounds)
 
 
 def _name_of(request: Request) -> str:
-    """The relative path that the browser tells, percent-encoded in a header; text for people and suffixes, nothing else."""
+    """The relative path that the browser tells, percent-encoded in a header; only text for people and suffixes."""
     name = unquote(request.headers.get(NAME_HEADER, ""), errors="replace").replace("\\", "/")
     name = "".join(c for c in name if c.isprintable())[:1000].strip("/ ")
     if not name:

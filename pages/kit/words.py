@@ -12,7 +12,7 @@ _SECTIONS = {"training", "data", "network", "params", "augment"}
 
 
 def plain(text: str) -> str:
-    """Returns `text` so that Streamlit's markdown shows it letter by letter: no formatting, links, images or formulas."""
+    """Returns `text` so that Streamlit's markdown shows it letter by letter: no formatting, links or formulas."""
     return re.sub(r"([\\`*_{}\[\]()<>#+\-!|~$:&])", r"\\\1", " ".join(text.split()))
 
 

@@ -1,6 +1,8 @@
-"""ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, and `dropzone`, uploads that go to disk.
+"""ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, and `dropzone`, uploads that go to
+disk.
 
-The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign server.
+The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
+server.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Report:
-    """What a dropzone told when nothing was on its way any more: the number of files sent, their bytes, and those that failed.
+    """What a dropzone told when nothing was on its way any more: the number of files sent, their bytes, and those that
+    failed.
 
     Attributes:
         failed: (name, reason) each; at most 100.

@@ -1,0 +1,187 @@
+"""One server and one real browser for page tests: start, watch every request, know when a page has settled, end by pid.
+
+Used by the journey test and the page tests. `CHROMIUM` names the browser; else /usr/bin/chromium, else Playwright's
+own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-unsafe-swiftshader",
+)
+_SETTLED = """() => {
+    const app = document.querySelector('[data-testid=stApp]')
+    return app && app.dataset.testScriptState === 'notRunning' && app.dataset.testConnectionState === 'CONNECTED'
+        && !document.querySelector('[data-stale=true]') && !document.querySelector('[data-testid=stSkeleton]')
+}"""
+
+
+def browser_path() -> str | None:
+    """Returns the browser to use; None leaves it to Playwright."""
+    told = os.environ.get("CHROMIUM")
+    return told or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A running `streamlit run app.py`: its address, its process, and the file that holds its output."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        """What the server has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would do."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+def start_server(
+    home: Path, *, port: int = 0, environment: Mapping[str, str] | None = None, wait_s: float = 60
+) -> Server:
+    """Starts the app on 127.0.0.1 with `home` as data folder and returns once it answers.
+
+    Raises:
+        RuntimeError: it ended or did not answer in time; the text holds its output.
+    """
+    port = port or free_port()
+    log = home / f"server-{port}.log"
+    home.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "streamlit",
+                "run",
+                "app.py",
+                "--server.port",
+                str(port),
+                "--server.headless",
+                "true",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "SCANLOOM_HOME": str(home), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"The server ended with code {process.returncode}:\n{server.output}")
+        try:
+            with urllib.request.urlopen(f"{server.address}/_stcore/health", timeout=1):
+                return server
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    process.kill()
+    raise RuntimeError(f"The server did not answer within {wait_s} s:\n{server.output}")
+
+
+def stop_server(server: Server) -> None:
+    """Ends the server by its process; the supervisor of its data folder is not touched."""
+    if server.process.poll() is None:
+        server.process.terminate()
+        try:
+            server.process.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+@dataclass
+class Browser:
+    """A Chromium with a request log."""
+
+    context: BrowserContext
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def page(self, address: str, path: str = "/", *, dark: bool = False) -> Page:
+        """Opens a new page and waits until it has settled."""
+        page = self.context.new_page()
+        page.on("console", lambda told: self.complaints.append(told.text) if told.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        page.goto(address + path)
+        settle(page)
+        return page
+
+    def foreign(self, address: str) -> list[str]:
+        """Returns the requests, web sockets included, that went to another host than `address`."""
+        home_of = urlsplit(address).netloc
+        local = ("data:", "blob:", "about:")
+        return [url for url in self.requests if not url.startswith(local) and urlsplit(url).netloc != home_of]
+
+
+@contextmanager
+def chromium(width: int = 1400, height: int = 900) -> Iterator[Browser]:
+    """A headless Chromium with a fresh profile; ended and removed at the end."""
+    profile = tempfile.mkdtemp(prefix="chromium-")
+    try:
+        with sync_playwright() as playwright:
+            context = playwright.chromium.launch_persistent_context(
+                profile,
+                executable_path=browser_path(),
+                args=list(_FLAGS),
+                headless=True,
+                viewport={"width": width, "height": height},
+            )
+            browser = Browser(context)
+            context.set_default_timeout(20_000)
+            context.on("request", lambda request: browser.requests.append(request.url))
+            context.on("page", lambda page: page.on("websocket", lambda ws: browser.requests.append(ws.url)))
+            try:
+                yield browser
+            finally:
+                context.close()
+    finally:
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+def settle(page: Page) -> None:
+    """Waits until the page is connected, idle, and shows nothing stale. After a click wait for its result first."""
+    page.wait_for_function(_SETTLED)
+
+
+def keyed(page: Page, key: str):  # noqa: ANN201 (a Locator; playwright's type is generic over sync and async)
+    """Returns the locator of the element that a page drew with `key`."""
+    return page.locator(f".st-key-{''.join(c if c.isalnum() or c in '_-' else '-' for c in key)}")
