@@ -1,0 +1,123 @@
+"""What is known of an experiment at this moment: its data set, its planned network, what is wrong. Cached."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from builder.check import ASSUMED_CLASSES, problems
+from builder.data import Dataset, Fingerprint, Summary, UnknownDataset, datasets
+from builder.execute import home
+from builder.network import Plan, input_shape, plan
+from builder.spec import Experiment, Problem
+from builder.task import TASKS, find
+from pages.kit.draft import Draft, choose
+from pages.kit.words import plain
+
+__all__ = ["Findings", "begin", "look", "repairs", "starters"]
+
+_KEPT = 64
+_found: dict[tuple[str, str, float], Findings] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """An experiment looked at.
+
+    Attributes:
+        summary: its data set at a glance; None while none is chosen or the chosen one is gone.
+        plan: shapes and cost of its network. problems: everything that is wrong, errors first.
+        num_classes: of the data set, else the number that is assumed until one is chosen.
+    """
+
+    summary: Summary | None
+    plan: Plan
+    problems: tuple[Problem, ...]
+    num_classes: int
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Facts about the data set, None without one."""
+        return self.summary.fingerprint if self.summary else None
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that forbid a start."""
+        return tuple(p for p in self.problems if p.severity == "error")
+
+    def about(self, *heads: str) -> list[Problem]:
+        """The problems at one of these paths or below it."""
+        return [p for p in self.problems if any(p.path == h or p.path.startswith(f"{h}.") for h in heads)]
+
+
+def look(experiment: Experiment) -> Findings:
+    """Plans and checks `experiment`; the same document with the same data set is looked at once."""
+    summary = _summary(experiment.data.dataset)
+    key = (experiment.digest, summary.id if summary else "", summary.changed if summary else 0.0)
+    with _lock:
+        kept = _found.get(key)
+    if kept is not None:
+        return kept
+    fingerprint = summary.fingerprint if summary else None
+    num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
+    found = Findings(
+        summary,
+        plan(experiment.network, input_shape(experiment), num_classes),
+        tuple(problems(experiment, fingerprint)),
+        num_classes,
+    )
+    with _lock:
+        while len(_found) >= _KEPT:
+            _found.pop(next(iter(_found)))
+        _found[key] = found
+    return found
+
+
+def _summary(dataset: str) -> Summary | None:
+    if not dataset:
+        return None
+    try:
+        return Dataset.open(home(), dataset).summary
+    except (UnknownDataset, OSError, ValueError):
+        return None
+
+
+def repairs(draft: Draft, found: Iterable[Problem], place: str, *, where: bool = False) -> None:
+    """Draws problems as lines with their repair buttons; `place` keeps the keys of two lists on one page apart.
+
+    Args:
+        where: names the choice a line is about, for lists that do not stand beside it.
+    """
+    for number, problem in enumerate(found):
+        colour, icon = ("red", "error") if problem.severity == "error" else ("orange", "warning")
+        head = f"`{problem.path}` " if where else ""
+        st.markdown(f":{colour}[:material/{icon}: {plain(problem.message)}] {head}")
+        if problem.fix is not None:
+            st.button(
+                problem.repair or "Repair",
+                key=f"repair-{place}:{problem.path}:{number}",
+                icon=":material/build:",
+                on_click=draft.put,
+                args=(problem.fix, problem.repair or "repair"),
+            )
+
+
+def starters(task: str) -> tuple[Experiment, ...]:
+    """The ready experiments of a task, the simplest first; those of the first task where it is unknown."""
+    return find(task if task in TASKS else TASKS.names[0]).starters()
+
+
+def begin(starter: Experiment, draft: Draft | None = None) -> None:
+    """Makes `starter` the current document: in `draft`, keeping its name and data set, or in a new draft."""
+    if draft is not None:
+        now = draft.experiment
+        kept = now.data.dataset
+        fresh = starter.replace("name", now.name).replace("data.dataset", kept)
+        draft.put(fresh, f"began from {starter.name}")
+        return
+    newest = next((s.id for s in datasets(home()) if s.task == starter.task), "")
+    choose(Draft.create(starter.replace("data.dataset", newest), f"began from {starter.name}"))

@@ -1,0 +1,142 @@
+"""Layers in words, and the edits of the network page as functions of a draft: what a button's callback does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from builder.catalog import Flag, LayerSpec
+from builder.network import show, wires
+from builder.parts.layers import LAYERS
+from builder.spec import INPUT, Experiment, Node
+from pages.kit.draft import Draft
+from pages.kit.words import plain
+
+__all__ = ["above", "add", "count", "delete", "duplicate", "feeds", "move", "rewire", "select", "selected", "settings"]
+
+
+def count(number: float) -> str:
+    """Returns a large number short: 950 -> "950", 15300 -> "15.3 k", 4.2e9 -> "4.2 G"."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            scaled = number / (1e3 if unit == "k" else limit)
+            return f"{scaled:.3g} {unit}" if scaled < 100 else f"{scaled:.0f} {unit}"
+    return f"{number:,.0f}"
+
+
+def settings(node: Node) -> str:
+    """Returns a layer's settings in a few words: its first one, and those that differ from the default."""
+    if node.name not in LAYERS:
+        return ""
+    said = []
+    for number, domain in enumerate(LAYERS[node.name].params):
+        value: Any = node.params.get(domain.name, domain.default)
+        if isinstance(domain, Flag):
+            if value != domain.default:
+                said.append(f"{'with' if value else 'no'} {domain.label.lower()}")
+        elif number == 0 or value != domain.default:
+            amount = f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+            said.append(f"{domain.label.lower()} {amount}")
+    return ", ".join(said)
+
+
+def title(node: Node) -> str:
+    """Returns what the layer is called in the palette, its name in the document where the catalog has none such."""
+    return LAYERS[node.name].title if node.name in LAYERS else node.name
+
+
+def feeds(experiment: Experiment, id: str) -> tuple[str, ...]:
+    """Returns the ids that feed a layer; "input" is the scan."""
+    ids = [n.id for n in experiment.network]
+    return wires(experiment.network)[ids.index(id)]
+
+
+def above(experiment: Experiment, id: str) -> list[str]:
+    """Returns what may feed a layer: the scan and every layer above it, in order."""
+    ids = [n.id for n in experiment.network]
+    return [INPUT, *ids[: ids.index(id)]]
+
+
+def _key(draft: Draft) -> str:
+    return f"layer-of:{draft.id}"
+
+
+def selected(draft: Draft) -> str:
+    """Returns the id of the layer that is open; "input" (the scan) or "" where the network is empty."""
+    ids = [n.id for n in draft.experiment.network]
+    kept = st.session_state.get(_key(draft))
+    if kept == INPUT or kept in ids:
+        return str(kept)
+    return ids[-1] if ids else ""
+
+
+def select(draft: Draft, id: str) -> None:
+    """Opens a layer."""
+    st.session_state[_key(draft)] = id
+
+
+def add(draft: Draft, name: str) -> None:
+    """Puts a new layer below the one that is open (at the end of an empty network) and opens it."""
+    now = draft.experiment
+    at = selected(draft)
+    node = Node(id=now.fresh_id(name), name=name)
+    spec = LAYERS[name]
+    index = [n.id for n in now.network].index(at) if at not in ("", INPUT) else -1
+    if isinstance(spec, LayerSpec) and spec.inputs > 1 and index >= 1:
+        node = node.model_copy(update={"inputs": (at, feeds(now, at)[0])})  # joined with what fed the layer above
+    draft.put(now.insert(node, at or None), f"add {spec.title.lower()}")
+    select(draft, node.id)
+
+
+def duplicate(draft: Draft, id: str) -> None:
+    """Puts a copy of a layer below it and opens the copy."""
+    now = draft.experiment
+    ids = [n.id for n in now.network]
+    if id not in ids:
+        return
+    new = now.duplicate(id)
+    draft.put(new, f"duplicate {id}")
+    select(draft, new.network[ids.index(id) + 1].id)
+
+
+def move(draft: Draft, id: str, by: int) -> None:
+    """Moves a layer `by` places down (negative: up)."""
+    now = draft.experiment
+    if any(n.id == id for n in now.network):
+        draft.put(now.move(id, by), f"move {id} {'down' if by > 0 else 'up'}")
+        select(draft, id)
+
+
+def delete(draft: Draft, id: str) -> None:
+    """Removes a layer; what it fed is fed by what fed it. Opens the layer above."""
+    now = draft.experiment
+    ids = [n.id for n in now.network]
+    if id not in ids:
+        return
+    index = ids.index(id)
+    draft.put(now.remove(id), f"delete {id}")
+    rest = [i for i in ids if i != id]
+    select(draft, rest[max(0, index - 1)] if rest else INPUT)
+
+
+def rewire(draft: Draft, id: str, key: str) -> None:
+    """Takes the choice of inputs from a widget; the layer above alone is written as no wires at all."""
+    now = draft.experiment
+    chosen = st.session_state[key]
+    wanted = tuple(chosen) if isinstance(chosen, list) else (chosen,)
+    if wanted == (above(now, id)[-1],):
+        wanted = ()
+    if wanted != now.at(f"network.{id}.inputs"):
+        draft.replace(f"network.{id}.inputs", wanted, f"feed {id} from {', '.join(wanted) or 'the layer above'}")
+
+
+def card(node: Node, shape: tuple[int, ...] | None, parameters: int, feeds_it: tuple[str, ...]) -> str:
+    """Returns a layer's card as the markdown of one button: title, settings, id, shape that comes out, parameters."""
+    joined = f" from {', '.join('the scan' if f == INPUT else f for f in feeds_it)}" if feeds_it else ""
+    out = show(shape) if shape else "no shape"
+    cost = f"{count(parameters)}" if parameters else "–"
+    colour = "" if shape else ":red["
+    end = "" if shape else "]"
+    words = plain(f"{settings(node)}{joined}") or "–"
+    return f"**{plain(title(node))}** *{words}* {colour}`{out}`{end} :gray[{cost}]"

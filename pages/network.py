@@ -1,0 +1,367 @@
+"""What looks at them? The network as a list of layer cards: a palette, the list, and the form of the open layer."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from builder.catalog import LayerSpec
+from builder.network import Planned, show
+from builder.parts.layers import LAYERS
+from builder.spec import INPUT, Experiment, Node, SpecError
+from pages.kit import draft as drafts
+from pages.kit import findings, forms, layers, style
+from pages.kit.words import amount, plain, size
+
+_CSS = """<style>
+[data-testid=stColumn]:has(> * > * > .st-key-palette),[data-testid=stColumn]:has(> * > * > .st-key-inspector){
+ position:sticky;top:3.2rem;align-self:flex-start;max-height:calc(100vh - 4.5rem);overflow-y:auto;padding-bottom:.5rem}
+.st-key-palette button{justify-content:flex-start;min-height:1.9rem;padding:.1rem .45rem}
+.st-key-palette [data-testid=stCaptionContainer]{margin-top:.35rem}
+.st-key-layers button{justify-content:flex-start;min-height:2.5rem;padding:.3rem .75rem;text-align:left}
+.st-key-layers button>div{width:100%}
+.st-key-layers button p{display:grid;width:100%;align-items:center;column-gap:.75rem;
+ grid-template-columns:minmax(7.5rem,10.5rem) minmax(0,1fr) minmax(5.5rem,max-content) 3.6rem}
+.st-key-layers button p strong{font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.st-key-layers button p em{font-style:normal;opacity:.72;font-size:.86rem;overflow:hidden;text-overflow:ellipsis;
+ white-space:nowrap}
+.st-key-layers button p code{justify-self:end;font-size:.8rem;white-space:nowrap}
+.st-key-layers button p>span:last-child{justify-self:end;font-size:.8rem;font-family:var(--st-code-font)}
+.st-key-layers [class*=st-key-open-] button{border-color:var(--st-primary-color);
+ box-shadow:inset 3px 0 0 var(--st-primary-color)}
+.st-key-layers [class*=st-key-wrong-] button{border-color:var(--st-red-color)}
+@media (max-width:1150px){.st-key-layers button p em{display:none}
+ .st-key-layers button p{grid-template-columns:minmax(6rem,1fr) max-content 3.4rem}}
+</style>"""
+
+
+def palette(draft: drafts.Draft) -> None:
+    """Every layer there is, by group, found by any word that describes it."""
+    wanted = st.text_input(
+        "Add a layer",
+        key="palette-search",
+        placeholder="Search: relu, shrink, ...",
+        icon=":material/search:",
+        help="A name or what it should do: activation, shrink, overfitting, skip.",
+    )
+    at = layers.selected(draft)
+    if at:
+        st.caption(f"Goes below {'the scan' if at == INPUT else plain(at)}, the open card.")
+    found = set(p.name for p in LAYERS.search(wanted or ""))
+    if not found:
+        st.caption(f"No layer is found by {plain(wanted)}. Try activation, pooling, shrink or norm.")
+    for group, parts in LAYERS.groups.items():
+        shown = [p for p in parts if p.name in found]
+        if not shown:
+            continue
+        st.caption(f"**{group}**")
+        with st.container(gap=None):
+            for part in shown:
+                st.button(
+                    part.title,
+                    key=f"add:{part.name}",
+                    icon=":material/add:",
+                    type="tertiary",
+                    width="stretch",
+                    help=plain(part.help),
+                    on_click=layers.add,
+                    args=(draft, part.name),
+                )
+
+
+def cards(draft: drafts.Draft, found: findings.Findings) -> None:
+    """The layers from the scan to the output, one button each; the open one has its actions below it."""
+    now = draft.experiment
+    at = layers.selected(draft)
+    wrong: dict[str, list[findings.Problem]] = {}
+    for problem in found.problems:
+        head, _, rest = problem.path.partition(".")
+        if head == "network" and rest:
+            wrong.setdefault(rest.split(".")[0], []).append(problem)
+    with st.container(key="layers", gap="xxsmall"):
+        whole = show(found.plan.input)
+        colour = "grey" if now.data.channels == 1 else "red, green, blue"
+        st.button(
+            f"**Scan** *{colour}, {now.data.size_px} x {now.data.size_px} px* `{whole}` :gray[–]",
+            key=f"{'open' if at == INPUT else 'card'}-{INPUT}",
+            icon=":material/radiology:",
+            width="stretch",
+            on_click=layers.select,
+            args=(draft, INPUT),
+        )
+        last = len(now.network) - 1
+        for number, (node, planned) in enumerate(zip(now.network, found.plan.nodes, strict=True)):
+            faults = wrong.get(node.id, [])
+            state = "wrong" if any(p.severity == "error" for p in faults) else "open" if node.id == at else "card"
+            st.button(
+                layers.card(node, planned.shape, planned.parameters, node.inputs),
+                key=f"{state}-{node.id}",
+                width="stretch",
+                on_click=layers.select,
+                args=(draft, node.id),
+            )
+            if node.id == at:
+                actions(draft, node, number, last)
+            findings.repairs(draft, faults, "card")
+
+
+def actions(draft: drafts.Draft, node: Node, number: int, last: int) -> None:
+    """What can be done with the open layer as a whole."""
+    entries = (
+        ("up", "arrow_upward", "Move up", number == 0, layers.move, (draft, node.id, -1)),
+        ("down", "arrow_downward", "Move down", number == last, layers.move, (draft, node.id, 1)),
+        ("copy", "content_copy", "Duplicate", False, layers.duplicate, (draft, node.id)),
+        ("delete", "delete", "Delete", False, layers.delete, (draft, node.id)),
+    )
+    with st.container(horizontal=True, gap="xsmall", horizontal_alignment="right"):
+        for key, icon, words, off, act, args in entries:
+            st.button(
+                words,
+                key=f"{key}-layer",
+                icon=f":material/{icon}:",
+                type="tertiary",
+                disabled=off,
+                on_click=act,
+                args=args,
+            )
+
+
+def inspector(draft: drafts.Draft, found: findings.Findings) -> None:
+    """The form of the open layer, out of its catalog entry."""
+    now = draft.experiment
+    at = layers.selected(draft)
+    if at == INPUT or not at:
+        st.subheader("Scan", anchor=False)
+        st.markdown(
+            f"What every layer begins from: `{show(found.plan.input)}`, channels x height x width, once prepared."
+        )
+        st.caption("Size, colour and grey window are chosen on the Training page, under Preparation.")
+        st.page_link("pages/training.py", label="Change the preparation", icon=":material/tune:")
+        return
+    node: Node = now.at(f"network.{at}")
+    planned = found.plan[at]
+    st.subheader(plain(layers.title(node)), anchor=False)
+    if node.name not in LAYERS:
+        findings.repairs(draft, found.about(f"network.{at}"), "form")
+        return
+    spec = LAYERS[node.name]
+    st.caption(plain(spec.help))
+    path = f"network.{at}"
+    forms.section(draft, f"{path}.params", spec.params, found.problems, num_columns=1)
+    wires(draft, now, node, spec)
+    flow(planned, node, found)
+
+
+def wires(draft: drafts.Draft, now: Experiment, node: Node, spec: object) -> None:
+    """What feeds the layer: several for one that joins, one for any other."""
+    key = f"wires:{node.id}"
+    options = layers.above(now, node.id)
+    fed = [f for f in layers.feeds(now, node.id) if f in options]
+
+    def words(id: str) -> str:
+        return "the scan" if id == INPUT else id
+
+    if isinstance(spec, LayerSpec) and spec.inputs > 1:
+        if st.session_state.get(key) != fed:
+            st.session_state[key] = fed
+        st.multiselect(
+            "Joins",
+            options,
+            key=key,
+            format_func=words,
+            help="Two or more layers above this one, or the scan itself.",
+            on_change=layers.rewire,
+            args=(draft, node.id, key),
+        )
+        return
+    one = fed[0] if fed else None
+    if st.session_state.get(key) != one:
+        st.session_state[key] = one
+    st.selectbox(
+        "Fed by",
+        options,
+        index=None,
+        key=key,
+        format_func=lambda id: words(id) + (" (the card above)" if id == options[-1] else ""),
+        help="Usually the card above; another one makes a branch.",
+        on_change=layers.rewire,
+        args=(draft, node.id, key),
+    )
+
+
+def flow(planned: Planned, node: Node, found: findings.Findings) -> None:
+    """What goes in, what comes out, what it costs."""
+    shapes = {INPUT: found.plan.input} | {n.id: n.shape for n in found.plan.nodes}
+    came = [show(s) if (s := shapes.get(f)) else "unknown" for f in planned.inputs]
+    rows = [
+        ("Goes in", ", ".join(came)),
+        ("Comes out", show(planned.shape) if planned.shape else "nothing yet"),
+        ("Parameters", f"{planned.parameters:,}"),
+        ("Operations a scan", f"{layers.count(planned.flops)}FLOP"),
+        ("Name", node.id),
+    ]
+    st.markdown("| | |\n|:--|--:|\n" + "\n".join(f"| {name} | `{value}` |" for name, value in rows))
+
+
+def summary(draft: drafts.Draft, found: findings.Findings) -> None:
+    """The network in six numbers."""
+    now, planned = draft.experiment, found.plan
+    out = show(planned.output) if planned.output else "–"
+    classes = f"{found.num_classes} classes" if found.summary else f"{found.num_classes} classes assumed"
+    style.facts(
+        [
+            ("Scan", show(planned.input), "Channels x height x width that go in."),
+            ("Layers", str(len(now.network)), ""),
+            ("Parameters", layers.count(planned.parameters), f"{planned.parameters:,} numbers to learn."),
+            ("Operations", f"{layers.count(planned.flops)}FLOP", "For one scan, forward; a multiply-add counts two."),
+            ("Activations", size(planned.activation_bytes), "Memory of one scan's layer outputs, kept for learning."),
+            (f"Output, {classes}", out, "Recognition needs one score for each class."),
+        ]
+    )
+
+
+def attention(draft: drafts.Draft, found: findings.Findings) -> None:
+    """Says above the list that something in it is wrong, and opens the place."""
+    faults = found.about("network")
+    whole = [p for p in faults if p.path == "network"]
+    at = list(dict.fromkeys(p.path.split(".")[1] for p in faults if p.path != "network" and p.severity == "error"))
+    findings.repairs(draft, whole, "network")
+    if at:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(
+                f":red[:material/error: {amount(len(at), 'layer needs', 'layers need')} attention:]", width="content"
+            )
+            for id in at[:4]:
+                st.button(id, key=f"show-{id}", type="tertiary", on_click=layers.select, args=(draft, id))
+
+
+def from_starter(draft: drafts.Draft | None, task: str) -> None:
+    """The ready experiments to begin from, in a row of cards."""
+    for starter in findings.starters(task):
+        with st.container(border=True, gap="xsmall"):
+            st.markdown(f"**{plain(starter.name)}**")
+            st.caption(
+                f"{amount(len(starter.network), 'layer')}, {starter.data.size_px} px {starter.data.colour}, "
+                f"{amount(starter.training.epochs, 'epoch')}"
+            )
+            st.button(
+                "Begin with it",
+                key=f"starter-{starter.name}",
+                width="stretch",
+                on_click=findings.begin,
+                args=(starter, draft),
+            )
+
+
+def load(draft: drafts.Draft | None) -> None:
+    """Reads an experiment from a file the user chose; a document that cannot be read is refused in one sentence."""
+    file = st.session_state.get("experiment-file")
+    st.session_state.pop("experiment-refused", None)
+    if file is None:
+        return
+    try:
+        loaded = Experiment.loads(file.getvalue())
+    except SpecError as error:
+        st.session_state["experiment-refused"] = str(error)
+        return
+    if draft is None:
+        drafts.choose(drafts.Draft.create(loaded, "load a file"))
+    else:
+        draft.put(loaded, "load a file")
+
+
+def files(draft: drafts.Draft) -> None:
+    """Save and load as JSON, and begin anew from a starter."""
+    now = draft.experiment
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in now.name) or "experiment"
+    with st.popover("Begin from", icon=":material/auto_awesome:"):
+        st.caption("Replaces network, preparation and training; name and scans stay. Undo brings the old ones back.")
+        from_starter(draft, now.task)
+    with st.popover("File", icon=":material/description:"):
+        st.download_button(
+            "Save as a file",
+            now.dumps(),
+            f"{name}.json",
+            "application/json",
+            key="save-experiment",
+            icon=":material/download:",
+            on_click="ignore",
+            width="stretch",
+        )
+        upload(draft)
+
+
+def upload(draft: drafts.Draft | None) -> None:
+    """The door for a saved experiment."""
+    st.file_uploader(
+        "Open a saved experiment",
+        type="json",
+        key="experiment-file",
+        on_change=load,
+        args=(draft,),
+        help="A .json file that this page saved. Undo brings the present experiment back.",
+    )
+    refused = st.session_state.get("experiment-refused")
+    if refused:
+        st.markdown(f":red[:material/error: {plain(refused)}]")
+
+
+def nothing_open() -> None:
+    """No experiment yet: what to do."""
+    style.heading("Network", "What looks at the scans?")
+    with style.empty(
+        "account_tree",
+        "No experiment is open",
+        "A network is a stack of layers. Begin from a ready one and change it as you like; nothing can break.",
+    ):
+        first = findings.starters("")[0]
+        st.button(
+            f"Begin with {first.name}",
+            type="primary",
+            key="first-starter",
+            icon=":material/auto_awesome:",
+            on_click=findings.begin,
+            args=(first,),
+        )
+        with st.popover("Open a file", icon=":material/description:"):
+            upload(None)
+
+
+def no_layers(draft: drafts.Draft) -> None:
+    """An experiment without layers."""
+    with style.empty("account_tree", "No layers yet", "Pick a layer on the left, or begin from a ready network."):
+        for starter in findings.starters(draft.experiment.task)[:2]:
+            st.button(
+                f"Begin with {starter.name}",
+                key=f"empty-{starter.name}",
+                on_click=findings.begin,
+                args=(starter, draft),
+            )
+
+
+def editor(draft: drafts.Draft) -> None:
+    """The page."""
+    found = findings.look(draft.experiment)
+    with style.heading("Network", "What looks at the scans?"):
+        files(draft)
+        st.page_link("pages/training.py", label="Next: how it learns", icon=":material/arrow_forward:")
+    summary(draft, found)
+    if draft.experiment.network:
+        attention(draft, found)
+    left, middle, right = st.columns([1.05, 2.9, 1.45], gap="medium")
+    with left, st.container(key="palette", gap="xsmall"):
+        palette(draft)
+    with middle:
+        if draft.experiment.network:
+            cards(draft, found)
+        else:
+            no_layers(draft)
+    with right, st.container(key="inspector", border=True):
+        inspector(draft, found)
+
+
+st.html(_CSS)
+opened = drafts.current()
+if opened is None:
+    nothing_open()
+else:
+    editor(opened)
