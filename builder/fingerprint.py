@@ -1,0 +1,251 @@
+"""What a dataset is like, in one small JSON-able object: the facts that checks, forms and model cards rest on."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Facts about a dataset.
+
+    Attributes:
+        patient_source: who says which cases belong to one patient: "dicom", "csv", "filename", "official split" or
+            "one image = one patient".
+        class_counts: {split: {class: number of cases}}.
+        sizes: {"min"|"median"|"max": [height_px, width_px]}.
+        bits: {stored bits: number of cases}; modalities, channels likewise.
+        spacing_mm: {"min"|"median"|"max": [z, y, x]} over the cases that know it; {} where none does.
+        num_slices: {"min"|"median"|"max": n}.
+        value_range: smallest and largest stored value.
+        duplicates: {"exact": groups of equal pictures, "near": groups of almost equal ones, "across_splits": groups
+            that lie on more than one side, "label_conflicts": groups with different labels}.
+        warnings: sentences for people.
+    """
+
+    num_cases: int = 0
+    num_patients: int = 0
+    patient_source: str = "one image = one patient"
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+    unlabelled: int = 0
+    class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    patients_per_split: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    channels: Mapping[str, int] = field(default_factory=dict)
+    bits: Mapping[str, int] = field(default_factory=dict)
+    modalities: Mapping[str, int] = field(default_factory=dict)
+    formats: Mapping[str, int] = field(default_factory=dict)
+    spacing_mm: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    num_slices: Mapping[str, int] = field(default_factory=dict)
+    value_range: tuple[float, float] = (0.0, 0.0)
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    official_split: bool = False
+    synthetic: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for json.dumps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Fingerprint":
+        """Reads `to_json`; fields of a later version are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {name: value for name, value in found.items() if name in known}
+        for name in ("classes", "warnings", "value_range"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What the fingerprint needs to know of one case.
+
+    `label` as in `data.Case`; equal `content` means equal pixels, equal `alike` means equal or almost equal pictures.
+    """
+
+    patient: str
+    label: int | tuple[int, ...] | None
+    split: str
+    shape: tuple[int, int, int, int]
+    bits: int
+    modality: str
+    format: str
+    spacing_mm: tuple[float | None, float | None, float | None]
+    value_range: tuple[float, float]
+    content: str
+    alike: str
+
+
+def fingerprint(
+    facts: Sequence[Fact],
+    classes: Sequence[str],
+    *,
+    multi_label: bool,
+    patient_source: str,
+    official_split: bool,
+    synthetic: bool,
+    warnings: Iterable[str] = (),
+) -> Fingerprint:
+    """Summarises the facts; `warnings` are said before those found here."""
+    counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
+    patients: dict[str, set[str]] = {split: set() for split in SPLITS}
+    for fact in facts:
+        patients[fact.split].add(fact.patient)
+        for index in _indices(fact.label):
+            counts[fact.split][classes[index]] += 1
+    exact, alike = _clusters(facts, "content"), _clusters(facts, "alike")
+    near = [group for group in alike if len({facts[i].content for i in group}) > 1]
+    across = [group for group in alike if len({facts[i].split for i in group}) > 1]
+    across_test = [group for group in across if "test" in {facts[i].split for i in group}]
+    conflicts = [group for group in alike if len({facts[i].label for i in group}) > 1]
+    straddling = {p for p, n in Counter(p for ps in patients.values() for p in ps).items() if n > 1}
+    unlabelled = sum(fact.label is None for fact in facts)
+    said = [
+        *warnings,
+        *_class_warnings(counts, classes, patients),
+        *_patient_warnings(patients, straddling, patient_source),
+        *_duplicate_warnings(across, across_test, conflicts),
+    ]
+    if classes and unlabelled:
+        said.append(f"{unlabelled} of {len(facts)} cases carry no label: they are kept but cannot be learned from.")
+    spacings = [f.spacing_mm for f in facts if f.spacing_mm[1] and f.spacing_mm[2]]
+    return Fingerprint(
+        num_cases=len(facts),
+        num_patients=len({fact.patient for fact in facts}),
+        patient_source=patient_source,
+        classes=tuple(classes),
+        multi_label=multi_label,
+        unlabelled=unlabelled,
+        class_counts=counts,
+        patients_per_split={split: len(found) for split, found in patients.items()},
+        sizes=_three([f.shape[2:] for f in facts]),
+        channels=_tally(f.shape[1] for f in facts),
+        bits=_tally(f.bits for f in facts),
+        modalities=_tally(f.modality or "unknown" for f in facts),
+        formats=_tally(f.format or "unknown" for f in facts),
+        spacing_mm=_three([tuple(round(v or 0.0, 4) for v in s) for s in spacings]),
+        num_slices={k: v[0] for k, v in _three([f.shape[:1] for f in facts]).items()},
+        value_range=(
+            min((f.value_range[0] for f in facts), default=0.0),
+            max((f.value_range[1] for f in facts), default=0.0),
+        ),
+        duplicates={
+            "exact": len(exact),
+            "near": len(near),
+            "across_splits": len(across),
+            "label_conflicts": len(conflicts),
+        },
+        official_split=official_split,
+        synthetic=synthetic,
+        warnings=tuple(said),
+    )
+
+
+def _indices(label: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if label is None:
+        return ()
+    return label if isinstance(label, tuple) else (label,)
+
+
+def _tally(values: Iterable[Any]) -> dict[str, int]:
+    return {str(value): n for value, n in sorted(Counter(values).items(), key=lambda item: (-item[1], str(item[0])))}
+
+
+def _three(values: list[Any]) -> dict[str, list[Any]]:
+    """Smallest, middle and largest by product, so that each stays one that occurs."""
+    if not values:
+        return {}
+
+    def volume(value: Sequence[float]) -> float:
+        product = 1.0
+        for part in value:
+            product *= part or 1.0
+        return product
+
+    ordered = sorted(values, key=volume)
+    return {"min": list(ordered[0]), "median": list(ordered[len(ordered) // 2]), "max": list(ordered[-1])}
+
+
+def _clusters(facts: Sequence[Fact], name: str) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index, fact in enumerate(facts):
+        groups.setdefault(getattr(fact, name), []).append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _class_warnings(
+    counts: Mapping[str, Mapping[str, int]], classes: Sequence[str], patients: Mapping[str, set[str]]
+) -> list[str]:
+    if not classes:
+        return []
+    present = [name for name in classes if any(counts[split][name] for split in SPLITS)]
+    if len(present) < 2 and len(classes) < 2:
+        return [f"There is only one class ({classes[0]}): nothing can be told apart. Add scans of a second class."]
+    said = []
+    absent = [name for name in classes if name not in present]
+    if absent:
+        said.append(f"No scan carries the label {_listed(absent)}.")
+    for split in SPLITS:
+        missing = [name for name in present if not counts[split][name]]
+        if missing and patients[split]:
+            said.append(
+                f"The {split} split holds no case of {_listed(missing)}: add patients with "
+                f"{'it' if len(missing) == 1 else 'them'}, or figures for {split} say nothing about it."
+            )
+    few = [name for name in present if 0 < sum(counts[split][name] for split in SPLITS) < 10]
+    if few:
+        said.append(f"Fewer than ten cases of {_listed(few)}: figures for it are very uncertain.")
+    return said
+
+
+def _patient_warnings(patients: Mapping[str, set[str]], straddling: set[str], patient_source: str) -> list[str]:
+    everyone = set().union(*patients.values())
+    said = []
+    if len(everyone) == 1:
+        said.append(
+            "All scans belong to one patient: nothing can be held back for an honest test. Add patients, or say how a "
+            "file name tells the patient."
+        )
+    else:
+        empty = [split for split in SPLITS if not patients[split]]
+        if everyone and empty:
+            said.append(f"The {_listed(empty)} split is empty: {len(everyone)} patients are too few to fill three.")
+    if straddling:
+        said.append(
+            f"{len(straddling)} patient{'s' if len(straddling) > 1 else ''} sit in more than one split, as the source "
+            "says: results will look better than they are."
+        )
+    if patient_source == "one image = one patient" and len(everyone) > 1:
+        said.append(
+            "The source names no patients: each image counts as one patient. If several images show one person, say "
+            "how to tell (a patient column, or a pattern over file names), or results will look better than they are."
+        )
+    return said
+
+
+def _duplicate_warnings(across: list[Any], across_test: list[Any], conflicts: list[Any]) -> list[str]:
+    said = []
+    if across:
+        said.append(
+            f"{len(across)} picture{'s occur' if len(across) > 1 else ' occurs'} (exactly or almost) on both sides of "
+            f"a split, {len(across_test)} of them in test: the source's own split was kept."
+        )
+    if conflicts:
+        said.append(
+            f"{len(conflicts)} group{'s' if len(conflicts) > 1 else ''} of equal or almost equal pictures carry "
+            "different labels: look at them."
+        )
+    return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [str(name) for name in names[:8]]
+    if len(names) > 8:
+        shown.append(f"{len(names) - 8} more")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]

@@ -1,0 +1,287 @@
+"""From a scan to the network's input: the one preprocessing of training, test page and export.
+
+Order: window, inversion, slices, colour, resize. The result is quantized once (8 bits for 8-bit sources, else 16) and
+kept in a memory-mapped array, so that training only gathers rows; `quantize` gives a new scan exactly the same values.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.scan import Scan, display
+from builder.spec import Data
+
+Progress = Callable[[int, int], None]
+"""Called with (scans done, scans in all)."""
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow and DICOM PS3.3 C.7.6.3.1.2
+_VERSION = 1  # of the steps below: a change makes old caches unreachable
+
+
+class UnusableScan(ValueError):
+    """A scan that cannot become an input. Its text is a sentence for people."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture lands in the square: its box in the source and its box in the result, all in pixels.
+
+    `source` is (x0, y0, x1, y1) of the part used, floats; `left, top, width, height` is where it goes.
+    """
+
+    source: tuple[float, float, float, float]
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def to_source(self, x: float, y: float) -> tuple[float, float]:
+        """A point of the result (pixels, corners of pixels at integers) in the source's pixels."""
+        x0, y0, x1, y1 = self.source
+        return x0 + (x - self.left) * (x1 - x0) / self.width, y0 + (y - self.top) * (y1 - y0) / self.height
+
+
+def place(height: int, width: int, data: Data, aspect: float = 1.0) -> Placement:
+    """Where a (height, width) picture goes under `data.fit`.
+
+    Args:
+        aspect: height of a pixel over its width in mm; "pad" and "crop" keep the shape of the body, not of the grid.
+    """
+    size = data.size_px
+    whole = (0.0, 0.0, float(width), float(height))
+    if data.fit == "stretch":
+        return Placement(whole, 0, 0, size, size)
+    tall = height * aspect
+    if data.fit == "pad":
+        scale = size / max(tall, width)
+        new_height = min(size, max(1, round(tall * scale)))
+        new_width = min(size, max(1, round(width * scale)))
+        return Placement(whole, (size - new_width) // 2, (size - new_height) // 2, new_width, new_height)
+    if data.fit == "crop":
+        side = min(tall, float(width))
+        x0, y0 = (width - side) / 2, (height - side / aspect) / 2
+        return Placement((x0, y0, x0 + side, y0 + side / aspect), 0, 0, size, size)
+    raise ValueError(f"The fit {data.fit!r} is unknown: choose pad, stretch or crop.")
+
+
+def prepare(scan: Scan, data: Data) -> np.ndarray:
+    """The scan as the network sees it.
+
+    Returns: float32 (C, size_px, size_px) in [0, 1]; C is 1 for grey and 3 for rgb.
+
+    Steps: grey values through the window and inversion (`scans.display`), slices to one picture, colour, then an
+    antialiased bilinear resize (Pillow, mode "F": the kernel grows with the reduction). A picture that already has the
+    wanted size is passed on untouched.
+
+    Raises:
+        UnusableScan: NaN or infinite pixels, or neither one nor three channels.
+    """
+    if scan.pixels.dtype.kind == "f" and not np.isfinite(scan.pixels).all():
+        raise UnusableScan("The scan holds pixel values that are not finite numbers (NaN or infinity).")
+    shown = display(scan, data.window)
+    picture = _picture(shown, data.slices)
+    if picture.shape[0] not in (1, 3):
+        raise UnusableScan(
+            f"The scan has {picture.shape[0]} channels; expected one (grey) or three (red, green, blue)."
+        )
+    if data.colour == "grey" and picture.shape[0] == 3:
+        same = np.array_equal(picture[0], picture[1]) and np.array_equal(picture[0], picture[2])
+        picture = picture[:1] if same else np.tensordot(_GREY, picture, 1)[None]
+    picture = _resized(picture, place(picture.shape[1], picture.shape[2], data, pixel_aspect(scan)), data.size_px)
+    if data.colour == "rgb" and picture.shape[0] == 1:
+        picture = np.repeat(picture, 3, axis=0)
+    return np.ascontiguousarray(np.clip(picture, 0.0, 1.0), np.float32)
+
+
+def pixel_aspect(scan: Scan) -> float:
+    """Height of a pixel over its width; 1.0 where unknown or within 1 % of square."""
+    _, y, x = scan.spacing_mm
+    if not y or not x or not (np.isfinite(y) and np.isfinite(x)) or y <= 0 or x <= 0:
+        return 1.0
+    aspect = y / x
+    return 1.0 if abs(aspect - 1) < 0.01 or not 0.1 < aspect < 10 else float(aspect)
+
+
+def _picture(shown: np.ndarray, slices: str) -> np.ndarray:
+    if shown.shape[0] == 1:
+        return shown[0]
+    if slices == "middle":
+        return shown[shown.shape[0] // 2]
+    if slices == "mean":
+        return shown.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if slices == "maximum":
+        return shown.max(axis=0)
+    raise ValueError(f"The way {slices!r} to make one picture of a volume is unknown: choose middle, mean or maximum.")
+
+
+def _resized(picture: np.ndarray, placement: Placement, size: int) -> np.ndarray:
+    height, width = picture.shape[1:]
+    whole = (0.0, 0.0, float(width), float(height))
+    unchanged = placement.source == whole and (placement.width, placement.height) == (width, height)
+    if unchanged and (width, height) == (size, size):
+        return picture
+    from PIL import Image
+
+    result = np.zeros((picture.shape[0], size, size), np.float32)
+    rows = slice(placement.top, placement.top + placement.height)
+    columns = slice(placement.left, placement.left + placement.width)
+    for channel, out in zip(picture, result, strict=True):
+        if unchanged:
+            out[rows, columns] = channel
+            continue
+        image = Image.fromarray(np.ascontiguousarray(channel, np.float32))
+        wanted = (placement.width, placement.height)
+        out[rows, columns] = np.asarray(image.resize(wanted, Image.Resampling.BILINEAR, box=placement.source))
+    return result
+
+
+def quantize(image: np.ndarray, unit: int) -> np.ndarray:
+    """Values in [0, 1] as integers: uint8 for unit 255, uint16 for 65535.
+
+    `quantize(prepare(scan, data), prepared.unit)` equals the row of `prepared.images` that training saw, bit for bit;
+    divide by `unit` to be back in [0, 1].
+    """
+    if unit not in (255, 65535):
+        raise ValueError(f"The unit is {unit}; expected 255 (8 bits) or 65535 (16 bits).")
+    return np.rint(np.clip(image, 0.0, 1.0) * np.float32(unit)).astype(np.uint8 if unit == 255 else np.uint16)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Every case of a dataset as network input.
+
+    Attributes:
+        images: memory map (N, C, H, W) uint8 or uint16, in the order of `Dataset.cases`; value / unit is in [0, 1].
+        unit: 255 or 65535.
+        mean, std: (C,) float64 over all pixels of the train split, of value / unit.
+    """
+
+    images: np.memmap
+    unit: int
+    mean: np.ndarray
+    std: np.ndarray
+
+    def rows(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The images at `indices` as (len(indices), C, H, W), read from the file rather than through the map.
+
+        A process that gathers through a map counts every page it ever touched as its own; this one stays flat.
+        """
+        shape = (len(indices), *self.images.shape[1:])
+        if out is None:
+            out = np.empty(shape, self.images.dtype)
+        if out.shape != shape or out.dtype != self.images.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be a contiguous {self.images.dtype} array of shape {shape}")
+        size = int(np.prod(self.images.shape[1:])) * self.images.dtype.itemsize
+        target = out.reshape(-1).view(np.uint8).data
+        filename, total = self.images.filename, len(self.images)
+        with open(filename, "rb", buffering=0) as file:  # type: ignore[arg-type]
+            for position, index in enumerate(indices):
+                row = int(index) + (total if index < 0 else 0)
+                if not 0 <= row < total:
+                    raise IndexError(f"image {index} of {total}")
+                begin = position * size
+                read = os.preadv(file.fileno(), [target[begin : begin + size]], self.images.offset + row * size)
+                if read != size:
+                    raise OSError(f"{filename} is shorter than its header says")
+        return out
+
+
+def digest(data: Data, unit: int, num_cases: int) -> str:
+    """Names the cache folder: everything that decides the pixels, and the number of cases (adding makes a new one)."""
+    settings = [_VERSION, data.size_px, data.fit, data.colour, data.window, data.slices, unit, num_cases]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def build(
+    folder: Path,
+    scans: Iterable[Scan],
+    num_cases: int,
+    data: Data,
+    unit: int,
+    train: np.ndarray,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Opens `folder`, or builds it: atomically, and safely when two processes build at once.
+
+    Args:
+        scans: the cases in order, read one at a time.
+        train: bool (N,), over which mean and std are taken (over all cases where none is True).
+        progress: called after each scan.
+    """
+    if not (folder / "stats.json").exists():
+        _build(folder, scans, num_cases, data, unit, train, progress)
+    stats = json.loads((folder / "stats.json").read_text())
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    return Prepared(images, int(stats["unit"]), np.array(stats["mean"]), np.array(stats["std"]))
+
+
+def _build(
+    folder: Path,
+    scans: Iterable[Scan],
+    num_cases: int,
+    data: Data,
+    unit: int,
+    train: np.ndarray,
+    progress: Progress | None,
+) -> None:
+    if not num_cases:
+        raise UnusableScan("The dataset has no scans: import some first.")
+    draft = folder.parent / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    draft.mkdir(parents=True)
+    try:
+        shape = (num_cases, data.channels, data.size_px, data.size_px)
+        kind = np.uint8 if unit == 255 else np.uint16
+        needed, free = int(np.prod(shape)) * kind().itemsize, shutil.disk_usage(draft).free
+        if needed * 1.05 + 50e6 > free:
+            raise UnusableScan(
+                f"Preparing {num_cases} scans at {data.size_px} px needs {needed / 1e9:.1f} GB; the disk has "
+                f"{free / 1e9:.1f} GB free. Choose a smaller size or make room."
+            )
+        seen: np.ndarray = np.zeros((data.channels, unit + 1), np.int64)
+        everything = not np.any(train)
+        with open(draft / "images.npy", "wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            count = 0
+            for count, scan in enumerate(scans, 1):
+                image = quantize(prepare(scan, data), unit)
+                file.write(image.tobytes())
+                if everything or train[count - 1]:
+                    for channel, values in zip(seen, image, strict=True):
+                        channel += np.bincount(values.reshape(-1), minlength=unit + 1)
+                if progress:
+                    progress(count, num_cases)
+            file.flush()
+            os.fsync(file.fileno())
+        if count != num_cases:
+            raise UnusableScan(f"The dataset lists {num_cases} scans but only {count} could be read.")
+        mean, std = _moments(seen, unit)
+        stats: dict[str, Any] = {"unit": unit, "mean": mean.tolist(), "std": std.tolist()}
+        with open(draft / "stats.json", "w") as text:
+            json.dump(stats, text)
+            text.flush()
+            os.fsync(text.fileno())
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            if not (folder / "stats.json").exists():  # anything but another process that was first
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _moments(seen: np.ndarray, unit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel from counts of each value: exact, whatever the number of pixels."""
+    values = np.arange(unit + 1) / unit
+    total = seen.sum(axis=1)
+    mean = seen @ values / total
+    variance = np.array([(counts * (values - m) ** 2).sum() for counts, m in zip(seen, mean, strict=True)]) / total
+    return mean, np.maximum(np.sqrt(variance), 1e-6)
