@@ -159,7 +159,12 @@ PYTHON
     [ -n "$port" ] || stop "the port ${PORT:-8501 and the 99 after it} cannot be used on $host; choose another: 'make run PORT=9000'."
     say "ScanLoom: open http://$host:$port in your browser"
     say "Ctrl-C ends this server; runs in training go on, and are there again when you start it the next time"
-    exec "$VENV/bin/streamlit" run app.py --server.address "$host" --server.port "$port" --server.headless true
+    set -- "$VENV/bin/streamlit" run app.py --server.address "$host" --server.port "$port" --server.headless true
+    { [ -t 0 ] && [ $$ != 1 ]; } || exec "$@" # signals of a service manager or of Docker reach the server itself
+    interrupted=no
+    trap 'interrupted=yes' INT
+    "$@" || [ $interrupted = yes ] || exit 1
+    say "the server has ended"
 }
 
 case "${1:-setup}" in
