@@ -112,9 +112,9 @@ class LocalExecutor:
         server nor the server's death reaches it. Callers at the same moment are put in line, so that one is started.
         StoreError when it does not come up.
         """
-        if self.running():
-            return False
         try:
+            if self.running():
+                return False
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             with locked(self.home / "supervisor.start", wait=True):
                 if self.running():

@@ -1,4 +1,4 @@
-"""Faults in words: a plain sentence for the person, the technical side for worker.log, and personal data for neither."""
+"""Faults in words: a plain sentence for the person, the technical side for worker.log, personal data for neither."""
 
 from __future__ import annotations
 

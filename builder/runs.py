@@ -84,7 +84,7 @@ __all__ = [
 ]
 
 KINDS = ("train", "import", "demo", "predict", "evaluate", "export", "augment")
-_ID = re.compile(r"^[0-9a-f-]{1,64}$")
+_ID = re.compile(r"^[0-9a-f-]{1,64}\Z")
 
 
 class StoreError(ValueError):
@@ -562,7 +562,7 @@ class RunStore:
         return gone
 
 
-_FRESH = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}$")
+_FRESH = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}\Z")
 
 
 def checked_id(id: str) -> str:

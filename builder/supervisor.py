@@ -125,6 +125,7 @@ class Supervisor:
         self._retries: dict[str, int] = {}  # job id -> the attempt whose death is on record; the next one is due
         self._unrecorded: dict[str, tuple[Marker, Event]] = {}
         self._leave = False
+        self._described = False
         self._lock = -1
         self._wake = (-1, -1)
 
@@ -207,8 +208,13 @@ class Supervisor:
             os.read(self._wake[0], 4096)
 
     def _describe(self, ready: bool) -> None:
+        """Says in supervisor.json who we are; on a full disk, once there is room again."""
         facts = {**asdict(Claim.of(os.getpid())), "stamp": self.stamp, "ready": ready, "threads": self.threads}
-        write_atomic(self.home / "supervisor.json", json.dumps(facts))
+        try:
+            write_atomic(self.home / "supervisor.json", json.dumps(facts))
+            self._described = True
+        except OSError:
+            self._described = False
 
     def _load(self) -> None:
         began = time.monotonic()
@@ -242,6 +248,8 @@ class Supervisor:
 
     def _tick(self) -> bool:
         """Looks at everything once; whether anything is wanted."""
+        if not self._described:
+            self._describe(ready=True)
         self._collect()
         for id, (marker, event) in list(self._unrecorded.items()):
             if self._due(id):
