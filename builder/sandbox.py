@@ -388,6 +388,7 @@ def _death(status: int, config: dict[str, Any], extra_s: float) -> str:
 
 def _child(request: dict[str, Any], config: dict[str, Any], writer: int) -> None:
     """Never returns. Whatever happens here, only JSON lines of our own words leave."""
+    gc.disable()
     try:
         _limit(config, request["extra_s"])
         if request.get("headers"):

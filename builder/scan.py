@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 MAX_DECODED_BYTES = 2 * 10**9
+MAX_SLICE_PIXELS = 100_000_000
 MIN_SIDE_PX = 4
 NAMED_WINDOWS = {
     "ct lung": (-600.0, 1500.0),
@@ -264,6 +265,11 @@ def check_size(rows: int, cols: int, slices: int, samples: int, bytes_per_sample
         raise Unreadable(
             f"The header asks for {decoded / 1e9:,.1f} GB of pixels, more than the {MAX_DECODED_BYTES / 1e9:.0f} GB "
             "one scan may have; it is damaged, or must be split into smaller scans."
+        )
+    if rows * cols > MAX_SLICE_PIXELS:
+        raise Unreadable(
+            f"One slice has more than {MAX_SLICE_PIXELS // 10**6} million pixels; the file is damaged or malicious, "
+            "or must be cut up."
         )
     if min(rows, cols) < MIN_SIDE_PX:
         raise Unreadable(

@@ -6,12 +6,13 @@ value out of a file gets into a reason, a note, a log or a warning. Files of str
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from builder import dicom, pictures, volumes
+from builder import dicom, dicom_file, pictures, series, volumes
 from builder.scan import (
     NAMED_WINDOWS,
     WINDOWS,
@@ -107,23 +108,23 @@ def open_series(paths: Sequence[Path | str]) -> Reading:
             return open_scan(files[0])
         if set(kinds) - {"dicom"}:
             raise Unreadable("A series is made of DICOM files only; read the other files one by one.")
-        return dicom.read_series(files)
+        return series.read_series(files)
 
     return _watched(_told(reading))
 
 
 def recognise(path: Path) -> str:
     """ "dicom", "nifti", "nrrd" or "picture", by the first bytes. Raises Unreadable for anything else, by its name."""
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError:
-        head = None
+    head = None
+    with contextlib.suppress(OSError):
+        if path.is_file():  # a named pipe would wait for ever
+            with open(path, "rb") as stream:
+                head = stream.read(_HEAD_BYTES)
     if head is None:
         raise Unreadable("The file could not be opened: it is gone or may not be read; choose it again.")
     if not head:
         raise Unreadable(f"The file is empty, but {_READABLE}; copy it again.")
-    if dicom.is_dicom(head):
+    if dicom_file.is_dicom(head):
         return "dicom"
     if pictures.is_picture(head):
         return "picture"
