@@ -290,13 +290,13 @@ def show(shape: Shape) -> str:
     return " x ".join(map(str, shape))
 
 
-def build(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False) -> "nn.Module":
-    """Builds the module of one node for inputs of `shapes` (batch left out).
+def arguments(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False) -> dict[str, Any]:
+    """Returns every keyword argument of a node's target for inputs of `shapes`: inferred ones, then its settings.
 
     Args:
         trained: its initial weights do not matter (they will be loaded, or only its shape is wanted).
     Raises:
-        UnknownPart, ValueError, RuntimeError: what `settings` or the layer itself refuses.
+        UnknownPart, ValueError: what `settings` refuses.
     """
     spec = cast(LayerSpec, LAYERS[node.name])
     shape = shapes[0]
@@ -308,7 +308,16 @@ def build(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool =
         "classes": num_classes,
     }
     chosen = {**settings(node), **(spec.untrained if trained else {})}
-    return cast("nn.Module", spec.load()(**{k: rules[rule] for k, rule in spec.inferred.items()}, **chosen))
+    return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **chosen}
+
+
+def build(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False) -> "nn.Module":
+    """Builds the module of one node for inputs of `shapes` (batch left out); `trained`: see `arguments`.
+
+    Raises:
+        UnknownPart, ValueError, RuntimeError: what `settings` or the layer itself refuses.
+    """
+    return cast("nn.Module", LAYERS[node.name].load()(**arguments(node, shapes, num_classes, trained)))
 
 
 def assemble(
