@@ -40,7 +40,8 @@ class _Named:
     @property
     def label(self) -> str:
         """The name in words: "weight_decay" -> "Weight decay"."""
-        words = self.name.replace("_px", "").replace("_mm", "").replace("_s", "").replace("_", " ")  # type: ignore[attr-defined]
+        name: str = self.name  # type: ignore[attr-defined]
+        words = name.removesuffix("_px").removesuffix("_mm").removesuffix("_s").replace("_", " ")
         return words[:1].upper() + words[1:]
 
 

@@ -235,3 +235,9 @@ def test_every_pair_of_layers_either_plans_or_says_why_in_a_sentence():
         nodes = [Node(id="a", name=one.name), Node(id="b", name=two.name)]
         for node in plan(nodes, (8, 12, 12), 3).nodes:
             assert node.shape is not None or not node.message or node.message.endswith("."), node
+
+
+def test_labels_are_words_without_units():
+    assert LAYERS["conv2d"].param("kernel_size").label == "Kernel size"
+    assert TRAINING.param("checkpoint_every_s").label == "Checkpoint every"
+    assert PREPARE.param("size_px").label == "Size"
