@@ -117,6 +117,15 @@ def load_latest(folder: Path | str, name: str, check: Callable[[dict[str, Any]],
     return None
 
 
+def discard(folder: Path | str, name: str) -> None:
+    """Remove every checkpoint `name` in `folder`: for a run that begins anew."""
+    folder = Path(folder)
+    for number in _numbers(folder, name):
+        path = folder / f"{name}-{number:08d}.pt"
+        _manifest(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
 def load(path: Path | str) -> dict[str, Any]:
     """The state in one checkpoint file, tensors on the CPU; CheckpointError unless it is whole, ours and harmless."""
     import torch

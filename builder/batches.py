@@ -1,0 +1,89 @@
+"""From prepared scans to batches on the device: the order, the cutting into steps, the gather, the normalization."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from builder.data import Prepared
+from builder.spec import Experiment
+
+RESIDENT_SHARE = 0.25  # of the free GPU memory that the scans may take; else they come batch by batch
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's constants for pretrained backbones
+
+
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of the train scans in an epoch, as int64 positions; the same for the same seed, always."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def updates(count: int, batch_size: int, accumulate: int) -> list[list[tuple[int, int]]]:
+    """What an epoch over `count` scans consists of: optimizer steps, each a list of batches (start, end).
+
+    Every scan is used. A last batch of a single scan joins the one before it: batch normalization has no use for one
+    scan, and dropping it would hide it from learning. Accumulation never reaches over the end of an epoch.
+    """
+    edges = list(range(0, count, batch_size))
+    if len(edges) > 1 and count - edges[-1] == 1 and batch_size > 1:
+        edges.pop()
+    batches = list(zip(edges, [*edges[1:], count], strict=True))
+    return [batches[k : k + accumulate] for k in range(0, len(batches), accumulate)]
+
+
+def normalization(experiment: Experiment, prepared: Prepared) -> tuple[list[float], list[float]]:
+    """Mean and spread per channel that are taken off and divided by, for values in [0, 1]."""
+    channels = prepared.images.shape[1]
+    chosen = experiment.data.normalize
+    if chosen == "none":
+        return [0.0] * channels, [1.0] * channels
+    if chosen == "imagenet":
+        # A grey scan stands for three equal channels: their average.
+        mean, std = (list(v) if channels == 3 else [sum(v) / 3] * channels for v in IMAGENET)
+        return mean, std
+    return [float(v) for v in prepared.mean], [float(v) for v in prepared.std]
+
+
+class Scans:
+    """The scans of one split: a batch is one gather, as floats in [0, 1] on the device, with its labels.
+
+    Small sets live on the GPU as the bytes they are; otherwise each batch is read from the prepared file, past the
+    memory map, so that the process does not grow with the data.
+    """
+
+    def __init__(self, prepared: Prepared, labels: np.ndarray, indices: np.ndarray, device: torch.device) -> None:
+        self.prepared, self.indices, self.device = prepared, indices, device
+        own = labels[indices]
+        target = torch.from_numpy(np.ascontiguousarray(own))
+        self.target = (target.float() if own.ndim > 1 else target.long()).to(device)
+        self.resident = self._upload() if device.type == "cuda" else None
+
+    def _upload(self) -> Tensor | None:
+        row_bytes = self.prepared.images[:1].nbytes
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        if len(self.indices) * row_bytes > RESIDENT_SHARE * free_bytes:
+            return None
+        parts = [self._read(part) for part in np.array_split(self.indices, max(1, len(self.indices) // 1024))]
+        return torch.cat([part.to(self.device) for part in parts])
+
+    def _read(self, indices: np.ndarray) -> Tensor:
+        rows = self.prepared.rows(indices)
+        # torch cannot gather unsigned 16 bit numbers on a GPU; as signed ones they travel the same.
+        return torch.from_numpy(rows.view(np.int16) if rows.dtype == np.uint16 else rows)
+
+    def batch(self, positions: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) float32 in [0, 1] and labels, both on the device, at `positions` within the split."""
+        if isinstance(positions, slice):
+            positions = np.arange(len(self.indices))[positions]
+        places = torch.from_numpy(positions)
+        if self.resident is not None:
+            places = places.to(self.device)
+            stored = self.resident[places]
+        else:
+            stored = self._read(self.indices[positions])
+            if self.device.type == "cuda":
+                stored = stored.pin_memory().to(self.device, non_blocking=True)
+        images = stored.float()
+        if stored.dtype == torch.int16:
+            images = images.add_((images < 0) * 65536.0)
+        return images.div_(self.prepared.unit), self.target[places.to(self.device)]

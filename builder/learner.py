@@ -1,0 +1,393 @@
+"""One run in the making: what learns, what it learns from, where it is, and how that is kept.
+
+The loop that drives it is `train`; here is what one step, one epoch's judgement and one checkpoint consist of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from builder import checkpoint, network, optim
+from builder.augment import Augment
+from builder.batches import Scans, normalization, updates
+from builder.checkpoint import CheckpointError
+from builder.data import Dataset, Prepared
+from builder.parts.images import AUGMENTATIONS
+from builder.runs import Event, Resumed, Warned
+from builder.spec import Choice, Experiment
+from builder.task import Task
+
+LAST = "last"  # last-<number>.pt: everything needed to go on
+BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
+_AUGMENT = 1  # keeps the random numbers of augmentation apart from those of the order
+
+
+class NotFinite(Exception):
+    """Training has run away; the message says where."""
+
+
+@dataclass
+class Place:
+    """Where a run is: all that changes while it learns, besides weights, optimizer and random state.
+
+    epoch counts from 1, `update` is the number of optimizer steps done within it, `step` over the whole run. `loss_sum`
+    and `count` are over the scans of this epoch. `best` is None until an epoch has ended; `stale` counts the epochs
+    since.
+    """
+
+    epoch: int = 1
+    update: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    count: int = 0
+    seconds: float = 0.0
+    monitor: str = ""
+    best: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+
+
+class Learner:
+    """One run in the making: network, optimizer, schedule, scans, and the place where it is."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: Task,
+        dataset: Dataset,
+        prepared: Prepared,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        training = experiment.training
+        self.experiment, self.task, self.dataset, self.prepared = experiment, task, dataset, prepared
+        self.folder, self.device = folder, device
+        labels = dataset.labels
+        train, val = dataset.indices("train"), dataset.indices("val")
+        if not len(train):
+            raise ValueError("There are no training scans with a label: import some, or change the split.")
+        _seed_everything(training.seed)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # the shapes stay the same: let it look for the fastest kernels once
+        self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
+        model = network.assemble(
+            experiment.network, network.input_shape(experiment), len(dataset.classes), seed=training.seed
+        )
+        self.model = model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.train = Scans(prepared, labels, train, device)
+        self.val = Scans(prepared, labels, val, device) if len(val) else None
+        self.mean, self.std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for values in normalization(experiment, prepared)
+        )
+        objective = task.objective(training, labels[train], len(dataset.classes), dataset.multi_label)
+        self.objective = objective.to(device) if isinstance(objective, nn.Module) else objective
+        self.augment = Augment(
+            Choice(name=c.name, params=optim.settings(AUGMENTATIONS[c.name], c)) for c in training.augment
+        )
+        self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2)
+        self.penalized = optim.weights(self.model)
+        self.updates = updates(len(train), training.batch_size, training.accumulate)
+        self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
+        self.place = Place(monitor=training.monitor)
+        self.mixed = (
+            training.mixed_precision == "auto"
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
+        self.rate = 0.0
+        # Sums stay on the device; adding to them never waits for it.
+        self.loss_sum, self.seen_sum = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+        self.norm = torch.zeros((), device=device)
+        self.seen, self.looked = 0, (time.monotonic(), 0)
+
+    # ---- learning ----
+
+    def update(self, batches: Sequence[np.ndarray]) -> None:
+        """One optimizer step over one or several batches of positions (gradients added up, each scan counting once)."""
+        place, training = self.place, self.experiment.training
+        self.model.train()
+        self.rate = self.schedule.set_rate(place.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        chance = torch.Generator().manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
+        count = sum(map(len, batches))
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for positions in batches:
+            images, target = self.train.batch(positions)
+            images = self.normalized(self.augment(images, chance).images)
+            with self.precision():
+                step = self.task.step(self.model, images, target, self.objective)
+            (step.loss * (len(positions) / count)).backward()
+            total += step.loss.detach().double() * len(positions)
+        if training.l1:
+            (training.l1 * torch.stack([weight.abs().sum() for weight in self.penalized]).sum()).backward()
+        learned = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        self.norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
+        if self.device.type == "cpu" and not (math.isfinite(float(total)) and math.isfinite(float(self.norm))):
+            raise NotFinite(self.where_it_broke(images, float(total)))
+        if training.clip_norm:
+            nn.utils.clip_grads_with_norm_(learned, training.clip_norm, self.norm)
+        self.optimizer.step()
+        self.loss_sum += total
+        self.seen_sum += total
+        self.seen += count
+        place.count += count
+        place.update += 1
+        place.step += 1
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Shifted and scaled as the experiment says, in the memory order it says. (B, C, H, W) float32."""
+        return ((images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """bfloat16 where it is chosen and the GPU has it, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+
+    def look(self) -> dict[str, float]:
+        """Mean loss since the last look, learning rate and length of the last gradient. This waits for the device.
+
+        Raises NotFinite: on a GPU, where looking at each step would cost speed, running away is noticed here.
+        """
+        loss, norm = float(self.seen_sum) / max(1, self.seen), float(self.norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NotFinite(self._broke("the loss or its gradient was", "noticed a moment after it happened"))
+        self.seen_sum.zero_()
+        self.seen = 0
+        return {"step/loss": loss, "step/lr": self.rate, "step/gradient": norm}
+
+    def pace(self, now: float) -> str:
+        """Scans a second since the last call, in words."""
+        then, count = self.looked
+        done = (self.place.epoch - 1) * len(self.train.indices) + self.place.count
+        self.looked = (now, done)
+        return f"{(done - count) / (now - then):,.0f} scans a second" if count and now > then else ""
+
+    # ---- judging ----
+
+    @torch.inference_mode()
+    def judge(self) -> dict[str, float]:
+        """Metrics of the epoch at hand: train/loss, and on the val split (if any) val/loss and the task's scores."""
+        train_loss = float(self.loss_sum) / max(1, self.place.count)
+        if not math.isfinite(train_loss):
+            raise NotFinite(self._broke("the loss was", ""))
+        metrics = {"train/loss": train_loss}
+        if self.val is None:
+            return metrics
+        self.model.eval()
+        outputs, size = [], 2 * self.experiment.training.batch_size  # no gradients: twice as many fit
+        for start in range(0, len(self.val.indices), size):
+            images, _ = self.val.batch(slice(start, start + size))
+            with self.precision():
+                outputs.append(self.model(self.normalized(images)).float())
+        output = torch.cat(outputs)
+        metrics["val/loss"] = float(self.objective(output, self.val.target))
+        if not math.isfinite(metrics["val/loss"]):
+            raise NotFinite(self._broke("the validation loss was", "batch normalization may have met a wild batch"))
+        probabilities = self.task.activate(output, self.dataset.multi_label).cpu().numpy()
+        labels = self.dataset.labels[self.val.indices]
+        scores = self.task.score(probabilities, labels, self.dataset.multi_label)
+        return metrics | {f"val/{name}": float(value) for name, value in scores.items()}
+
+    def rank(self, metrics: dict[str, float]) -> tuple[bool, list[str]]:
+        """Whether this epoch is the best so far, by the monitored score; and what to say about the choice of score."""
+        place, warnings = self.place, []
+        split = "train" if self.val is None else "val"
+        if self.val is None and place.monitor != "loss":
+            warnings.append("There are no validation scans: the best epoch is chosen by the training loss.")
+            place.monitor = "loss"
+        elif f"{split}/{place.monitor}" not in metrics and place.best is None:
+            warnings.append(
+                f"The score {place.monitor!r} cannot be computed on these validation scans; the best epoch is chosen "
+                "by the validation loss instead."
+            )
+            place.monitor = "loss"
+        value = metrics.get(f"{split}/{place.monitor}")
+        rising = place.monitor != "loss" and self.task.metrics.get(place.monitor, True)
+        better = value is not None and (place.best is None or (value > place.best if rising else value < place.best))
+        if better:
+            place.best, place.best_epoch, place.stale = value, place.epoch, 0
+        else:
+            place.stale += 1
+        return better, warnings
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether early stopping is on and its patience at an end."""
+        patience = self.experiment.training.patience
+        return patience > 0 and self.place.stale >= patience
+
+    def turn_page(self, metrics: dict[str, float]) -> None:
+        """Close this epoch and open the next."""
+        self.schedule.epoch_ended(metrics.get("val/loss", metrics["train/loss"]))
+        place = self.place
+        place.epoch, place.update, place.count, place.seconds = place.epoch + 1, 0, 0, 0.0
+        self.loss_sum.zero_()
+
+    def summary(self) -> str:
+        """How it went, in one or two sentences."""
+        place, training = self.place, self.experiment.training
+        best = (
+            f" Best {'training' if self.val is None else 'validation'} {place.monitor.replace('_', ' ')}: "
+            f"{place.best:.4g}, in epoch {place.best_epoch}."
+            if place.best is not None
+            else ""
+        )
+        if place.epoch <= training.epochs:
+            return f"Stopped early after epoch {place.epoch - 1}: no better score for {place.stale} epochs.{best}"
+        return f"All {training.epochs} epochs are done.{best}"
+
+    # ---- keeping ----
+
+    def save(self) -> str:
+        """Write everything needed to go on; the file's name. Raises NotFinite rather than keep lost weights."""
+        self._require_finite()
+        place = asdict(self.place) | {"loss_sum": float(self.loss_sum)}
+        state = {
+            "experiment": self.experiment.digest,
+            "place": place,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state(),
+            "random": _random_state(self.device),
+        }
+        return checkpoint.save(self.folder, LAST, state).name
+
+    def save_best(self) -> str:
+        """Write the weights with what is needed to use them on a scan; the file's name."""
+        self._require_finite()
+        mean, std = normalization(self.experiment, self.prepared)
+        facts: dict[str, Any] = {
+            "classes": list(self.dataset.classes),
+            "multi_label": bool(self.dataset.multi_label),
+            "unit": int(self.prepared.unit),
+            "mean": mean,
+            "std": std,
+            "fingerprint": self.dataset.fingerprint.to_json(),
+            "epoch": self.place.epoch,
+            "value": self.place.best,
+        }
+        words = {name: json.dumps(value) for name, value in facts.items()}
+        words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}
+        return checkpoint.save_weights(self.folder / BEST, self.model.state_dict(), words).name
+
+    def resume(self) -> Iterator[Event]:
+        """Go on from the newest good checkpoint, if there is one."""
+
+        def own(state: dict[str, Any]) -> None:
+            if state.get("experiment") != self.experiment.digest:
+                raise CheckpointError("The checkpoint in this run's folder belongs to another experiment.")
+
+        found = checkpoint.load_latest(self.folder, LAST, own)
+        if found is None:
+            return
+        for warning in found.warnings:
+            yield Warned(warning)
+        checkpoint.pour(found.state["model"], self.model, f"The checkpoint {found.file.name}")
+        self.optimizer.load_state_dict(found.state["optimizer"])
+        self.schedule.restore(found.state["schedule"])
+        for name, value in found.state["place"].items():
+            setattr(self.place, name, value)
+        self.loss_sum.fill_(self.place.loss_sum)
+        _restore_random_state(found.state["random"], self.device)
+        yield Resumed(self.place.step, self.place.epoch)
+
+    # ---- running away ----
+
+    def _require_finite(self) -> None:
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NotFinite(self._broke(f"{name} of the network was", "it was not saved"))
+
+    def where_it_broke(self, images: Tensor, loss: float) -> str:
+        """One sentence naming the epoch, the step and the first layer whose output (or else gradient) is not finite."""
+        name = "" if math.isfinite(loss) else self._first_wild_layer(images)
+        if name:
+            return self._broke(f"the output of layer {name} was", "")
+        if not math.isfinite(loss):
+            return self._broke("the loss was", "though every layer's output was fine")
+        wild = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
+        # Gradients run backwards: the one nearest to the output broke first.
+        return self._broke(f"the gradient of {_layer(wild[-1]) if wild else 'the network'} was", "")
+
+    @torch.no_grad()
+    def _first_wild_layer(self, images: Tensor) -> str:
+        found: list[str] = []
+
+        def look(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+                    found.append(name)
+
+            return hook
+
+        leaves = [(name, module) for name, module in self.model.named_modules() if not list(module.children())]
+        hooks = [module.register_forward_hook(look(name)) for name, module in leaves]
+        try:
+            self.model(images)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        return _layer(found[0]) if found else ""
+
+    def _broke(self, what: str, remark: str) -> str:
+        place = self.place
+        kept = (
+            f"The best weights so far, from epoch {place.best_epoch}, are kept."
+            if place.best is not None
+            else "Nothing was overwritten."
+        )
+        return (
+            f"Training ran away in epoch {place.epoch}, step {place.step + 1}: {what} not a finite number"
+            f"{f' ({remark})' if remark else ''}. Lower the learning rate or switch gradient clipping on, and start "
+            f"again. {kept}"
+        )
+
+
+def _layer(name: str) -> str:
+    """The id of the node that a module or parameter lies in: "layers.conv1.weight" -> "conv1"."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "layers" and len(parts) > 1 else parts[0]
+
+
+def _seed_everything(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _mixed_seed(*numbers: int) -> int:
+    """One seed out of several numbers, so that neighbours have nothing in common."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "python": random.getstate(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"])
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
+    random.setstate(state["python"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,177 @@
+"""Training: from an experiment and a dataset to a list of events, and two files that hold what was learned.
+
+`train` is a generator: each fact about the run is yielded as it happens, and who listens is not its business. The loop
+is explicit and small enough to be read aloud: permute, gather, vary, forward, backward, step, look, save.
+
+Everything random comes from (seed, epoch, step) or from the random state kept in the checkpoint; so a run that is
+stopped, killed and resumed ends, on a CPU, with the very weights of one that never stopped. On a GPU that holds within
+rounding only: its kernels add up in no fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from builder import checkpoint
+from builder.batches import permutation
+from builder.checkpoint import CheckpointError
+from builder.data import Dataset, Prepared, UnusableScan
+from builder.learner import BEST, LAST, Learner, NotFinite
+from builder.runs import EpochEnded, Event, Finished, Progress, Saved, Started, Warned
+from builder.spec import Experiment
+from builder.task import Task
+
+PROGRESS_EVERY_S = 0.25  # at most four looks at the device a second: each one waits for it
+
+
+def train(
+    experiment: Experiment,
+    task: Task,
+    dataset: Dataset,
+    folder: Path | str,
+    *,
+    resume: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+    device: str | None = None,
+    attempt: int = 1,
+) -> Generator[Event, None, None]:
+    """Train `experiment` on the train split of `dataset`, judging every epoch on its val split.
+
+    Args:
+        folder: of the run; `last-*.pt` and `best.safetensors` are written there.
+        resume: go on from the last good checkpoint in `folder`, if any; False: forget what is there.
+        stop: asked after every optimizer step; True saves and ends the run, which can be resumed from there exactly.
+        device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
+
+    Yields:
+        Started, [Warned, Resumed], then Progress (at most four a second), EpochEnded and Saved, and last Finished.
+        Expected trouble (full disk, memory, numbers that run away, an unusable checkpoint) ends in
+        Finished("failed", one sentence); only our own faults raise.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    yield Started(attempt=attempt, device=_device_words(where), pid=os.getpid())
+    try:
+        prepared = yield from _prepared(experiment, dataset, stop)
+        if prepared is None:
+            yield Finished("stopped", "Stopped on request before the first step.")
+            return
+        try:
+            learner = Learner(experiment, task, dataset, prepared, Path(folder), where)
+        except (ValueError, LookupError) as error:  # the document asks for what cannot be: said in its own words
+            yield Finished("failed", str(error))
+            return
+        if resume:
+            yield from learner.resume()
+        else:
+            checkpoint.discard(learner.folder, LAST)
+            (learner.folder / BEST).unlink(missing_ok=True)
+        yield from _epochs(learner, stop)
+    except (CheckpointError, NotFinite) as error:
+        yield Finished("failed", str(error))
+    except (torch.OutOfMemoryError, MemoryError, ValueError, RuntimeError, OSError) as error:
+        words = _known_trouble(error, experiment)
+        if not words:
+            raise
+        yield Finished("failed", words)
+
+
+def _epochs(learner: Learner, stop: Callable[[], bool]) -> Iterator[Event]:
+    """The loop."""
+    training, place = learner.experiment.training, learner.place
+    total = training.epochs * len(learner.updates)
+    looked, saved = -math.inf, time.monotonic()
+    while place.epoch <= training.epochs and not learner.is_stale:
+        began = time.monotonic() - place.seconds
+        order = permutation(training.seed, place.epoch, len(learner.train.indices))
+        for update in learner.updates[place.update :]:
+            learner.update([order[start:end] for start, end in update])
+            now = time.monotonic()
+            place.seconds = now - began
+            if now - looked >= PROGRESS_EVERY_S:
+                yield Progress(place.step, total, place.epoch, learner.look(), learner.pace(now))
+                looked = time.monotonic()
+            if stop():
+                file = learner.save()
+                yield Saved(place.step, place.epoch, False, file)
+                yield Finished("stopped", f"Stopped on request in epoch {place.epoch}; it can go on from exactly here.")
+                return
+            if now - saved >= training.checkpoint_every_s:
+                yield Saved(place.step, place.epoch, False, learner.save())
+                saved = time.monotonic()
+        metrics = learner.judge()
+        place.seconds = time.monotonic() - began
+        yield EpochEnded(place.epoch, place.step, metrics, place.seconds)
+        better, warnings = learner.rank(metrics)
+        for warning in warnings:
+            yield Warned(warning)
+        if better:
+            yield Saved(place.step, place.epoch, True, learner.save_best())
+        learner.turn_page(metrics)
+        yield Saved(place.step, place.epoch - 1, False, learner.save())
+        saved = time.monotonic()
+    yield Finished("done", learner.summary())
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _prepared(
+    experiment: Experiment, dataset: Dataset, stop: Callable[[], bool]
+) -> Generator[Event, None, Prepared | None]:
+    """The scans as network input, with Progress while they are made; None when stopped in between."""
+    done, total, unwanted = 0, 0, False
+
+    def note(now_done: int, of: int) -> None:
+        nonlocal done, total
+        done, total = now_done, of
+        if unwanted or stop():
+            raise _Stopped
+
+    with ThreadPoolExecutor(1) as thread:
+        future: Future[Prepared] = thread.submit(dataset.prepared, experiment.data, note)
+        said = 0
+        try:
+            while True:
+                try:
+                    return future.result(PROGRESS_EVERY_S)
+                except TimeoutError:
+                    if done > said:
+                        said = done
+                        yield Progress(note=f"Preparing the scans: {done:,} of {total:,}")
+        except _Stopped:
+            return None
+        finally:
+            unwanted = True  # nobody listens any more: let the thread end
+
+
+def _device_words(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _known_trouble(error: Exception, experiment: Experiment) -> str:
+    """A sentence for errors that have a plain meaning, "" for all others."""
+    said = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
+        what = "The graphics card" if isinstance(error, torch.OutOfMemoryError) else "This machine"
+        return (
+            f"{what} ran out of memory at {experiment.training.batch_size} scans a batch. Halve the batch size (and "
+            "double 'accumulate' to learn the same), choose smaller scans or a smaller network. What was saved stays."
+        )
+    if "Expected more than 1 value per channel" in said:
+        return (
+            "Batch normalization cannot work on one scan at a time: raise the batch size to 2 or more, add training "
+            "scans, or use group normalization."
+        )
+    if isinstance(error, UnusableScan):
+        return said
+    if isinstance(error, OSError):
+        return f"The scans cannot be read from the disk ({(error.strerror or said).lower()}); what was saved is intact."
+    return ""
