@@ -179,9 +179,11 @@ def four_ways(first_time: bool) -> None:
         if st.button("Import scans", key="to-import", icon=":material/upload_file:", width="stretch"):
             go.to("data", **{"import": "1"})
     with three, style.card("A starter", height="stretch"):
+        st.caption("A ready network to change as you like, from tiny to pretrained.")
         st.selectbox("Starter", list(go.starters()), key="starter", label_visibility="collapsed")
         st.button("Open", key="open-starter", icon=":material/account_tree:", width="stretch", on_click=open_starter)
     with four, style.card("A saved experiment", height="stretch"):
+        st.caption("A JSON file that you or somebody else saved.")
         st.file_uploader(
             "Experiment file (JSON)",
             type="json",

@@ -61,7 +61,6 @@ with st.sidebar:
                 on_click=open_draft.redo,
                 shortcut="Ctrl+Shift+Z",
             )
-    st.space("stretch")
     with st.container(key="seal", gap="small"):
         machine = this_machine()
         st.caption(f":material/memory: {plain(machine.words)}")

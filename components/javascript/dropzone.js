@@ -208,6 +208,7 @@ class Zone {
     const rank = { sending: 0, failed: 1, waiting: 2, done: 3 }
     const shown = [...this.items].sort((a, b) => rank[a.state] - rank[b.state]).slice(0, SHOWN)
     this.list.replaceChildren(...shown.map(line))
+    this.state.parentElement.hidden = !this.items.length
     this.list.hidden = !shown.length || (!busy && !failed && this.items.length > SHOWN)
   }
 

@@ -23,6 +23,12 @@ _CSS = """<style>
 [data-testid=stMetric]{min-width:9.5rem}
 .stHeading h1{letter-spacing:-.015em}
 .st-key-page-actions button,.st-key-page-actions a{white-space:nowrap}
+[data-testid=stSidebarContent],[data-testid=stSidebarUserContent],[data-testid=stSidebarUserContent]>div{
+display:flex;flex-direction:column}
+[data-testid=stSidebarUserContent],[data-testid=stSidebarUserContent]>div,
+[data-testid=stSidebarUserContent]>div>[data-testid=stVerticalBlock]{flex:1}
+[data-testid=stSidebarUserContent]{padding-bottom:1.2rem}
+[data-testid=stLayoutWrapper]:has(>.st-key-seal){margin-top:auto}
 .st-key-seal p{font-size:.8rem;line-height:1.35}
 .scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
 </style>"""

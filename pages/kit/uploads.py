@@ -26,7 +26,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from builder.execute import home
-from builder.runs import write_atomic
 from pages.kit.gate import same_origin
 from pages.kit.words import size
 
@@ -34,7 +33,7 @@ __all__ = ["Limits", "Received", "close", "discard", "folder_of", "is_open", "ne
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{32}")
 _BLOCK_BYTES = 1 << 20
-_CLOSED = ".names.json"
+_CLOSED = ".closed"
 _NAMES = "names.jsonl"
 NAME_HEADER = "x-scanloom-name"
 
@@ -101,16 +100,9 @@ def received(ticket: str, at_home: Path | None = None) -> list[Received]:
 
 
 def close(ticket: str, at_home: Path | None = None) -> Path:
-    """Takes no more files under this ticket and returns its folder: called when the import starts.
-
-    The names go into `.names.json` {stored name: relative path}, where the import looks for them.
-    """
+    """Takes no more files under this ticket and returns its folder: called when the import starts."""
     folder = folder_of(ticket, at_home)
-    if (folder / _CLOSED).exists():
-        return folder
-    names = {file.path.name: file.name for file in received(ticket, at_home)}
-    write_atomic(folder / _CLOSED, json.dumps(names))
-    (folder / _NAMES).unlink(missing_ok=True)
+    (folder / _CLOSED).touch()
     return folder
 
 

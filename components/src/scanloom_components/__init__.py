@@ -78,7 +78,7 @@ _dropzone = st.components.v2.component(
     <button type="button" class="pick">Choose files</button>
     <button type="button" class="pick-folder">Choose a folder</button></div>
   <input class="files" type="file" hidden><input class="folder" type="file" webkitdirectory multiple hidden>
-  <div class="row"><p class="state" role="status" aria-live="polite"></p>
+  <div class="row" hidden><p class="state" role="status" aria-live="polite"></p>
     <button type="button" class="cancel" hidden>Cancel</button>
     <button type="button" class="again" hidden>Try the failed ones again</button></div>
   <ul hidden></ul></div>""",

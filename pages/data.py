@@ -1,0 +1,288 @@
+"""Which scans? Import, the ledger of every file, the fingerprint, the split by patient, and a look at them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from builder.data import Dataset, Summary, UnknownDataset, datasets, delete
+from builder.execute import home
+from builder.runs import StoreError
+from builder.spec import SpecError
+from builder.task import TASKS
+from pages.kit import datasets as shown
+from pages.kit import draft, go, importing, jobs, scans, style
+from pages.kit.words import ago, amount, plain, size
+
+DEMO = "demo-set"
+NUM_A_PAGE = 24
+STATUSES = ("accepted", "repaired", "refused", "skipped")
+
+
+def ask_import() -> None:
+    """Opens the import form."""
+    st.query_params["import"] = "1"
+
+
+def make_demo() -> None:
+    """Starts the job that makes a synthetic set."""
+    try:
+        jobs.submit("demo", {"task": next(iter(TASKS)), "seed": 0}, DEMO)
+    except StoreError as error:
+        st.session_state["data-error"] = str(error)
+
+
+def take_results() -> None:
+    """Opens what a finished import or demo job made, and keeps its counts for one showing."""
+    for slot in (importing.SLOT, DEMO):
+        result = jobs.result(slot)
+        if result is not None:
+            jobs.forget(slot)
+            st.session_state["import-counts"] = result
+            st.query_params["dataset"] = str(result["dataset"])
+            st.query_params.pop("import", None)
+
+
+def use(dataset: str) -> None:
+    """Puts a dataset into the open experiment, or begins one with it."""
+    open_draft = draft.current()
+    name, starter = next(iter(go.starters().items()))
+    try:
+        if open_draft is None:
+            go.begin(starter, dataset, f"starter {name}")
+        else:
+            open_draft.replace("data.dataset", dataset, "other scans")
+    except SpecError as error:
+        st.session_state["data-error"] = str(error)
+        return
+    st.session_state["leave-for"] = "network"
+
+
+@st.dialog("Delete this dataset?")
+def confirm_delete(summary: Summary) -> None:
+    """Asks before scans go for good."""
+    st.write(
+        f"**{plain(summary.name)}** with {amount(summary.num_cases, 'scan')} ({size(summary.bytes)}) is removed from "
+        "this machine. The files it was imported from are not touched. Runs trained on it keep their networks."
+    )
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep it"):
+            st.rerun()
+        if st.button("Delete", type="primary", key="really-delete"):
+            delete(home(), summary.id)
+            st.query_params.pop("dataset", None)
+            st.rerun()
+
+
+@st.dialog("Scan", width="large")
+def look(dataset: Dataset, index: int) -> None:
+    """Shows one case large."""
+    case = dataset.cases[index]
+    label = plain(shown.label_words(dataset, case.label))
+    st.markdown(f"**{label}** · {shown.SPLIT_WORDS[case.split]} · {case.id}")
+    scans.viewer(dataset.scan(index), f"case-{dataset.id}-{index}", width_px=430)
+
+
+def nothing_yet() -> None:
+    """The empty page: two ways on, and real scans to look at meanwhile."""
+    with style.empty(
+        "radiology",
+        "No scans yet",
+        "Import your own DICOM, NIfTI, NRRD or picture files, or have a small synthetic set drawn.",
+    ):
+        st.button("Import scans", type="primary", icon=":material/upload_file:", on_click=ask_import, key="ask-import")
+        st.button("Make a demo set", icon=":material/science:", on_click=make_demo, key="make-demo")
+    found = scans.samples()
+    if found:
+        with style.card("A real scan to look at"):
+            st.caption("From the test files of pydicom, the library that reads DICOM here.")
+            name = st.segmented_control("Scan", list(found), default=next(iter(found)), key="sample", required=True)
+            scans.viewer(found[name], f"sample-{name}", width_px=380)
+
+
+def counts_of_import() -> None:
+    """What the import that has just ended came to."""
+    result = st.session_state.pop("import-counts", None)
+    if not result:
+        return
+    said = [
+        f"{amount(int(result[name]), 'file')} {name}" for name in ("accepted", "repaired", "refused") if name in result
+    ]
+    st.success(
+        f"Imported: {', '.join(said)}. The tab *Files* says what became of each.", icon=":material/check_circle:"
+    )
+
+
+def overview(dataset: Dataset) -> None:
+    """Fingerprint, split by patient, warnings."""
+    fingerprint = dataset.fingerprint
+    shown.facts(fingerprint)
+    shown.show_warnings(fingerprint)
+    left, right = st.columns([1.25, 1], gap="medium")
+    with left, style.card("Classes on each side of the split", height="stretch"):
+        shown.show_balance(fingerprint)
+    with right, style.card("In words", height="stretch"):
+        for sentence in shown.words(fingerprint):
+            st.markdown(sentence)
+        st.markdown(f":material/person: {plain(shown.patient_words(fingerprint))}")
+        if fingerprint.synthetic:
+            st.markdown(":violet-badge[:material/science: synthetic] These scans are drawn by a program, not taken.")
+
+
+def pictures(dataset: Dataset) -> None:
+    """Thumbnails by side and class, a page at a time."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        split = st.segmented_control(
+            "Side", ["All", *shown.SPLIT_WORDS.values()], default="All", key=f"side-{dataset.id}", required=True
+        )
+        label = "All"
+        if dataset.classes:
+            label = st.selectbox("Class", ["All", *dataset.classes], key=f"class-{dataset.id}", width=260)
+    chosen = [
+        index
+        for index, case in enumerate(dataset.cases)
+        if split in ("All", shown.SPLIT_WORDS[case.split]) and _carries(dataset, case.label, label)
+    ]
+    if not chosen:
+        st.caption("No scan of this class lies on this side.")
+        return
+    num_pages = -(-len(chosen) // NUM_A_PAGE)
+    page = st.pagination(num_pages, key=f"page-{dataset.id}-{split}-{label}") if num_pages > 1 else 1
+    here = chosen[(page - 1) * NUM_A_PAGE : page * NUM_A_PAGE]
+    keys = [f"look-{dataset.id}-{index}" for index in here]
+    captions = [shown.label_words(dataset, dataset.cases[index].label) for index in here]
+    pressed = scans.gallery([shown.thumbnail(str(home()), dataset.id, index) for index in here], captions, keys)
+    if pressed:
+        look(dataset, here[keys.index(pressed)])
+    st.caption(f"{amount(len(chosen), 'scan')}. Press a name to look closer.")
+
+
+def _carries(dataset: Dataset, label: int | tuple[int, ...] | None, wanted: str) -> bool:
+    if wanted == "All":
+        return True
+    held = label if isinstance(label, tuple) else () if label is None else (label,)
+    return any(dataset.classes[i] == wanted for i in held)
+
+
+def files(dataset: Dataset) -> None:
+    """The ledger: what became of each file, without its name; a typed name finds its entry."""
+    ledger = dataset.ledger()
+    tally = {status: sum(entry.status == status for entry in ledger) for status in STATUSES}
+    style.facts([(status.capitalize(), f"{n:,}", "") for status, n in tally.items()])
+    left, right = st.columns([1.2, 1], gap="medium", vertical_alignment="bottom")
+    with left:
+        options = ["all", *(status for status in STATUSES if tally[status])]
+        wanted = st.segmented_control("Show", options, default="all", key=f"status-{dataset.id}", required=True)
+    with right:
+        name = st.text_input(
+            "What became of this file?",
+            key=f"find-{dataset.id}",
+            placeholder="type its name, such as 0012.dcm",
+            icon=":material/search:",
+            help="Names are not stored. The one you type is turned into the same key as at the import, and looked up.",
+        )
+    found = dataset.find(name.strip()) if name.strip() else ledger
+    if name.strip() and not found:
+        st.info("No file of this name was imported into this dataset.", icon=":material/search_off:")
+        return
+    st.dataframe(
+        [
+            {
+                "File": entry.n,
+                "Kind": entry.suffix.lstrip(".") or "none",
+                "Size": size(entry.bytes),
+                "Status": entry.status,
+                "What was done, or why not": entry.reason,
+                "Scan": entry.case or "",
+            }
+            for entry in found
+            if wanted == "all" or entry.status == wanted
+        ],
+        hide_index=True,
+        key=f"ledger-{dataset.id}",
+        column_config={"What was done, or why not": st.column_config.TextColumn(width="large")},
+    )
+
+
+def heading(summaries: list[Summary], summary: Summary | None) -> None:
+    """Title, and on the right what can be done."""
+    caption = ""
+    if summary is not None:
+        caption = (
+            f"{amount(summary.num_cases, 'scan')} · {size(summary.bytes)} on disk · imported {ago(summary.changed)}"
+        )
+    with style.heading(plain(summary.name) if summary else "Which scans?", caption):
+        if summaries:
+            st.button("Import scans", icon=":material/upload_file:", on_click=ask_import, key="ask-import")
+        if summary is not None:
+            if st.button("Delete", icon=":material/delete:", key="delete-dataset"):
+                confirm_delete(summary)
+            st.button(
+                "Use these scans",
+                type="primary",
+                icon=":material/arrow_forward:",
+                key="use-dataset",
+                on_click=use,
+                args=(summary.id,),
+                help="Puts them into the open experiment and goes on to the network",
+            )
+
+
+def chosen_dataset(summaries: list[Summary]) -> str:
+    """Which dataset the page shows: the URL's, the open experiment's, else the newest."""
+    ids = [summary.id for summary in summaries]
+    wanted = st.query_params.get("dataset", "")
+    if wanted in ids:
+        return wanted
+    open_draft = draft.current()
+    own = open_draft.experiment.data.dataset if open_draft else ""
+    return own if own in ids else ids[0]
+
+
+for slot in (importing.SLOT, DEMO):
+    jobs.keep_in_url(slot)
+take_results()
+target = st.session_state.pop("leave-for", "")
+if target and go.exists(target):
+    go.to(target)
+there = datasets(home())
+now = chosen_dataset(there) if there else ""
+try:
+    opened = shown.opened(now) if now else None
+except UnknownDataset:
+    opened = None
+heading(there, opened[1] if opened else None)
+error = st.session_state.pop("data-error", "")
+if error:
+    st.error(plain(error), icon=":material/error:")
+views = [jobs.watch(DEMO, "Making the demo set"), jobs.watch(importing.SLOT, "Importing")]
+working = any(view is not None and view.active for view in views)
+asked = st.query_params.get("import") == "1"
+if asked and not working:
+    importing.form()
+if opened is not None:
+    if len(there) > 1:
+        names = {summary.id: summary.name for summary in there}
+        if st.session_state.get("dataset-pick") != now:
+            st.session_state["dataset-pick"] = now
+        st.pills(
+            "Datasets",
+            list(names),
+            key="dataset-pick",
+            format_func=lambda id: names[id],
+            label_visibility="collapsed",
+            required=True,
+            on_change=lambda: st.query_params.update(dataset=st.session_state["dataset-pick"]),
+        )
+    counts_of_import()
+    first, second, third = st.tabs(["Overview", "Scans", "Files"], key=f"tabs-{now}", on_change="rerun")
+    with first:
+        if first.open:
+            overview(opened[0])
+    with second:
+        if second.open:
+            pictures(opened[0])
+    with third:
+        if third.open:
+            files(opened[0])
+elif not asked and not working:
+    nothing_yet()

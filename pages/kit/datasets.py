@@ -1,0 +1,139 @@
+"""A dataset on a page: opened once, told in words, drawn as facts and charts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from builder.data import SPLITS, Dataset, Fingerprint, Summary, datasets
+from builder.execute import home
+from pages.kit import charts, scans, style
+from pages.kit.words import amount, plain
+
+__all__ = ["SPLIT_WORDS", "facts", "label_words", "opened", "show_balance", "show_warnings", "thumbnail", "words"]
+
+SPLIT_WORDS = {"train": "Learning", "val": "Checking", "test": "Final test"}
+_PATIENTS = {
+    "dicom": "The DICOM files say which scans belong to one patient.",
+    "csv": "The label table says which scans belong to one patient.",
+    "filename": "Your pattern over file names says which scans belong to one patient.",
+    "official split": "The source's own split is used; it names no patients.",
+    "one image = one patient": "No patient is known: one image counts as one patient. If several images show the same "
+    "person, results will look better than they are.",
+}
+
+
+def opened(id: str) -> tuple[Dataset, Summary] | None:
+    """Returns a dataset and its summary, kept open between runs of the page; None where it is gone."""
+    for summary in datasets(home()):
+        if summary.id == id:
+            return _opened(str(home()), id, summary.changed), summary
+    return None
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _opened(at_home: str, id: str, changed: float) -> Dataset:
+    """`changed` is part of the key: after an import into it the dataset is opened anew."""
+    return Dataset.open(Path(at_home), id)
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def thumbnail(at_home: str, id: str, index: int) -> np.ndarray:
+    """Returns a case's picture on a small black square; a case never changes, so it is kept."""
+    return scans.thumbnail(Dataset.open(Path(at_home), id).scan(index))
+
+
+def label_words(dataset: Dataset, label: int | tuple[int, ...] | None) -> str:
+    """Returns a case's label by name: "pneumonia", "mass, effusion", "no finding" or "no label"."""
+    if label is None:
+        return "no label"
+    if isinstance(label, tuple):
+        return ", ".join(dataset.classes[i] for i in label) or "no finding"
+    return dataset.classes[label]
+
+
+def words(fingerprint: Fingerprint) -> list[str]:
+    """Returns what a dataset is like, in plain sentences (markdown-safe)."""
+    f = fingerprint
+    said = [f"{amount(f.num_cases, 'scan')} of {amount(f.num_patients, 'patient')}{_classes(f)}."]
+    if f.sizes:
+        low, middle, high = (f.sizes.get(k) for k in ("min", "median", "max"))
+        if low == high and low:
+            said.append(f"All are {low[1]} × {low[0]} pixels.")
+        elif low and middle and high:
+            said.append(
+                f"From {low[1]} × {low[0]} to {high[1]} × {high[0]} pixels, most often near {middle[1]} × {middle[0]}."
+            )
+    most = f.num_slices.get("max", 1)
+    if most > 1:
+        said.append(f"Series of up to {most} slices.")
+    kinds = [f"{plain(kind)}: {n:,}" for kind, n in f.modalities.items() if kind != "unknown"]
+    formats = [f"{plain(name.upper())}: {n:,}" for name, n in f.formats.items()]
+    depths = [f"{bits} bit" for bits in sorted(f.bits, key=int)]
+    colour = any(int(c) > 1 for c in f.channels)
+    kinds_said = f"{', '.join(kinds)}; " if kinds else ""
+    said.append(f"{kinds_said}{', '.join(formats)}; {' and '.join(depths)}{', colour' if colour else ', grey'}.")
+    if f.spacing_mm.get("median"):
+        spacing = f.spacing_mm["median"]
+        said.append(f"A pixel is about {spacing[1]:.2f} × {spacing[2]:.2f} mm.")
+    exact, near = f.duplicates.get("exact", 0), f.duplicates.get("near", 0)
+    if exact or near:
+        pairs = amount(exact, "set") + " of equal pictures"
+        if near:
+            pairs += f" and {amount(near, 'set')} of almost equal ones"
+        said.append(f"{pairs[0].upper()}{pairs[1:]}: each set stays on one side of the split.")
+    else:
+        said.append("No picture occurs twice.")
+    return said
+
+
+def _classes(f: Fingerprint) -> str:
+    if not f.classes:
+        return ", without labels"
+    names = ", ".join(plain(name) for name in f.classes[:8]) + (", ..." if len(f.classes) > 8 else "")
+    return f", {amount(len(f.classes), 'class', 'classes')} ({names})"
+
+
+def facts(fingerprint: Fingerprint) -> None:
+    """Draws the split by patients as numbers side by side."""
+    f = fingerprint
+    why = {
+        "train": "The network learns from these.",
+        "val": "Looked at after each epoch to choose the best one; not learned from.",
+        "test": "Kept aside until the end: the honest figure.",
+    }
+    entries = []
+    for split in SPLITS:
+        patients = f.patients_per_split.get(split, 0)
+        cases = _split_cases(f, split)
+        entries.append((SPLIT_WORDS[split], f"{cases:,}", f"{amount(patients, 'patient')}. {why[split]}"))
+    style.facts([("Scans", f"{f.num_cases:,}", ""), ("Patients", f"{f.num_patients:,}", patient_words(f)), *entries])
+
+
+def _split_cases(f: Fingerprint, split: str) -> int:
+    return sum(f.class_counts.get(split, {}).values())
+
+
+def patient_words(fingerprint: Fingerprint) -> str:
+    """Returns who says which scans belong to one patient, in a sentence."""
+    return _PATIENTS.get(fingerprint.patient_source, fingerprint.patient_source)
+
+
+def show_warnings(fingerprint: Fingerprint) -> None:
+    """Draws what a person should know about the data before trusting a figure."""
+    for warning in fingerprint.warnings:
+        st.warning(plain(warning), icon=":material/warning:")
+
+
+def show_balance(fingerprint: Fingerprint) -> None:
+    """Draws how many scans each class has on each side of the split."""
+    f = fingerprint
+    if not f.classes:
+        st.caption("These scans carry no labels: they can be looked at and tested, not learned from.")
+        return
+    counts = {
+        name: {SPLIT_WORDS[split]: f.class_counts.get(split, {}).get(name, 0) for split in SPLITS} for name in f.classes
+    }
+    charts.bars(counts, key="class-balance", y_title="Scans")

@@ -1,0 +1,222 @@
+"""The import form: where scans come from, what they seem to be, who is who, and the start of the import job."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from builder.data import datasets
+from builder.execute import home
+from builder.runs import StoreError
+from builder.sources import Source, SourceRefused, detect, gather
+from builder.task import TASKS
+from pages.kit import dropbox, jobs, uploads
+from pages.kit.gate import Rules
+from pages.kit.words import amount, plain, size
+
+__all__ = ["SLOT", "form"]
+
+SLOT = "import"
+_BROWSER, _FOLDER = "From this browser", "A folder of this machine"
+_AS_FILES_SAY, _PATTERN = "As the files or the table say", "By a pattern over file names"
+_NEW = ""
+_NUM_EXAMPLES = 8
+
+
+def form() -> None:
+    """Draws the form; its button starts the job of slot `SLOT`."""
+    with st.container(border=True, key="import-form"):
+        way = st.segmented_control(
+            "Where are the scans?", [_BROWSER, _FOLDER], default=_BROWSER, key="way", required=True
+        )
+        root = _from_browser() if way == _BROWSER else _from_folder()
+        if root is None:
+            return
+        labels = _labels(way == _FOLDER)
+        try:
+            seen = _look(str(root), str(labels or ""), _stamp(root, way == _BROWSER))
+        except SourceRefused as refused:
+            st.error(plain(str(refused)), icon=":material/error:")
+            return
+        st.success(f"Found {plain(seen['words'])}.", icon=":material/check_circle:")
+        left, right = st.columns(2, gap="medium")
+        with left:
+            into, name, task = _target()
+        with right:
+            pattern, fits = _patients(seen["names"])
+        split = _split() if not into else None
+        source = Source.from_json({**seen["source"], "patient_pattern": pattern}).to_json()
+        payload = {"source": source, "name": name, "task": task, "into": into or None, "split": split, "seed": 0}
+        ready = bool(fits and (into or name.strip()))
+        st.button(
+            "Import",
+            type="primary",
+            icon=":material/upload:",
+            key="start-import",
+            disabled=not ready,
+            on_click=_start,
+            args=(payload, way == _BROWSER),
+        )
+
+
+def _from_browser() -> Path | None:
+    came = dropbox.box(
+        SLOT,
+        label="Drop scans here: files, folders or a zip",
+        help="DICOM, NIfTI, NRRD, PNG, JPEG, BMP, TIFF, a MedMNIST npz; with a labels.csv or a folder per class. "
+        "Files go straight to the disk of this machine.",
+    )
+    if not came:
+        return None
+    st.caption(f"{amount(len(came), 'file')} here, {size(sum(f.bytes for f in came))}.")
+    st.button(
+        "Start over", key="drop-all", icon=":material/delete:", type="tertiary", on_click=dropbox.empty, args=(SLOT,)
+    )
+    return uploads.folder_of(dropbox.ticket_of(SLOT))
+
+
+def _from_folder() -> Path | None:
+    text = st.text_input(
+        "Folder, zip file or npz file on the machine that runs ScanLoom",
+        key="folder",
+        placeholder="/home/you/scans",
+        help="It is read where it is and left as it is.",
+    )
+    if not text.strip():
+        return None
+    path = Path(text.strip()).expanduser()
+    objection = _objection(path)
+    if objection:
+        st.error(objection, icon=":material/error:")
+        return None
+    return path
+
+
+def _objection(path: Path) -> str:
+    """Why a folder must not be read: where others than this machine's user come in, only named folders are open."""
+    rules = Rules.of(os.environ)
+    if not path.is_absolute():
+        return "Give the whole path, from the root on, such as /home/you/scans."
+    if not (rules.password or rules.behind_proxy):
+        return ""
+    roots = [Path(p).resolve() for p in os.environ.get("SCANLOOM_FOLDERS", "").split(os.pathsep) if p]
+    if any(path.resolve().is_relative_to(root) for root in roots):
+        return ""
+    return "This server reads only the folders that its operator named in SCANLOOM_FOLDERS. Drop the files instead."
+
+
+def _labels(from_folder: bool) -> Path | None:
+    if not from_folder:
+        return None
+    text = st.text_input(
+        "Label table (CSV), if it does not lie in the folder",
+        key="labels",
+        placeholder="columns: file, label, and if known patient and split",
+        help="One row a scan. A table called labels.csv in the folder is found by itself.",
+    )
+    path = Path(text.strip()).expanduser() if text.strip() else None
+    if path is not None and _objection(path):
+        st.error(_objection(path), icon=":material/error:")
+        return None
+    return path
+
+
+def _stamp(root: Path, from_browser: bool) -> int:
+    return len(uploads.received(root.name)) if from_browser else 0
+
+
+@st.cache_data(ttl=30, max_entries=8, show_spinner="Looking at the files ...")
+def _look(root: str, labels: str, stamp: int) -> dict[str, Any]:
+    """What lies at a path: the source as plain data, words for it, a few names. `stamp` tells that files were added."""
+    source = detect(Path(root), Path(labels) if labels else None)
+    names = [found.name for found in gather(Path(root), None).found if not found.name.lower().endswith(".csv")]
+    step = max(1, len(names) // _NUM_EXAMPLES)
+    return {"source": source.to_json(), "words": source.words, "names": names[::step][:_NUM_EXAMPLES]}
+
+
+def _target() -> tuple[str, str, str]:
+    there = {summary.id: summary for summary in datasets(home())}
+    into = ""
+    if there:
+        into = st.selectbox(
+            "Into",
+            [_NEW, *there],
+            key="into",
+            format_func=lambda id: "A new dataset" if id == _NEW else f"Add to: {there[id].name}",
+            help="Scans that are added never change the side (learning, checking, test) of those already there.",
+        )
+    if into:
+        return into, there[into].name, there[into].task
+    name = st.text_input("Name of the dataset", key="dataset-name", max_chars=120, placeholder="Chest films, spring")
+    if not name.strip():
+        st.caption(":red[Give it a name to go on.]")
+    task = st.selectbox("What shall be learned?", list(TASKS), key="task", format_func=lambda t: TASKS[t].title)
+    st.caption(plain(TASKS[task].help))
+    return "", name, task
+
+
+def _patients(names: list[str]) -> tuple[str | None, bool]:
+    """Returns the pattern (None = as the files say) and whether it can be used; shows what it finds in a few names."""
+    rule = st.radio(
+        "Which scans belong to one patient?",
+        [_AS_FILES_SAY, _PATTERN],
+        key="patient-rule",
+        help="Scans of one patient never lie on both sides of the split: else a network is tested on people it knows. "
+        "Patients are stored under pseudonyms only.",
+    )
+    if rule == _AS_FILES_SAY:
+        st.caption("DICOM files and tables with a patient column say it; else one image counts as one patient.")
+        return None, True
+    text = st.text_input(
+        "Pattern (regular expression with one group)",
+        key="pattern",
+        placeholder=r"^(\w+)_",
+        max_chars=300,
+        help=r"The part in round brackets is the patient: ^(\w+)_ finds p01 in p01_left.png.",
+    )
+    if not text:
+        return None, False
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        st.error(f"This is no regular expression: {plain(str(error))}.", icon=":material/error:")
+        return None, False
+    if pattern.groups != 1:
+        st.error(
+            "Put exactly one pair of round brackets around the part that names the patient.", icon=":material/error:"
+        )
+        return None, False
+    found = [(name, match.group(1) if (match := pattern.search(name[:300])) else None) for name in names]
+    st.dataframe(
+        [{"File": name, "Patient": patient or "no match"} for name, patient in found],
+        hide_index=True,
+        height="content",
+        key="pattern-preview",
+    )
+    num_without = sum(not patient for _, patient in found)
+    if num_without:
+        st.error(f"{num_without} of these {len(found)} names do not match; every name must.", icon=":material/error:")
+    return text, not num_without
+
+
+def _split() -> list[float]:
+    with st.expander("How many scans are held back", icon=":material/call_split:"):
+        st.caption("Whole patients are held back. A split that comes with the data is kept as it is.")
+        val = st.slider("For checking while it learns (%)", 5, 40, 15, key="val-share")
+        test = st.slider("For the final test (%)", 5, 40, 15, key="test-share")
+    return [round(1 - (val + test) / 100, 4), val / 100, test / 100]
+
+
+def _start(payload: dict[str, Any], from_browser: bool) -> None:
+    try:
+        if from_browser:
+            uploads.close(Path(payload["source"]["root"]).name)
+        jobs.submit("import", payload, SLOT)
+    except (StoreError, LookupError) as error:
+        st.session_state["data-error"] = str(error)
+        return
+    st.query_params.pop("import", None)

@@ -1,0 +1,181 @@
+"""Scans as pictures: one slice under a window, a viewer with its controls, a gallery of thumbnails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from builder.scans import WINDOWS, Scan, Unreadable, Window, display, read
+from pages.kit.words import amount, plain
+
+__all__ = ["gallery", "picture", "samples", "thumbnail", "viewer"]
+
+_OWN = "own"
+_NO_COLOUR_WINDOW = "Colour pictures are shown as they are."
+_WINDOW_WORDS = {
+    "auto": "As the file says",
+    "stored range": "Full range",
+    "percentile": "Robust range",
+    "ct lung": "CT lung",
+    "ct soft tissue": "CT soft tissue",
+    "ct brain": "CT brain",
+    "ct bone": "CT bone",
+    _OWN: "By hand",
+}
+
+
+def picture(scan: Scan, index: int = 0, window: str = "auto", *, center: float = 0.0, width: float = 1.0) -> np.ndarray:
+    """Returns slice `index` of a scan as people see it.
+
+    Args:
+        window: a name of `builder.scans.WINDOWS`, or "own" for `center` and `width` in stored units.
+    Returns:
+        uint8 (H, W) grey or (H, W, 3) colour; rows are stretched where pixels are not square.
+    """
+    if window == _OWN:
+        chosen = replace(scan, windows=(Window(center, max(width, 1e-6), "LINEAR_EXACT"),))
+        window = "auto"
+    elif window in ("auto", "percentile", "stored range") and not (window == "auto" and scan.windows):
+        low, high = _range_of(
+            scan, full=window == "stored range" or (window == "auto" and scan.pixels.dtype == np.uint8)
+        )
+        chosen = replace(scan, windows=(Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT"),))
+        window = "auto"  # one range for all slices, so that brightness does not jump from slice to slice
+    else:
+        chosen = scan
+    valid = None if scan.valid is None else scan.valid[index : index + 1]
+    one = replace(chosen, pixels=np.asarray(scan.pixels[index : index + 1]), valid=valid)
+    shown = display(one, window)[0]
+    grey = np.rint(shown * 255).astype(np.uint8)
+    flat = grey[0] if grey.shape[0] == 1 else np.moveaxis(grey[:3], 0, -1)
+    return _square_pixels(flat, scan.spacing_mm)
+
+
+def _range_of(scan: Scan, *, full: bool) -> tuple[float, float]:
+    pixels = scan.pixels
+    if full and pixels.dtype.kind == "u":
+        return 0.0, float(max(2**scan.bits - 1, 1))
+    slices = np.unique(np.linspace(0, len(pixels) - 1, min(len(pixels), 9)).astype(int))
+    sample = np.asarray(pixels[slices][..., ::2, ::2], np.float32)
+    if scan.valid is not None:
+        sample = sample[np.broadcast_to(scan.valid[slices][:, None, ::2, ::2], sample.shape)]
+    if not sample.size:
+        return 0.0, 1.0
+    if full:
+        return float(sample.min()), float(sample.max())
+    low, high = np.percentile(sample, (0.5, 99.5))
+    return (float(low), float(high)) if high > low else (float(sample.min()), float(sample.max()))
+
+
+def _square_pixels(grey: np.ndarray, spacing_mm: Sequence[float | None]) -> np.ndarray:
+    down, across = spacing_mm[1], spacing_mm[2]
+    if not down or not across or abs(down / across - 1) < 0.02 or not 0.1 < down / across < 10:
+        return grey
+    height, width = grey.shape[:2]
+    size = (width, round(height * down / across)) if down > across else (round(width * across / down), height)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
+
+
+def viewer(scan: Scan, key: str, *, width_px: int = 560) -> None:
+    """Draws a scan with a slice slider, a choice of windows and, by hand, its level and width."""
+    num_slices, channels = scan.pixels.shape[:2]
+    left, right = st.columns([1.6, 1], gap="medium")
+    with right:
+        index = 0
+        if num_slices > 1:
+            index = st.slider("Slice", 1, num_slices, (num_slices + 1) // 2, key=f"{key}-slice") - 1
+        window, center, width = "auto", 0.0, 1.0
+        if channels == 1:
+            is_ct = scan.modality == "CT"
+            names = [name for name in WINDOWS if is_ct or not name.startswith("ct ")]
+            window = st.selectbox(
+                "Window",
+                [*names, _OWN],
+                key=f"{key}-window",
+                format_func=lambda name: _WINDOW_WORDS.get(name, name),
+                help="Which stored values become black and white. It only changes what you see here.",
+            )
+            if window == _OWN:
+                low, high = _range_of(scan, full=True)
+                unit = " (HU)" if is_ct else ""
+                step = float(max(1.0, round((high - low) / 256)))
+                center = st.slider(f"Level{unit}", low, high, (low + high) / 2, step, key=f"{key}-level", format="%g")
+                most = max(high - low, step * 2)
+                width = st.slider(f"Width{unit}", step, most, most / 2, step, key=f"{key}-width", format="%g")
+        else:
+            st.caption(_NO_COLOUR_WINDOW)
+        st.caption(facts(scan))
+        for note in scan.notes:
+            st.caption(f":orange[:material/build: {plain(note)}]")
+    with left:
+        st.image(picture(scan, index, window, center=center, width=width), width=width_px)
+
+
+def facts(scan: Scan) -> str:
+    """Returns what a scan is in one line of markdown: kind, size, slices, bits, spacing."""
+    slices, channels, height, width = scan.pixels.shape
+    said = [
+        plain(scan.modality or scan.format.upper()),
+        f"{width} × {height} px",
+        amount(slices, "slice") if slices > 1 else "",
+        "colour" if channels > 1 else f"{scan.bits} bit",
+    ]
+    known = [f"{value:.2f}" for value in scan.spacing_mm[1:] if value]
+    if len(known) == 2:
+        said.append(f"pixel {known[0]} × {known[1]} mm")
+    if slices > 1 and scan.spacing_mm[0]:
+        said.append(f"slices {scan.spacing_mm[0]:.2f} mm apart")
+    return " · ".join(filter(None, said))
+
+
+def thumbnail(scan: Scan, side_px: int = 160) -> np.ndarray:
+    """Returns the middle slice small, on a black square: uint8 (side_px, side_px) or (side_px, side_px, 3)."""
+    small = Image.fromarray(picture(scan, len(scan.pixels) // 2))
+    small.thumbnail((side_px, side_px), Image.Resampling.BILINEAR)
+    if max(small.size) < side_px:
+        grown = side_px / max(small.size)
+        small = small.resize((round(small.width * grown), round(small.height * grown)), Image.Resampling.BILINEAR)
+    square = Image.new(small.mode, (side_px, side_px))
+    square.paste(small, ((side_px - small.width) // 2, (side_px - small.height) // 2))
+    return np.asarray(square)
+
+
+def gallery(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], keys: Sequence[str], *, num_columns: int = 8
+) -> str:
+    """Draws thumbnails in rows, each with a button below it; returns the key whose button was pressed, else ""."""
+    pressed = ""
+    for start in range(0, len(pictures), num_columns):
+        places = st.columns(num_columns, gap="small")
+        row = slice(start, start + num_columns)
+        for place, shown, caption, key in zip(places, pictures[row], captions[row], keys[row], strict=False):
+            with place:
+                st.image(shown, width="stretch")
+                if st.button(plain(caption), key=key, type="tertiary", width="stretch", help="Look at this scan"):
+                    pressed = key
+    return pressed
+
+
+@lru_cache(maxsize=1)
+def samples() -> dict[str, Scan]:
+    """Returns real DICOM files out of pydicom's own test files, by name; {} where pydicom came without them.
+
+    They are read in this process: they are part of an installed package, not an upload.
+    """
+    from pydicom.data import get_testdata_file
+
+    found = {}
+    for title, name in {"CT": "CT_small.dcm", "MR": "MR_small.dcm"}.items():
+        path = get_testdata_file(name, download=False)
+        if path is not None:
+            try:
+                found[title] = read(Path(str(path)))
+            except Unreadable:
+                continue
+    return found
