@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from string import Template
+
 import streamlit as st
 
 from builder.catalog import LayerSpec
@@ -9,29 +12,40 @@ from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
 from pages.kit import draft as drafts
-from pages.kit import findings, forms, layers, style
+from pages.kit import findings, forms, go, layers, style
+from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain, size
 
 _CSS = """<style>
 [data-testid=stColumn]:has(> * > * > .st-key-palette),[data-testid=stColumn]:has(> * > * > .st-key-inspector){
  position:sticky;top:3.2rem;align-self:flex-start;max-height:calc(100vh - 4.5rem);overflow-y:auto;padding-bottom:.5rem}
 .st-key-palette button{justify-content:flex-start;min-height:1.9rem;padding:.1rem .45rem}
+.st-key-palette button>div,.st-key-palette button>div>span{width:100%;justify-content:flex-start}
 .st-key-palette [data-testid=stCaptionContainer]{margin-top:.35rem}
-.st-key-layers button{justify-content:flex-start;min-height:2.5rem;padding:.3rem .75rem;text-align:left}
-.st-key-layers button>div{width:100%}
-.st-key-layers button p{display:grid;width:100%;align-items:center;column-gap:.75rem;
- grid-template-columns:minmax(7.5rem,10.5rem) minmax(0,1fr) minmax(5.5rem,max-content) 3.6rem}
-.st-key-layers button p strong{font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.st-key-layers button p em{font-style:normal;opacity:.72;font-size:.86rem;overflow:hidden;text-overflow:ellipsis;
+.st-key-layers .stButton>button{min-height:2.5rem;padding:.3rem .75rem;text-align:left}
+.st-key-layers .stButton>button>div,.st-key-layers .stButton>button>div>span,
+.st-key-layers .stButton>button [data-testid=stMarkdownContainer]{width:100%}
+.st-key-layers [class*="st-key-layer-"] p{display:grid;align-items:center;column-gap:.75rem;
+ grid-template-columns:minmax(7.5rem,9.5rem) minmax(0,1fr) max-content 3.6rem}
+.st-key-layers p strong{font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.st-key-layers p em{font-style:normal;opacity:.72;font-size:.86rem;overflow:hidden;text-overflow:ellipsis;
  white-space:nowrap}
-.st-key-layers button p code{justify-self:end;font-size:.8rem;white-space:nowrap}
-.st-key-layers button p>span:last-child{justify-self:end;font-size:.8rem;font-family:var(--st-code-font)}
-.st-key-layers [class*=st-key-open-] button{border-color:var(--st-primary-color);
- box-shadow:inset 3px 0 0 var(--st-primary-color)}
-.st-key-layers [class*=st-key-wrong-] button{border-color:var(--st-red-color)}
-@media (max-width:1150px){.st-key-layers button p em{display:none}
- .st-key-layers button p{grid-template-columns:minmax(6rem,1fr) max-content 3.4rem}}
+.st-key-layers p code{font-size:.8rem;white-space:nowrap}
+.st-key-layers [class*="st-key-layer-"] p>:last-child{justify-self:end;font-size:.8rem}
+.st-key-layers .st-key-layer-$open button{border-color:$blue;box-shadow:inset 3px 0 0 $blue}
+$wrong
+@media (max-width:1150px){.st-key-layers p em{display:none}
+ .st-key-layers [class*="st-key-layer-"] p{grid-template-columns:minmax(6rem,1fr) max-content 3.4rem}}
 </style>"""
+_BLUE, _RED = {"light": "#2456d6", "dark": "#6f9bff"}, {"light": "#c8322b", "dark": "#ff6c6c"}
+
+
+def look_of_cards(open_id: str, wrong: Iterable[str]) -> None:
+    """The style of the list; the open card and those that fail are told apart by their border."""
+    theme = "dark" if st.context.theme.type == "dark" else "light"
+    places = ",".join(f".st-key-layers .st-key-layer-{id} button" for id in wrong)
+    red = f"{places}{{border-color:{_RED[theme]}}}" if places else ""
+    st.html(Template(_CSS).substitute(open=open_id or "none", blue=_BLUE[theme], wrong=red))
 
 
 def palette(draft: drafts.Draft) -> None:
@@ -77,13 +91,13 @@ def cards(draft: drafts.Draft, found: findings.Findings) -> None:
         head, _, rest = problem.path.partition(".")
         if head == "network" and rest:
             wrong.setdefault(rest.split(".")[0], []).append(problem)
+    look_of_cards(at, [id for id, faults in wrong.items() if any(p.severity == "error" for p in faults)])
     with st.container(key="layers", gap="xxsmall"):
         whole = show(found.plan.input)
         colour = "grey" if now.data.channels == 1 else "red, green, blue"
         st.button(
             f"**Scan** *{colour}, {now.data.size_px} x {now.data.size_px} px* `{whole}` :gray[–]",
-            key=f"{'open' if at == INPUT else 'card'}-{INPUT}",
-            icon=":material/radiology:",
+            key=f"layer-{INPUT}",
             width="stretch",
             on_click=layers.select,
             args=(draft, INPUT),
@@ -91,10 +105,9 @@ def cards(draft: drafts.Draft, found: findings.Findings) -> None:
         last = len(now.network) - 1
         for number, (node, planned) in enumerate(zip(now.network, found.plan.nodes, strict=True)):
             faults = wrong.get(node.id, [])
-            state = "wrong" if any(p.severity == "error" for p in faults) else "open" if node.id == at else "card"
             st.button(
                 layers.card(node, planned.shape, planned.parameters, node.inputs),
-                key=f"{state}-{node.id}",
+                key=f"layer-{node.id}",
                 width="stretch",
                 on_click=layers.select,
                 args=(draft, node.id),
@@ -135,7 +148,8 @@ def inspector(draft: drafts.Draft, found: findings.Findings) -> None:
             f"What every layer begins from: `{show(found.plan.input)}`, channels x height x width, once prepared."
         )
         st.caption("Size, colour and grey window are chosen on the Training page, under Preparation.")
-        st.page_link("pages/training.py", label="Change the preparation", icon=":material/tune:")
+        if st.button("Change the preparation", key="to-preparation", icon=":material/tune:"):
+            go.to("training")
         return
     node: Node = now.at(f"network.{at}")
     planned = found.plan[at]
@@ -196,23 +210,22 @@ def flow(planned: Planned, node: Node, found: findings.Findings) -> None:
         ("Goes in", ", ".join(came)),
         ("Comes out", show(planned.shape) if planned.shape else "nothing yet"),
         ("Parameters", f"{planned.parameters:,}"),
-        ("Operations a scan", f"{layers.count(planned.flops)}FLOP"),
+        ("Operations a scan", layers.operations(planned.flops)),
         ("Name", node.id),
     ]
-    st.markdown("| | |\n|:--|--:|\n" + "\n".join(f"| {name} | `{value}` |" for name, value in rows))
+    pairs(rows)
 
 
-def summary(draft: drafts.Draft, found: findings.Findings) -> None:
-    """The network in six numbers."""
-    now, planned = draft.experiment, found.plan
+def summary(found: findings.Findings) -> None:
+    """The network in five numbers."""
+    planned = found.plan
     out = show(planned.output) if planned.output else "–"
     classes = f"{found.num_classes} classes" if found.summary else f"{found.num_classes} classes assumed"
     style.facts(
         [
             ("Scan", show(planned.input), "Channels x height x width that go in."),
-            ("Layers", str(len(now.network)), ""),
             ("Parameters", layers.count(planned.parameters), f"{planned.parameters:,} numbers to learn."),
-            ("Operations", f"{layers.count(planned.flops)}FLOP", "For one scan, forward; a multiply-add counts two."),
+            ("Operations", layers.operations(planned.flops), "For one scan, forward; a multiply-add counts two."),
             ("Activations", size(planned.activation_bytes), "Memory of one scan's layer outputs, kept for learning."),
             (f"Output, {classes}", out, "Recognition needs one score for each class."),
         ]
@@ -343,8 +356,9 @@ def editor(draft: drafts.Draft) -> None:
     found = findings.look(draft.experiment)
     with style.heading("Network", "What looks at the scans?"):
         files(draft)
-        st.page_link("pages/training.py", label="Next: how it learns", icon=":material/arrow_forward:")
-    summary(draft, found)
+        if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
+            go.to("training")
+    summary(found)
     if draft.experiment.network:
         attention(draft, found)
     left, middle, right = st.columns([1.05, 2.9, 1.45], gap="medium")
@@ -359,7 +373,6 @@ def editor(draft: drafts.Draft) -> None:
         inspector(draft, found)
 
 
-st.html(_CSS)
 opened = drafts.current()
 if opened is None:
     nothing_open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import streamlit as st
 
@@ -14,7 +15,8 @@ from builder.execute import home
 from builder.network import Plan, input_shape, plan
 from builder.spec import Experiment, Problem
 from builder.task import TASKS, find
-from pages.kit.draft import Draft, choose
+from pages.kit import go
+from pages.kit.draft import Draft
 from pages.kit.words import plain
 
 __all__ = ["Findings", "begin", "look", "repairs", "starters"]
@@ -106,6 +108,7 @@ def repairs(draft: Draft, found: Iterable[Problem], place: str, *, where: bool =
             )
 
 
+@lru_cache(maxsize=8)
 def starters(task: str) -> tuple[Experiment, ...]:
     """The ready experiments of a task, the simplest first; those of the first task where it is unknown."""
     return find(task if task in TASKS else TASKS.names[0]).starters()
@@ -120,4 +123,4 @@ def begin(starter: Experiment, draft: Draft | None = None) -> None:
         draft.put(fresh, f"began from {starter.name}")
         return
     newest = next((s.id for s in datasets(home()) if s.task == starter.task), "")
-    choose(Draft.create(starter.replace("data.dataset", newest), f"began from {starter.name}"))
+    go.begin(starter, newest, f"began from {starter.name}")

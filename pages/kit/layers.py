@@ -13,7 +13,22 @@ from builder.spec import INPUT, Experiment, Node
 from pages.kit.draft import Draft
 from pages.kit.words import plain
 
-__all__ = ["above", "add", "count", "delete", "duplicate", "feeds", "move", "rewire", "select", "selected", "settings"]
+__all__ = [
+    "above",
+    "add",
+    "card",
+    "count",
+    "delete",
+    "duplicate",
+    "feeds",
+    "move",
+    "operations",
+    "rewire",
+    "select",
+    "selected",
+    "settings",
+    "title",
+]
 
 
 def count(number: float) -> str:
@@ -23,6 +38,12 @@ def count(number: float) -> str:
             scaled = number / (1e3 if unit == "k" else limit)
             return f"{scaled:.3g} {unit}" if scaled < 100 else f"{scaled:.0f} {unit}"
     return f"{number:,.0f}"
+
+
+def operations(flops: float) -> str:
+    """Returns floating point operations short: 13.2 MFLOP."""
+    short = count(flops)
+    return f"{short}FLOP" if " " in short else f"{short} FLOP"
 
 
 def settings(node: Node) -> str:

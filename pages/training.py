@@ -1,0 +1,441 @@
+"""How does it learn? Preparation, augmentation, optimizer, schedule, brakes; what is wrong; and the start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import streamlit as st
+
+from builder.catalog import Part
+from builder.data import datasets
+from builder.execute import LocalExecutor, home
+from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.runs import RunStore, StoreError
+from builder.schedule import factor
+from builder.spec import Choice, SpecError
+from pages.kit import charts, examples, findings, forms, go, jobs, layers, style
+from pages.kit import draft as drafts
+from pages.kit.machine import this_machine
+from pages.kit.pairs import pairs
+from pages.kit.words import amount, path_words, plain, size
+
+_CSS = """<style>
+[data-testid=stColumn]:has(> * > * > .st-key-start){position:sticky;top:3.2rem;align-self:flex-start;
+ max-height:calc(100vh - 4.5rem);overflow-y:auto;padding-bottom:.5rem}
+.st-key-example img,.st-key-gallery img{image-rendering:pixelated;border-radius:.4rem}
+</style>"""
+
+_SECTIONS = {
+    "How long": ("epochs", "batch_size", "accumulate"),
+    "Regularization": ("l2", "l1", "label_smoothing", "clip_norm"),
+    "Stopping": ("monitor", "patience"),
+}
+_LOSS = ("class_weights",)
+_DRAWN_STEPS = 400
+_AGAIN_S = 3.0  # two presses of Start within this time are one
+_GALLERY = "augment"  # slot of the job that varies an example
+_NUM_VARIED = 8
+
+
+def _params(names: Sequence[str]) -> list[Any]:
+    return [TRAINING.param(name) for name in names]
+
+
+def _rest() -> list[Any]:
+    """Settings that no section names: a new entry of the catalog appears here by itself."""
+    named = {name for names in _SECTIONS.values() for name in names} | set(_LOSS)
+    return [p for p in TRAINING.params if p.name not in named]
+
+
+def preparation(draft: drafts.Draft, found: findings.Findings) -> None:
+    """Which scans, and how each becomes the network's input; beside it one of them as the network sees it."""
+    with style.card("Preparation", key="preparation"):
+        left, right = st.columns([3.4, 1], gap="medium")
+        with left:
+            dataset(draft, found)
+            forms.section(draft, "data", PREPARE.params, found.problems)
+        with right, st.container(key="example", gap="xsmall"):
+            shown(draft, found)
+
+
+def dataset(draft: drafts.Draft, found: findings.Findings) -> None:
+    """The choice of the data set."""
+    known = {s.id: s for s in datasets(home())}
+    now = draft.experiment.data.dataset
+    options = [*known, *([now] if now and now not in known else [])]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if st.session_state.get("data.dataset") != (now or None):
+            st.session_state["data.dataset"] = now or None
+        st.selectbox(
+            "Scans",
+            options,
+            index=None,
+            key="data.dataset",
+            placeholder="Choose a data set" if known else "No data set on this machine yet",
+            format_func=lambda id: _dataset_words(known.get(id), id),
+            on_change=choose_dataset,
+            args=(draft,),
+        )
+        if st.button("Data", key="to-data", icon=":material/radiology:", help="Import scans, look at them"):
+            go.to("data")
+    forms.marks(draft, forms.problems_at(found.problems, "data.dataset"))
+
+
+def _dataset_words(summary: Any, id: str) -> str:
+    if summary is None:
+        return f"{id} (not on this machine)"
+    return f"{summary.name} ({amount(summary.num_cases, 'scan')}{', synthetic' if summary.synthetic else ''})"
+
+
+def choose_dataset(draft: drafts.Draft) -> None:
+    """Writes the chosen data set into the document."""
+    chosen = st.session_state["data.dataset"] or ""
+    if chosen != draft.experiment.data.dataset:
+        draft.replace("data.dataset", chosen, "choose scans")
+
+
+def shown(draft: drafts.Draft, found: findings.Findings) -> None:
+    """A training scan, prepared."""
+    data = draft.experiment.data
+    if found.summary is None:
+        st.caption("Choose scans, and one of them is shown here as the network will see it.")
+        return
+    if any(p.path.startswith("data.") and p.path != "data.dataset" and p.severity == "error" for p in found.problems):
+        st.caption("The example appears once the preparation is in order.")
+        return
+    number = st.session_state.get("example-number", 0)
+    seen = examples.example(found.summary, data, number)
+    if seen is None:
+        st.caption("The data set has no training scan.")
+        return
+    if seen.image is None:
+        st.markdown(f":red[{plain(seen.problem)}]")
+    else:
+        st.image(seen.image, width="stretch", alt="A training scan as the network sees it")
+    label = f"**{plain(seen.label)}** · " if seen.label else ""
+    st.caption(f"{label}{seen.before}, prepared to {data.size_px} x {data.size_px} px")
+    st.button("Another scan", key="another-example", icon=":material/casino:", type="tertiary", on_click=another)
+
+
+def another() -> None:
+    """Goes on to the next example."""
+    st.session_state["example-number"] = st.session_state.get("example-number", 0) + 1
+
+
+def augmentation(draft: drafts.Draft, found: findings.Findings) -> None:
+    """Every variation with its switch; the settings of those that are on."""
+    with style.card("Augmentation", key="augmentation"):
+        st.caption(
+            "In training, each scan is varied at random each time it is seen; labels stay true. Never in testing."
+        )
+        groups = AUGMENTATIONS.groups
+        for place, (group, parts) in zip(st.columns(len(groups), gap="medium"), groups.items(), strict=True):
+            with place:
+                st.markdown(f"**{group}**")
+                for part in parts:
+                    operation(draft, part, found)
+        gallery(draft, found)
+
+
+def operation(draft: drafts.Draft, part: Part, found: findings.Findings) -> None:
+    """One variation."""
+    path = f"training.augment.{part.name}"
+    chosen = any(c.name == part.name for c in draft.experiment.training.augment)
+    key = f"switch:{part.name}"
+    if st.session_state.get(key) != chosen:
+        st.session_state[key] = chosen
+    st.toggle(part.title, key=key, help=plain(part.help), on_change=switch, args=(draft, part.name))
+    if chosen:
+        forms.marks(draft, forms.problems_at(found.problems, path))
+        with st.container(border=True, gap="xsmall", key=f"settings-{part.name}"):
+            forms.section(draft, path + ".params", part.params, found.problems, num_columns=min(2, len(part.params)))
+
+
+def switch(draft: drafts.Draft, name: str) -> None:
+    """Turns a variation on with its defaults, or off; the order is the catalog's."""
+    now = draft.experiment.training.augment
+    on = st.session_state[f"switch:{name}"]
+    if on == any(c.name == name for c in now):
+        return
+    new = [*now, Choice(name=name)] if on else [c for c in now if c.name != name]
+    order = AUGMENTATIONS.names
+    new.sort(key=lambda c: order.index(c.name) if c.name in order else len(order))
+    title = AUGMENTATIONS[name].title if name in AUGMENTATIONS else name
+    draft.replace("training.augment", new, f"{title} {'on' if on else 'off'}")
+
+
+def gallery(draft: drafts.Draft, found: findings.Findings) -> None:
+    """One real training scan before and after, made by a short job."""
+    now = draft.experiment
+    if found.summary is None or not now.training.augment:
+        return
+    st.markdown("**What this does to a training scan**")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Show", key="show-varied", icon=":material/grid_view:", on_click=vary, args=(draft, False))
+        st.button("Other dice", key="vary-again", icon=":material/casino:", on_click=vary, args=(draft, True))
+        st.caption(f"Seed {st.session_state.get('varied-seed', 0)}: the same seed gives the same pictures.")
+    refused = st.session_state.pop("varied-refused", "")
+    if refused:
+        st.markdown(f":red[{plain(refused)}]")
+    job = jobs.of_slot(_GALLERY)
+    jobs.watch(_GALLERY, "Varying a scan")
+    result = jobs.result(_GALLERY)
+    if job is None or result is None:
+        return
+    if st.session_state.get("varied-of") not in (None, _augment_digest(draft)):
+        st.caption(":orange[The settings have changed since: press Show for the present ones.]")
+    names = [("as prepared", result["before"]), *((f"{k}", name) for k, name in enumerate(result["after"], 1))]
+    with st.container(key="gallery", horizontal=True, gap="small"):
+        for words, name in names:
+            file = job.folder / name
+            if file.is_file():
+                st.image(file.read_bytes(), width=104, caption=words, alt=f"Training scan, {words}")
+
+
+def _augment_digest(draft: drafts.Draft) -> str:
+    now = draft.experiment
+    return f"{now.data.model_dump_json()}{[c.model_dump_json() for c in now.training.augment]}"
+
+
+def vary(draft: drafts.Draft, other: bool) -> None:
+    """Asks for the gallery of the present settings, with the same seed or the next one."""
+    now = draft.experiment
+    seed = st.session_state.get("varied-seed", 0) + int(other)
+    st.session_state["varied-seed"] = seed
+    found = findings.look(now)
+    seen = (
+        examples.example(found.summary, now.data, st.session_state.get("example-number", 0)) if found.summary else None
+    )
+    payload = {
+        "dataset": now.data.dataset,
+        "data": now.data.model_dump(mode="json"),
+        "augment": [c.model_dump(mode="json") for c in now.training.augment],
+        "case": seen.index if seen else None,
+        "seed": seed,
+        "num": _NUM_VARIED,
+    }
+    try:
+        jobs.submit("augment", payload, _GALLERY)
+    except StoreError as error:
+        st.session_state["varied-refused"] = str(error)
+        return
+    st.session_state["varied-of"] = _augment_digest(draft)
+
+
+def optimizer(draft: drafts.Draft, found: findings.Findings) -> None:
+    """How a step is taken, and how its size changes over the training."""
+    with style.card("Optimizer and schedule", key="optimizer"):
+        forms.section(draft, "training", _params(_SECTIONS["How long"]), found.problems, num_columns=3)
+        left, right = st.columns(2, gap="medium")
+        with left:
+            forms.choice(draft, "training.optimizer", OPTIMIZERS, found.problems, label="Optimizer")
+        with right:
+            forms.choice(draft, "training.schedule", SCHEDULES, found.problems, label="Learning rate schedule")
+        curve(draft, found)
+
+
+def curve(draft: drafts.Draft, found: findings.Findings) -> None:
+    """The learning rate over the whole training, before it begins."""
+    import plotly.graph_objects as go_
+
+    training = draft.experiment.training
+    if found.about("training.schedule", "training.optimizer", "training.epochs"):
+        return
+    rate = training.optimizer.params.get("lr", OPTIMIZERS[training.optimizer.name].defaults["lr"])
+    steps = steps_per_epoch(draft, found) or 20
+    total = training.epochs * steps
+    marks = sorted({round(k * (total - 1) / (_DRAWN_STEPS - 1)) for k in range(_DRAWN_STEPS)}) if total > 1 else [0]
+    values = [rate * factor(training.schedule, step, training.epochs, steps) for step in marks]
+    line = {"color": charts.palette()[0], "width": 2.4}
+    figure = go_.Figure(go_.Scatter(x=[m / steps for m in marks], y=values, mode="lines", line=line))
+    figure.update_layout(
+        height=190,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "Epoch", "range": [0, training.epochs]},
+        yaxis={"title": "Learning rate", "rangemode": "tozero", "exponentformat": "power"},
+    )
+    st.plotly_chart(
+        figure, key="schedule-curve", config={"displayModeBar": False}, alt="The learning rate over the training"
+    )
+    if training.schedule.name == "plateau":
+        st.caption("Drawn as if the validation loss improved all the time: each wait without a gain lowers the rate.")
+
+
+def steps_per_epoch(draft: drafts.Draft, found: findings.Findings) -> int:
+    """Optimizer steps of an epoch; 0 while no data set is chosen."""
+    if found.fingerprint is None:
+        return 0
+    training = draft.experiment.training
+    num = sum(found.fingerprint.class_counts.get("train", {}).values())
+    return max(1, ceil(ceil(num / training.batch_size) / training.accumulate)) if num else 0
+
+
+def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
+    """Brakes against learning by heart."""
+    with style.card("Regularization", key="regularization"):
+        forms.section(draft, "training", _params(_SECTIONS["Regularization"]), found.problems)
+        dropouts = [n.id for n in draft.experiment.network if "dropout" in n.name]
+        there = f"the network has {', '.join(dropouts)}" if dropouts else "the network has none"
+        st.caption(f"Dropout is a layer: {plain(there)}; add or change it on the Network page.")
+
+
+def loss(draft: drafts.Draft, found: findings.Findings) -> None:
+    """What a wrong answer costs."""
+    with style.card("Loss", key="loss"):
+        forms.section(draft, "training", _params(_LOSS), found.problems, num_columns=1)
+        counts = found.fingerprint.class_counts if found.fingerprint else {}
+        if counts:
+            names = {"train": "training", "val": "validation", "test": "test"}
+            rows = [
+                f"| {plain(name)} | " + " | ".join(str(counts.get(s, {}).get(name, 0)) for s in names) + " |"
+                for name in counts["train"]
+            ]
+            st.markdown("| Class | " + " | ".join(names.values()) + " |\n|:--|--:|--:|--:|\n" + "\n".join(rows))
+
+
+def stopping(draft: drafts.Draft, found: findings.Findings) -> None:
+    """When it ends, and what counts as best; and the rest of the settings."""
+    with style.card("Stopping", key="stopping"):
+        forms.section(draft, "training", _params(_SECTIONS["Stopping"]), found.problems, num_columns=1)
+    with style.card("Seed and machine", key="machine"):
+        forms.section(draft, "training", _rest(), found.problems)
+
+
+def rename(draft: drafts.Draft) -> None:
+    """Writes the name of the run."""
+    wanted = st.session_state["name"].strip()
+    if not wanted or wanted == draft.experiment.name:
+        return
+    try:
+        draft.replace("name", wanted)
+    except SpecError as error:
+        st.session_state["start-refused"] = str(error)
+
+
+def pre_flight(draft: drafts.Draft, found: findings.Findings) -> None:
+    """What will run, what it costs, what is in the way; and the start."""
+    now = draft.experiment
+    with st.container(key="start", border=True):
+        st.subheader("Before the start", anchor=False)
+        if st.session_state.get("name") != now.name:
+            st.session_state["name"] = now.name
+        st.text_input("Name of the run", key="name", max_chars=120, on_change=rename, args=(draft,))
+        costs(draft, found)
+        for heading, severity in (("In the way", "error"), ("To think about", "warning")):
+            faults = [p for p in found.problems if p.severity == severity]
+            if faults:
+                st.markdown(f"**{heading}**")
+                for number, problem in enumerate(faults):
+                    st.caption(plain(path_words(problem.path)))
+                    findings.repairs(draft, [problem], f"start-{number}-{severity}")
+        refused = st.session_state.pop("start-refused", "")
+        if refused:
+            st.markdown(f":red[:material/error: {plain(refused)}]")
+        blocked = len(found.errors)
+        pressed = st.button(
+            "Start training",
+            key="start-training",
+            type="primary",
+            icon=":material/play_arrow:",
+            width="stretch",
+            disabled=bool(blocked),
+        )
+        if blocked:
+            st.caption(f"It can start once {amount(blocked, 'thing')} above {'is' if blocked == 1 else 'are'} mended.")
+        elif found.problems:
+            st.caption("It may start; the warnings are for you to judge.")
+        else:
+            st.caption(":green[:material/check_circle:] Everything is in order.")
+    if pressed:
+        start(draft)
+
+
+def costs(draft: drafts.Draft, found: findings.Findings) -> None:
+    """The run in numbers."""
+    training, planned = draft.experiment.training, found.plan
+    steps = steps_per_epoch(draft, found)
+    rows = [
+        ("Parameters", layers.count(planned.parameters)),
+        ("Memory to train", f"about {size(planned.training_bytes(training.batch_size))}"),
+        ("Computes on", this_machine().words),
+    ]
+    if found.fingerprint is not None and steps:
+        num = sum(found.fingerprint.class_counts.get("train", {}).values())
+        rows = [
+            ("Training scans", f"{num:,}"),
+            ("Steps", f"{training.epochs:,} epochs x {steps:,}"),
+            ("Work an epoch", layers.operations(3 * planned.flops * num)),
+            *rows,
+        ]
+    pairs(rows)
+
+
+def start(draft: drafts.Draft) -> None:
+    """Puts the experiment into the queue and goes where it can be watched. A double click starts one run."""
+    now = draft.experiment
+    digest, at, id = st.session_state.get("last-start", ("", 0.0, ""))
+    if digest == now.digest and time.monotonic() - at < _AGAIN_S:
+        go.to("runs", run=id)
+    try:
+        run = RunStore(home()).create(now)
+        st.session_state["last-start"] = (now.digest, time.monotonic(), run.id)
+        LocalExecutor(home()).ensure()
+    except StoreError as error:
+        st.session_state["start-refused"] = str(error)
+        st.rerun()
+    go.to("runs", run=run.id)
+
+
+def nothing_open() -> None:
+    """No experiment yet: what to do."""
+    style.heading("Training", "How does it learn?")
+    with style.empty(
+        "model_training",
+        "No experiment is open",
+        "An experiment is a network and the way it learns. Begin from a ready one; every setting has a good default.",
+    ):
+        first = findings.starters("")[0]
+        st.button(
+            f"Begin with {first.name}",
+            type="primary",
+            key="first-starter",
+            icon=":material/auto_awesome:",
+            on_click=findings.begin,
+            args=(first,),
+        )
+        if st.button("Home", key="to-home", icon=":material/home:"):
+            go.to("home")
+
+
+def page(draft: drafts.Draft) -> None:
+    """The page."""
+    found = findings.look(draft.experiment)
+    with style.heading("Training", "How does it learn?"):
+        if st.button("Back to the network", key="to-network", icon=":material/account_tree:"):
+            go.to("network")
+    left, right = st.columns([2.75, 1], gap="medium")
+    with left:
+        preparation(draft, found)
+        augmentation(draft, found)
+        optimizer(draft, found)
+        one, two = st.columns(2, gap="small")
+        with one:
+            regularization(draft, found)
+            loss(draft, found)
+        with two:
+            stopping(draft, found)
+    with right:
+        pre_flight(draft, found)
+
+
+st.html(_CSS)
+jobs.keep_in_url(_GALLERY)
+opened = drafts.current()
+if opened is None:
+    nothing_open()
+else:
+    page(opened)
