@@ -39,7 +39,7 @@ class Fingerprint:
     bits: Mapping[str, int] = field(default_factory=dict)
     modalities: Mapping[str, int] = field(default_factory=dict)
     formats: Mapping[str, int] = field(default_factory=dict)
-    spacing_mm: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    spacing_mm: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     num_slices: Mapping[str, int] = field(default_factory=dict)
     value_range: tuple[float, float] = (0.0, 0.0)
     duplicates: Mapping[str, int] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def fingerprint(
         bits=_tally(f.bits for f in facts),
         modalities=_tally(f.modality or "unknown" for f in facts),
         formats=_tally(f.format or "unknown" for f in facts),
-        spacing_mm=_three([tuple(round(v or 0.0, 4) for v in s) for s in spacings]),
+        spacing_mm=_three([tuple(round(v, 4) if v else None for v in s) for s in spacings]),
         num_slices={k: v[0] for k, v in _three([f.shape[:1] for f in facts]).items()},
         value_range=(
             min((f.value_range[0] for f in facts), default=0.0),
@@ -162,7 +162,7 @@ def _three(values: list[Any]) -> dict[str, list[Any]]:
     if not values:
         return {}
 
-    def volume(value: Sequence[float]) -> float:
+    def volume(value: Sequence[float | None]) -> float:
         product = 1.0
         for part in value:
             product *= part or 1.0

@@ -5,44 +5,30 @@ by duplicates, and split. Names, paths and identities stay in memory; on disk th
 """
 
 import errno
-import hashlib
+import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from builder.data import (
-    SPLITS,
-    Case,
-    Dataset,
-    Draft,
-    Entry,
-    Pseudonyms,
-    UnusableScan,
-    drafting,
-    pixels_digest,
-)
-from builder.duplicates import near_duplicates
+from builder.data import SPLITS, Case, Dataset, Entry, Pseudonyms, UnusableScan, pixels_digest
+from builder.decoding import decode
 from builder.fingerprint import fingerprint
+from builder.gathering import SourceRefused, known_suffix
 from builder.medmnist import MedMNIST, NotMedMNIST
-from builder.sandbox import Sandbox
-from builder.scan import Header, Scan, Unreadable, Window, display
-from builder.sources import Arrangement, Item, Source, SourceRefused, arrange, detect, known_suffix
-from builder.splits import assign, join
+from builder.scan import Scan, Window
+from builder.sides import Thumbnails, compared, placed
+from builder.sources import Arrangement, Item, Source, arrange, detect
+from builder.writing import Draft, writing
 
 __all__ = ["ImportFailed", "Report", "Source", "SourceRefused", "Step", "detect", "import_scans"]
 
-MIN_ALIKE_PX = 48
-"""Smaller pictures are not searched for near-duplicates: too many different ones look the same."""
-
-_THUMB_PX = 64
 _RESERVE_BYTES = 256 << 20
-_HEADERS_AT_ONCE = 200
 _REPAIRS = ("left out", "converted", "turned upright", "laid over", "sorted by their number", "of a float")
 _MAY_SHOW_NAMES = {"US", "SC", "ES", "OT"}
 
@@ -120,7 +106,7 @@ def import_scans(
     if len(split) != 3 or min(split) < 0 or sum(split) <= 0:
         raise SourceRefused("The shares of train, val and test must be three numbers from 0 on, not all zero.")
     try:
-        with drafting(Path(home), name, task, into) as draft:
+        with writing(Path(home), name, task, into) as draft:
             yield Step(0, 0, "looking at the files")
             arrangement = arrange(source, draft.scratch)
             intake = _Intake(draft, arrangement, source.synthetic)
@@ -138,16 +124,8 @@ def import_scans(
             raise SourceRefused(
                 "The disk became full during the import: nothing was imported. Make room and import again."
             ) from None
-        raise
-
-
-@dataclass
-class _Reading:
-    """Files that become one case: a picture, a volume, or the slices of a series."""
-
-    items: list[Item]
-    series: bool = False
-    fallback: str = ""  # why the files of a series stand alone
+        words = os.strerror(error.errno) if error.errno else "unknown error"
+        raise SourceRefused(f"The disk or drive failed during the import ({words}): nothing was imported.") from None
 
 
 class _Intake:
@@ -166,101 +144,28 @@ class _Intake:
         self.first_entry = len(self.base.ledger()) if self.base else 0
         self.classes, self.multi_label = arrangement.classes, arrangement.multi_label
         self.told_patient: list[bool] = []
-        self.thumbs = _Thumbs(draft.scratch / "thumbs")
+        self.thumbs = Thumbnails(draft.scratch / "thumbs")
         self.written = 0
         self.folder_patients: dict[str, set[str]] = {}
         self._check_classes()
+        for left in arrangement.left:
+            self._enter(left.name, left.bytes, left.status, left.reason)
 
     # -- files into cases --------------------------------------------------------------------------------------------
 
     def read_items(self) -> Iterator[Step]:
+        """Decodes the arranged files, one scan at a time."""
         items = self.arrangement.items
         total = len(items) + len(self.arrangement.left)
-        for left in self.arrangement.left:
-            self._enter(left.name, left.bytes, left.status, left.reason)
         self._check_disk(2 * sum(item.found.bytes for item in items))
-        with Sandbox(folder=self.draft.scratch) as box:
-            yield Step(len(self.entries), total, "reading the headers")
-            for reading in self._readings(box):
-                self._read(box, reading)
-                yield Step(len(self.entries), total, f"{len(self.cases):,} scans read")
-
-    def _readings(self, box: Sandbox) -> list[_Reading]:
-        """Which files belong together, in the order in which they were found; what is no scan is refused here."""
-        headers: dict[str, Header | Unreadable] = {}
-        dicom = iter([item for item in self.arrangement.items if _is_dicom(item.found.path)])
-        while batch := list(islice(dicom, _HEADERS_AT_ONCE)):
-            read = box.headers([item.found.path for item in batch])
-            headers.update(zip((item.found.name for item in batch), read, strict=True))
-        readings: dict[Any, _Reading] = {}
-        instances: dict[str, Item] = {}
-        for item in self.arrangement.items:
-            header = headers.get(item.found.name)
-            if isinstance(header, Unreadable):
-                self._enter_item(item, "refused", header.reason)
-                continue
-            if header is None:
-                readings[item.found.name] = _Reading([item])
-                continue
-            if header.modality == "SEG":
-                self._enter_item(item, "refused", "This is a segmentation: its values are labels, not a scan.")
-                continue
-            if header.instance:
-                first = instances.setdefault(header.instance, item)
-                if first is not item:
-                    self._enter_copy(item, first)
-                    continue
-            alone = item.bundle is None or not header.series or header.slices > 1
-            key = item.found.name if alone else _stack(item, header)
-            readings.setdefault(key, _Reading([], series=not alone)).items.append(item)
-        return list(readings.values())
-
-    def _enter_copy(self, item: Item, first: Item) -> None:
-        if _file_digest(item.found.path) == _file_digest(first.found.path):
-            self._enter_item(item, "skipped", "an exact copy of another file of this import")
-        else:
-            self._enter_item(
-                item, "refused", "it claims to be the same image as another file (SOP instance) but differs"
-            )
-
-    def _read(self, box: Sandbox, reading: _Reading) -> None:
-        if not reading.series or len(reading.items) == 1:
-            self._read_alone(box, reading.items[0], reading.fallback)
-            return
-        try:
-            self._accept(box.read([item.found.path for item in reading.items], series=True), reading.items)
-            return
-        except Unreadable as error:
-            whole = error.reason
-        kept = []
-        for item in reading.items:  # one bad slice must not cost the others
-            try:
-                box.read([item.found.path])
-                kept.append(item)
-            except Unreadable as error:
-                self._enter_item(item, "refused", error.reason)
-        if not kept:
-            return
-        lost = len(reading.items) - len(kept)
-        if lost and len(kept) > 1:
-            try:
-                scan = box.read([item.found.path for item in kept], series=True)
-            except Unreadable as error:
-                whole = error.reason
+        yield Step(len(self.entries), total, "reading the headers")
+        for outcome in decode(items, self.draft.scratch):
+            if outcome.scan is None:
+                for item in outcome.items:
+                    self._enter_item(item, outcome.status, outcome.reason)
             else:
-                note = f"{lost} of {len(reading.items)} slices could not be read and were left out."
-                self._accept(replace(scan, notes=(note, *scan.notes)), kept)
-                return
-        for item in kept:
-            self._read_alone(box, item, f"The series could not be put together and was left out as such: {whole}")
-
-    def _read_alone(self, box: Sandbox, item: Item, note: str = "") -> None:
-        try:
-            scan = box.read([item.found.path])
-        except Unreadable as error:
-            self._enter_item(item, "refused", error.reason)
-            return
-        self._accept(replace(scan, notes=(note, *scan.notes)) if note else scan, [item])
+                self._accept(outcome.scan, outcome.items)
+            yield Step(len(self.entries), total, f"{len(self.cases):,} scans read")
 
     def _accept(self, scan: Scan, items: Sequence[Item]) -> None:
         if scan.pixels.dtype.kind == "f" and not np.isfinite(scan.pixels).all():
@@ -315,12 +220,12 @@ class _Intake:
             dtype=scan.pixels.dtype.name,
             offset=offset,
             valid_offset=valid,
-            spacing_mm=tuple(None if v is None else float(v) for v in scan.spacing_mm),  # type: ignore[arg-type]
+            spacing_mm=tuple(v and float(v) if math.isfinite(v or 0) else None for v in scan.spacing_mm),  # type: ignore
             modality=scan.modality,
             photometric=scan.photometric,
             bits=scan.bits,
             format=scan.format,
-            windows=tuple(self._window(window) for window in scan.windows),
+            windows=tuple(self._window(w) for w in scan.windows if math.isfinite(w.center + w.width)),
             value_range=(low, high),
             content=content,
             alike=content,
@@ -341,9 +246,8 @@ class _Intake:
     # -- MedMNIST ----------------------------------------------------------------------------------------------------
 
     def read_npz(self) -> Iterator[Step]:
+        """Streams the pictures of a MedMNIST file."""
         assert self.arrangement.npz is not None
-        for left in self.arrangement.left:
-            self._enter(left.name, left.bytes, left.status, left.reason)
         try:
             npz = MedMNIST(self.arrangement.npz.path, PurePosixPath(self.arrangement.npz.name).name)
             self.classes, self.multi_label = npz.classes, npz.multi_label
@@ -442,9 +346,9 @@ class _Intake:
         counts = Counter(entry.status for entry in self.entries)
         if not self.cases:
             self._fail(counts)
-        cases = [*self.old, *self._with_alike()]
-        cases, registry = self._placed(cases, shares, seed)
-        self.cases = cases[len(self.old) :]
+        fresh = compared(self.base, self.cases, self.thumbs)
+        self.cases, registry = placed(self.base, fresh, shares, seed)
+        cases = [*self.old, *self.cases]
         self.draft.append_lines("cases.jsonl", [case.to_json() for case in self.cases])
         self.draft.append_lines("ledger.jsonl", [entry.to_json() for entry in self.entries])
         self.draft.append_lines("splits.jsonl", registry)
@@ -479,92 +383,6 @@ class _Intake:
         num = len(self.entries)
         head = "The one file was not imported" if num == 1 else f"None of the {num:,} files was imported"
         raise ImportFailed(f"{head}: {why}{more}.", self.entries)
-
-    def _with_alike(self) -> list[Case]:
-        """The new cases, each told which earlier picture it equals or almost equals."""
-        everyone = [*self.old, *self.cases]
-        first: dict[str, int] = {}
-        for index, case in enumerate(everyone):
-            first.setdefault(case.content, index)
-        since = len(self.old)
-        belongs = self._near(everyone, since)
-        alike = [case.alike for case in everyone]
-        for index in range(since, len(everyone)):
-            equal = first[everyone[index].content]
-            other = equal if equal < index else belongs[index]
-            alike[index] = alike[other]
-        return [replace(case, alike=alike[since + n]) for n, case in enumerate(self.cases)]
-
-    def _near(self, everyone: Sequence[Case], since: int) -> list[int]:
-        if not self.thumbs.count:
-            return list(range(len(everyone)))
-        if self.base:
-            for index, case in enumerate(self.old):
-                if min(case.shape[2:]) >= MIN_ALIKE_PX:
-                    self.thumbs.add(index, self.base.scan(index))
-        thumbs, positions = self.thumbs.all()
-        order = np.argsort(positions, kind="stable")
-        positions = positions[order]
-        found = near_duplicates(thumbs, order, since=int(np.searchsorted(positions, since)))
-        belongs = list(range(len(everyone)))
-        for row, other in enumerate(found):
-            belongs[int(positions[row])] = int(positions[other])
-        return belongs
-
-    def _placed(self, cases: list[Case], shares: dict[str, float], seed: int) -> tuple[list[Case], list[str]]:
-        """Every case in its group and on its side, and the lines that remember the new groups' sides."""
-        since = len(self.old)
-        alike = [None if case.value_range[0] == case.value_range[1] else case.alike for case in cases]
-        old_groups = [case.group or None for case in cases]
-        roots = join(len(cases), [case.patient for case in cases], alike, old_groups)
-        groups = _group_names(cases, roots, since)
-        registry = dict(self.base.registry) if self.base else {}
-        remembered = set(registry)
-        ties: dict[str, str] = {}
-        for case, group in zip(cases, groups, strict=True):
-            ties[group] = min(ties.get(group, case.content), case.content)
-        labels = [_label_list(case.label) for case in cases]
-        sides = self._official(cases, groups, labels, registry, shares, seed, ties)
-        if sides is None:
-            registry.update(assign(groups, labels, registry=registry, shares=shares, seed=seed, ties=ties))
-            sides = [registry[group] for group in groups]
-        for group, side in zip(groups, sides, strict=True):
-            registry.setdefault(group, side)
-        placed = [
-            case if index < since else replace(case, group=groups[index], split=sides[index])
-            for index, case in enumerate(cases)
-        ]
-        lines = [f'{{"group":"{g}","split":"{side}"}}' for g, side in registry.items() if g not in remembered]
-        return placed, lines
-
-    def _official(
-        self,
-        cases: Sequence[Case],
-        groups: Sequence[str],
-        labels: Sequence[Sequence[int]],
-        registry: dict[str, str],
-        shares: dict[str, float],
-        seed: int,
-        ties: dict[str, str],
-    ) -> list[str] | None:
-        """Sides as the source gives them; a side it leaves out is taken from its train. None where it gives none.
-
-        A group that already has a side in this dataset keeps it, whatever the source says.
-        """
-        since = len(self.old)
-        given = {case.split for case in cases[since:]} - {""}
-        if not given:
-            return None
-        sides = [case.split if n < since else registry.get(groups[n], case.split) for n, case in enumerate(cases)]
-        absent = [side for side in SPLITS if side not in given and shares[side] > 0]
-        if absent and "train" in given and not self.base:
-            rows = [n for n in range(since, len(cases)) if cases[n].split == "train"]
-            wished = {side: shares[side] for side in ("train", *absent)}
-            own = [groups[n] for n in rows]
-            fresh = assign(own, [labels[n] for n in rows], registry={}, shares=wished, seed=seed, ties=ties)
-            for n in rows:
-                sides[n] = fresh[groups[n]]
-        return sides
 
     def _patient_source(self) -> str:
         if self.arrangement.patient_source:
@@ -604,89 +422,6 @@ class _Intake:
                 f"The import needs {(needed + _RESERVE_BYTES) / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: "
                 "nothing was imported. Make room and import again."
             )
-
-
-class _Thumbs:
-    """Grey previews of the scans without a known patient, in a file: memory does not grow with the import."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.positions: list[int] = []
-
-    @property
-    def count(self) -> int:
-        return len(self.positions)
-
-    def add(self, position: int, scan: Scan) -> None:
-        if min(scan.pixels.shape[2:]) < MIN_ALIKE_PX:
-            return
-        with open(self.path, "ab") as file:
-            file.write(_thumbnail(scan).tobytes())
-        self.positions.append(position)
-
-    def all(self) -> tuple[np.ndarray, np.ndarray]:
-        shape = (len(self.positions), _THUMB_PX, _THUMB_PX)
-        return np.memmap(self.path, np.uint8, "r", shape=shape), np.array(self.positions, np.int64)
-
-
-def _thumbnail(scan: Scan) -> np.ndarray:
-    """uint8 (64, 64): the middle slice in grey, stretched to a square."""
-    from PIL import Image
-
-    middle = scan.pixels.shape[0] // 2
-    valid = None if scan.valid is None else scan.valid[middle : middle + 1]
-    shown = display(replace(scan, pixels=scan.pixels[middle : middle + 1], valid=valid))[0].mean(axis=0)
-    image = Image.fromarray(np.ascontiguousarray(shown * 255, np.float32))
-    small = np.asarray(image.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
-    return np.rint(np.clip(small, 0, 255)).astype(np.uint8)
-
-
-def _group_names(cases: Sequence[Case], roots: Sequence[int], since: int) -> list[str]:
-    """A name for each case's group: that of the older cases it belongs with, else its first patient's."""
-    old: dict[int, Counter[str]] = {}
-    of_patient: dict[str, str] = {}
-    for index in range(since):
-        old.setdefault(roots[index], Counter())[cases[index].group] += 1
-        of_patient[cases[index].patient] = cases[index].group
-    fresh: dict[int, str] = {}
-    for index in range(since, len(cases)):
-        patient = cases[index].patient
-        fresh[roots[index]] = min(fresh.get(roots[index], patient), patient)
-    names = []
-    for index, case in enumerate(cases):
-        if index < since:
-            names.append(case.group)
-        elif case.patient in of_patient:
-            names.append(of_patient[case.patient])
-        elif roots[index] in old:
-            names.append(min(old[roots[index]].items(), key=lambda item: (-item[1], item[0]))[0])
-        else:
-            names.append(fresh[roots[index]])
-    return names
-
-
-def _label_list(label: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    if label is None:
-        return ()
-    return label if isinstance(label, tuple) else (label,)
-
-
-def _stack(item: Item, header: Header) -> tuple[Any, ...]:
-    """What slices of one volume have in common."""
-    orientation = tuple(np.round(header.orientation, 2) + 0.0) if header.orientation else None
-    size = header.rows, header.cols, header.channels
-    told = item.labels, item.patient, item.split
-    return item.bundle, told, header.series, header.modality, size, orientation, header.localizer
-
-
-def _is_dicom(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _file_digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _burnt(case: Case) -> bool:

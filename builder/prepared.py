@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -162,12 +162,15 @@ class Prepared:
         images: memory map (N, C, H, W) uint8 or uint16, in the order of `Dataset.cases`; value / unit is in [0, 1].
         unit: 255 or 65535.
         mean, std: (C,) float64 over all pixels of the train split, of value / unit.
+        file: the array's file, open: it stays readable when the dataset grows and drops its caches. None for arrays
+            that lie in memory.
     """
 
-    images: np.memmap
+    images: np.ndarray
     unit: int
     mean: np.ndarray
     std: np.ndarray
+    file: BinaryIO | None = None
 
     def rows(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The images at `indices` as (len(indices), C, H, W), read from the file rather than through the map.
@@ -179,19 +182,27 @@ class Prepared:
             out = np.empty(shape, self.images.dtype)
         if out.shape != shape or out.dtype != self.images.dtype or not out.flags.c_contiguous:
             raise ValueError(f"out must be a contiguous {self.images.dtype} array of shape {shape}")
+        if self.file is None:
+            np.take(self.images, np.asarray(indices, np.int64), axis=0, out=out)
+            return out
         size = int(np.prod(self.images.shape[1:])) * self.images.dtype.itemsize
         target = out.reshape(-1).view(np.uint8).data
-        filename, total = self.images.filename, len(self.images)
-        with open(filename, "rb", buffering=0) as file:  # type: ignore[arg-type]
-            for position, index in enumerate(indices):
-                row = int(index) + (total if index < 0 else 0)
-                if not 0 <= row < total:
-                    raise IndexError(f"image {index} of {total}")
-                begin = position * size
-                read = os.preadv(file.fileno(), [target[begin : begin + size]], self.images.offset + row * size)
-                if read != size:
-                    raise OSError(f"{filename} is shorter than its header says")
+        total, number = len(self.images), self.file.fileno()
+        for position, index in enumerate(indices):
+            row = int(index) + (total if index < 0 else 0)
+            if not 0 <= row < total:
+                raise IndexError(f"image {index} of {total}")
+            begin = position * size
+            read = os.preadv(number, [target[begin : begin + size]], _offset(self.images) + row * size)
+            if read != size:
+                raise OSError(
+                    "The prepared images are shorter than their header says: delete them, they are built anew."
+                )
         return out
+
+
+def _offset(images: np.ndarray) -> int:
+    return int(getattr(images, "offset", 0))
 
 
 def digest(data: Data, unit: int, num_cases: int) -> str:
@@ -220,7 +231,8 @@ def build(
         _build(folder, scans, num_cases, data, unit, train, progress)
     stats = json.loads((folder / "stats.json").read_text())
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    return Prepared(images, int(stats["unit"]), np.array(stats["mean"]), np.array(stats["std"]))
+    file = open(folder / "images.npy", "rb", buffering=0)  # noqa: SIM115  lives as long as the Prepared
+    return Prepared(images, int(stats["unit"]), np.array(stats["mean"]), np.array(stats["std"]), file)
 
 
 def _build(

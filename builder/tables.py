@@ -29,7 +29,7 @@ SIDES = {
 
 _MAX_BYTES = 200 << 20
 _MAX_COLUMNS = 1000
-_MAX_CLASSES = 1000
+MAX_CLASSES = 1000
 
 
 class TableRefused(ValueError):
@@ -124,7 +124,7 @@ def read_table(path: Path) -> Table:
     classes = _sorted({label for row in rows for label in row.labels})
     if not rows and not ragged:
         problems.append("it has no rows below the first line")
-    if len(classes) > _MAX_CLASSES or (len(classes) > 50 and len(classes) > 0.8 * len(rows)):
+    if len(classes) > MAX_CLASSES or (len(classes) > 50 and len(classes) > 0.8 * len(rows)):
         problems.append(f"its label column holds {len(classes)} different values: class names repeat")
     if any(len(name) > 100 or not name.isprintable() for name in classes):
         problems.append("some labels are longer than 100 characters or hold unprintable ones")

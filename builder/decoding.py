@@ -1,0 +1,211 @@
+"""From files to scans, in the sandbox: which DICOM files belong together, and what remains when one of them is bad.
+
+Two sandboxes work side by side; what they have read waits in files without a name, so that memory stays flat.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from builder.data import pixels_digest
+from builder.sandbox import Sandbox
+from builder.scan import Header, Scan, Unreadable
+from builder.sources import Item
+
+_HEADERS_AT_ONCE = 200
+_AHEAD = 4
+_FEW = 12
+"""Up to this many readings a second sandbox would take longer to start than it saves."""
+
+_COPY = "an exact copy of another file of this import"
+_SAME_PIXELS = "the same image as another file of this import, packed in another way"
+_CLAIM = "It claims to be the same image as another file (same SOP instance UID) but its pixels differ."
+_SEGMENTATION = "This is a segmentation: its values are labels, not a scan."
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some files: one scan made of all of them, or a status ("refused", "skipped") with its reason."""
+
+    items: tuple[Item, ...]
+    scan: Scan | None = None
+    status: str = ""
+    reason: str = ""
+
+
+@dataclass
+class _Reading:
+    """Files to be read as one: a picture, a volume, or the slices of a series."""
+
+    items: list[Item]
+    series: bool = False
+
+
+def decode(items: Sequence[Item], scratch: Path) -> Iterator[Outcome]:
+    """Reads the items; every item is in exactly one outcome, in the order in which the scans begin.
+
+    DICOM files of one series (within one bundle and with one size, orientation and label) become one scan. Two files
+    with one SOP instance UID count once when they are equal; else the second is refused.
+
+    Args:
+        scratch: folder for pixels on their way.
+    """
+    num_boxes = 1 if len(items) <= _FEW else min(2, os.cpu_count() or 1)
+    with ExitStack() as stack:
+        boxes = [stack.enter_context(Sandbox(folder=scratch)) for _ in range(num_boxes)]
+        done, readings = _together(items, boxes[0])
+        yield from done
+        yield from _read_ahead(readings, boxes)
+
+
+def _read_ahead(readings: Iterable[_Reading], boxes: Sequence[Sandbox]) -> Iterator[Outcome]:
+    """Outcomes in order, while the next readings are already under way."""
+    free: SimpleQueue[Sandbox] = SimpleQueue()
+    for box in boxes:
+        free.put(box)
+
+    def work(reading: _Reading) -> list[Outcome]:
+        box = free.get()
+        try:
+            return list(_read(box, reading))
+        finally:
+            free.put(box)
+
+    waiting = iter(readings)
+    with ThreadPoolExecutor(len(boxes)) as pool:
+        under_way: list[Future[list[Outcome]]] = [pool.submit(work, reading) for reading in islice(waiting, _AHEAD)]
+        try:
+            while under_way:
+                found = under_way.pop(0).result()
+                under_way.extend(pool.submit(work, reading) for reading in islice(waiting, 1))
+                yield from found
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def _together(items: Sequence[Item], box: Sandbox) -> tuple[list[Outcome], list[_Reading]]:
+    """What headers alone decide, and the readings that remain."""
+    headers: dict[str, Header | Unreadable] = {}
+    dicom = iter([item for item in items if _is_dicom(item.found.path)])
+    while batch := list(islice(dicom, _HEADERS_AT_ONCE)):
+        read = box.headers([item.found.path for item in batch])
+        headers.update(zip((item.found.name for item in batch), read, strict=True))
+    done: list[Outcome] = []
+    claims: dict[str, list[Item]] = {}
+    for item in items:
+        header = headers.get(item.found.name)
+        if isinstance(header, Unreadable):
+            done.append(Outcome((item,), None, "refused", header.reason))
+        elif header is not None and header.modality == "SEG":
+            done.append(Outcome((item,), None, "refused", _SEGMENTATION))
+        elif header is not None:
+            claims.setdefault(header.instance or f"file {item.found.name}", []).append(item)
+    out = {outcome.items[0].found.name for outcome in done}
+    for claimants in claims.values():
+        for outcome in _copies(claimants, box) if len(claimants) > 1 else ():
+            done.append(outcome)
+            out.add(outcome.items[0].found.name)
+    readings: dict[Any, _Reading] = {}
+    for item in items:
+        header = headers.get(item.found.name)
+        if item.found.name in out:
+            continue
+        if header is None or isinstance(header, Unreadable) or _alone(item, header):
+            readings[item.found.name] = _Reading([item])
+        else:
+            readings.setdefault(_stack(item, header), _Reading([], series=True)).items.append(item)
+    return done, list(readings.values())
+
+
+def _copies(claimants: Sequence[Item], box: Sandbox) -> Iterator[Outcome]:
+    """Of files that claim to be one image, the first readable one stays; the others are told apart from it."""
+    kept, digest, pixels = claimants[0], _file_digest(claimants[0].found.path), ""
+    for item in claimants[1:]:
+        if _file_digest(item.found.path) == digest:
+            yield Outcome((item,), None, "skipped", _COPY)
+            continue
+        try:
+            own = pixels_digest(box.read(item.found.path).pixels)
+        except Unreadable as error:
+            yield Outcome((item,), None, "refused", error.reason)
+            continue
+        if not pixels:
+            try:
+                pixels = pixels_digest(box.read(kept.found.path).pixels)
+            except Unreadable as error:
+                yield Outcome((kept,), None, "refused", error.reason)
+                kept, digest, pixels = item, _file_digest(item.found.path), own
+                continue
+        status, reason = ("skipped", _SAME_PIXELS) if own == pixels else ("refused", _CLAIM)
+        yield Outcome((item,), None, status, reason)
+
+
+def _read(box: Sandbox, reading: _Reading) -> Iterator[Outcome]:
+    items = reading.items
+    if not reading.series or len(items) == 1:
+        yield _read_alone(box, items[0])
+        return
+    try:
+        yield Outcome(tuple(items), box.read([item.found.path for item in items], series=True))
+        return
+    except Unreadable as error:
+        whole = error.reason
+    kept = []
+    for item in items:  # one bad slice must not cost the others
+        outcome = _read_alone(box, item)
+        if outcome.scan is None:
+            yield outcome
+        else:
+            kept.append(item)
+    lost = len(items) - len(kept)
+    if lost and len(kept) > 1:
+        try:
+            scan = box.read([item.found.path for item in kept], series=True)
+            note = f"{lost} of {len(items)} slices could not be read and were left out."
+            yield Outcome(tuple(kept), replace(scan, notes=(note, *scan.notes)))
+            return
+        except Unreadable as error:
+            whole = error.reason
+    note = "" if lost and len(kept) == 1 else f"The series was left out as a whole, each file is a scan: {whole}"
+    for item in kept:
+        yield _read_alone(box, item, note)
+
+
+def _read_alone(box: Sandbox, item: Item, note: str = "") -> Outcome:
+    try:
+        scan = box.read([item.found.path])
+    except Unreadable as error:
+        return Outcome((item,), None, "refused", error.reason)
+    return Outcome((item,), replace(scan, notes=(note, *scan.notes)) if note else scan)
+
+
+def _alone(item: Item, header: Header) -> bool:
+    return item.bundle is None or not header.series or header.slices > 1
+
+
+def _stack(item: Item, header: Header) -> tuple[Any, ...]:
+    """What slices of one volume have in common."""
+    orientation = tuple(np.round(header.orientation, 2) + 0.0) if header.orientation else None
+    size = header.rows, header.cols, header.channels
+    told = item.labels, item.patient, item.split
+    return item.bundle, told, header.patient, header.series, header.modality, size, orientation, header.localizer
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _file_digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
