@@ -206,7 +206,10 @@ def _check_pixels(file: DicomFile, header: Header, notes: list[str]) -> None:
         return
     sample_bytes = allocated / 8 * (2 / 3 if kind == "YBR_FULL_422" else 1)
     expected = math.ceil(header.rows * header.cols * header.slices * samples * sample_bytes)
-    there = min(file.length, file.size - file.at) if file.length != 0xFFFFFFFF else file.size - file.at
+    rest = file.size - file.at
+    there = rest if file.length == 0xFFFFFFFF else min(file.length, rest)
+    if 0xFFFFFFFF > file.length > rest >= expected:
+        raise Unreadable("The file ends before its pixel data do, as its header describes them; export the file again.")
     if there < expected:
         raise Unreadable(
             f"The pixel data are cut short: {max(there, 0):,} of {expected:,} bytes are there; export the file again."

@@ -6,12 +6,13 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from builder.scan import Header, Reading, Slice, Unreadable, check_size
+from builder.scan import Header, Reading, Slice, Unreadable, check_size, compact
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -20,8 +21,10 @@ _DAMAGED = "The picture is cut short or damaged and cannot be decoded; export it
 _TOO_LARGE = (
     f"The picture has more than {MAX_PIXELS // 10**6} million pixels; it may be malicious: scale it down or cut it up."
 )
+_TURNED = "The picture was turned upright as its EXIF data say."
 _ORIENTATION = 0x0112
 _SUBFILE_TYPE = 0x00FE
+_BAND_ROWS = 256
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
@@ -37,7 +40,7 @@ def is_picture(head: bytes) -> bool:
 def read_header(path: Path) -> Header:
     """Size and kind of a picture. Raises Unreadable."""
     with _open(path) as image:
-        pages = _pages(image)
+        pages = _pages(path, image)
         depth = 16 if _sixteen_bit_colour(path, image) or image.mode.startswith("I") else 8
         colour = image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I")
         return Header(
@@ -54,17 +57,15 @@ def read_header(path: Path) -> Header:
 def read(path: Path) -> Reading:
     """A picture, (1, C, H, W), or the pages of a TIFF as slices. Raises Unreadable."""
     with _open(path) as image:
-        if getattr(image, "is_animated", False) and image.format != "TIFF":
+        if image.format != "TIFF" and getattr(image, "is_animated", False):
             raise Unreadable("This picture is animated, but a still picture was expected; save the frame you need.")
-        pages = _pages(image)
+        pages = _pages(path, image)
         notes: list[str] = []
         if len(pages) > 1:
             notes.append(f"The {len(pages)} pages of the TIFF became slices.")
         sixteen = _sixteen_bit_colour(path, image)
-        pixels = _png_colour(path, notes) if sixteen else _pixels(image, notes)
-        if sixteen or not pages[0]:
-            pixels = _upright(pixels, image, notes)
-        bits = pixels.dtype.itemsize * 8 if pixels.dtype.itemsize <= 2 else 32
+        pixels = _upright(_png_colour(path, notes) if sixteen else _pixels(image, notes), image, notes)
+        bits = compact(pixels).dtype.itemsize * 8
         reading = Reading(
             format=(image.format or "").lower(),
             num_slices=len(pages),
@@ -84,51 +85,80 @@ def _slices(path: Path, pages: list[int], first: np.ndarray, notes: list[str]) -
         return
     with _open(path) as image:
         for index, page in enumerate(pages[1:], start=1):
-            try:
-                image.seek(page)
-            except Exception:
-                return
+            image.seek(page)
             pixels = _upright(_pixels(image, notes), image, notes)
             yield Slice(index, pixels)
 
 
-def _open(path: Path) -> Image.Image:
-    reason = _DAMAGED
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = _TOO_LARGE
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, TypeError, KeyError, struct.error, zlib.error):
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """The opened picture. From a stream: from a path, Pillow 13.0 maps turned TIFFs with sides exchanged."""
+    with open(path, "rb") as stream:
+        image: Image.Image | None = None
         reason = _DAMAGED
-    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image = Image.open(stream, formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            reason = _TOO_LARGE
+        except (
+            UnidentifiedImageError,
+            OSError,
+            ValueError,
+            SyntaxError,
+            TypeError,
+            KeyError,
+            struct.error,
+            zlib.error,
+        ):
+            reason = _DAMAGED
+        if image is None:
+            raise Unreadable(reason)
         check_size(image.height, image.width, 1, 4, 1)
-        return image
-    raise Unreadable(reason)
+        yield image
 
 
-def _pages(image: Image.Image) -> list[int]:
+def _pages(path: Path, image: Image.Image) -> list[int]:
     """The pages of a TIFF that are no thumbnails or masks of others."""
     if image.format != "TIFF":
         return [0]
     pages = []
-    number = 0
-    while True:
+    for number in range(_num_directories(path)):
         try:
             image.seek(number)
         except EOFError:
             break
-        except Exception:
-            raise Unreadable(_DAMAGED) from None
-        if number >= MAX_PAGES:
-            raise Unreadable(f"The TIFF has more than {MAX_PAGES} pages; it is damaged, or must be split.")
         if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 5:  # type: ignore[attr-defined]
             pages.append(number)
-        number += 1
     pages = pages or [0]
     image.seek(pages[0])
     return pages
+
+
+def _num_directories(path: Path) -> int:
+    """Directories of a TIFF or BigTIFF. Raises Unreadable when there are too many, or their chain has no end."""
+    with open(path, "rb") as stream:
+        head = stream.read(16)
+        order = "<" if head[:1] == b"I" else ">"
+        big = 43 in head[2:4]
+        count_size, entry_size, offset = (8, 20, "Q") if big else (2, 12, "L")
+        at = struct.unpack(f"{order}{offset}", head[8:16] if big else head[4:8])[0]
+        seen: set[int] = set()
+        while at:
+            if at in seen:
+                raise Unreadable("The pages of the TIFF go in a circle; it is damaged: export it again.")
+            if len(seen) >= MAX_PAGES:
+                raise Unreadable(f"The TIFF has more than {MAX_PAGES} pages; it is damaged, or must be split.")
+            seen.add(at)
+            stream.seek(at)
+            count = int.from_bytes(stream.read(count_size), "little" if order == "<" else "big")
+            stream.seek(at + count_size + count * entry_size)
+            following = stream.read(struct.calcsize(order + offset))
+            if len(following) < struct.calcsize(order + offset):
+                raise Unreadable(_DAMAGED)
+            (at,) = struct.unpack(f"{order}{offset}", following)
+    return len(seen)
 
 
 def _pixels(image: Image.Image, notes: list[str]) -> np.ndarray:
@@ -141,6 +171,8 @@ def _pixels(image: Image.Image, notes: list[str]) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             _refuse_loss(image)
+            if image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) in range(2, 9):  # type: ignore[attr-defined]
+                notes.append(_TURNED)  # by Pillow, while it loads
             image.load()
             pixels = _array(image, notes)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -218,7 +250,7 @@ def _upright(pixels: np.ndarray, image: Image.Image, notes: list[str]) -> np.nda
     }
     if turn not in steps:
         return pixels
-    notes.append("The picture was turned upright as its EXIF data say.")
+    notes.append(_TURNED)
     return np.ascontiguousarray(steps[turn](pixels))
 
 
@@ -271,24 +303,47 @@ _ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
 
 
 def _unfiltered(filters: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """PNG filters undone, all rows at once along anti-diagonals: a pixel needs only its left, upper and upper left."""
-    rows, cols, step = lines.shape
+    """PNG filters undone, band by band; `lines` is (rows, cols, bytes per pixel)."""
     if filters.max() > 4:
         raise Unreadable(_DAMAGED)
-    out = np.zeros((rows + 1, cols + 1, step), np.int16)
-    out[1:, 1:] = lines
-    flat = out.reshape(-1, step)
-    kinds = filters.astype(np.int64)
-    for diagonal in range(rows + cols - 1):
-        y = np.arange(max(0, diagonal - cols + 1), min(rows, diagonal + 1))
-        here = (y + 1) * (cols + 1) + (diagonal - y + 1)
-        left, above, corner = flat[here - 1], flat[here - cols - 1], flat[here - cols - 2]
-        kind = kinds[y][:, None]
+    out = np.empty_like(lines)
+    above = np.zeros(lines.shape[1:], np.int16)
+    for top in range(0, len(lines), _BAND_ROWS):
+        band = slice(top, top + _BAND_ROWS)
+        out[band] = _unfiltered_band(filters[band], lines[band], above)
+        above = out[band][-1].astype(np.int16)
+    return out
+
+
+def _unfiltered_band(filters: np.ndarray, lines: np.ndarray, above_band: np.ndarray) -> np.ndarray:
+    """All rows at once along anti-diagonals: a pixel needs only its left, upper and upper left neighbour.
+
+    The band is held askew, so that a diagonal is one contiguous row: place [x + y + 2, y + 1] is pixel (y, x).
+    """
+    rows, cols, step = lines.shape
+    askew = np.zeros((rows + cols + 1, rows + 1, step), np.int16)
+    askew[1 : cols + 1, 0] = above_band
+    for y in range(rows):
+        askew[y + 2 : y + 2 + cols, y + 1] = lines[y]
+    kinds = filters[:, None]
+    is_left, is_above, is_mean, is_paeth = ((kinds == kind).astype(np.int16) for kind in (1, 2, 3, 4))
+    for diagonal in range(2, rows + cols + 1):
+        first, last = max(0, diagonal - 1 - cols), min(rows, diagonal - 1)
+        left = askew[diagonal - 1, first + 1 : last + 1]
+        above = askew[diagonal - 1, first:last]
+        corner = askew[diagonal - 2, first:last]
         to_left, to_above = np.abs(above - corner), np.abs(left - corner)
         to_corner = np.abs(left + above - 2 * corner)
-        paeth = np.where(
-            (to_left <= to_above) & (to_left <= to_corner), left, np.where(to_above <= to_corner, above, corner)
-        )
-        guess = np.select([kind == 1, kind == 2, kind == 3, kind == 4], [left, above, (left + above) >> 1, paeth], 0)
-        flat[here] = (flat[here] + guess) & 255
-    return np.ascontiguousarray(out[1:, 1:].astype(np.uint8))
+        paeth = np.where(to_above <= to_corner, above, corner)
+        np.copyto(paeth, left, where=(to_left <= to_above) & (to_left <= to_corner))
+        here = askew[diagonal, first + 1 : last + 1]
+        band = slice(first, last)
+        here += is_left[band] * left
+        here += is_above[band] * above
+        here += is_mean[band] * ((left + above) >> 1)
+        here += is_paeth[band] * paeth
+        here &= 255
+    out = np.empty((rows, cols, step), np.uint8)
+    for y in range(rows):
+        out[y] = askew[y + 2 : y + 2 + cols, y + 1]
+    return out

@@ -24,6 +24,8 @@ import numpy as np
 from builder.scan import Header, Reading, Slice, Unreadable, check_size
 
 _NIFTI_MAGIC = {344: (b"n+1\0", b"ni1\0"), 4: (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")}
+MAX_RATIO = 500  # of a large packed volume; small ones, as masks, may shrink more
+_SMALL_BYTES = 2**28
 _MAX_HEADER_BYTES = 2**20
 _CUT_SHORT = "The file is cut short: fewer voxels are there than its header says; copy or export it again."
 _OTHER_FILE = (
@@ -113,10 +115,14 @@ def _open(path: Path) -> _Volume:
             "The voxels are of an unusual type (complex, 128-bit or mixed), but grey or RGB values were expected; "
             "convert the volume to 16-bit integers or 32-bit floats."
         )
-    if volume.packing == "raw":
-        size = os.stat(path).st_size - volume.at
-        if size < math.prod(volume.shape) * volume.channels * volume.dtype.itemsize:
-            raise Unreadable(_CUT_SHORT)
+    there = os.stat(path).st_size
+    voxels = math.prod(volume.shape) * volume.channels * volume.dtype.itemsize
+    if volume.packing == "raw" and there - volume.at < voxels:
+        raise Unreadable(_CUT_SHORT)
+    if volume.packing != "raw" and voxels > max(_SMALL_BYTES, MAX_RATIO * there):
+        raise Unreadable(
+            f"The voxels would grow to more than {MAX_RATIO} times the size of the file; it is damaged or malicious."
+        )
     return volume
 
 
