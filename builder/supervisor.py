@@ -51,9 +51,14 @@ from builder.runs import (
 )
 
 ENTRY = "builder.worker:run"
-PRELOAD = (
+PRELOAD = (  # what a first step and a first answer need; each was seconds of a run's start before it stood here
     "torch",
+    "torch._dynamo",
+    "torch.utils.tensorboard.summary",
     "safetensors.torch",
+    "sklearn.metrics",
+    "PIL.Image",
+    "timm",
     "builder.worker",
     "builder.train",
     "builder.predict",
@@ -62,6 +67,13 @@ PRELOAD = (
     "builder.export",
     "tasks.recognition",
 )
+# Read when the libraries are loaded: with these, none of them starts a thread, so a fork is safe.
+THREADLESS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 ATTEMPTS = 3
 BACKOFF_S = (0.5, 5.0)  # before the second and the third attempt
 SHORT_SLOTS = 2
@@ -136,9 +148,7 @@ class Supervisor:
         if not self._take_lock():
             say("Another supervisor has this data folder; leaving.")
             return 0
-        # Before torch is imported: with one thread each, the numeric libraries start none, and a fork is safe.
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = "1"
+        os.environ.update(THREADLESS)
         self._watch_signals()
         self._describe(ready=False)
         self._load()

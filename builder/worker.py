@@ -41,8 +41,15 @@ from builder.runs import (
 )
 
 RESERVE_BYTES = 65536
+TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 PRIVATE_KINDS = ("import", "predict")  # they read files from outside: what their faults say may name a person
+
+
+class Stopped(Exception):
+    """A short job was asked to stop in the middle of a step."""
+
+
 Steps = Generator[Event, None, dict[str, Any] | None]  # what a handler returns is the job's result
 
 
@@ -57,6 +64,8 @@ class Work:
     told_to_end: bool = False  # by a signal, not by a person
     _looked: float = field(default=-1.0, repr=False)
     _stop: bool = field(default=False, repr=False)
+    _told: float = field(default=-1.0, repr=False)
+    _note: str | None = field(default=None, repr=False)
 
     @property
     def home(self) -> Path:
@@ -73,8 +82,18 @@ class Work:
             self._looked, self._stop = now, self.job.stop_wanted
         return self._stop or self.told_to_end
 
+    def count(self, done: int, total: int) -> None:
+        """For engine functions that report through a callback: tells a step, and leaves when the job is to stop."""
+        self.tell(Progress(step=done, total=total, note=self._note or ""))
+        if self.stop():
+            raise Stopped
+
     def tell(self, event: Event) -> None:
-        """Puts `event` on record, and its numbers on the board."""
+        """Puts `event` on record, and its numbers on the board. Of a short job's steps a few a second are enough."""
+        if isinstance(event, Progress) and self.job.kind != "train":
+            if time.monotonic() - self._told < TELL_EVERY_S and event.note == self._note:
+                return
+            self._told, self._note = time.monotonic(), event.note
         if isinstance(event, Started):
             event = replace(event, attempt=self.attempt, pid=os.getpid())
         self.record.append(event, sync=isinstance(event, Saved | EpochEnded | Finished))
@@ -112,32 +131,33 @@ def train(work: Work) -> Steps:
 
 
 def import_scans(work: Work) -> Steps:
-    """Imports scans into a dataset: {dataset, accepted, repaired, refused, patients}."""
+    """Imports scans into a dataset; the result is the report without names: {dataset, accepted, repaired, ...}."""
     from builder.intake import Source
 
     payload = work.job.payload
-    source = dict(payload["source"])
-    source |= {name: Path(source[name]) for name in ("root", "labels") if source.get(name)}
-    options = {name: payload[name] for name in ("task", "into", "split", "seed") if payload.get(name) is not None}
+    options = {name: payload[name] for name in ("task", "into", "seed") if payload.get(name) is not None}
+    if payload.get("split") is not None:
+        options["split"] = tuple(payload["split"])
+    source = Source.from_json(payload["source"])
     try:
-        return (yield from _intake(work, Source(**source), payload["name"], options))
+        return (yield from _intake(work, source, payload.get("name") or "", options))
     finally:
-        _drop_ticket(work.home, source)
+        _drop_ticket(work.home, source.root, source.labels)
 
 
 def demo(work: Work) -> Steps:
-    """Makes the task's synthetic set and imports it: {dataset, ...}."""
+    """Makes the task's synthetic set and imports it; the result is the import's report."""
     from builder import task
-    from builder.intake import detect
+    from builder.intake import Source
 
     kind = task.find(work.job.payload["task"])
     yield Progress(note="drawing synthetic scans")
     place = work.folder / "demo"
     place.mkdir()
     try:
-        kind.demo(int(work.job.payload.get("seed") or 0), place)
-        name = f"Demo: {kind.title} (synthetic)"
-        return (yield from _intake(work, detect(place), name, {"task": kind.name}))
+        labels = kind.demo(int(work.job.payload.get("seed") or 0), place)
+        source = Source("csv", place, labels, synthetic=True)
+        return (yield from _intake(work, source, f"Demo: {kind.title} (synthetic)", {"task": kind.name}))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -150,10 +170,8 @@ def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> S
         try:
             step = next(steps)
         except StopIteration as end:
-            report = end.value
-            break
+            return end.value.to_json()
         yield Progress(step=step.done, total=step.total, note=step.note)
-    return {k: _plain(getattr(report, k)) for k in ("dataset", "accepted", "repaired", "refused", "patients")}
 
 
 def predict(work: Work) -> Steps:
@@ -189,7 +207,8 @@ def evaluate(work: Work) -> Steps:
 
     payload = work.job.payload
     yield Progress(note="measuring")
-    return measured(Run(work.home, payload["run"]), work.home, split=payload.get("split") or "test")
+    run = Run(work.home, payload["run"])
+    return measured(run, work.home, split=payload.get("split") or "test", progress=work.count)
 
 
 def export(work: Work) -> Steps:
@@ -241,10 +260,6 @@ KINDS: dict[str, Handler] = {
 }
 
 
-def _plain(value: Any) -> Any:
-    return len(value) if isinstance(value, list | tuple) else value
-
-
 def _save_picture(path: Path, image: Any) -> None:
     """Writes (C, H, W) float in [0, 1] as an 8-bit grey or RGB PNG."""
     import numpy as np
@@ -254,15 +269,12 @@ def _save_picture(path: Path, image: Any) -> None:
     Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0)).save(path)
 
 
-def _drop_ticket(home: Path, source: Mapping[str, Any]) -> None:
+def _drop_ticket(home: Path, *places: Path | None) -> None:
     """Removes the upload that an import has read: the dataset now holds what it needs of it."""
-    uploads = (home / "uploads").absolute()
-    for name in ("root", "labels"):
-        place = source.get(name)
-        if place is not None and Path(place).absolute().is_relative_to(uploads):
-            inside = Path(place).absolute().relative_to(uploads).parts
-            if inside and ".." not in inside:
-                shutil.rmtree(uploads / inside[0], ignore_errors=True)
+    uploads = (home / "uploads").resolve()
+    for place in places:
+        if place is not None and place.resolve().is_relative_to(uploads) and place.resolve() != uploads:
+            shutil.rmtree(uploads / place.resolve().relative_to(uploads).parts[0], ignore_errors=True)
 
 
 # ---- from a folder to its last word ---------------------------------------------------------------------------------
@@ -315,19 +327,23 @@ def _work(work: Work, handler: Handler) -> tuple[Finished | None, dict[str, Any]
     while True:
         try:
             event = next(steps)
+            if isinstance(event, Finished):
+                break
+            work.tell(event)
+            if work.job.kind != "train" and work.stop():
+                steps.close()
+                raise Stopped
         except StopIteration as end:
             return Finished("done"), end.value
-        if isinstance(event, Finished):
-            if event.status == "stopped" and work.told_to_end and not work.job.stop_wanted:
-                work.tell(Warned("The working process was asked to end from outside; its state is saved."))
-                return None, None
-            return event, None
-        work.tell(event)
-        if work.job.kind != "train" and work.stop():
-            steps.close()
-            if work.told_to_end and not work.job.stop_wanted:
-                return Finished("failed", "The working process was asked to end from outside; start it again."), None
-            return Finished("stopped"), None
+        except Stopped:
+            event = Finished("stopped")
+            break
+    if event.status != "stopped" or work.job.stop_wanted or not work.told_to_end:
+        return event, None
+    if work.job.kind == "train":
+        work.tell(Warned("The working process was asked to end from outside; its state is saved."))
+        return None, None
+    return Finished("failed", "The working process was asked to end from outside; start it again."), None
 
 
 def _job(folder: Path) -> Job:

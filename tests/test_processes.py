@@ -361,7 +361,7 @@ def test_no_gpu_is_woken_and_no_thread_started_before_a_fork(home: Path) -> None
     script = (
         "import os, sys; from pathlib import Path; from builder import supervisor;"
         "s = supervisor.Supervisor(Path(sys.argv[1]));"
-        "os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1');"
+        "os.environ.update(supervisor.THREADLESS);"
         "s._load();"
         "import torch; assert not torch.cuda.is_initialized();"
         "print(len(os.listdir('/proc/self/task')))"
