@@ -1,21 +1,36 @@
 """How good a run is: figures with 95 % intervals from a bootstrap over patients, on predictions that are stored once.
 
-The same kernels give the value (every case weighs 1) and its interval (a case weighs as often as its patient was drawn), so
-the two can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch. 13) with patients, not
-images, as the unit, drawn within each class so that no class vanishes from a resample.
+The same kernels give the value (every case weighs 1) and its interval (a case weighs as often as its patient was
+drawn), so the two can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch.
+13) with patients, not images, as the unit, drawn within each class so that no class vanishes from a resample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from builder.data import Dataset
+from builder.predict import Predictor
+from builder.runs import Run, write_atomic
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _CELLS = 4_000_000  # weights held at once: 32 MB
+_ROWS = 256  # prepared scans read at once
+
+
+class EvaluateError(ValueError):
+    """A run that cannot be evaluated as asked. Its text is one sentence for people."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +59,8 @@ class Predictions:
 def areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """Area under the ROC curve for each row of `weights` (B, N): (B,) float64, NaN where one side has no weight.
 
-    The weighted Mann-Whitney statistic; ties count half. With whole weights it equals scikit-learn's `roc_auc_score` on the
-    repeated cases.
+    The weighted Mann-Whitney statistic; ties count half. With whole weights it equals scikit-learn's `roc_auc_score`
+    on the repeated cases.
     """
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
@@ -61,8 +76,8 @@ def areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.n
 def figures(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Every figure for each row of `weights` (B, N): overall ones (B,), per class ones (B, K) under "class/<name>".
 
-    A class is answered where its probability is the largest (single-label) or at least 0.5 (multi-label). What is undefined (no
-    positive case, nothing answered) is NaN and left out of means over classes.
+    A class is answered where its probability is the largest (single-label) or at least 0.5 (multi-label). What is
+    undefined (no positive case, nothing answered) is NaN and left out of means over classes.
     """
     given, answered = _indicators(predictions)
     num_classes = given.shape[1]
@@ -93,8 +108,8 @@ def figures(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarr
 def draws(predictions: Predictions, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield weights (b, N) float64, `resamples` rows in all: how often each case's patient was drawn.
 
-    Patients are drawn with replacement, within strata of patients that have the same set of classes (single-label only; strata
-    of one patient are joined, since a stratum of one never varies).
+    Patients are drawn with replacement, within strata of patients that have the same set of classes (single-label
+    only; strata of one patient are joined, since a stratum of one never varies).
     """
     rng = np.random.default_rng(seed)
     _, codes = np.unique(predictions.patients, return_inverse=True)
@@ -112,7 +127,7 @@ def draws(predictions: Predictions, resamples: int, seed: int) -> Iterator[np.nd
 
 
 def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Each figure of `figures` as {value, low, high}, or a list of those for the figures per class; None where undefined."""
+    """Each figure of `figures` as {value, low, high}, or one of those for each class; None where undefined."""
     values = figures(predictions, np.ones((1, len(predictions.labels))))
     spread: dict[str, list[np.ndarray]] = {name: [] for name in values}
     for weights in draws(predictions, resamples, seed):
@@ -167,7 +182,7 @@ def curve(predictions: Predictions, class_index: int, most: int = 200) -> dict[s
 
 
 def majority(predictions: Predictions) -> tuple[float, int]:
-    """Accuracy of always answering the commonest class, and that class; for multi-label the mean over classes, and -1."""
+    """Accuracy of always answering the commonest class, and that class; multi-label: mean over classes, and -1."""
     given, _ = _indicators(predictions)
     share = given.mean(0)
     if predictions.multi_label:
@@ -246,3 +261,121 @@ def _mean(per_class: np.ndarray) -> np.ndarray:
     """Mean over the classes where the figure is defined: (B, K) -> (B,)."""
     defined = np.isfinite(per_class)
     return _ratio(np.where(defined, per_class, 0).sum(1), defined.sum(1).astype(float))
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    run: Run,
+    home: Path,
+    split: str = "test",
+    *,
+    resamples: int = RESAMPLES,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """How good the best weights of `run` are on a split of its data set.
+
+    Predictions are computed once and kept in the run's folder (`predictions-<split>.npz`), the figures beside them
+    (`evaluation-<split>.json`). Each call on the test split is counted in the data set's `test-openings.jsonl`: a test
+    side that is looked at often is no test any more.
+
+    Returns, as JSON data: run, split, n, patients, classes, metrics {name: {value, low, high}}, per_class {class: {n,
+    sensitivity, specificity, ppv, npv, f1, auc: {value, low, high}}}, confusion [given][answered], majority_accuracy,
+    majority_class, roc {class: {fpr, tpr, threshold}}, interval, notes, dataset, synthetic, checkpoint (SHA-256 of the
+    weights), openings {run, dataset} (test only). A value is None where it is undefined.
+
+    Raises:
+        PredictError: the run cannot be rebuilt. UnknownDataset: its data set is gone.
+        EvaluateError: the split has no labelled case, or the data set's classes have changed since.
+    """
+    predictor = Predictor.open(run.folder, device=_device())
+    dataset = Dataset.open(home, predictor.experiment.data.dataset)
+    if dataset.classes != predictor.classes or dataset.multi_label != predictor.multi_label:
+        raise EvaluateError(
+            f"The run was trained on the classes {', '.join(predictor.classes)}; the data set now has "
+            f"{', '.join(dataset.classes)}. Train anew, or evaluate on the data set it was trained on."
+        )
+    predictions = _stored(run, split, predictor, dataset) or _computed(run, split, predictor, dataset, progress)
+    result = {
+        "run": run.id,
+        "split": split,
+        **report(predictions, predictor.classes, resamples),
+        "dataset": dataset.id,
+        "synthetic": dataset.synthetic,
+        "checkpoint": predictor.weights_sha256,
+        "at": time.time(),
+    }
+    if split == "test":
+        result["openings"] = _opened(run, dataset)
+    write_atomic(run.folder / f"evaluation-{split}.json", json.dumps(result))
+    return result
+
+
+def evaluation(run: Run, split: str = "test") -> dict[str, Any] | None:
+    """The figures of the last `evaluate`, without opening anything; None where there are none."""
+    try:
+        found = json.loads((run.folder / f"evaluation-{split}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _computed(
+    run: Run, split: str, predictor: Predictor, dataset: Dataset, progress: Callable[[int, int], None] | None
+) -> Predictions:
+    indices = dataset.indices(split)
+    if not len(indices):
+        raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
+    prepared = dataset.prepared(predictor.experiment.data)
+    parts = []
+    for start in range(0, len(indices), _ROWS):
+        rows = prepared.rows(indices[start : start + _ROWS])
+        parts.append(predictor.probabilities(rows.astype(np.float32) / np.float32(prepared.unit)))
+        if progress:
+            progress(min(start + _ROWS, len(indices)), len(indices))
+    cases = np.array([dataset.cases[i].id for i in indices])
+    found = Predictions(np.concatenate(parts), dataset.labels[indices], dataset.patients[indices], cases)
+    temporary = run.folder / f".predictions-{split}.{os.getpid()}.npz"
+    np.savez(temporary, key=_key(predictor, dataset, cases), **asdict(found))
+    os.replace(temporary, run.folder / f"predictions-{split}.npz")
+    return found
+
+
+def _stored(run: Run, split: str, predictor: Predictor, dataset: Dataset) -> Predictions | None:
+    """The predictions of an earlier call; None where there are none, or they are of other weights or other cases."""
+    path = run.folder / f"predictions-{split}.npz"
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            cases = np.array([dataset.cases[i].id for i in dataset.indices(split)])
+            if str(stored["key"]) != _key(predictor, dataset, cases):
+                return None
+            return Predictions(**{f.name: stored[f.name] for f in fields(Predictions)})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # cut off while it was written: it can be computed again
+
+
+def _key(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> str:
+    named = f"{predictor.weights_sha256} {dataset.id} {' '.join(cases)}"
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _opened(run: Run, dataset: Dataset) -> dict[str, int]:
+    """Count one opening of the test side: {run: by this run, dataset: by all runs}, this one included."""
+    path = dataset.folder / "test-openings.jsonl"
+    line = json.dumps({"at": time.time(), "run": run.id}) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())  # one write: lines of two processes never mix
+    finally:
+        os.close(descriptor)
+    runs = [json.loads(found)["run"] for found in path.read_text().splitlines() if found]
+    return {"run": runs.count(run.id), "dataset": len(runs)}
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,8 @@
 """A run and a scan give a finding: probabilities, where the network looked, and what happens when a region is covered.
 
-A run is rebuilt from its folder alone: the network from `experiment.json`, the weights from `best.safetensors` (verified), the
-preprocessing and normalisation of its training from what was stored beside the weights. The data set may be gone.
+A run is rebuilt from its folder alone: the network from `experiment.json`, the weights from `best.safetensors`
+(verified), the preprocessing and normalisation of its training from what was stored beside the weights. The data set
+may be gone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class PredictError(ValueError):
 
 @dataclass(frozen=True)
 class Covered:
-    """What a covered region changes: `probabilities` with `box` blanked, `change` = those minus the ones of the whole scan."""
+    """What covering a region changes: `probabilities` with `box` blanked; `change`: those minus the whole scan's."""
 
     box: Box
     probabilities: dict[str, float]
@@ -150,7 +151,7 @@ class Predictor:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
     def finding(self, scan: Scan, occlude: Sequence[Box] = ()) -> Finding:
-        """What the run says of `scan`; each region in `occlude` is blanked once with the picture's median grey value."""
+        """What the run says of `scan`; each region in `occlude` is blanked once with the picture's median."""
         image = self.prepared(scan)
         boxes = [_checked(box) for box in occlude]
         batch = np.stack([image, *(blanked(image, box) for box in boxes)])
@@ -172,7 +173,7 @@ class Predictor:
         layer = self._spatial_layer()
         if layer is None:
             return None
-        return grad_cam(self.net, self.net.layers[layer], self._tensor(image[None]), class_index)
+        return grad_cam(self.net, self.net.get_submodule(f"layers.{layer}"), self._tensor(image[None]), class_index)
 
     def _spatial_layer(self) -> str | None:
         """Id of the last layer whose output keeps a map of at least 4 x 4, else of at least 2 x 2 cells."""
@@ -205,7 +206,8 @@ def read(paths: Sequence[Path], box: Sandbox) -> Scan:
 def grad_cam(net: torch.nn.Module, layer: torch.nn.Module, inputs: torch.Tensor, class_index: int) -> np.ndarray | None:
     """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input (1, C, H, W).
 
-    Channels of the layer's output are weighted by the mean gradient of the class score, summed, and what is negative is cut.
+    Channels of the layer's output are weighted by the mean gradient of the class score, summed, and what is negative
+    is cut.
 
     Returns: (H, W) float32 at the input's size, scaled to a largest value of 1; None where nothing is positive.
     """
@@ -265,20 +267,22 @@ def differences(scan: Scan, fingerprint: dict[str, Any]) -> list[str]:
         height, width = scan.pixels.shape[2:]
         if max(height, width) > 2 * max(high) or min(height, width) * 2 < min(low):
             said.append(
-                f"This scan is {width} x {height} pixels; the training scans were from {low[1]} x {low[0]} to {high[1]} x {high[0]}."
+                f"This scan is {width} x {height} pixels; the training scans were from {low[1]} x {low[0]} "
+                f"to {high[1]} x {high[0]}."
             )
     return said
 
 
 def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
-    """What training stored beside the weights; raises CheckpointError in words where it is not there or not of this run."""
+    """What training stored beside the weights; raises CheckpointError where it is not there or not of this run."""
     facts: dict[str, Any] = {}
     for name in ("classes", "multi_label", "unit", "mean", "std", "fingerprint"):
         try:
             facts[name] = json.loads(metadata[name])
         except (KeyError, ValueError):
             raise checkpoints.CheckpointError(
-                f"The saved weights do not say the {name.replace('_', ' ')} of their training; they were not written by this version."
+                f"The saved weights do not say the {name.replace('_', ' ')} of their training; "
+                "they were not written by this version."
             ) from None
     if metadata.get("experiment", experiment.digest) != experiment.digest:
         raise checkpoints.CheckpointError(

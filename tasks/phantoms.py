@@ -1,11 +1,11 @@
 """Procedural phantoms: abdomen-like slices with a known lesion, or none, and the noise of an acquisition.
 
-Everything is drawn from one seed with numpy alone, so that a demo set exists in a second, on any machine, with nothing to
-download. They are synthetic and say so: they show that the tool works, never that a model works on people.
+Everything is drawn from one seed with numpy alone, so that a demo set exists in a second, on any machine, with
+nothing to download. They are synthetic and say so: they show that the tool works, never that a model works on people.
 
-A slice is a soft-edged body outline with fat, liver, spine, kidney, stomach gas and vessels; a patient keeps anatomy, gain and
-receive-coil shading over all slices; every slice gets Rician noise (magnitude of a complex signal with Gaussian noise in both
-channels: Gudbjartsson and Patz, Magn Reson Med 34:910, 1995).
+A slice is a soft-edged body outline with fat, liver, spine, kidney, stomach gas and vessels; a patient keeps anatomy,
+gain and receive-coil shading over all slices; every slice gets Rician noise (magnitude of a complex signal with
+Gaussian noise in both channels: Gudbjartsson and Patz, Magn Reson Med 34:910, 1995).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class _Anatomy:
 
 
 def cohort(seed: int, num_images: int = 240, size_px: int = 64) -> Iterator[Phantom]:
-    """Yield `num_images` phantoms, 2 to 4 slices a patient, the three classes in turn; the same seed gives the same pixels.
+    """Yield `num_images` phantoms, 2 to 4 slices a patient, the three classes in turn; the same seed gives the same
+    pixels.
 
     A patient has one class, as a patient with a finding would: that is what makes splitting by patient matter.
     """
@@ -64,7 +65,7 @@ def cohort(seed: int, num_images: int = 240, size_px: int = 64) -> Iterator[Phan
 
 
 def write_cohort(folder: Path, seed: int, num_images: int = 240, size_px: int = 64) -> Path:
-    """Write the cohort as 16-bit PNG files and a `labels.csv` (file, label, patient) into `folder`; gives back the folder."""
+    """Write the cohort as 16-bit PNG files and `labels.csv` (file, label, patient); gives back `folder`."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)

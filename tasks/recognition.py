@@ -34,7 +34,8 @@ class Recognition(Task):
         return (num_classes,)
 
     def objective(self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool) -> Objective:
-        """Cross-entropy (softmax, or one binary cross-entropy a class), with label smoothing and class weights as asked.
+        """Cross-entropy (softmax, or one binary cross-entropy a class), with label smoothing and class weights as
+        asked.
 
         Weights: N / (K * cases of the class), so that they average 1 over the cases; for several labels the weight of a
         positive case is negatives / positives, at most 100. Label smoothing: Szegedy et al., CVPR 2016.
@@ -67,9 +68,10 @@ class Recognition(Task):
     def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
         """AUC (mean over classes, one against the rest), accuracy, balanced accuracy and macro F1.
 
-        A class is answered where its probability is largest (one label) or at least 0.5 (several); accuracy with several
-        labels is the mean over labels, as MedMNIST defines it. Classes that do not occur, or alone occur, have no AUC and
-        are left out of its mean; a metric that no class defines is left out. Probabilities that are not finite give {}.
+        A class is answered where its probability is largest (one label) or at least 0.5 (several); accuracy with
+        several labels is the mean over labels, as MedMNIST defines it. Classes that do not occur, or alone occur,
+        have no AUC and are left out of its mean; a metric that no class defines is left out. Probabilities that are
+        not finite give {}.
         """
         from sklearn.metrics import f1_score, roc_auc_score
 
@@ -115,8 +117,8 @@ class Recognition(Task):
         if fingerprint.num_patients < 3:
             who = "one patient" if fingerprint.num_patients == 1 else f"{fingerprint.num_patients} patients"
             say(
-                f"All scans come from {who}; training, validation and test need at least one patient each. Add scans of "
-                "other patients, or say how patients are told apart."
+                f"All scans come from {who}; training, validation and test need at least one patient each. Add scans "
+                "of other patients, or say how patients are told apart."
             )
         train = {c: counts.get("train", {}).get(c, 0) for c in classes}
         for name in classes:
@@ -281,7 +283,7 @@ _Layer = tuple[str, dict[str, Any]]
 
 
 def _vgg_level(channels: int) -> tuple[_Layer, ...]:
-    """Two convolutions and a pooling (Simonyan and Zisserman 2015), with the batch norms that made such nets trainable."""
+    """Two convolutions and a pooling (Simonyan and Zisserman 2015), with the batch norms that came later."""
     one: tuple[_Layer, ...] = (("conv2d", {"out_channels": channels, "bias": False}), ("batch_norm", {}), ("relu", {}))
     return (*one, *one, ("max_pool", {}))
 

@@ -1,0 +1,101 @@
+"""What the accuracy benchmarks share: import once, train in a worker, evaluate once, write what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from builder import task
+from builder.data import Dataset, datasets
+from builder.evaluate import evaluate, evaluation
+from builder.intake import detect, import_scans
+from builder.runs import RunStore
+from builder.spec import Experiment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def imported(home: Path, name: str, source: Path) -> Dataset:
+    """The data set called `name` in `home`, imported from `source` where it is not there yet."""
+    if any(summary.name == name for summary in datasets(home)):
+        return Dataset.open(home, name)
+    steps = import_scans(detect(source), name, home)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return Dataset.open(home, end.value.dataset)
+
+
+def starter(name: str) -> Experiment:
+    """A shipped starter of the recognition task."""
+    return next(e for e in task.find("recognition").starters() if e.name == name)
+
+
+def trained(home: Path, experiment: Experiment, threads: int) -> dict[str, Any]:
+    """Train `experiment` in a worker process (unless `home` has it done) and evaluate it on the test split, once."""
+    store = RunStore(home)
+    run = next((run for run in store.runs() if run.experiment == experiment), None) or store.create(
+        experiment, queue=False
+    )
+    view = run.view()
+    if view.status != "done":
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, "-m", "builder.worker", str(run.folder)]
+        subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[1])
+        view = run.view()
+    if view.status != "done" or view.best is None:
+        raise SystemExit(f"The run {run.id} ended as {view.status}: {view.reason}")
+    found = evaluation(run) or evaluate(run, home)
+    return {
+        "run": run.id,
+        "name": experiment.name,
+        "seed": experiment.training.seed,
+        "epochs": view.epoch,
+        "best": view.best,
+        "seconds": view.seconds,
+        "threads": threads,
+        "n": found["n"],
+        "patients": found["patients"],
+        "test": found["metrics"],
+        "majority_accuracy": found["majority_accuracy"],
+        "per_class": found["per_class"],
+        "confusion": found["confusion"],
+    }
+
+
+def write(name: str, measured: dict[str, Any], lines: list[str]) -> None:
+    """Write `measured` as results/<name>.json and `lines`, with machine and versions, as results/<name>.md."""
+    machine = {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "timm", "numpy", "scikit-learn")},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    document = {"measured": datetime.now(UTC).date().isoformat(), "machine": machine, **measured}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    about = ", ".join(f"{key} {value}" for key, value in machine.items())
+    text = "\n".join([*lines, "", f"Measured {document['measured']} with `{measured['command']}` on: {about}.", ""])
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def interval(figure: dict[str, float]) -> str:
+    """0.981 (0.972 to 0.988)"""
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

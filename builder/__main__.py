@@ -1,0 +1,128 @@
+"""The headless twin of the pages: python -m builder COMMAND, on the same engine and the same data folder.
+
+With --json there is one JSON object on stdout; words and progress go to stderr. Exit code: 0 done; 2 a mistake that can
+be put right, told in one sentence; 1 a fault of ours. SCANLOOM_HOME says where data sets and runs live (~/.scanloom).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from builder import commands
+from builder.commands import Answer, Mistake, say
+from builder.execute import home
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        asked = _parser().parse_args(arguments)
+    except Mistake as error:
+        return _refused(error, "--json" in (sys.argv[1:] if arguments is None else arguments))
+    try:
+        answer, words = asked.command(asked)
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _failed(error, asked.json)
+    print(json.dumps(answer, ensure_ascii=False, allow_nan=False) if asked.json else words)
+    return 0
+
+
+def _refused(error: Mistake, as_json: bool) -> int:
+    say(str(error))
+    if as_json:
+        print(json.dumps(error.answer or {"error": str(error)}, ensure_ascii=False))
+    return 2
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    """Exit code 2 for words that the engine wrote for people, 1 for a fault of ours, with its places in the code."""
+    from builder.faults import note_fault, sentence
+
+    words = sentence(error, "command")
+    if not words.startswith("A fault of ScanLoom's own"):
+        return _refused(error if isinstance(error, Mistake) else Mistake(words), as_json)
+    words = f"A fault of ScanLoom's own ({type(error).__name__}); please report it with the lines below."
+    say(words)
+    note_fault(error, private=False, root=home())
+    if as_json:
+        print(json.dumps({"error": words}))
+    return 1
+
+
+# -- what can be typed ------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Mistake(f"{message[:1].upper()}{message[1:].rstrip('.')}. Try: {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m builder",
+        description="ScanLoom without a browser: import scans, train, evaluate, predict, export. Not for clinical use.",
+        epilog=f"SCANLOOM_HOME says where data sets and runs live (now: {str(home()).replace('%', '%%')}).",
+    )
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON object on stdout, words on stderr")
+    typed = parser.add_subparsers(dest="name_of_command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], tuple[Answer, str]], help: str
+    ) -> argparse.ArgumentParser:
+        made = typed.add_parser(name, help=help, parents=[common], description=f"{help} JSON: {run.__doc__}")
+        made.set_defaults(command=run)
+        return made
+
+    made = command(
+        "import", commands.import_, "Import scans: a folder, a folder per class, a zip, a MedMNIST npz, one file."
+    )
+    made.add_argument("source", metavar="SOURCE")
+    made.add_argument("--name", required=True, help="of the data set")
+    made.add_argument("--task", default="recognition")
+    made.add_argument("--labels", metavar="CSV", help="a table with the columns file, label and perhaps patient")
+    made.add_argument(
+        "--patient-pattern", metavar="RE", help="regular expression whose group finds the patient in a path"
+    )
+    made.add_argument("--into", metavar="DATASET", help="add to this data set instead of making a new one")
+    made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="of the split")
+    command("starters", commands.starters, "List the ready experiments.")
+    made = command("starter", commands.starter, "Print a ready experiment, to be kept as a file.")
+    made.add_argument("name", metavar="NAME")
+    for name, run, help in (
+        ("plan", commands.plan, "Shapes, parameters and cost of an experiment's network."),
+        ("check", commands.check, "Everything that is wrong with an experiment."),
+        ("train", commands.train, "Train an experiment."),
+    ):
+        made = command(name, run, help)
+        made.add_argument("experiment", metavar="FILE", help='the experiment as JSON; "-" reads it from stdin')
+        made.add_argument("--data", metavar="N", help="id or name of the data set")
+        made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
+    command("runs", commands.runs, "List the runs, the newest first.")
+    made = command("evaluate", commands.evaluate, "Figures with 95 % intervals on a split of the data set.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("--split", default="test", choices=("train", "val", "test"))
+    made = command("predict", commands.predict, "Ask a run about scans.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
+    made = command("export", commands.export, "Take a run away as plain PyTorch code.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("--to", default="pytorch")
+    made.add_argument("--out", metavar="FOLDER", help="where to (default: the run's own folder)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

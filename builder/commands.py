@@ -1,0 +1,466 @@
+"""What can be asked of ScanLoom without a browser, command by command; `__main__` reads what was typed.
+
+Each command takes the parsed arguments and returns (answer, words): the documented JSON object, and that for people.
+Its docstring is the layout of the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.execute import home
+
+if TYPE_CHECKING:
+    from builder.data import Dataset
+    from builder.runs import Run, RunView
+    from builder.spec import Experiment
+
+Answer = dict[str, Any]
+_LOOK_EVERY_S = 0.25
+
+
+class Mistake(ValueError):
+    """Something the person who typed can put right, in one clear sentence; `answer` is printed all the same."""
+
+    def __init__(self, words: str, answer: Answer | None = None) -> None:
+        super().__init__(words)
+        self.answer = answer
+
+
+def say(words: str) -> None:
+    """Words for the person, on stderr."""
+    print(words, file=sys.stderr, flush=True)
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+
+def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{dataset, accepted, repaired, refused, skipped, patients, ledger: [{file, status, reason, case}], warnings}"""
+    from dataclasses import replace
+
+    from builder.intake import ImportFailed, detect, import_scans
+    from builder.task import TASKS
+
+    _ = TASKS[asked.task]
+    root = _existing(asked.source)
+    labels = _existing(asked.labels) if asked.labels else None
+    source = replace(detect(root, labels), patient_pattern=asked.patient_pattern)
+    say(f"Found {source.words}.")
+    shares = tuple(float(part) for part in asked.split.split(","))
+    steps = import_scans(
+        source,
+        asked.name,
+        home(),
+        task=asked.task,
+        into=asked.into,
+        split=shares,  # type: ignore[arg-type]
+        seed=asked.seed,
+    )
+    told = _Progress()
+    while True:
+        try:
+            step = next(steps)
+            told.show(step.done, step.total, step.note)
+        except StopIteration as end:
+            report = end.value
+            break
+        except ImportFailed as error:
+            ledger = [_entry(entry) for entry in error.ledger]
+            for line in ledger[:20]:
+                say(f"  {line['status']}: {line['file']}: {line['reason']}")
+            raise Mistake(str(error), {"error": str(error), "ledger": ledger}) from None
+    told.end()
+    ledger = [_entry(entry) for entry in report.ledger]
+    for line in ledger:
+        if line["status"] in ("refused", "repaired"):
+            say(f"  {line['status']}: {line['file']}: {line['reason']}")
+    for warning in report.warnings:
+        say(f"  note: {warning}")
+    counts = {
+        name: getattr(report, name) for name in ("accepted", "repaired", "refused", "skipped", "cases", "patients")
+    }
+    answer = {"dataset": report.dataset, **counts, "ledger": ledger, "warnings": list(report.warnings)}
+    words = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return answer, f"Data set {report.dataset}: {words}."
+
+
+def starters(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{starters: [{name, task, size_px, layers, epochs}]}"""
+    found = [
+        {
+            "name": e.name,
+            "task": e.task,
+            "size_px": e.data.size_px,
+            "layers": len(e.network),
+            "epochs": e.training.epochs,
+        }
+        for e in _starters()
+    ]
+    rows = [
+        (str(e["name"]), str(e["task"]), f"{e['size_px']} px, {e['layers']} layers, {e['epochs']} epochs")
+        for e in found
+    ]
+    return {"starters": found}, _table(rows)
+
+
+def starter(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """The experiment itself, as JSON, with and without --json."""
+    from builder.catalog import closest
+
+    known = {e.name: e for e in _starters()}
+    if asked.name not in known:
+        raise Mistake(f"There is no starter {asked.name!r}.{closest(asked.name, list(known))}")
+    return json.loads(known[asked.name].dumps()), known[asked.name].dumps().rstrip("\n")
+
+
+def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{nodes: [{id, name, shape (without batch), parameters, flops, message}], input, output, parameters, flops}"""
+    from builder import network
+
+    experiment, dataset = _read(asked)
+    classes = len(dataset.classes) if dataset is not None else 2
+    planned = network.plan(experiment.network, network.input_shape(experiment), classes)
+    nodes = [
+        {
+            "id": n.id,
+            "name": n.name,
+            "shape": None if n.shape is None else list(n.shape),
+            "parameters": n.parameters,
+            "flops": n.flops,
+            "message": n.message,
+        }
+        for n in planned.nodes
+    ]
+    answer = {
+        "nodes": nodes,
+        "input": list(planned.input),
+        "output": None if planned.output is None else list(planned.output),
+        "parameters": planned.parameters,
+        "flops": planned.flops,
+    }
+    rows = [("input", "", network.show(planned.input), "")]
+    for n in planned.nodes:
+        rows.append((n.id, n.name, n.message or network.show(n.shape or ()), f"{n.parameters:,}"))
+    rows.append(("", "", "in all", f"{planned.parameters:,} parameters, {planned.flops:,} FLOPs a scan"))
+    wrong = [f"{n.id}: {n.message}" for n in planned.nodes if n.message]
+    if wrong:
+        if not asked.json:
+            print(_table(rows))
+        raise Mistake("The network does not fit together: " + " ".join(wrong), answer)
+    return answer, _table(rows)
+
+
+def check(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{problems: [{path, message, severity, repair}]}; exit code 2 where one of them is an error"""
+    experiment, dataset = _read(asked)
+    found = _problems(experiment, dataset)
+    answer = {"problems": found}
+    rows = [(p["severity"], p["path"], p["message"]) for p in found]
+    unchosen = dataset is None  # that no data set is chosen yet is told, but is no mistake: `train` takes --data
+    errors = [p for p in found if p["severity"] == "error" and not (unchosen and p["path"] == "data.dataset")]
+    if errors:
+        if not asked.json:
+            print(_table(rows))
+        raise Mistake(_count_words(errors), answer)
+    return answer, _table(rows) if rows else "Nothing is wrong with this experiment."
+
+
+def train(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, status, epochs, best: {metric, value, epoch} | null, reason, seconds}; Ctrl-C stops and saves"""
+    from builder.runs import RunStore
+
+    experiment, dataset = _read(asked)
+    if dataset is None:
+        raise Mistake("No data set is chosen: name one with --data, or put its id into the experiment as data.dataset.")
+    found = _problems(experiment, dataset)
+    for problem in found:
+        say(f"  {problem['severity']}: {problem['path']}: {problem['message']}")
+    errors = [p for p in found if p["severity"] == "error"]
+    if errors:
+        raise Mistake(f"Nothing was started: {_count_words(errors)}", {"error": "not started", "problems": found})
+    run = RunStore(home()).create(experiment, queue=False)
+    say(f"Run {run.id} on data set {dataset.id}; Ctrl-C stops it and keeps what it learned.")
+    view = _worked(run)
+    answer = {
+        "run": run.id,
+        "status": view.status,
+        "epochs": view.epoch,
+        "best": view.best,
+        "reason": view.reason,
+        "seconds": round(view.seconds, 3),
+    }
+    if view.status == "lost" or "fault of ScanLoom's own" in view.reason:
+        raise RuntimeError(f"run {run.id} ended as {view.status}; see {run.folder / 'worker.log'}")
+    if view.status == "failed":
+        raise Mistake(view.reason, answer)
+    best = f" Best {view.best['metric']} {view.best['value']:.4f} in epoch {view.best['epoch']}." if view.best else ""
+    return answer, f"Run {run.id} is {view.status} after {view.epoch} epochs.{best}"
+
+
+def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{runs: [{run, name, status, epoch, epochs, best, reason}]}, the newest first"""
+    from builder.runs import RunStore, read_json
+
+    found = []
+    for run in RunStore(home()).runs():
+        view = run.view()
+        document = read_json(run.folder / "experiment.json") or {}
+        found.append(
+            {
+                "run": run.id,
+                "name": document.get("name", ""),
+                "status": view.status,
+                "epoch": view.epoch,
+                "epochs": view.epochs,
+                "best": view.best,
+                "reason": view.reason,
+            }
+        )
+    rows = [
+        (
+            r["run"],
+            r["name"],
+            r["status"],
+            f"epoch {r['epoch']} of {r['epochs']}",
+            f"{r['best']['metric']} {r['best']['value']:.4f}" if r["best"] else "",
+        )
+        for r in found
+    ]
+    return {"runs": found}, _table(rows) if rows else "There are no runs yet."
+
+
+def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, split, n, patients, metrics: {name: {value, low, high}}, per_class, confusion, majority_accuracy, ...}"""
+    from builder.evaluate import evaluate as measured
+
+    run, told = _run(asked.run), _Progress()
+    found = measured(
+        run, home(), asked.split, progress=lambda done, total: told.show(done, total, "asking the network")
+    )
+    told.end()
+    rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found["metrics"].items()]
+    rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
+    for name, row in found["per_class"].items():
+        cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
+        rows.append((f"{name} ({row['n']})", cells))
+    notes = "".join(f"\n{note}" for note in found["notes"])
+    title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
+    return found, f"{title}\n{_table(rows)}{notes}"
+
+
+def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder is read as one series"""
+    from builder.predict import Predictor, read
+    from builder.sandbox import Sandbox
+    from builder.scans import Unreadable
+
+    predictor = Predictor.open(_run(asked.run).folder)
+    findings: list[Answer] = []
+    with Sandbox() as box:
+        for typed in asked.scans:
+            path = _existing(typed)
+            paths = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            try:
+                found = predictor.finding(read(paths, box)).plain()
+            except (Unreadable, ValueError) as error:
+                findings.append({"scan": typed, "error": str(error)})
+            else:
+                findings.append({"scan": typed, **found})
+    answer = {"run": asked.run, "findings": findings}
+    lines = []
+    for finding in findings:
+        if "error" in finding:
+            continue
+        chances = sorted(finding["probabilities"].items(), key=lambda item: -item[1])
+        lines.append(f"{finding['scan']}: " + ", ".join(f"{name} {chance:.3f}" for name, chance in chances))
+        lines.extend(f"  note: {note}" for note in finding["notes"])
+    refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
+    if refused:
+        if lines and not asked.json:
+            print("\n".join(lines))
+        raise Mistake(" ".join(refused), answer)
+    return answer, "\n".join(lines)
+
+
+def export(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, to, file, folder, parity: {cases, source, tolerance, difference, versions}}"""
+    from builder.export import export as exported
+
+    out = Path(asked.out).absolute() if asked.out else None
+    file = exported(_run(asked.run), home(), to=asked.to, out=out)
+    folder = file.with_suffix("")
+    parity = json.loads((folder / "parity.json").read_text())
+    answer = {"run": asked.run, "to": asked.to, "file": str(file), "folder": str(folder), "parity": parity}
+    difference = parity["difference"]["probabilities"]
+    return answer, f"{file}\nLargest difference from the app over {parity['cases']} scans: {difference:.2g}."
+
+
+# -- what they share --------------------------------------------------------------------------------------------------
+
+
+def _starters() -> list[Experiment]:
+    from builder import task
+
+    return [experiment for name in task.TASKS.names for experiment in task.find(name).starters()]
+
+
+def _read(asked: argparse.Namespace) -> tuple[Experiment, Dataset | None]:
+    """The experiment in the file, with --data and --set applied, and its data set where it names one."""
+    from builder.data import Dataset
+    from builder.spec import Experiment
+
+    try:
+        text = sys.stdin.buffer.read() if asked.experiment == "-" else Path(asked.experiment).read_bytes()
+    except OSError as error:
+        raise Mistake(f"{asked.experiment} cannot be read: {(error.strerror or 'unknown reason').lower()}.") from None
+    experiment = Experiment.loads(text)
+    for setting in getattr(asked, "set", None) or ():
+        path, equals, typed = setting.partition("=")
+        if not equals or not path:
+            raise Mistake(f"--set takes path=value, as in training.epochs=3; it got {setting!r}.")
+        try:
+            value = json.loads(typed)
+        except ValueError:
+            value = typed  # a plain word
+        experiment = experiment.replace(path.strip(), value)
+    if getattr(asked, "data", None):
+        experiment = experiment.replace("data.dataset", asked.data)
+    if not experiment.data.dataset:
+        return experiment, None
+    dataset = Dataset.open(home(), experiment.data.dataset)
+    return experiment.replace("data.dataset", dataset.id), dataset
+
+
+def _problems(experiment: Experiment, dataset: Dataset | None) -> list[dict[str, str]]:
+    from builder.check import problems
+
+    found = problems(experiment, None if dataset is None else dataset.fingerprint)
+    return [{"path": p.path, "message": p.message, "severity": p.severity, "repair": p.repair} for p in found]
+
+
+def _count_words(errors: list[dict[str, str]]) -> str:
+    first = f"{errors[0]['path']}: {errors[0]['message']}"
+    return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more errors)"
+
+
+def _run(id: str) -> Run:
+    from builder.runs import RunStore
+
+    return RunStore(home()).run(id)
+
+
+def _worked(run: Run) -> RunView:
+    """Train `run` in a worker process of its own, telling its progress; the first Ctrl-C asks it to stop and save."""
+    from builder.runs import RunFollower
+
+    log = os.open(run.folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "builder.worker", str(run.folder)],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C must reach us alone, so that the worker can save
+        )
+    finally:
+        os.close(log)
+
+    def be_stopped(number: int, frame: object) -> None:
+        if (run.folder / "stop").exists() and number == signal.SIGINT:
+            worker.terminate()
+        run.stop()
+        say("Stopping; what it learned is being saved.")
+
+    before = {number: signal.signal(number, be_stopped) for number in (signal.SIGINT, signal.SIGTERM)}
+    follower, told, epoch = RunFollower(run), _Progress(), 0
+    try:
+        while worker.poll() is None:
+            view = follower.refresh()
+            epoch = _tell(view, epoch, told)
+            time.sleep(_LOOK_EVERY_S)
+        view = follower.refresh()
+        _tell(view, epoch, told)
+        told.end()
+        return view
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if worker.poll() is None:
+            worker.terminate()
+        worker.wait()
+
+
+def _tell(view: RunView, epoch: int, told: _Progress) -> int:
+    """Progress, and a line for an epoch that ended since `epoch`; returns the last ended epoch."""
+    ended = len(view.curves.get("val/loss", ((), ()))[0])
+    if ended > epoch:
+        told.end()
+        figures = {name: values[-1] for name, (_, values) in view.curves.items() if "/" in name and values}
+        shown = ", ".join(f"{n} {v:.4f}" for n, v in figures.items() if n.startswith(("train/", "val/")))
+        say(f"  epoch {ended} of {view.epochs}: {shown}")
+        return ended
+    told.show(view.step, view.total, view.note)
+    return epoch
+
+
+class _Progress:
+    """A line on stderr that renews itself on a terminal; elsewhere a line at every tenth part."""
+
+    def __init__(self) -> None:
+        self._tenth, self._open, self._at = -1, False, 0.0
+
+    def show(self, done: int, total: int, note: str) -> None:
+        if not total:
+            return
+        words = f"  {done} of {total} {note}".rstrip()
+        if sys.stderr.isatty():
+            if time.monotonic() - self._at > 0.1 or done == total:
+                print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+                self._open, self._at = True, time.monotonic()
+        elif (tenth := 10 * done // total) != self._tenth:
+            self._tenth = tenth
+            say(words)
+
+    def end(self) -> None:
+        """Leaves the line that renews itself."""
+        if self._open:
+            print(file=sys.stderr, flush=True)
+            self._open = False
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    return {"file": entry.name, "status": entry.status, "reason": entry.reason, "case": entry.case}
+
+
+def _existing(typed: str) -> Path:
+    path = Path(typed).expanduser()
+    if not path.exists():
+        raise Mistake(f"There is nothing at {typed}.")
+    return path.absolute()
+
+
+def _figure(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    return f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    )

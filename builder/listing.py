@@ -1,0 +1,214 @@
+"""The text of model.py and train.py of an export: every layer and every step of the recipe spelled out in plain
+PyTorch.
+
+What has its own source in the project (blocks, augmentation) comes as that source; nothing is described twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import keyword
+import textwrap
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from builder import network
+from builder.catalog import LayerSpec
+from builder.parts.images import AUGMENTATIONS
+from builder.parts.layers import LAYERS
+from builder.parts.training import OPTIMIZERS, SCHEDULES
+from builder.spec import INPUT, Experiment
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def attributes(experiment: Experiment) -> dict[str, str]:
+    """{node id: name in the exported class}: the id itself, with a "_" where Python or torch use the word already."""
+    from torch import nn
+
+    taken = {"x", "self", "nn", "torch"}
+    names: dict[str, str] = {}
+    for node in experiment.network:
+        name = node.id
+        while keyword.iskeyword(name) or hasattr(nn.Module(), name) or name in taken:
+            name += "_"
+        names[node.id] = name
+        taken.add(name)
+    return names
+
+
+def model_source(experiment: Experiment, num_classes: int) -> str:
+    """The text of model.py: the class `Model`, every layer with its settings and the shape that comes out of it."""
+    shape = network.input_shape(experiment)
+    planned = network.plan(experiment.network, shape, num_classes)
+    shapes: dict[str, tuple[int, ...]] = {INPUT: shape, **{n.id: n.shape for n in planned.nodes if n.shape is not None}}
+    names = attributes(experiment)
+    wires = dict(zip(shapes, [(), *network.wires(experiment.network)], strict=True))
+    chain = [INPUT, *(n.id for n in experiment.network)]
+    straight = all(wires[below] == (above,) for above, below in zip(chain, chain[1:], strict=False))
+    blocks: dict[str, str] = {}
+    made, used = [], []
+    for node in experiment.network:
+        spec = LAYERS[node.name]
+        assert isinstance(spec, LayerSpec)
+        module, _, kind = spec.target.partition(":")
+        if module == "builder.blocks":
+            blocks[kind] = inspect.getsource(spec.load())
+        given = network.arguments(node, [shapes[i] for i in wires[node.id]], num_classes, trained=True)
+        usual = inspect.signature(spec.load()).parameters
+        said = {key: value for key, value in given.items() if key not in usual or usual[key].default != value}
+        words = ", ".join(f"{key}={value!r}" for key, value in said.items())
+        call = f"{'' if kind in blocks else 'nn.'}{kind}({words})"
+        made.append(f"        self.{names[node.id]} = {call}  # {network.show(shapes[node.id])}")
+        feeds = ["x" if straight or i == INPUT else names[i] for i in wires[node.id]]
+        result = "x" if straight else names[node.id]
+        used.append(f"        {result} = self.{names[node.id]}({', '.join(feeds)})")
+    last = "x" if straight else names[experiment.network[-1].id]
+    lines = [
+        f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
+        "",
+        f"Input: (B, {', '.join(map(str, shape))}) float32, normalized (see predict.py).",
+        f"Output: (B, {num_classes}) scores, one per class. {planned.parameters:,} learned numbers.",
+        "Not for clinical use.",
+        '"""',
+        "",
+        "import torch",
+        "from torch import nn",
+        "",
+        "",
+        *(f"{source.rstrip()}\n\n" for source in blocks.values()),
+        "class Model(nn.Module):",
+        "    def __init__(self):",
+        "        super().__init__()",
+        *made,
+        "",
+        "    def forward(self, x: torch.Tensor) -> torch.Tensor:",
+        *used,
+        f"        return {last}",
+        "",
+    ]
+    return "\n".join(line.rstrip(" ") for line in lines)
+
+
+def train_source(experiment: Experiment, multi_label: bool) -> str:
+    """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop."""
+    training = experiment.training
+    part = OPTIMIZERS[training.optimizer.name]
+    chosen = {**part.defaults, **training.optimizer.params}
+    words = "".join(f", {key}={value!r}" for key, value in chosen.items())
+    schedule = training.schedule
+    after, rate = _schedule(schedule.name, {**SCHEDULES[schedule.name].defaults, **schedule.params})
+    normalize = {
+        "dataset": [
+            "mean = images.mean((0, 2, 3))[:, None, None]",
+            "std = images.std((0, 2, 3), correction=0)[:, None, None].clamp(min=1e-6)",
+        ],
+    }.get(
+        experiment.data.normalize,
+        ['mean, std = (torch.tensor(SETTINGS[name]).float()[:, None, None] for name in ("mean", "std"))'],
+    )
+    batch, imports = ["batch = images[rows]"], ""
+    if training.augment:
+        imports = "from augment import Augment"
+        choices = [
+            f"SimpleNamespace(name={c.name!r}, params={_augmentation(c.name, c.params)!r})" for c in training.augment
+        ]
+        normalize.append("augment = Augment([")
+        normalize.extend(f"    {choice}," for choice in choices)
+        normalize.append("])")
+        batch = ["batch = augment(images[rows], random).images"]
+    return Template((TEMPLATES / "train.py.txt").read_text(encoding="utf-8")).substitute(
+        imports=imports,
+        batch_size=training.batch_size,
+        accumulate=training.accumulate,
+        clip_norm=training.clip_norm,
+        l1=training.l1,
+        l2=training.l2,
+        seed=training.seed,
+        epochs=training.epochs,
+        monitor=training.monitor,
+        merit='-figures["loss"]' if training.monitor == "loss" else f'figures["{training.monitor}"]',
+        optimizer=f"torch.optim.{part.target.partition(':')[2]}(groups{words})",
+        schedule=_indented(rate, 4),
+        after_epoch=f"{_indented(after, 8)}\n" if after else "",
+        state='PLATEAU = {"level": 1.0, "best": math.inf, "waited": 0}\n' if after else "",
+        loss=_indented(_loss(training.label_smoothing, training.class_weights, multi_label), 4),
+        normalize=_indented(normalize, 4),
+        augmented=_indented(batch, 12),
+    )
+
+
+def _augmentation(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {**AUGMENTATIONS[name].defaults, **params}
+
+
+def _schedule(name: str, chosen: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(lines after each epoch, body of `rate`), as `builder.schedule` has them."""
+    fall = "def fall(share):\n    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))\n"
+    if name == "step":
+        return [], [f"return {chosen['factor']} ** (step // ({chosen['every_epochs']} * steps_per_epoch))"]
+    if name == "cosine":
+        return [], [
+            *fall.splitlines(),
+            "",
+            f"warmup = min({chosen['warmup_epochs']} * steps_per_epoch, steps - 1)",
+            "if step < warmup:",
+            "    return (step + 1) / (warmup + 1)",
+            f"left = {chosen['final_fraction']}",
+            "return left + (1 - left) * fall((step - warmup) / max(1, steps - warmup))",
+        ]
+    if name == "one_cycle":
+        return [], [
+            *fall.splitlines(),
+            "",
+            f"start = 1 / {chosen['start_divisor']}",
+            f"rise = max(1.0, {chosen['rise_fraction']} * steps)",
+            "if step < rise:",
+            "    return 1 - (1 - start) * fall(step / rise)",
+            "end = start * 1e-4",
+            "return end + (1 - end) * fall((step - rise) / max(1.0, steps - 1 - rise))",
+        ]
+    if name == "plateau":
+        after = [
+            'if figures["loss"] < PLATEAU["best"] - 1e-4 * abs(PLATEAU["best"]):',
+            '    PLATEAU.update(best=figures["loss"], waited=0)',
+            "else:",
+            '    PLATEAU["waited"] += 1',
+            f'    if PLATEAU["waited"] > {chosen["wait_epochs"]}:',
+            f'        PLATEAU.update(level=PLATEAU["level"] * {chosen["factor"]}, waited=0)',
+        ]
+        return after, ['return PLATEAU["level"]']
+    return [], ["return 1.0"]
+
+
+def _loss(smoothing: float, weighted: bool, multi_label: bool) -> list[str]:
+    if not multi_label:
+        if not weighted:
+            return [f"return nn.CrossEntropyLoss(label_smoothing={smoothing})"]
+        return [
+            "counts = torch.bincount(train_targets, minlength=len(CLASSES)).clamp(min=1)",
+            "weight = len(train_targets) / (len(CLASSES) * counts.float())",
+            f"return nn.CrossEntropyLoss(weight=weight, label_smoothing={smoothing})",
+        ]
+    lines = ["weight = None"]
+    if weighted:
+        lines = [
+            "positives = train_targets.sum(0)",
+            "weight = ((len(train_targets) - positives) / positives.clamp(min=1)).clamp(0.01, 100)",
+        ]
+    return [
+        *lines,
+        "binary = nn.BCEWithLogitsLoss(pos_weight=weight)",
+        f"return lambda scores, targets: binary(scores, targets * {1 - smoothing} + {smoothing / 2})",
+    ]
+
+
+def _indented(lines: list[str], by: int) -> str:
+    return textwrap.indent("\n".join(lines), " " * by)
+
+
+def quoted(text: str) -> str:
+    """A name typed by a person as a string that cannot end the docstring it stands in."""
+    return json.dumps(text, ensure_ascii=True).replace("\\", "/").strip()
