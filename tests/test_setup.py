@@ -323,3 +323,36 @@ def test_ci_is_what_a_person_types():
     assert os.access(script, os.X_OK) and os.access(ROOT / "bootstrap.sh", os.X_OK)
     lines = [line for line in script.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail" and lines[-1] == "exec make test"
+
+
+def _examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def test_the_readme_shows_each_extension_in_under_ten_lines_that_are_python():
+    layer, task, executor = _examples()
+    for text in (f"({layer})", task, executor):
+        assert len(text.splitlines()) < 10
+        ast.parse(text)
+
+
+def test_the_layer_of_the_readme_is_a_layer():
+    from builder import catalog
+
+    (spec,) = eval(f"({_examples()[0]})", vars(catalog).copy())
+    assert spec.load()(**spec.defaults).alpha == 1.0
+
+
+def test_the_task_of_the_readme_is_a_task():
+    from builder import catalog, task
+    from tasks.recognition import Recognition
+
+    made: dict = {"Recognition": Recognition, **vars(catalog)}
+    exec(_examples()[1], made)
+    assert issubclass(made["Triage"], task.Task) and made["Triage"]().head(3) == (3,)
+
+
+def test_every_link_and_picture_of_the_readme_leads_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in re.findall(r"\]\(([\w./-]+)\)", text) if not (ROOT / name).exists()]
+    assert not missing, missing
