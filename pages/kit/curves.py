@@ -1,0 +1,106 @@
+"""From what runs have told to the lines of a chart: which axis, how smooth, how many points, which epoch was best."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from builder.runs import RunView
+from pages.kit.charts import smooth, thinned
+
+__all__ = ["AXES", "Line", "across", "axes", "best_at", "lines", "scores"]
+
+AXES = ("step", "epoch", "minutes")
+_TIME = "time/seconds"
+_POINTS = 300
+_SMOOTHED_POINTS = 1500  # smoothing walks point by point; more than these no eye tells apart
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: `id` stays the same from update to update; `color` is a place in the theme's palette."""
+
+    id: str
+    label: str
+    x: list[float]
+    y: list[float]
+    color: int
+    dash: str = "solid"
+    width: float = 2.0
+    opacity: float = 1.0
+    legend: bool = True
+
+
+def axes(views: Sequence[RunView]) -> tuple[str, ...]:
+    """Returns the axes along which all of these runs can be drawn; time only where each has told its times."""
+    timed = all(_TIME in view.curves for view in views if view.curves)
+    return AXES if timed and any(_TIME in view.curves for view in views) else AXES[:2]
+
+
+def across(view: RunView, steps: Sequence[float], axis: str) -> list[float]:
+    """Returns where optimizer steps lie on an axis: as they are, in epochs, or in minutes of computing."""
+    if axis == "epoch" and view.total and view.epochs:
+        return [step * view.epochs / view.total for step in steps]
+    if axis == "minutes" and _TIME in view.curves:
+        known, seconds = view.curves[_TIME]
+        return [seconds[min(bisect_left(known, step), len(known) - 1)] / 60 for step in steps]
+    return list(steps)
+
+
+def best_at(view: RunView, axis: str) -> float | None:
+    """Returns where the best epoch ended on an axis; None while there is none."""
+    ends = view.curves.get("train/loss", ([], []))[0]
+    epoch = int((view.best or {}).get("epoch") or 0)
+    return across(view, [ends[epoch - 1]], axis)[0] if 0 < epoch <= len(ends) else None
+
+
+def scores(views: Sequence[RunView]) -> list[str]:
+    """Returns the names of all curves but the losses and the clock, scores of whole epochs first."""
+    names = dict.fromkeys(name for view in views for name in view.curves)
+    rest = [name for name in names if not name.endswith("/loss") and name != _TIME]
+    return sorted(rest, key=lambda name: name.startswith("step/"))
+
+
+def lines(
+    views: Sequence[RunView], labels: Sequence[str], names: Sequence[str], *, axis: str = "step", smoothing: float = 0.0
+) -> list[Line]:
+    """Returns the lines of `names` for each run, thinned to what an eye can see.
+
+    One run: a colour per name. Several runs: a colour per run, the first name solid and the others dotted. With
+    `smoothing` in (0, 1) a running mean stands in front and the line itself pale behind it.
+    """
+    made: list[Line] = []
+    several = len(views) > 1
+    for place, (view, label) in enumerate(zip(views, labels, strict=True)):
+        for number, name in enumerate(n for n in names if n in view.curves):
+            steps, values = view.curves[name]
+            if not steps:
+                continue
+            words = name_words(name)
+            text = f"{label}: {words}" if several else words
+            color = place if several else names.index(name)
+            dash = "dot" if several and number else "solid"
+            fine = name.startswith("step/")
+            raw_x, raw_y = thinned(steps, values, _POINTS)
+            x = across(view, raw_x.tolist(), axis)
+            if smoothing > 0 and len(steps) > 2:
+                many_x, many_y = thinned(steps, values, _SMOOTHED_POINTS // 2)
+                soft_x, soft_y = thinned(many_x.tolist(), smooth(many_y.tolist(), smoothing).tolist(), _POINTS)
+                at = across(view, soft_x.tolist(), axis)
+                made.append(Line(f"{view.id}/{name}/raw", text, x, raw_y.tolist(), color, dash, 1.0, 0.25, False))
+                made.append(Line(f"{view.id}/{name}", text, at, soft_y.tolist(), color, dash))
+            else:
+                thick, pale = (1.0, 0.45) if fine else (2.0, 1.0)
+                made.append(Line(f"{view.id}/{name}", text, x, raw_y.tolist(), color, dash, thick, pale))
+    return made
+
+
+_SPLITS = {"train": "training", "val": "validation", "step": "each step"}
+
+
+def name_words(name: str) -> str:
+    """Returns the name of a curve in words: "val/balanced_accuracy" -> "validation balanced accuracy"."""
+    split, _, metric = name.partition("/")
+    words = {"auc": "AUC", "lr": "learning rate", "f1": "F1", "gradient": "gradient length"}
+    return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}"

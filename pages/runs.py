@@ -1,0 +1,619 @@
+"""How is it going? The list of runs; curves that grow while they learn; what happened; the test side; taking away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from builder.evaluate import evaluation
+from builder.execute import LocalExecutor, home
+from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
+from builder.spec import Experiment, SpecError
+from pages.kit import charts, curves, go, jobs, style
+from pages.kit.pairs import pairs
+from pages.kit.words import ago, amount, duration, path_words, plain, value_words
+
+_CSS = """<style>
+.st-key-run-list .stButton>button{justify-content:flex-start;text-align:left;padding:.35rem .6rem;min-height:3.3rem}
+.st-key-run-list .stButton>button>div,.st-key-run-list .stButton>button>div>span,
+.st-key-run-list [data-testid=stMarkdownContainer]{width:100%}
+.st-key-run-list .stButton p{display:grid;grid-template-columns:minmax(0,1fr) max-content;gap:.1rem .5rem;
+ align-items:center}
+.st-key-run-list .stButton p strong{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-weight:600}
+.st-key-run-list .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
+</style>"""
+_LOOK_S = 1.0
+_LISTED = 12
+_LOGGED = 40
+_MOST_SHOWN = 6
+_ETA_STEPS = 5  # a rate from fewer steps than this is a guess
+
+
+# -- which runs -------------------------------------------------------------------------------------------------------
+
+
+def shown_ids(runs: Sequence[Run]) -> list[str]:
+    """The runs in the URL that exist, the newest where it names none; and the URL made to say so."""
+    known = {run.id for run in runs}
+    asked = st.query_params.get("run", "").split(",")
+    found = list(dict.fromkeys(id for id in asked if id in known))[:_MOST_SHOWN]
+    if not found:
+        found = [runs[0].id]
+    if st.query_params.get("run") != ",".join(found):
+        st.query_params["run"] = ",".join(found)
+    return found
+
+
+def view_of(run: Run) -> RunView:
+    """The run's state; each session reads only what was added since it last looked."""
+    followers: dict[str, RunFollower] = st.session_state.setdefault("followers", {})
+    if run.id not in followers:
+        followers[run.id] = RunFollower(run)
+    return followers[run.id].refresh()
+
+
+def experiment_of(run: Run) -> Experiment | None:
+    """The run's document; None where it cannot be read."""
+    try:
+        return run.experiment
+    except (SpecError, OSError):
+        return None
+
+
+def name_of(run: Run) -> str:
+    """What the run is called."""
+    experiment = experiment_of(run)
+    return experiment.name if experiment else "Unreadable experiment"
+
+
+def begun(run: Run) -> float:
+    """When the run was made, in seconds since 1970."""
+    return (run.folder / "experiment.json").stat().st_mtime
+
+
+def only(id: str) -> None:
+    """Shows this run alone."""
+    st.query_params["run"] = id
+
+
+def pick(id: str, key: str) -> None:
+    """Lays this run over those that are shown, or takes it away."""
+    asked = [i for i in st.query_params.get("run", "").split(",") if i and i != id]
+    if st.session_state[key]:
+        asked = [*asked, id][-_MOST_SHOWN:]
+    if asked:
+        st.query_params["run"] = ",".join(asked)
+
+
+def best_words(view: RunView) -> str:
+    """The best score in words, "" while there is none."""
+    best = view.best or {}
+    if best.get("value") is None:
+        return ""
+    return f"best {curves.name_words(str(best['metric'])).removeprefix('validation ')} {best['value']:.3f}"
+
+
+def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str]) -> None:
+    """One card a run: a press shows it alone, a tick lays it over the others."""
+    waiting = [m.id for m in markers(home()) if m.id in views and views[m.id].status == "queued"]
+    with st.container(key="run-list", gap="xsmall"):
+        for run in runs:
+            view = views[run.id]
+            facts = [best_words(view), ago(begun(run))]
+            if run.id in waiting:
+                facts.insert(0, f"number {waiting.index(run.id) + 1} in the queue")
+            elif view.active and view.epochs:
+                facts.insert(0, f"epoch {view.epoch} of {view.epochs}")
+            words = plain(" · ".join(filter(None, facts)))
+            with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+                key = f"pick-{run.id}"
+                if st.session_state.get(key) != (run.id in shown):
+                    st.session_state[key] = run.id in shown
+                st.checkbox(
+                    f"Show {plain(name_of(run))} in the charts",
+                    key=key,
+                    label_visibility="collapsed",
+                    on_change=pick,
+                    args=(run.id, key),
+                )
+                st.button(
+                    f"**{plain(name_of(run))}** {style.badge(view.status)} *{words}*",
+                    key=f"only-{run.id}",
+                    width="stretch",
+                    on_click=only,
+                    args=(run.id,),
+                )
+
+
+# -- what can be done -------------------------------------------------------------------------------------------------
+
+
+def attempt(act: Callable[[], object]) -> bool:
+    """Does something with the store; what cannot be done is kept as a sentence for the next draw."""
+    try:
+        act()
+        LocalExecutor(home()).ensure()
+    except StoreError as error:
+        st.session_state["runs-refused"] = str(error)
+        return False
+    return True
+
+
+@st.dialog("Stop this training?", icon=":material/stop_circle:")
+def confirm_stop(run: Run, view: RunView) -> None:
+    """Asks before a run is stopped."""
+    kept = f"The best network so far (epoch {view.best['epoch']}) is kept. " if view.best else ""
+    st.write(f"{kept}You can resume it later exactly where it stopped.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep training"):
+            st.rerun()
+        if st.button("Stop now", type="primary", key="really-stop"):
+            run.stop()
+            st.rerun()
+
+
+@st.dialog("Delete this run?", icon=":material/delete:")
+def confirm_delete(run: Run) -> None:
+    """Asks before a run is deleted."""
+    st.write(f"**{plain(name_of(run))}**: its network, its curves and its evaluation go for good. The scans stay.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep it"):
+            st.rerun()
+        if st.button("Delete", type="primary", key="really-delete"):
+            attempt(lambda: RunStore(home()).delete(run.id))
+            st.rerun()
+
+
+def again(run: Run) -> None:
+    """Starts the same experiment anew."""
+    experiment = experiment_of(run)
+    if experiment is None:
+        return
+    made: list[Run] = []
+    if attempt(lambda: made.append(RunStore(home()).create(experiment))):
+        st.query_params["run"] = made[0].id
+
+
+def resume(run: Run) -> None:
+    """Puts a run that ended early back into the queue."""
+    attempt(run.resume)
+
+
+def actions(run: Run, view: RunView) -> None:
+    """The buttons of the run that is looked at: one main thing, the rest in a menu."""
+    experiment = experiment_of(run)
+    with st.popover("More", icon=":material/more_horiz:"):
+        if st.button(
+            "Open as an experiment", key="clone", icon=":material/edit:", width="stretch", disabled=not experiment
+        ):
+            assert experiment is not None
+            go.begin(experiment, words=f"opened from run {run.id}")
+            go.to("network")
+        st.button(
+            "Run again",
+            key="again",
+            icon=":material/replay:",
+            width="stretch",
+            disabled=not experiment,
+            help="The same settings and the same seed, from the beginning.",
+            on_click=again,
+            args=(run,),
+        )
+        if st.button(
+            "Delete",
+            key="delete-run",
+            icon=":material/delete:",
+            width="stretch",
+            disabled=view.active,
+            help="Stop it first." if view.active else None,
+        ):
+            confirm_delete(run)
+    if view.active:
+        words = "Stopping ..." if view.stopping else "Stop"
+        if st.button(words, key="stop-run", type="primary", icon=":material/stop:", disabled=view.stopping):
+            confirm_stop(run, view)
+        return
+    usable = view.best is not None
+    if view.resumable:
+        aside = usable and view.status == "stopped"
+        st.button(
+            "Resume",
+            key="resume-run",
+            type="secondary" if aside else "primary",
+            icon=":material/play_arrow:",
+            help="Goes on exactly where the last state was saved.",
+            on_click=resume,
+            args=(run,),
+        )
+        if not aside:
+            return
+    if usable and st.button("Test a scan", key="to-test", type="primary", icon=":material/biotech:"):
+        go.to("test", run=run.id)
+
+
+# -- the live part ----------------------------------------------------------------------------------------------------
+
+
+def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str, bool], ...]) -> None:
+    """Everything that moves: the list, the state of the run, the curves. Runs again by itself while a run is active."""
+    views = {run.id: view_of(run) for run in runs}
+    if st.query_params.get("run") != ",".join(shown):
+        st.rerun()  # another run was picked in the list
+    if tuple((id, v.status, v.stopping) for id, v in views.items()) != states:
+        st.rerun()  # the buttons of the page depend on the state
+    by_id = {run.id: run for run in runs}
+    left, right = st.columns([1, 2.9], gap="medium")
+    with left:
+        everything = st.session_state.get("all-runs", False)
+        listed = list(runs) if everything else list(runs)[:_LISTED]
+        listed += [by_id[id] for id in shown if by_id[id] not in listed]
+        run_list(listed, views, shown)
+        if len(runs) > _LISTED:
+            st.toggle(f"Show all {len(runs)}", key="all-runs")
+    with right:
+        state(by_id[shown[0]], views[shown[0]])
+        picture([by_id[id] for id in shown], [views[id] for id in shown])
+        happened(views[shown[0]])
+
+
+def state(run: Run, view: RunView) -> None:
+    """How the run stands: words, progress, time left, the latest numbers."""
+    where = f"epoch {view.epoch} of {view.epochs}" if view.epochs else ""
+    if view.active:
+        share = min(1.0, view.step / view.total) if view.total else 0.0
+        told = [f"**{view.status.capitalize()}**", where, left_words(view), view.note]
+        if view.stopping:
+            told = ["**Stopping**", "the present state is being saved"]
+        st.progress(share, text=" · ".join(filter(None, [told[0], *(plain(w) for w in told[1:])])))
+        if view.reason:
+            st.caption(plain(view.reason))
+    elif view.status == "done":
+        st.success(plain(view.reason) or "Done.", icon=":material/check_circle:")
+    elif view.status == "stopped":
+        st.info(f"Stopped at {where}. {plain(view.reason)}", icon=":material/stop_circle:")
+    else:
+        words = {"lost": "Lost.", "failed": "Failed."}.get(view.status, view.status)
+        kept = " What was saved is kept: press Resume to go on from there." if view.resumable else ""
+        st.error(f"**{words}** {plain(view.reason)}{kept}", icon=":material/error:")
+    for warning in view.warnings[-3:]:
+        st.warning(plain(warning), icon=":material/warning:")
+    numbers(view)
+
+
+def numbers(view: RunView) -> None:
+    """The latest numbers of the run."""
+    best = view.best or {}
+    entries = []
+    if best.get("value") is not None:
+        name = curves.name_words(str(best["metric"]))
+        entries.append((f"Best {name}", f"{best['value']:.3f}", f"Of epoch {best['epoch']}: these weights are kept."))
+    for name in ("val/accuracy", "val/loss", "train/loss"):
+        if name in view.metrics:
+            entries.append((curves.name_words(name).capitalize(), f"{view.metrics[name]:.3f}", "Of the last epoch."))
+    if best.get("epoch"):
+        entries.append(("Best epoch", str(best["epoch"]), ""))
+    entries.append(
+        ("Computing time", duration(view.seconds), f"On {view.device or 'this machine'}, all attempts together.")
+    )
+    if view.attempt:
+        style.facts(entries)
+
+
+def left_words(view: RunView) -> str:
+    """How long it may still take, from the pace so far; "" where nothing can be said yet."""
+    if view.status != "running" or not view.total or view.step < _ETA_STEPS:
+        return ""
+    return f"about {duration(view.seconds / view.step * (view.total - view.step))} left"
+
+
+def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
+    """The curves: losses on the left, a score or a measure of the steps on the right."""
+    if not any(view.curves for view in views):
+        st.caption("The curves begin with the first step.")
+        return
+    labels = labels_of(runs)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        offered = curves.axes(views)
+        axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis")
+        weight = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing", width=190)
+        log = st.toggle("Logarithmic loss", key="curve-log")
+        names = curves.scores(views)
+        if names:
+            monitor = str((views[0].best or {}).get("metric") or "")
+            first = names.index(monitor) if monitor in names else 0
+            score = st.selectbox(
+                "On the right", names, index=first, key="curve-score", format_func=curves.name_words, width=240
+            )
+    axis = axis if axis in offered else "epoch"
+    marks = [
+        (at, "best" if len(views) == 1 else f"best of {label}")
+        for view, label in zip(views, labels, strict=True)
+        if (at := curves.best_at(view, axis)) is not None
+    ]
+    losses = ["val/loss", "train/loss", "step/loss"] if len(views) == 1 else ["val/loss", "train/loss"]
+    one, two = st.columns(2, gap="small")
+    with one:
+        chart(
+            "curves-loss", curves.lines(views, labels, losses, axis=axis, smoothing=0.0), marks, axis, "Loss", log=log
+        )
+    if names:
+        made = curves.lines(views, labels, [score], axis=axis, smoothing=weight if score.startswith("step/") else 0.0)
+        with two:
+            chart("curves-score", made, marks, axis, curves.name_words(score).capitalize())
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """Names for the legend; a number behind those that occur twice."""
+    names = [name_of(run) for run in runs]
+    return [f"{n} ({names[:k].count(n) + 1})" if names.count(n) > 1 else n for k, n in enumerate(names)]
+
+
+def chart(
+    key: str,
+    made: Sequence[curves.Line],
+    marks: Sequence[tuple[float, str]],
+    axis: str,
+    title: str,
+    *,
+    log: bool = False,
+) -> None:
+    """One live chart: it keeps its zoom while points come in."""
+    import scanloom_components  # only where it is drawn: it registers itself with a running Streamlit
+
+    scanloom_components.curves(
+        [scanloom_components.Series(**vars(line)) for line in made],
+        key=key,
+        height=310,
+        log=log,
+        x_title={"step": "Step", "epoch": "Epoch", "minutes": "Minutes of computing"}[axis],
+        y_title=title,
+        marks=[scanloom_components.Mark(x, words) for x, words in marks],
+        view=axis,
+        summary=f"{title} of {amount(len(made), 'line')}",
+    )
+
+
+def happened(view: RunView) -> None:
+    """The run's log in words, the newest line first."""
+    if not view.log:
+        return
+    with st.expander("What happened", icon=":material/list:"):
+        lines = [f"`{time.strftime('%H:%M:%S', time.localtime(at))}` {plain(words)}" for at, words in view.log]
+        st.markdown("\n\n".join(reversed(lines[-_LOGGED:])))
+        if len(lines) > _LOGGED:
+            st.caption(f"And {len(lines) - _LOGGED} earlier lines.")
+
+
+# -- after the training -----------------------------------------------------------------------------------------------
+
+
+def compared(runs: Sequence[Run]) -> None:
+    """What differs between the first two runs that are shown."""
+    first, second = experiment_of(runs[0]), experiment_of(runs[1])
+    if first is None or second is None:
+        return
+    one, two = labels_of(runs)[:2]
+    with style.card("What differs", key="differs"):
+        found = first.diff(second)
+        if not found:
+            st.caption("Nothing: the two experiments are the same.")
+            return
+        st.dataframe(
+            [{"Choice": path_words(path), one: _short(a), f"{two} ": _short(b)} for path, (a, b) in found.items()],
+            hide_index=True,
+            key="differs-table",
+        )
+
+
+def _short(value: Any) -> str:
+    return "–" if value is None else value_words(value)
+
+
+def test_side(run: Run) -> None:
+    """The figures on the test scans, once somebody has asked for them."""
+    slot = f"evaluate-{run.id}"
+    found = evaluation(run)
+    with style.card("On the test scans", key="test-side"):
+        if found is None:
+            st.caption(
+                "The test scans were kept aside all the time. Each look at them is counted: whoever looks often and "
+                "picks the best run afterwards fools himself. Look once, at the end."
+            )
+        else:
+            figures(found)
+        working = jobs.of_slot(slot)
+        busy = working is not None and working.view().active
+        st.button(
+            "Open the test side" if found is None else "Open it again",
+            key="open-test",
+            icon=":material/lock_open:",
+            disabled=busy,
+            on_click=attempt_job,
+            args=("evaluate", {"run": run.id, "split": "test"}, slot),
+        )
+        before = working.id if working else ""
+        jobs.watch(slot, "Looking at the test scans")
+        done = jobs.result(slot)
+        if done is not None and st.session_state.get("evaluated") != before:
+            st.session_state["evaluated"] = before
+            st.rerun()
+
+
+def attempt_job(kind: str, payload: dict[str, Any], slot: str) -> None:
+    """Submits a short job; what cannot be done is kept as a sentence for the next draw."""
+    try:
+        jobs.submit(kind, payload, slot)
+    except StoreError as error:
+        st.session_state["runs-refused"] = str(error)
+
+
+def interval(figure: dict[str, float | None] | None) -> str:
+    """A figure with its interval: "0.912 (0.871 to 0.948)"; "undefined" where there is none."""
+    if not figure or figure.get("value") is None:
+        return "undefined"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+_METRICS = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "Right when it says so",
+    "npv": "Right when it says no",
+}
+
+
+def figures(found: dict[str, Any]) -> None:
+    """Metrics with intervals, per class, and who was taken for whom."""
+    many = f"{amount(found['n'], 'scan')} of {amount(found['patients'], 'patient')}"
+    st.caption(f"{many}, never seen in training. In brackets the 95 % interval over patients.")
+    if found.get("synthetic"):
+        st.caption(":orange[:material/science: Synthetic scans: these numbers say nothing about real ones.]")
+    left, right = st.columns([1, 1.1], gap="medium")
+    with left:
+        rows = []
+        for name, figure in found["metrics"].items():
+            rows.append((_METRICS.get(name, name.replace("_", " ").capitalize()), interval(figure)))
+            if name == "accuracy":
+                who = f' ("{found["majority_class"]}")' if found.get("majority_class") else ""
+                rows.append((f"Always the commonest class{who}", f"{found['majority_accuracy']:.3f}"))
+        pairs(rows)
+        openings = found.get("openings") or {}
+        if openings:
+            st.caption(
+                f"These test scans were opened {amount(openings['dataset'], 'time')}, "
+                f"{amount(openings['run'], 'time')} by this run."
+            )
+    with right:
+        if found["confusion"] and not isinstance(found["confusion"][0][0], list):
+            confusion(found["classes"], found["confusion"])
+    st.dataframe(
+        [
+            {
+                "Class": name,
+                "Scans": row["n"],
+                **{_METRICS.get(key, key): interval(value) for key, value in row.items() if key != "n"},
+            }
+            for name, row in found["per_class"].items()
+        ],
+        hide_index=True,
+        key="per-class",
+    )
+    for note in found.get("notes", ()):
+        st.caption(f":orange[:material/warning: {plain(note)}]")
+
+
+def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    """Which class was answered for which."""
+    import plotly.graph_objects as go_
+
+    names = [escape(name) for name in classes]
+    shares = [[c / max(1, sum(row)) for c in row] for row in counts]
+    dark = st.context.theme.type == "dark"
+    figure = go_.Figure(
+        go_.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            text=[[str(c) for c in row] for row in counts],
+            texttemplate="%{text}",
+            hovertemplate="is %{y}, answered %{x}: %{text}<extra></extra>",
+            colorscale=[[0, "#10151d" if dark else "#ffffff"], [1, charts.palette()[0]]],
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+        )
+    )
+    figure.update_layout(
+        height=110 + 44 * len(names),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "Answered", "type": "category"},
+        yaxis={"title": "Is", "type": "category", "autorange": "reversed"},
+    )
+    st.plotly_chart(figure, key="confusion", config={"displayModeBar": False}, alt="Which class was answered for which")
+
+
+def take_away(run: Run) -> None:
+    """The network as code and weights that need no ScanLoom."""
+    slot = f"export-{run.id}"
+    with style.card("Take it away", key="take-away"):
+        st.caption(
+            "A zip with readable PyTorch code, the weights, the preparation of the scans, and a proof that it answers "
+            "as the app does. It needs no ScanLoom."
+        )
+        job = jobs.of_slot(slot)
+        result = jobs.result(slot)
+        if job is not None and result is not None and (job.folder / str(result["file"])).is_file():
+            file = job.folder / str(result["file"])
+            st.download_button(
+                "Download the zip",
+                file.read_bytes,
+                file.name,
+                "application/zip",
+                key="download-export",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+            return
+        st.button(
+            "Pack it",
+            key="export",
+            icon=":material/inventory_2:",
+            disabled=job is not None and job.view().active,
+            on_click=attempt_job,
+            args=("export", {"run": run.id, "to": "pytorch"}, slot),
+        )
+        jobs.watch(slot, "Packing")
+
+
+def nothing_yet() -> None:
+    """No runs: what to do."""
+    style.heading("How is it going?", "Trainings, while they run and afterwards.")
+    with style.empty(
+        "show_chart", "No runs yet", "A run begins on the Training page. Or try the demo: it learns in a minute."
+    ):
+        if st.button("Go to Training", key="to-training", type="primary", icon=":material/model_training:"):
+            go.to("training")
+        if st.button("Try the demo", key="to-home", icon=":material/play_arrow:"):
+            go.to("home")
+
+
+def page(runs: Sequence[Run]) -> None:
+    """The page."""
+    shown = shown_ids(runs)
+    by_id = {run.id: run for run in runs}
+    focus = by_id[shown[0]]
+    views = {run.id: view_of(run) for run in runs}
+    view = views[focus.id]
+    experiment = experiment_of(focus)
+    task = experiment.task.replace("_", " ") if experiment else ""
+    with style.heading(plain(name_of(focus)), f"{plain(task)} · begun {ago(begun(focus))} · run {focus.id}"):
+        actions(focus, view)
+    refused = st.session_state.pop("runs-refused", "")
+    if refused:
+        st.error(plain(refused), icon=":material/error:")
+    states = tuple((id, v.status, v.stopping) for id, v in views.items())
+    every = _LOOK_S if any(v.active for v in views.values()) else None
+    st.fragment(run_every=every, key="live-runs")(live)(runs, shown, states)
+    if len(shown) > 1:
+        compared([by_id[id] for id in shown])
+    if view.best is not None and not view.active:
+        test_side(focus)
+        take_away(focus)
+
+
+st.html(_CSS)
+known = RunStore(home()).runs()
+if known:
+    page(known)
+else:
+    nothing_yet()
