@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Catalog", "Domain", "Flag", "Float", "Int", "LayerSpec", "OneOf", "Part", "Text", "UnknownPart", "load"]
 
@@ -228,16 +228,19 @@ class UnknownPart(KeyError):
         return str(self.args[0])
 
 
-class Catalog(Mapping[str, Part]):
+P = TypeVar("P", bound=Part)
+
+
+class Catalog(Mapping[str, P]):
     """Parts by name, in the order of their declaration."""
 
-    def __init__(self, name: str, parts: tuple[Part, ...]):
+    def __init__(self, name: str, parts: tuple[P, ...]):
         self.name = name
         self._parts = {p.name: p for p in parts}
         if len(self._parts) != len(parts):
             raise ValueError(f"two parts of the catalog of {name}s share a name")
 
-    def __getitem__(self, name: str) -> Part:
+    def __getitem__(self, name: str) -> P:
         try:
             return self._parts[name]
         except KeyError:
@@ -258,14 +261,14 @@ class Catalog(Mapping[str, Part]):
         return list(self._parts)
 
     @property
-    def groups(self) -> dict[str, list[Part]]:
+    def groups(self) -> dict[str, list[P]]:
         """Parts by their group, both in order of declaration."""
-        found: dict[str, list[Part]] = {}
+        found: dict[str, list[P]] = {}
         for part in self._parts.values():
             found.setdefault(part.group, []).append(part)
         return found
 
-    def search(self, words: str) -> list[Part]:
+    def search(self, words: str) -> list[P]:
         """Returns the parts whose name, title, group, help or search words hold every word of `words`."""
         wanted = words.lower().split()
         return [

@@ -18,6 +18,8 @@ from builder.spec import INPUT, Experiment, Node
 if TYPE_CHECKING:
     from torch import nn
 
+    from builder.blocks import Network
+
 Shape = tuple[int, ...]
 """Sizes without the batch: (channels, height, width) or (features,)."""
 
@@ -198,7 +200,7 @@ def _outcome(name: str, params_json: str, shapes: tuple[Shape, ...], num_classes
 
     node = Node(id="layer", name=name, params=json.loads(params_json))
     try:
-        spec = cast(LayerSpec, LAYERS[name])
+        spec = LAYERS[name]
         settings(node)
     except (UnknownPart, ValueError) as error:
         return _refused(name, node.params, error)
@@ -298,7 +300,7 @@ def arguments(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bo
     Raises:
         UnknownPart, ValueError: what `settings` refuses.
     """
-    spec = cast(LayerSpec, LAYERS[node.name])
+    spec = LAYERS[node.name]
     shape = shapes[0]
     rules = {
         "channels": shape[0],
@@ -322,7 +324,7 @@ def build(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool =
 
 def assemble(
     nodes: Sequence[Node], input_shape: Shape, num_classes: int, *, seed: int | None = None, trained: bool = False
-) -> "nn.Module":
+) -> "Network":
     """Builds the whole network.
 
     Args:

@@ -139,7 +139,7 @@ def test_a_batch_too_large_is_made_smaller_and_accumulated():
     wide = wide.replace("data.size_px", 1024).replace("training.batch_size", 256)
     (found,) = errors(problems(wide, DATA))
     assert found.path == "training.batch_size"
-    assert found.fix.training.batch_size * found.fix.training.accumulate == 256
+    assert found.fix and found.fix.training.batch_size * found.fix.training.accumulate == 256
 
 
 def test_a_wrong_head_names_both_numbers():
@@ -147,7 +147,7 @@ def test_a_wrong_head_names_both_numbers():
     wrong = experiment(node("global_pool"), node("linear", out_features=2))
     message = next(p for p in problems(wrong, three) if "classes" in p.message and p.path.startswith("network"))
     assert "ends in 2 numbers" in message.message and "3 classes" in message.message
-    assert message.fix.at("network.linear.params.out_features") == 3
+    assert message.fix and message.fix.at("network.linear.params.out_features") == 3
 
 
 @pytest.mark.parametrize(

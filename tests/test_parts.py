@@ -187,7 +187,7 @@ def test_a_frozen_backbone_does_not_learn_and_keeps_its_statistics():
 def test_installed_imagenet_weights_are_used_and_adapted_to_grey():
     def stem(channels, weights):
         nodes = [Node(id="b", name="timm_backbone", params={"model": "tf_efficientnet_lite0", "weights": weights})]
-        return assemble(nodes, (channels, 32, 32), 2, seed=0).layers["b"].net
+        return assemble(nodes, (channels, 32, 32), 2, seed=0).layers.get_submodule("b.net")
 
     rgb, grey, random = stem(3, "installed package"), stem(1, "installed package"), stem(1, "none")
     torch.testing.assert_close(rgb.conv_stem.weight.sum(1, keepdim=True), grey.conv_stem.weight)
@@ -216,7 +216,7 @@ def test_wiring_by_inputs_computes_what_the_wires_say():
     ]
     net = assemble(nodes, (2, 6, 6), 2, seed=0)
     x = torch.rand(3, 2, 6, 6)
-    a = net.layers["a"](x)
+    a = net.layers.get_submodule("a")(x)
     torch.testing.assert_close(net(x), torch.cat([a + 2 * a.relu(), x], 1))
 
 
