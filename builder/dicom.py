@@ -18,7 +18,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, UID_dictionary
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGExtended12Bit, UID_dictionary
 
 from builder.dicom_file import (
     DicomFile,
@@ -229,6 +229,8 @@ def _check_codestreams(file: DicomFile, header: Header) -> None:
         usable = False
     if not usable:
         raise Unreadable(f"The compression of this DICOM file ({name}) is not supported; export it uncompressed.")
+    if file.syntax == JPEGExtended12Bit and header.bits > 8:  # no free decoder that pydicom uses can do it
+        raise Unreadable("JPEG Extended with 12 bits is not supported; export the file uncompressed or as JPEG 2000.")
     with file.open() as stream:
         for frame in _encoded(file, stream, header.slices):
             size = _codestream_size(frame, file.syntax)
@@ -312,10 +314,11 @@ def _frames(file: DicomFile, stream: BinaryIO, header: Header) -> Iterator[np.nd
             shift = high_bit - stored + 1
             options["correct_unused_bits"] = False
     decoder = get_decoder(file.syntax)
-    if file.syntax.is_encapsulated:
-        frames: Iterator[tuple[np.ndarray, dict]] = decoder.iter_array(stream, validate=True, **options)
-    else:
-        frames = (decoder.as_array(stream, index=i, validate=True, **options) for i in range(header.slices))
+    frames: Iterator[tuple[np.ndarray, dict]]
+    if file.syntax.is_encapsulated and not _is_jpeg_ls_or_2000(file.syntax):
+        frames = decoder.iter_array(stream, validate=True, **options)
+    else:  # pydicom 3.0's iter_array fails on signed JPEG-LS, and on the second frame of native YBR_FULL_422
+        frames = _one_by_one(decoder, stream, options)
     for pixels, properties in frames:
         if header.channels == 3 and pixels.ndim == 3 and properties.get("photometric_interpretation") not in ("RGB",):
             raise Unreadable("The colour space of this DICOM file is not supported; convert the file to RGB.")
@@ -323,6 +326,17 @@ def _frames(file: DicomFile, stream: BinaryIO, header: Header) -> Iterator[np.nd
             spare = pixels.dtype.itemsize * 8 - options["bits_stored"]
             pixels = (pixels << (spare - shift)) >> spare
         yield pixels
+
+
+def _one_by_one(decoder: Any, stream: BinaryIO, options: dict[str, Any]) -> Iterator[tuple[np.ndarray, dict]]:
+    start = stream.tell()
+    for index in range(options["number_of_frames"]):
+        stream.seek(start)
+        yield decoder.as_array(stream, index=index, validate=True, **options)
+
+
+def _is_jpeg_ls_or_2000(syntax: UID) -> bool:
+    return "JPEG-LS" in syntax.name or "JPEG 2000" in syntax.name
 
 
 def _is_jpeg(syntax: UID) -> bool:
