@@ -30,7 +30,6 @@ IMPORT_NAMES = {
     "pyjpegls": "jpeg_ls",
     "pylibjpeg-openjpeg": "openjpeg",
     "scikit-learn": "sklearn",
-    "streamlit-drawable-canvas": "streamlit_drawable_canvas",
 }
 # Found by pydicom when it decodes, never imported by us.
 PLUGINS = {"python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls"}
@@ -116,15 +115,27 @@ def test_every_requirement_is_really_imported():
     assert not unused, f"nothing imports {unused}: delete before you add"
 
 
+def _unnamed(paths: list[Path], required: set[str]) -> list[str]:
+    own = {"builder", "tasks", "pages", "app", "scanloom_components", "components", "tests", "benchmarks"}
+    own |= {path.stem for path in paths}  # benchmarks import their neighbours
+    providers = importlib.metadata.packages_distributions()
+    return [
+        f"{path.relative_to(ROOT)} imports {root}"
+        for path in paths
+        for root in _imported(path) - own - set(sys.stdlib_module_names)
+        if not {canonicalize_name(name) for name in providers.get(root, [root])} & required
+    ]
+
+
 def test_everything_imported_is_required():
     """A package that comes along by accident today may be gone with the next version of the one that brought it."""
-    required = set(_requirements("requirements.txt"))
-    own = {"builder", "tasks", "pages", "app", "scanloom_components"}
-    providers = importlib.metadata.packages_distributions()
-    for path in _product():
-        for root in _imported(path) - own - set(sys.stdlib_module_names):
-            given_by = {canonicalize_name(name) for name in providers.get(root, [root])}
-            assert given_by & required, f"{path.relative_to(ROOT)} imports {root}, which requirements.txt does not name"
+    assert not _unnamed(_product(), set(_requirements("requirements.txt")))
+
+
+def test_everything_that_tests_and_benchmarks_import_is_required():
+    required = set(_requirements("requirements.txt")) | set(_requirements("requirements-dev.txt"))
+    paths = [path for name in ("tests", "benchmarks") for path in (ROOT / name).rglob("*.py")]
+    assert not _unnamed(paths, required)
 
 
 def _licence(name: str) -> str:
@@ -170,7 +181,7 @@ HOSTS = (
     r"pypi\.org|pythonhosted|registry\.npmjs|download\.pytorch|deb\.debian|\bhf\.co\b|huggingface\.co"
     r"|cdn\.jsdelivr|unpkg\.com|fonts\.googleapis"
 )
-MACHINE_PATHS = r"/(?:work|root|Users)/[\w.]|/home/(?!scanloom\b)\w|/opt/(?:pypi|wheels)"
+MACHINE_PATHS = r"/(?:work|root|Users)/[\w.]|/home/(?!scanloom\b|you\b)\w|/opt/(?:pypi|wheels)"
 NOT_READ = {"tests/test_setup.py"}  # it names them to forbid them
 
 
@@ -356,3 +367,19 @@ def test_every_link_and_picture_of_the_readme_leads_somewhere():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [name for name in re.findall(r"\]\(([\w./-]+)\)", text) if not (ROOT / name).exists()]
     assert not missing, missing
+
+
+def test_the_readme_names_every_command_and_no_other():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^python -m builder (\S+)", text, re.M))
+    done = subprocess.run(
+        [sys.executable, "-m", "builder", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    commands = re.search(r"\{([\w,-]+)\}", done.stdout)
+    assert commands and shown == set(commands[1].split(","))
+
+
+@pytest.mark.parametrize("name", ["SCANLOOM_HOME", "SCANLOOM_SLOTS", "SCANLOOM_LOGIN", "SCANLOOM_BEHIND_PROXY"])
+def test_a_variable_that_the_readme_explains_is_read_somewhere(name: str):
+    assert name in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert any(name in path.read_text(encoding="utf-8") for path in _product())
