@@ -99,6 +99,7 @@ class Learner:
         )
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2)
         self.penalized = optim.weights(self.model)
+        self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.updates = updates(len(train), training.batch_size, training.accumulate)
         self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
         self.place = Place(monitor=training.monitor)
@@ -118,7 +119,8 @@ class Learner:
     def update(self, batches: Sequence[np.ndarray]) -> None:
         """One optimizer step over one or several batches of positions (gradients added up, each scan counting once)."""
         place, training = self.place, self.experiment.training
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.rate = self.schedule.set_rate(place.step)
         self.optimizer.zero_grad(set_to_none=True)
         chance = torch.Generator().manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
@@ -133,12 +135,11 @@ class Learner:
             total += step.loss.detach().double() * len(positions)
         if training.l1:
             (training.l1 * torch.stack([weight.abs().sum() for weight in self.penalized]).sum()).backward()
-        learned = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        self.norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
+        self.norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
         if self.device.type == "cpu" and not (math.isfinite(float(total)) and math.isfinite(float(self.norm))):
             raise NotFinite(self.where_it_broke(images, float(total)))
         if training.clip_norm:
-            nn.utils.clip_grads_with_norm_(learned, training.clip_norm, self.norm)
+            nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, self.norm)
         self.optimizer.step()
         self.loss_sum += total
         self.seen_sum += total
@@ -148,8 +149,8 @@ class Learner:
         place.step += 1
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Shifted and scaled as the experiment says, in the memory order it says. (B, C, H, W) float32."""
-        return ((images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
+        """A batch of ours, changed in place: shifted, scaled and in the memory order that the experiment says."""
+        return images.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)
 
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 where it is chosen and the GPU has it, else nothing."""
