@@ -277,6 +277,10 @@ def _bootstrap(
     shutil.copy(ROOT / "bootstrap.sh", checkout)
     for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
         (checkout / name).write_text("six==1.16.0\n")
+    if step == ("dev",):  # as if pip had done its part already
+        stamp = subprocess.run(["cksum"], input=b"six==1.16.0\n" * 2, capture_output=True, check=True).stdout
+        (checkout / ".venv" / "scanloom").mkdir(parents=True)
+        (checkout / ".venv" / "scanloom" / "dev").write_bytes(stamp)
     done = subprocess.run(
         ["/bin/sh", "bootstrap.sh", *step],
         cwd=checkout,
@@ -313,15 +317,40 @@ def test_a_full_disk_gets_one_plain_sentence(tmp_path: Path):
 
 
 def test_an_unreachable_package_index_gets_one_plain_sentence(tmp_path: Path):
-    """pip is told of an index on a closed port of this machine; the virtual environment is a real one."""
+    """A real pip is told of an index on a closed port of this machine; the environment around it is made by hand."""
+    ours = f'exec "{sys.executable}" "$@"'
+    made = f'mkdir -p "$3/bin"; echo \'{ours}\' > "$3/bin/python"; {shutil.which("chmod")} +x "$3/bin/python"'
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
-    code, words = _bootstrap(tmp_path, "setup", env={"PYTHON": sys.executable, **nowhere})
+    fakes = {"python3.11": f'case "$*" in "-m venv "*) {made};; *) {ours};; esac'}
+    code, words = _bootstrap(tmp_path, "setup", fakes=fakes, env=nowhere)
     assert code == 2 and "the package index could not be reached" in words
 
 
 def test_serving_before_the_set_up_gets_one_plain_sentence(tmp_path: Path):
     code, words = _bootstrap(tmp_path, "serve")
     assert code == 2 and "run 'make setup' first" in words
+
+
+def test_chromium_is_installed_where_we_may(tmp_path: Path):
+    browser = tmp_path / "bin" / "chromium"
+    apt = f'[ "$1" = update ] && exit; cat /dev/null > {browser}; {shutil.which("chmod")} +x {browser}'
+    assert _bootstrap(tmp_path, "dev", fakes={"apt-get": apt, "id": "echo 0"}) == (0, "")
+    assert browser.exists()
+
+
+@pytest.mark.parametrize("machine", [{"id": "echo 1000", "apt-get": "exit 1"}, {"id": "echo 0"}])
+def test_a_machine_without_chromium_gets_one_plain_sentence(tmp_path: Path, machine: dict[str, str]):
+    code, words = _bootstrap(tmp_path, "dev", fakes=machine)
+    assert code == 2 and "the browser journey needs Chromium" in words
+
+
+def test_a_failed_installation_of_chromium_is_told(tmp_path: Path):
+    code, words = _bootstrap(tmp_path, "dev", fakes={"id": "echo 0", "apt-get": "echo no such mirror >&2; exit 100"})
+    assert code == 2 and "(no such mirror)" in words
+
+
+def test_the_browser_can_be_left_out(tmp_path: Path):
+    assert _bootstrap(tmp_path, "dev", fakes={"id": "echo 1000"}, env={"BROWSER": "no"}) == (0, "")
 
 
 def test_an_unknown_step_gets_one_plain_sentence(tmp_path: Path):
