@@ -109,7 +109,7 @@ def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str
             elif view.active and view.epochs:
                 facts.insert(0, f"epoch {view.epoch} of {view.epochs}")
             words = plain(" · ".join(filter(None, facts)))
-            with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+            with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
                 key = f"pick-{run.id}"
                 if st.session_state.get(key) != (run.id in shown):
                     st.session_state[key] = run.id in shown
@@ -214,9 +214,8 @@ def actions(run: Run, view: RunView) -> None:
             confirm_delete(run)
     if view.active:
         words = "Stopping ..." if view.stopping else "Stop"
-        if st.button(words, key="stop-run", type="primary", icon=":material/stop:", disabled=view.stopping):
+        if st.button(words, key="stop-run", icon=":material/stop:", disabled=view.stopping):
             confirm_stop(run, view)
-        return
     usable = view.best is not None
     if view.resumable:
         aside = usable and view.status == "stopped"
@@ -246,7 +245,7 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str
     if tuple((id, v.status, v.stopping) for id, v in views.items()) != states:
         st.rerun()  # the buttons of the page depend on the state
     by_id = {run.id: run for run in runs}
-    left, right = st.columns([1, 2.9], gap="medium")
+    left, right = st.columns([1.15, 2.9], gap="medium")
     with left:
         everything = st.session_state.get("all-runs", False)
         listed = list(runs) if everything else list(runs)[:_LISTED]
@@ -292,10 +291,8 @@ def numbers(view: RunView) -> None:
         name = curves.name_words(str(best["metric"]))
         entries.append((f"Best {name}", f"{best['value']:.3f}", f"Of epoch {best['epoch']}: these weights are kept."))
     for name in ("val/accuracy", "val/loss", "train/loss"):
-        if name in view.metrics:
-            entries.append((curves.name_words(name).capitalize(), f"{view.metrics[name]:.3f}", "Of the last epoch."))
-    if best.get("epoch"):
-        entries.append(("Best epoch", str(best["epoch"]), ""))
+        if name in view.metrics and len(entries) < 3:
+            entries.append((_title(name), f"{view.metrics[name]:.3f}", "Of the last epoch."))
     entries.append(
         ("Computing time", duration(view.seconds), f"On {view.device or 'this machine'}, all attempts together.")
     )
@@ -303,11 +300,19 @@ def numbers(view: RunView) -> None:
         style.facts(entries)
 
 
+def _title(name: str) -> str:
+    words = curves.name_words(name)
+    return words[:1].upper() + words[1:]
+
+
 def left_words(view: RunView) -> str:
     """How long it may still take, from the pace so far; "" where nothing can be said yet."""
     if view.status != "running" or not view.total or view.step < _ETA_STEPS:
         return ""
-    return f"about {duration(view.seconds / view.step * (view.total - view.step))} left"
+    seconds = view.seconds / view.step * (view.total - view.step)
+    if seconds < 90:
+        return f"about {duration(max(5, 5 * round(seconds / 5)))} left"
+    return f"about {duration(60 * round(seconds / 60))} left".replace(" 00 s", "")
 
 
 def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
@@ -322,12 +327,12 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         weight = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing", width=190)
         log = st.toggle("Logarithmic loss", key="curve-log")
         names = curves.scores(views)
-        if names:
+        score = names[0] if names else ""
+        if score.startswith("val/"):  # before the first epoch ends there is nothing to choose
             monitor = str((views[0].best or {}).get("metric") or "")
             first = names.index(monitor) if monitor in names else 0
-            score = st.selectbox(
-                "On the right", names, index=first, key="curve-score", format_func=curves.name_words, width=240
-            )
+            words = curves.name_words
+            score = st.selectbox("On the right", names, index=first, key="curve-score", format_func=words, width=240)
     axis = axis if axis in offered else "epoch"
     marks = [
         (at, "best" if len(views) == 1 else f"best of {label}")
@@ -340,10 +345,10 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         chart(
             "curves-loss", curves.lines(views, labels, losses, axis=axis, smoothing=0.0), marks, axis, "Loss", log=log
         )
-    if names:
+    if score:
         made = curves.lines(views, labels, [score], axis=axis, smoothing=weight if score.startswith("step/") else 0.0)
         with two:
-            chart("curves-score", made, marks, axis, curves.name_words(score).capitalize())
+            chart("curves-score", made, marks, axis, _title(score))
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:

@@ -367,7 +367,7 @@ def costs(draft: drafts.Draft, found: findings.Findings) -> None:
         num = sum(found.fingerprint.class_counts.get("train", {}).values())
         rows = [
             ("Training scans", f"{num:,}"),
-            ("Steps", f"{training.epochs:,} epochs x {steps:,}"),
+            ("Steps", f"{training.epochs * steps:,}"),
             ("Work an epoch", layers.operations(3 * planned.flops * num)),
             *rows,
         ]

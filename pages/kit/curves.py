@@ -82,25 +82,28 @@ def lines(
             color = place if several else names.index(name)
             dash = "dot" if several and number else "solid"
             fine = name.startswith("step/")
+            id = f"{view.id}-{name.replace('/', '-')}"  # Plotly makes a CSS class of it
             raw_x, raw_y = thinned(steps, values, _POINTS)
             x = across(view, raw_x.tolist(), axis)
             if smoothing > 0 and len(steps) > 2:
                 many_x, many_y = thinned(steps, values, _SMOOTHED_POINTS // 2)
                 soft_x, soft_y = thinned(many_x.tolist(), smooth(many_y.tolist(), smoothing).tolist(), _POINTS)
                 at = across(view, soft_x.tolist(), axis)
-                made.append(Line(f"{view.id}/{name}/raw", text, x, raw_y.tolist(), color, dash, 1.0, 0.25, False))
-                made.append(Line(f"{view.id}/{name}", text, at, soft_y.tolist(), color, dash))
+                made.append(Line(f"{id}-raw", text, x, raw_y.tolist(), color, dash, 1.0, 0.25, False))
+                made.append(Line(id, text, at, soft_y.tolist(), color, dash))
             else:
                 thick, pale = (1.0, 0.45) if fine else (2.0, 1.0)
-                made.append(Line(f"{view.id}/{name}", text, x, raw_y.tolist(), color, dash, thick, pale))
+                made.append(Line(id, text, x, raw_y.tolist(), color, dash, thick, pale))
     return made
 
 
-_SPLITS = {"train": "training", "val": "validation", "step": "each step"}
+_SPLITS = {"train": "training", "val": "validation", "step": ""}
 
 
 def name_words(name: str) -> str:
     """Returns the name of a curve in words: "val/balanced_accuracy" -> "validation balanced accuracy"."""
     split, _, metric = name.partition("/")
-    words = {"auc": "AUC", "lr": "learning rate", "f1": "F1", "gradient": "gradient length"}
-    return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}"
+    if name == "step/loss":
+        return "loss of each step"
+    words = {"auc": "AUC", "lr": "learning rate", "f1": "F1", "gradient": "length of the gradient"}
+    return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}".strip()

@@ -10,10 +10,10 @@ import streamlit as st
 __all__ = ["pairs"]
 
 _CSS = """<style>
-.scanloom-pairs{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.3rem .8rem;margin:.1rem 0;
+.stHtml dl.scanloom-pairs{padding:0;display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.3rem .8rem;margin:.1rem 0;
  font-size:.9rem;line-height:1.45}
-.scanloom-pairs dt{opacity:.7}
-.scanloom-pairs dd{margin:0;text-align:right;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.stHtml .scanloom-pairs dt{opacity:.7;padding:0;margin:0;font-weight:400}
+.stHtml .scanloom-pairs dd{margin:0;padding:0;text-align:right;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 </style>"""
 
 

@@ -1,0 +1,395 @@
+"""What about this scan? A finished run answers one scan: probabilities, where it looked, what happens when it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from builder.data import Dataset, UnknownDataset
+from builder.execute import home
+from builder.runs import Run, RunStore, StoreError
+from builder.spec import SpecError
+from pages.kit import charts, dropbox, go, heat, jobs, style
+from pages.kit.words import ago, plain
+
+_CSS = """<style>.st-key-seen img,.st-key-looked img{image-rendering:pixelated;border-radius:.4rem}</style>"""
+_SLOT = "ask"  # of the dropzone and of the job that answers
+_COVER = "cover"  # of the job that answers with areas covered
+_SIDE_PX = 420
+_NOT_CLINICAL = "For research and education only: not for clinical use."
+
+
+class Source:
+    """The scan that is asked about: files of an upload, or a case of the run's data set."""
+
+    def __init__(self, dataset: str = "", case: int | None = None, files: Sequence[Path] = ()) -> None:
+        self.dataset, self.case, self.files = dataset, case, tuple(files)
+
+    def payload(self, run: Run) -> dict[str, Any]:
+        """What a predict job needs."""
+        if self.case is not None:
+            return {"run": run.id, "dataset": self.dataset, "case": self.case}
+        return {"run": run.id, "files": [str(file) for file in self.files]}
+
+    @property
+    def digest(self) -> str:
+        """Tells one source from another."""
+        return json.dumps([self.dataset, self.case, [str(file) for file in self.files]])
+
+
+def usable_runs() -> list[Run]:
+    """The runs that have saved a best network, the newest first."""
+    return [run for run in RunStore(home()).runs() if (run.folder / "best.safetensors").is_file()]
+
+
+def name_of(run: Run) -> str:
+    """What the run is called in the list."""
+    try:
+        name = run.experiment.name
+    except (SpecError, OSError):
+        name = "Unreadable experiment"
+    return f"{name}, {ago((run.folder / 'experiment.json').stat().st_mtime)}"
+
+
+def chosen_run(runs: Sequence[Run]) -> Run:
+    """The run of the URL, else the newest; the widget and the URL made to agree."""
+    by_id = {run.id: run for run in runs}
+    asked = st.query_params.get("run", "").split(",")[0]
+    id = asked if asked in by_id else runs[0].id
+    if st.query_params.get("run") != id:
+        st.query_params["run"] = id
+    if st.session_state.get("tested-run") != id:
+        st.session_state["tested-run"] = id
+    st.selectbox(
+        "Network",
+        list(by_id),
+        key="tested-run",
+        format_func=lambda i: name_of(by_id[i]),
+        on_change=switch_run,
+        help="Every run that has saved a network; its best epoch answers.",
+    )
+    return by_id[id]
+
+
+def switch_run() -> None:
+    """Another run is to answer: what the last one said goes away."""
+    st.query_params["run"] = st.session_state["tested-run"]
+    forget()
+
+
+def forget() -> None:
+    """Puts the present answer away."""
+    jobs.forget(_SLOT)
+    jobs.forget(_COVER)
+    st.session_state.pop("asked", None)
+
+
+def ask(run: Run, source: Source, slot: str = _SLOT, boxes: Sequence[Sequence[float]] = ()) -> None:
+    """Submits the question; what cannot be done is kept as a sentence for the next draw."""
+    payload = source.payload(run)
+    if boxes:
+        payload["occlude"] = [list(box) for box in boxes]
+    try:
+        jobs.submit("predict", payload, slot)
+    except StoreError as error:
+        st.session_state["ask-refused"] = str(error)
+        return
+    if slot == _SLOT:
+        jobs.forget(_COVER)
+        st.session_state["asked"] = (run.id, source.digest)
+
+
+def dataset_of(run: Run) -> Dataset | None:
+    """The data set the run learned from; None where it is gone."""
+    try:
+        return Dataset.open(home(), run.experiment.data.dataset)
+    except (UnknownDataset, SpecError, OSError):
+        return None
+
+
+def ask_case(run: Run, dataset: Dataset, number: int) -> None:
+    """Asks about a scan of the test side."""
+    rest = dataset.indices("test")
+    case = int(rest[(number * 7919) % len(rest)])
+    dropbox.empty(_SLOT)
+    st.query_params["case"] = str(case)
+    st.session_state["case-number"] = number + 1
+    ask(run, Source(dataset.id, case))
+
+
+def source_of(run: Run, files: Sequence[Path]) -> Source | None:
+    """What is asked about now: dropped files go before a case of the data set."""
+    if files:
+        return Source(files=files)
+    case = st.query_params.get("case", "")
+    dataset = dataset_of(run)
+    if dataset is not None and case.isdigit() and int(case) < len(dataset):
+        return Source(dataset.id, int(case))
+    return None
+
+
+def choose_scan(run: Run) -> Source | None:
+    """The dropzone and the test side; a scan that has just arrived is asked about at once."""
+    arrived = dropbox.box(
+        _SLOT,
+        label="Drop a scan here",
+        help="DICOM, NIfTI, NRRD, PNG, JPEG or TIFF; several files at once count as one series.",
+    )
+    files = [received.path for received in arrived]
+    if files and st.session_state.get("asked") != (run.id, Source(files=files).digest):
+        st.query_params.pop("case", None)
+        ask(run, Source(files=files))
+    dataset = dataset_of(run)
+    if dataset is not None and len(dataset.indices("test")):
+        st.button(
+            "Take a scan of the test side",
+            key="take-test-scan",
+            icon=":material/casino:",
+            help="One that the network has never seen in training; its label is known.",
+            on_click=ask_case,
+            args=(run, dataset, st.session_state.get("case-number", 0)),
+        )
+    return source_of(run, files)
+
+
+def answer(run: Run, source: Source | None) -> None:
+    """The finding: who it thinks it is, where it looked, and what to make of it."""
+    job, result = jobs.of_slot(_SLOT), jobs.result(_SLOT)
+    if job is None or result is None:
+        return
+    finding = result["finding"]
+    picture = heat.loaded(job.folder / result["image"])
+    warm = heat.loaded(job.folder / result["heatmap"]) if result["heatmap"] else None
+    label = label_of(run, source)
+    probability = finding["probabilities"][finding["top"]]
+    with style.card(key="answer"):
+        st.markdown(f"### {plain(finding['top'])} · {100 * probability:.1f} %")
+        if label:
+            right = label == finding["top"]
+            icon = ":green[:material/check_circle:]" if right else ":orange[:material/cancel:]"
+            st.markdown(f"{icon} Its label is **{plain(label)}**.")
+        one, two, three = st.columns([1, 1, 1.15], gap="medium")
+        with one, st.container(key="seen", gap="xsmall"):
+            st.image(heat.enlarged(picture, _SIDE_PX), width="stretch", alt="The scan as the network saw it")
+            st.caption("As the network saw it")
+        over = None
+        with two, st.container(key="looked", gap="xsmall"):
+            if warm is not None:
+                opacity = st.session_state.get("heat-opacity", 0.6)
+                over = heat.overlay(picture, warm, opacity)
+                st.image(
+                    heat.enlarged(over, _SIDE_PX), width="stretch", alt=f"Where the evidence for {finding['top']} lies"
+                )
+                st.caption(f"What speaks for {plain(finding['top'])} (Grad-CAM)")
+                st.slider("Strength of the heat map", 0.0, 1.0, 0.6, 0.05, key="heat-opacity")
+        with three:
+            bars(finding["probabilities"], finding["top"])
+        for note in finding["notes"]:
+            st.caption(f":orange[:material/warning: {plain(note)}]")
+        st.caption(f":material/info: {_NOT_CLINICAL} A high number is not a certain one.")
+        downloads(run, finding, picture, over)
+    cover(run, source, job.id, picture, finding)
+
+
+def label_of(run: Run, source: Source | None) -> str:
+    """The known label of a case of the data set, "" for any other scan."""
+    dataset = dataset_of(run) if source is not None and source.case is not None else None
+    if dataset is None or source is None or source.case is None:
+        return ""
+    label = dataset.cases[source.case].label
+    return dataset.classes[label] if isinstance(label, int) else ""
+
+
+def bars(
+    probabilities: Mapping[str, float], top: str, before: Mapping[str, float] | None = None, key: str = "bars"
+) -> None:
+    """Probabilities as bars, the likeliest first; with `before` those pale beside them."""
+    from html import escape
+
+    import plotly.graph_objects as go_
+
+    names = sorted(probabilities, key=lambda name: probabilities[name])[-12:]
+    shown = [escape(name) for name in names]
+    blue, pink, *_ = charts.palette()
+    values = [100 * probabilities[name] for name in names]
+    traces = [
+        go_.Bar(
+            name="now" if before else "",
+            x=values,
+            y=shown,
+            orientation="h",
+            marker={"color": [blue if name == top else "#8a94a6" for name in names] if not before else blue},
+            text=[f"{v:.1f} %" for v in values],
+            textposition="outside",
+            cliponaxis=False,
+        )
+    ]
+    if before:
+        old = [100 * before[name] for name in names]
+        traces.insert(
+            0, go_.Bar(name="whole scan", x=old, y=shown, orientation="h", marker={"color": "#8a94a6"}, opacity=0.55)
+        )
+    figure = go_.Figure(traces)
+    figure.update_layout(
+        height=70 + (52 if before else 44) * len(names),
+        margin={"l": 8, "r": 44, "t": 8, "b": 8},
+        xaxis={"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 50, 100]},
+        yaxis={"type": "category"},
+        showlegend=before is not None,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    )
+    told = ", ".join(f"{name} {100 * probabilities[name]:.1f} %" for name in reversed(names))
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=f"Probabilities: {told}")
+
+
+def downloads(run: Run, finding: dict[str, Any], picture: np.ndarray, over: np.ndarray | None) -> None:
+    """The answer as a file; no name of the scan is in it."""
+    document = {"run": run.id, "checkpoint": "best", **finding, "notice": _NOT_CLINICAL}
+    with st.container(horizontal=True):
+        st.download_button(
+            "Answer as JSON",
+            json.dumps(document, indent=2),
+            "answer.json",
+            "application/json",
+            key="answer-json",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Answer as a picture",
+            lambda: heat.sheet(picture, over, finding["probabilities"], [f"Run {run.id}", _NOT_CLINICAL]),
+            "answer.png",
+            "image/png",
+            key="answer-png",
+            icon=":material/image:",
+            on_click="ignore",
+        )
+        st.button("Another scan", key="another-scan", icon=":material/refresh:", on_click=start_over)
+
+
+def start_over() -> None:
+    """Back to the empty dropzone."""
+    dropbox.empty(_SLOT)
+    st.query_params.pop("case", None)
+    forget()
+
+
+def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, finding: dict[str, Any]) -> None:
+    """The probe: what the answer is worth once a part of the scan is hidden from the network."""
+    with style.card("Cover an area", key="cover-card"):
+        st.caption(
+            "Draw a box over what you think decides. The network is asked again with it covered: if the answer stays, "
+            "it rests on something else."
+        )
+        if source is None:
+            st.caption("Drop the scan again to cover parts of it.")
+            return
+        left, right = st.columns([1, 1.15], gap="medium")
+        with left:
+            boxes = drawn(shown, picture)
+            st.button(
+                "Ask with it covered" if len(boxes) < 2 else f"Ask with each of {len(boxes)} covered",
+                key="ask-covered",
+                icon=":material/visibility_off:",
+                disabled=not boxes,
+                help=None if boxes else "Draw a box first: press, drag, release.",
+                on_click=ask,
+                args=(run, source, _COVER, boxes),
+            )
+        with right:
+            jobs.watch(_COVER, "Asking with it covered")
+            covered(finding)
+
+
+def drawn(shown: str, picture: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """The boxes the person has drawn, as fractions of the picture."""
+    from streamlit_drawable_canvas import st_canvas  # only where it is drawn: it registers itself with Streamlit
+
+    big = heat.enlarged(picture, _SIDE_PX)
+    height, width = big.shape[:2]
+    result = st_canvas(
+        background_image=heat.png(big),
+        width=width,
+        height=height,
+        drawing_mode="labeled_rect",
+        stroke_width=2,
+        stroke_color="#f59e0b",
+        fill_color="rgba(245,158,11,.25)",
+        key=f"canvas-{shown}",
+    )
+    found = []
+    for box in result.boxes[:8]:
+        x0, y0 = max(0.0, box["left"] / width), max(0.0, box["top"] / height)
+        x1, y1 = min(1.0, (box["left"] + box["width"]) / width), min(1.0, (box["top"] + box["height"]) / height)
+        if x1 - x0 > 0.01 and y1 - y0 > 0.01:  # a click is no box
+            found.append((round(x0, 4), round(y0, 4), round(x1, 4), round(y1, 4)))
+    return found
+
+
+def covered(finding: dict[str, Any]) -> None:
+    """What each covered box changed."""
+    result = jobs.result(_COVER)
+    if result is None:
+        return
+    top = finding["top"]
+    for number, entry in enumerate(result["finding"]["covered"], 1):
+        change = 100 * entry["change"].get(top, 0.0)
+        now = max(entry["probabilities"], key=entry["probabilities"].get)
+        words = (
+            f"**{plain(top)}** falls by {-change:.1f} points: the covered part mattered."
+            if change < -5
+            else f"**{plain(top)}** rises by {change:.1f} points: the covered part spoke against it."
+            if change > 5
+            else f"**{plain(top)}** hardly changes ({change:+.1f} points): the answer rests on something else."
+        )
+        turned = f" The answer is now **{plain(now)}**." if now != top else ""
+        many = len(result["finding"]["covered"]) > 1
+        st.markdown(f"{f'Box {number}: ' if many else ''}{words}{turned}")
+        bars(entry["probabilities"], now, finding["probabilities"], key=f"covered-{number}")
+
+
+def nothing_yet() -> None:
+    """No network has learned anything yet: what to do."""
+    style.heading("What about this scan?", "A trained network answers a new scan.")
+    with style.empty(
+        "biotech", "No trained network yet", "Train one first. The demo needs about a minute and no scans of your own."
+    ):
+        if st.button("Try the demo", key="to-home", type="primary", icon=":material/play_arrow:"):
+            go.to("home")
+        if st.button("Go to Training", key="to-training", icon=":material/model_training:"):
+            go.to("training")
+
+
+def page(runs: Sequence[Run]) -> None:
+    """The page."""
+    with style.heading("What about this scan?", f"A trained network answers a new scan. {_NOT_CLINICAL}"):
+        if st.button("Its run", key="to-run", icon=":material/show_chart:"):
+            go.to("runs", run=st.query_params.get("run", runs[0].id))
+    left, right = st.columns([1, 1], gap="medium", vertical_alignment="top")
+    with left:
+        run = chosen_run(runs)
+    with right:
+        source = choose_scan(run)
+    refused = st.session_state.pop("ask-refused", "")
+    if refused:
+        st.error(plain(refused), icon=":material/error:")
+    view = jobs.watch(_SLOT, "Asking the network")
+    if view is None:
+        with style.empty("radiology", "No scan yet", "Drop one above, or take a scan of the test side.", key="no-scan"):
+            pass
+    answer(run, source)
+
+
+st.html(_CSS)
+jobs.keep_in_url(_SLOT)
+jobs.keep_in_url(_COVER)
+found = usable_runs()
+if found:
+    page(found)
+else:
+    nothing_yet()
