@@ -31,6 +31,12 @@ def make_demo() -> None:
         st.session_state["data-error"] = str(error)
 
 
+def job_at_work(slot: str) -> bool:
+    """Whether the slot's job is still going on."""
+    job = jobs.of_slot(slot)
+    return job is not None and job.view().active
+
+
 def take_results() -> None:
     """Opens what a finished import or demo job made, and keeps its counts for one showing."""
     for slot in (importing.SLOT, DEMO):
@@ -79,7 +85,7 @@ def look(dataset: Dataset, index: int) -> None:
     case = dataset.cases[index]
     label = plain(shown.label_words(dataset, case.label))
     st.markdown(f"**{label}** · {shown.SPLIT_WORDS[case.split]} · {case.id}")
-    scans.viewer(dataset.scan(index), f"case-{dataset.id}-{index}", width_px=430)
+    scans.viewer(dataset.scan(index), f"case-{dataset.id}-{index}", width_px=600)
 
 
 def nothing_yet() -> None:
@@ -120,6 +126,7 @@ def overview(dataset: Dataset) -> None:
     left, right = st.columns([1.25, 1], gap="medium")
     with left, style.card("Classes on each side of the split", height="stretch"):
         shown.show_balance(fingerprint)
+        shown.show_sizes(dataset)
     with right, style.card("In words", height="stretch"):
         for sentence in shown.words(fingerprint):
             st.markdown(sentence)
@@ -184,6 +191,12 @@ def files(dataset: Dataset) -> None:
     if name.strip() and not found:
         st.info("No file of this name was imported into this dataset.", icon=":material/search_off:")
         return
+    if name.strip() and len(found) <= 5:
+        for entry in found:
+            st.markdown(
+                f"{style.badge(entry.status)} {plain(entry.reason)}{f' Scan {entry.case}.' if entry.case else ''}"
+            )
+        return
     st.dataframe(
         [
             {
@@ -201,6 +214,11 @@ def files(dataset: Dataset) -> None:
         key=f"ledger-{dataset.id}",
         column_config={"What was done, or why not": st.column_config.TextColumn(width="large")},
     )
+
+
+def stop_asking() -> None:
+    """Closes the import form; files that have arrived wait for a day."""
+    st.query_params.pop("import", None)
 
 
 def heading(summaries: list[Summary], summary: Summary | None) -> None:
@@ -245,21 +263,27 @@ target = st.session_state.pop("leave-for", "")
 if target and go.exists(target):
     go.to(target)
 there = datasets(home())
+asked = st.query_params.get("import") == "1" and not any(job_at_work(slot) for slot in (importing.SLOT, DEMO))
 now = chosen_dataset(there) if there else ""
 try:
     opened = shown.opened(now) if now else None
 except UnknownDataset:
     opened = None
-heading(there, opened[1] if opened else None)
+if asked:
+    with style.heading(
+        "Import scans", "They are copied into ScanLoom's own folder; names of files and patients are not."
+    ):
+        st.button("Back", icon=":material/arrow_back:", key="back", on_click=stop_asking)
+else:
+    heading(there, opened[1] if opened else None)
 error = st.session_state.pop("data-error", "")
 if error:
     st.error(plain(error), icon=":material/error:")
 views = [jobs.watch(DEMO, "Making the demo set"), jobs.watch(importing.SLOT, "Importing")]
 working = any(view is not None and view.active for view in views)
-asked = st.query_params.get("import") == "1"
-if asked and not working:
+if asked:
     importing.form()
-if opened is not None:
+elif opened is not None:
     if len(there) > 1:
         names = {summary.id: summary.name for summary in there}
         if st.session_state.get("dataset-pick") != now:
@@ -284,5 +308,5 @@ if opened is not None:
     with third:
         if third.open:
             files(opened[0])
-elif not asked and not working:
+elif not working:
     nothing_yet()

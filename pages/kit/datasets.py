@@ -12,7 +12,17 @@ from builder.execute import home
 from pages.kit import charts, scans, style
 from pages.kit.words import amount, plain
 
-__all__ = ["SPLIT_WORDS", "facts", "label_words", "opened", "show_balance", "show_warnings", "thumbnail", "words"]
+__all__ = [
+    "SPLIT_WORDS",
+    "facts",
+    "label_words",
+    "opened",
+    "show_balance",
+    "show_sizes",
+    "show_warnings",
+    "thumbnail",
+    "words",
+]
 
 SPLIT_WORDS = {"train": "Learning", "val": "Checking", "test": "Final test"}
 _PATIENTS = {
@@ -58,6 +68,7 @@ def words(fingerprint: Fingerprint) -> list[str]:
     """Returns what a dataset is like, in plain sentences (markdown-safe)."""
     f = fingerprint
     said = [f"{amount(f.num_cases, 'scan')} of {amount(f.num_patients, 'patient')}{_classes(f)}."]
+    said.append(_sides(f))
     if f.sizes:
         low, middle, high = (f.sizes.get(k) for k in ("min", "median", "max"))
         if low == high and low:
@@ -80,13 +91,20 @@ def words(fingerprint: Fingerprint) -> list[str]:
         said.append(f"A pixel is about {spacing[1]:.2f} × {spacing[2]:.2f} mm.")
     exact, near = f.duplicates.get("exact", 0), f.duplicates.get("near", 0)
     if exact or near:
-        pairs = amount(exact, "set") + " of equal pictures"
-        if near:
-            pairs += f" and {amount(near, 'set')} of almost equal ones"
-        said.append(f"{pairs[0].upper()}{pairs[1:]}: each set stays on one side of the split.")
+        sets = [amount(exact, "set") + " of equal pictures"] if exact else []
+        sets += [amount(near, "set") + " of almost equal ones"] if near else []
+        said.append(f"{' and '.join(sets)}: each set stays on one side of the split.")
     else:
         said.append("No picture occurs twice.")
     return said
+
+
+def _sides(f: Fingerprint) -> str:
+    counts = [f.patients_per_split.get(split, 0) for split in SPLITS]
+    return (
+        f"The split goes by patient: {counts[0]:,} to learn from, {counts[1]:,} to check with, "
+        f"{counts[2]:,} for the final test."
+    )
 
 
 def _classes(f: Fingerprint) -> str:
@@ -125,6 +143,18 @@ def show_warnings(fingerprint: Fingerprint) -> None:
     """Draws what a person should know about the data before trusting a figure."""
     for warning in fingerprint.warnings:
         st.warning(plain(warning), icon=":material/warning:")
+
+
+def show_sizes(dataset: Dataset) -> None:
+    """Draws how many scans have which size, where sizes differ."""
+    sides = np.array([max(case.shape[2:]) for case in dataset.cases])
+    if not len(sides) or sides.min() == sides.max():
+        return
+    counts, edges = np.histogram(sides, bins=min(10, int(sides.max() - sides.min())))
+    named = {f"{round(low)} to {round(high)}": n for low, high, n in zip(edges, edges[1:], counts, strict=False)}
+    charts.bars(
+        {name: {"Scans": int(n)} for name, n in named.items()}, key="sizes", x_title="Longer side (px)", y_title="Scans"
+    )
 
 
 def show_balance(fingerprint: Fingerprint) -> None:

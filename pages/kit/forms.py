@@ -67,7 +67,7 @@ def field(
         "args": (draft, path, domain),
     }
     unit = getattr(domain, "unit", "")
-    if unit:
+    if unit and unit not in name.lower().split():
         name = f"{name} ({unit})"
     if isinstance(domain, Flag):
         st.toggle(name, **common)

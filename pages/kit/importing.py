@@ -72,10 +72,16 @@ def _from_browser() -> Path | None:
     )
     if not came:
         return None
-    st.caption(f"{amount(len(came), 'file')} here, {size(sum(f.bytes for f in came))}.")
-    st.button(
-        "Start over", key="drop-all", icon=":material/delete:", type="tertiary", on_click=dropbox.empty, args=(SLOT,)
-    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"{amount(len(came), 'file')} here, {size(sum(f.bytes for f in came))}.", width="content")
+        st.button(
+            "Start over",
+            key="drop-all",
+            icon=":material/delete:",
+            type="tertiary",
+            on_click=dropbox.empty,
+            args=(SLOT,),
+        )
     return uploads.folder_of(dropbox.ticket_of(SLOT))
 
 
