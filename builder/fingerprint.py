@@ -218,8 +218,8 @@ def _patient_warnings(patients: Mapping[str, set[str]], straddling: set[str], pa
             said.append(f"The {_listed(empty)} split is empty: {len(everyone)} patients are too few to fill three.")
     if straddling:
         said.append(
-            f"{len(straddling)} patient{'s' if len(straddling) > 1 else ''} sit in more than one split, as the source "
-            "says: results will look better than they are."
+            f"{len(straddling)} patient{'s sit' if len(straddling) > 1 else ' sits'} in more than one split, as the "
+            "source says: results will look better than they are."
         )
     if patient_source == "one image = one patient" and len(everyone) > 1:
         said.append(

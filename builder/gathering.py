@@ -140,6 +140,11 @@ def _sort_in(path: Path, name: str, gathered: Gathered, scratch: Path | None, al
     if reason := no_scan(name):
         gathered.left.append(Left(name, status.st_size, "skipped", reason))
         return
+    if name.lower().endswith(".csv"):
+        gathered.found.append(
+            Found(path, name, status.st_size)
+        )  # perhaps the label table, which is told in other words
+        return
     if not status.st_size:
         gathered.left.append(Left(name, 0, "refused", "the file is empty"))
         return
