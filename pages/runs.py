@@ -14,7 +14,7 @@ from builder.execute import LocalExecutor, home
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
 from builder.spec import Experiment, SpecError
 from pages.kit import charts, curves, go, jobs, style
-from pages.kit.pairs import pairs
+from pages.kit.pairs import band, pairs
 from pages.kit.words import ago, amount, duration, path_words, plain, value_words
 
 _CSS = """<style>
@@ -22,7 +22,7 @@ _CSS = """<style>
 .st-key-run-list .stButton>button>div,.st-key-run-list .stButton>button>div>span,
 .st-key-run-list [data-testid=stMarkdownContainer]{width:100%}
 .st-key-run-list .stButton p{display:grid;grid-template-columns:minmax(0,1fr) max-content;gap:.1rem .5rem;
- align-items:center}
+ align-items:center;white-space:normal}
 .st-key-run-list .stButton p strong{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-weight:600}
 .st-key-run-list .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
 </style>"""
@@ -30,6 +30,7 @@ _LOOK_S = 1.0
 _LISTED = 12
 _LOGGED = 40
 _MOST_SHOWN = 6
+_DEVICES = {"cpu": "processor", "cuda": "GPU"}
 _ETA_STEPS = 5  # a rate from fewer steps than this is a guess
 
 
@@ -286,18 +287,17 @@ def state(run: Run, view: RunView) -> None:
 def numbers(view: RunView) -> None:
     """The latest numbers of the run."""
     best = view.best or {}
-    entries = []
+    rows = []
     if best.get("value") is not None:
-        name = curves.name_words(str(best["metric"]))
-        entries.append((f"Best {name}", f"{best['value']:.3f}", f"Of epoch {best['epoch']}: these weights are kept."))
-    for name in ("val/accuracy", "val/loss", "train/loss"):
-        if name in view.metrics and len(entries) < 3:
-            entries.append((_title(name), f"{view.metrics[name]:.3f}", "Of the last epoch."))
-    entries.append(
-        ("Computing time", duration(view.seconds), f"On {view.device or 'this machine'}, all attempts together.")
-    )
+        rows.append((f"Best {curves.name_words(str(best['metric']))}, epoch {best['epoch']}", f"{best['value']:.3f}"))
+    rows += [
+        (f"{_title(name)} now" if view.active else _title(name), f"{view.metrics[name]:.3f}")
+        for name in ("val/accuracy", "val/loss", "train/loss")
+        if name in view.metrics
+    ]
     if view.attempt:
-        style.facts(entries)
+        rows.append((f"Time on the {_DEVICES.get(view.device, view.device or 'machine')}", duration(view.seconds)))
+        band(rows)
 
 
 def _title(name: str) -> str:
@@ -321,30 +321,32 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         st.caption("The curves begin with the first step.")
         return
     labels = labels_of(runs)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        offered = curves.axes(views)
+    offered = curves.axes(views)
+    names = curves.scores(views)
+    one, two, three, four = st.columns([1.15, 1.2, 1, 1.5], gap="small", vertical_alignment="bottom")
+    with one:
         axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis")
-        weight = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing", width=190)
-        log = st.toggle("Logarithmic loss", key="curve-log")
-        names = curves.scores(views)
-        score = names[0] if names else ""
-        if score.startswith("val/"):  # before the first epoch ends there is nothing to choose
-            monitor = str((views[0].best or {}).get("metric") or "")
-            first = names.index(monitor) if monitor in names else 0
-            words = curves.name_words
-            score = st.selectbox("On the right", names, index=first, key="curve-score", format_func=words, width=240)
+    with two:
+        weight = st.slider("Smoothing of steps", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing")
+    with three:
+        log = st.toggle("Log. loss", key="curve-log", help="A logarithmic axis for the loss.")
+    score = names[0] if names else ""
+    if score.startswith("val/"):  # before the first epoch ends there is nothing to choose
+        monitor = str((views[0].best or {}).get("metric") or "")
+        first = names.index(monitor) if monitor in names else 0
+        with four:
+            score = st.selectbox("Beside it", names, index=first, key="curve-score", format_func=curves.name_words)
     axis = axis if axis in offered else "epoch"
     marks = [
         (at, "best" if len(views) == 1 else f"best of {label}")
         for view, label in zip(views, labels, strict=True)
         if (at := curves.best_at(view, axis)) is not None
     ]
-    losses = ["val/loss", "train/loss", "step/loss"] if len(views) == 1 else ["val/loss", "train/loss"]
+    losses = ["val/loss", "train/loss"]
+    steps = [] if len(views) > 1 else curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=2)
     one, two = st.columns(2, gap="small")
     with one:
-        chart(
-            "curves-loss", curves.lines(views, labels, losses, axis=axis, smoothing=0.0), marks, axis, "Loss", log=log
-        )
+        chart("curves-loss", [*steps, *curves.lines(views, labels, losses, axis=axis)], marks, axis, "Loss", log=log)
     if score:
         made = curves.lines(views, labels, [score], axis=axis, smoothing=weight if score.startswith("step/") else 0.0)
         with two:

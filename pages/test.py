@@ -1,4 +1,4 @@
-"""What about this scan? A finished run answers one scan: probabilities, where it looked, what happens when it cannot."""
+"""What about this scan? A finished run answers: probabilities, where it looked, what it says without that."""
 
 from __future__ import annotations
 

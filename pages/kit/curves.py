@@ -63,12 +63,19 @@ def scores(views: Sequence[RunView]) -> list[str]:
 
 
 def lines(
-    views: Sequence[RunView], labels: Sequence[str], names: Sequence[str], *, axis: str = "step", smoothing: float = 0.0
+    views: Sequence[RunView],
+    labels: Sequence[str],
+    names: Sequence[str],
+    *,
+    axis: str = "step",
+    smoothing: float = 0.0,
+    first: int = 0,
 ) -> list[Line]:
     """Returns the lines of `names` for each run, thinned to what an eye can see.
 
     One run: a colour per name. Several runs: a colour per run, the first name solid and the others dotted. With
-    `smoothing` in (0, 1) a running mean stands in front and the line itself pale behind it.
+    `smoothing` in (0, 1) a running mean stands in front and the line itself pale behind it. `first`: place in the
+    palette of the first colour.
     """
     made: list[Line] = []
     several = len(views) > 1
@@ -77,9 +84,9 @@ def lines(
             steps, values = view.curves[name]
             if not steps:
                 continue
-            words = name_words(name)
+            words = _LOSSES.get(name) or name_words(name)
             text = f"{label}: {words}" if several else words
-            color = place if several else names.index(name)
+            color = place if several else first + names.index(name)
             dash = "dot" if several and number else "solid"
             fine = name.startswith("step/")
             id = f"{view.id}-{name.replace('/', '-')}"  # Plotly makes a CSS class of it
@@ -90,13 +97,14 @@ def lines(
                 soft_x, soft_y = thinned(many_x.tolist(), smooth(many_y.tolist(), smoothing).tolist(), _POINTS)
                 at = across(view, soft_x.tolist(), axis)
                 made.append(Line(f"{id}-raw", text, x, raw_y.tolist(), color, dash, 1.0, 0.25, False))
-                made.append(Line(id, text, at, soft_y.tolist(), color, dash))
+                made.append(Line(id, text, at, soft_y.tolist(), color, dash, 1.5, 0.8))
             else:
                 thick, pale = (1.0, 0.45) if fine else (2.0, 1.0)
                 made.append(Line(id, text, x, raw_y.tolist(), color, dash, thick, pale))
     return made
 
 
+_LOSSES = {"val/loss": "validation", "train/loss": "training", "step/loss": "each step"}  # the axis says loss
 _SPLITS = {"train": "training", "val": "validation", "step": ""}
 
 

@@ -1,4 +1,4 @@
-"""Facts as a small list of name and value, for side columns where metric cards would be too large."""
+"""Facts as name and value, in a small list or in a band, where metric cards would be too large."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from html import escape
 
 import streamlit as st
 
-__all__ = ["pairs"]
+__all__ = ["band", "pairs"]
 
 _CSS = """<style>
-.stHtml dl.scanloom-pairs{padding:0;display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.3rem .8rem;margin:.1rem 0;
+.stHtml dl.scanloom-pairs{padding:0;display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.3rem .8rem;
+ margin:.1rem 0;
  font-size:.9rem;line-height:1.45}
 .stHtml .scanloom-pairs dt{opacity:.7;padding:0;margin:0;font-weight:400}
 .stHtml .scanloom-pairs dd{margin:0;padding:0;text-align:right;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.stHtml dl.scanloom-band{padding:0;margin:0;display:flex;flex-wrap:wrap;gap:.5rem 1.8rem}
+.scanloom-band dt{opacity:.7;font-size:.85rem;font-weight:400}
+.stHtml .scanloom-band dd{margin:0;padding:0;font-size:1.25rem;font-weight:620;font-variant-numeric:tabular-nums}
 </style>"""
 
 
@@ -21,3 +25,9 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
     """Draws (name, value) rows; both are shown letter by letter, whatever is in them."""
     lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
     st.html(f'{_CSS}<dl class="scanloom-pairs">{lines}</dl>')
+
+
+def band(rows: Iterable[tuple[str, str]]) -> None:
+    """Draws (name, value) side by side, the value large below its name; they wrap where there is little room."""
+    lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in rows)
+    st.html(f'{_CSS}<dl class="scanloom-band">{lines}</dl>')
