@@ -95,6 +95,7 @@ def _header(file: DicomFile) -> Header:
     samples = whole(ds, "SamplesPerPixel", 1, 1, 4)
     kind = text(ds, "PhotometricInterpretation")
     colour = samples > 1 or kind == "PALETTE COLOR"
+    grey = kind if kind in ("MONOCHROME1", "MONOCHROME2") else ""
     number = value_of(ds, "InstanceNumber")
     return Header(
         format="dicom",
@@ -104,7 +105,7 @@ def _header(file: DicomFile) -> Header:
         slices=whole(ds, "NumberOfFrames", 1, 0, 2**31) or 1,
         channels=3 if colour else 1,
         bits=whole(ds, "BitsStored", whole(ds, "BitsAllocated", 8, 1, 64), 1, 64),
-        photometric="RGB" if colour else kind,
+        photometric="RGB" if colour else grey,
         position=place.position,
         origin=place.origin,
         orientation=place.orientation,

@@ -24,7 +24,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, UID_dictionary
 
 from builder.scan import Unreadable
 
-logging.getLogger("pydicom").addHandler(logging.NullHandler())
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 logging.getLogger("pydicom").propagate = False
 
 MAX_INFLATED_BYTES = 64 * 2**20

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,12 +185,10 @@ def test_the_head_ct_is_sorted_by_position_and_its_tilt_and_spacing_are_told(box
 
 def _as_nibabel_reads(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Voxels of the LPS-oriented image as (S, H, W) by the axis of the stored slices, as DICOM shows that plane."""
-    import nibabel as nib
-
+    nib: Any = importlib.import_module("nibabel")
     image = nib.load(path)
     stored = nib.aff2axcodes(image.affine)
-    plane = stored[2] in "SI" and "axial" or stored[2] in "AP" and "coronal" or "sagittal"
-    codes = {"axial": "SPL", "coronal": "PIL", "sagittal": "RIP"}[plane]
+    codes = next(codes for ends, codes in {"SI": "SPL", "AP": "PIL", "RL": "RIP"}.items() if stored[2] in ends)
     wanted = nib.orientations.axcodes2ornt(codes)
     turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted)
     turned = image.as_reoriented(turn)
