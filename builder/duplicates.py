@@ -7,17 +7,19 @@ correlation reaches 0.96 for different patients while that of details stays belo
 visibly one lesion; on the four-class brain MR set all pairs above 0.8 that were looked at are one head.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 COARSE = 0.95
 DETAIL = (0.80, 0.90, 0.97, 0.99)
 """The first is used, unless a cluster becomes a giant: then the pictures share an overlay, and more must agree."""
 _FLAT = 2.0  # grey levels: a thumbnail that varies less shows nothing
-_BLOCK = 1024
+_BLOCK = 512
 _BLUR_PX = 9
 
 
-def near_duplicates(thumbs: np.ndarray, order: np.ndarray, since: int = 0) -> list[int]:
+def near_duplicates(thumbs: np.ndarray, order: np.ndarray, since: int = 0, scratch: Path | None = None) -> list[int]:
     """Groups almost equal pictures.
 
     A picture joins the first earlier picture that it resembles and that itself joined nobody, so that A like B and
@@ -27,63 +29,64 @@ def near_duplicates(thumbs: np.ndarray, order: np.ndarray, since: int = 0) -> li
         thumbs: uint8 (N, 64, 64).
         order: int (N,), where the first, second... picture lies in `thumbs`.
         since: pictures before this place in the order were compared earlier; only later ones may join.
+        scratch: folder for what would take 8 kB of memory a picture.
 
     Returns: for each place in the order the place of the picture it belongs to (its own when alone).
     """
     belongs = list(range(len(order)))
     places = np.array([p for p in range(len(order)) if thumbs[order[p]].std() > _FLAT], np.int64)
-    positions = order[places]
-    if len(positions) < 2:
+    if len(places) < 2:
         return belongs
-    coarse = np.empty((len(positions), 64), np.float32)
-    for start in range(0, len(positions), _BLOCK):
-        block = np.asarray(thumbs[positions[start : start + _BLOCK]], np.float32)
-        coarse[start : start + _BLOCK] = _unit(block.reshape(len(block), 8, 8, 8, 8).mean(axis=(2, 4)))
-    first_new = int(np.searchsorted(places, since))
-    pairs = _pairs(thumbs, positions, coarse, first_new)
-    giant = max(20, len(positions) // 20)
-    for threshold in DETAIL:
-        heads = _heads(pairs, len(positions), threshold)
-        if np.bincount(heads, minlength=1).max() <= giant:
-            break
-    for row, head in enumerate(heads):
+    coarse, details = _looks(thumbs, order[places], scratch)
+    heads = _heads(coarse, details, int(np.searchsorted(places, since)))
+    giant = max(20, len(places) // 20)
+    chosen = next((row for row in heads if np.bincount(row).max() <= giant), heads[-1])
+    for row, head in enumerate(chosen):
         belongs[int(places[row])] = int(places[head])
     return belongs
 
 
-def _pairs(
-    thumbs: np.ndarray, positions: np.ndarray, coarse: np.ndarray, first_new: int
-) -> list[tuple[int, int, float]]:
-    """(row, earlier row, correlation of details) of all pairs that pass the coarse look and the lowest threshold."""
-    details: dict[int, np.ndarray] = {}
-
-    def detail(row: int) -> np.ndarray:
-        if row not in details:
-            if len(details) > 4 * _BLOCK:
-                details.clear()  # memory stays flat; what is needed again is computed again
-            picture = np.asarray(thumbs[positions[row]], np.float32)
-            details[row] = _unit((picture - _blurred(picture))[None])[0]
-        return details[row]
-
-    pairs = []
-    for start in range(first_new, len(positions), _BLOCK):
-        stop = min(start + _BLOCK, len(positions))
-        alike = coarse[start:stop] @ coarse[:stop].T > COARSE
-        for row in range(start, stop):
-            for other in np.flatnonzero(alike[row - start, :row]):
-                value = float(detail(row) @ detail(int(other)))
-                if value >= DETAIL[0]:
-                    pairs.append((row, int(other), value))
-    return pairs
+def _looks(thumbs: np.ndarray, positions: np.ndarray, scratch: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """The coarse look (N, 64) float32 and the close look (N, 4096) float16 of each picture, as unit vectors."""
+    shape = (len(positions), thumbs.shape[1] * thumbs.shape[2])
+    details = np.memmap(scratch / "details", np.float16, "w+", shape=shape) if scratch else np.empty(shape, np.float16)
+    coarse = np.empty((len(positions), 64), np.float32)
+    for start in range(0, len(positions), _BLOCK):
+        block = np.asarray(thumbs[positions[start : start + _BLOCK]], np.float32)
+        coarse[start : start + _BLOCK] = _unit(block.reshape(len(block), 8, 8, 8, 8).mean(axis=(2, 4)))
+        details[start : start + _BLOCK] = _unit(block - _blurred(block))
+    return coarse, details
 
 
-def _heads(pairs: list[tuple[int, int, float]], num: int, threshold: float) -> list[int]:
-    """The row that each row belongs to: the earliest it resembles that belongs to itself."""
-    heads = list(range(num))
-    for row, other, value in pairs:  # in order of row, then of other
-        if value >= threshold and heads[row] == row and heads[other] == other:
-            heads[row] = other
+def _heads(coarse: np.ndarray, details: np.ndarray, first_new: int) -> np.ndarray:
+    """(thresholds, N): under each threshold the row that each row belongs to."""
+    num = len(coarse)
+    heads = np.tile(np.arange(num), (len(DETAIL), 1))
+    for start in range(first_new, num, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, num))
+        own = details[rows].astype(np.float32)
+        pairs = []
+        for begin in range(0, rows[-1] + 1, _BLOCK):
+            columns = np.arange(begin, min(begin + _BLOCK, rows[-1] + 1))
+            settled = columns < start
+            columns = columns[~settled | (heads[:, columns] == columns).any(axis=0)]
+            alike = (coarse[rows] @ coarse[columns].T > COARSE) & (columns < rows[:, None])
+            some = np.flatnonzero(alike.any(axis=0))
+            if len(some):
+                close = own @ details[columns[some]].astype(np.float32).T
+                row, column = np.nonzero(alike[:, some] & (close >= DETAIL[0]))
+                pairs.append((rows[row], columns[some[column]], close[row, column]))
+        if pairs:
+            row, column, value = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+            for index in np.lexsort((column, row)):
+                _join(heads, int(row[index]), int(column[index]), float(value[index]))
     return heads
+
+
+def _join(heads: np.ndarray, row: int, earlier: int, value: float) -> None:
+    for threshold, head in zip(DETAIL, heads, strict=True):
+        if value >= threshold and head[row] == row and head[earlier] == earlier:
+            head[row] = earlier
 
 
 def _unit(pictures: np.ndarray) -> np.ndarray:
@@ -93,11 +96,11 @@ def _unit(pictures: np.ndarray) -> np.ndarray:
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
 
-def _blurred(picture: np.ndarray) -> np.ndarray:
-    """Means over a square window, the border continued."""
+def _blurred(pictures: np.ndarray) -> np.ndarray:
+    """Means over a square window, the border mirrored: (N, H, W)."""
     half = _BLUR_PX // 2
-    padded = np.pad(picture, half, mode="reflect")
-    sums = np.pad(padded.cumsum(axis=0, dtype=np.float64).cumsum(axis=1), ((1, 0), (1, 0)))
+    padded = np.pad(pictures, ((0, 0), (half, half), (half, half)), mode="reflect").astype(np.float64)
+    sums = np.pad(padded.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
     size = _BLUR_PX
-    window = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
+    window = sums[:, size:, size:] - sums[:, :-size, size:] - sums[:, size:, :-size] + sums[:, :-size, :-size]
     return (window / size**2).astype(np.float32)

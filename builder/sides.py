@@ -50,7 +50,7 @@ class Thumbnails:
         order = np.argsort(positions, kind="stable")
         positions = positions[order]
         since = int(np.searchsorted(positions, len(base) if base else 0))
-        for place, other in enumerate(near_duplicates(thumbs, order, since)):
+        for place, other in enumerate(near_duplicates(thumbs, order, since, self._path.parent)):
             belongs[int(positions[place])] = int(positions[other])
         return belongs
 

@@ -66,7 +66,7 @@ def npz(
 ) -> Path:
     """Writes a MedMNIST file with random pictures."""
     random = np.random.default_rng(seed)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, n in zip(("train", "val", "test"), sizes, strict=True):
         arrays[f"{split}_images"] = random.integers(0, 256, (n, side, side), dtype=np.uint8)
         arrays[f"{split}_labels"] = (np.arange(n) % classes).astype(np.uint8)[:, None]

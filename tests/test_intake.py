@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus import dicom_cases, image_cases, nifti_cases
 from made_files import dicom, drained, imported, npz, picture, texture
 from PIL import Image
 
@@ -605,6 +606,67 @@ def test_colour_volumes_and_several_labels_of_medmnist_are_understood(tmp_path, 
 
 def test_a_known_medmnist_file_brings_its_class_names(tmp_path, home):
     assert imported(npz(tmp_path / "pneumoniamnist.npz"), home)[1].classes == ("normal", "pneumonia")
+
+
+# -- strangers' files
+
+
+@pytest.mark.slow
+def test_one_good_scan_among_the_whole_corpus_of_bad_ones_is_imported(tmp_path, home):
+    cases = [*dicom_cases(), *nifti_cases(), *image_cases()]
+    root = tmp_path / "in"
+    root.mkdir()
+    for n, case in enumerate(cases):
+        (root / f"{n:03d}").write_bytes(case.make())
+    dicom(root / "good.dcm", 1, PatientID="good")
+    picture(root / "good.png", 2)
+    report, dataset = imported(root, home, "folder")
+    status = {entry.name: entry for entry in report.ledger}
+    assert len(status) == len(cases) + 2 and not any(e.status == "accepted" and not e.case for e in report.ledger)
+    assert status["good.dcm"].status == status["good.png"].status == "accepted"
+    wrong = [case.id for n, case in enumerate(cases) if case.end in "RQ" and status[f"{n:03d}"].case]
+    assert not wrong, "files that must be refused became cases"
+    assert all(entry.reason for entry in report.ledger if entry.status in ("refused", "skipped"))
+    assert all(np.isfinite(dataset.scan(index).pixels).all() for index in range(len(dataset)))
+
+
+def test_a_bad_zip_among_good_files_costs_only_itself(tmp_path, home, nearby):
+    root = _pictures(tmp_path / "in", 2)
+    (root / "broken.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+    with zipfile.ZipFile(root / "mixed.zip", "w") as archive:
+        archive.write(root / "0.png", "inside/0.png")
+        archive.writestr("../out.png", b"x")
+        archive.writestr("inside/deep.zip", (root / "broken.zip").read_bytes())
+        archive.writestr("__MACOSX/._0.png", b"x")
+        archive.writestr("inside/empty.png", b"")
+    report, dataset = imported(root, home)
+    assert {e.name: e.status for e in report.ledger} == {
+        "0.png": "accepted",
+        "1.png": "accepted",
+        "broken.zip": "refused",
+        "mixed.zip/inside/0.png": "accepted",
+        "mixed.zip/../out.png": "refused",
+        "mixed.zip/inside/deep.zip": "refused",
+        "mixed.zip/__MACOSX/._0.png": "skipped",
+        "mixed.zip/inside/empty.png": "refused",
+    }
+    assert len(dataset) == 3
+
+
+def test_a_file_that_may_not_be_read_costs_only_itself(tmp_path, home, nearby, monkeypatch):
+    root = _pictures(tmp_path / "in", 3)
+    real = open
+
+    def guarded(file, *args, **kwargs):
+        if str(file).endswith("1.png") and str(root) in str(file):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", guarded)
+    report, _ = imported(root, home)
+    assert {e.name: e.reason for e in report.ledger if e.status == "refused"} == {
+        "1.png": "it could not be read (Permission denied)"
+    }
 
 
 # -- real scans (skipped where they are absent)
