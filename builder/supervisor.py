@@ -130,7 +130,7 @@ class Supervisor:
         self.num_gpus = num_gpus()
         self.train_slots = max(1, int(os.environ.get("SCANLOOM_SLOTS") or self.num_gpus or 1))
         self.idle_s = float(os.environ.get("SCANLOOM_IDLE_S") or 900)
-        self.threads = max(1, usable_cores() // self.train_slots)
+        self.threads = max(1, int(os.environ.get("SCANLOOM_THREADS") or usable_cores() // self.train_slots))
         self.stamp = code_stamp()
         self.workers: dict[str, Worker] = {}
         self._not_before: dict[str, float] = {}

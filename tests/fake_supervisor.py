@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from builder import supervisor, worker
 from builder.runs import Claim, EpochEnded, Finished, Progress, Resumed, Run, Saved, Started, encode, write_atomic
@@ -25,7 +26,7 @@ def train(work: worker.Work) -> worker.Steps:
     training = work.job.experiment.training
     step_s = training.l1 or 0.01  # the toy's speed
     yield Started(device="cpu")
-    state = {"step": 0, "value": f"seed {training.seed}"}
+    state: dict[str, Any] = {"step": 0, "value": f"seed {training.seed}"}
     last = work.folder / "last.json"
     if last.exists():
         state = json.loads(last.read_text())

@@ -19,7 +19,7 @@ FAKE = (sys.executable, "-m", "tests.fake_supervisor")
 REAL = (sys.executable, "-m", "builder.supervisor")
 
 
-def until(true: Callable[[], object], seconds: float = 20.0) -> None:
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
     """Waits for a condition; fails when it does not come."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def expected(epochs: int) -> str:
 
 def complete(run: Run, epochs: int = EPOCHS) -> RunView:
     """Waits for the end and checks what must hold after any fault: exact result, no gap, no double, nothing left."""
-    until(lambda: not run.view().active, 40)
+    until(lambda: not run.view().active)
     view = run.view()
     assert view.status == "done", (view.status, view.reason)
     assert (run.folder / "weights.txt").read_text() == expected(epochs)
@@ -145,13 +146,18 @@ def complete_without_supervisor(run: Run) -> RunView:
     return run.view()
 
 
+def is_running(run: Run, attempt: int) -> bool:
+    view = run.view()
+    return view.attempt == attempt and view.status == "running"
+
+
 def test_a_run_that_dies_three_times_is_lost_and_can_be_resumed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = service.store.create(toy())
     service.executor.ensure()
     for attempt in (1, 2, 3):
-        until(lambda attempt=attempt: run.view().attempt == attempt and run.view().status == "running")
+        until(partial(is_running, run, attempt))
         service.kill(run)
     until(lambda: run.view().status == "lost")
     view = run.view()
@@ -430,7 +436,7 @@ def test_a_full_disk_ends_the_run_in_words_loses_nothing_and_resume_goes_on(smal
         recorded = run.view()
         assert recorded.status == "failed" and recorded.reason.startswith("The disk is full.")
         ballast.unlink()
-        until(lambda: not run.marker.exists(), 10)
+        until(lambda: not run.marker.exists())
         view = run.view()
         assert view.status == "failed" and view.reason.startswith("The disk is full.")
         assert view.step >= recorded.step >= 2 * STEPS_PER_EPOCH

@@ -236,8 +236,12 @@ def test_a_follower_reads_only_what_was_appended(run: Run, monkeypatch: pytest.M
     follower = RunFollower(run)
     follower.refresh()
     seen: list[bytes] = []
-    real = decode
-    monkeypatch.setattr(runs, "decode", lambda line: (seen.append(line), real(line))[1])
+
+    def counted(line: bytes) -> Event | None:
+        seen.append(line)
+        return decode(line)
+
+    monkeypatch.setattr(runs, "decode", counted)
     follower.refresh()
     assert seen == []
     put(run, Progress(step=7, epoch=4, metrics={"step/loss": 0.1}))
