@@ -63,6 +63,15 @@ def use(dataset: str) -> None:
     st.session_state["leave-for"] = "network"
 
 
+def remove(dataset: str) -> None:
+    """Deletes a dataset; one that another tab has deleted meanwhile is gone, which is what was wanted."""
+    st.query_params.pop("dataset", None)
+    try:
+        delete(home(), dataset)
+    except UnknownDataset:
+        return
+
+
 @st.dialog("Delete this dataset?")
 def confirm_delete(summary: Summary) -> None:
     """Asks before scans go for good."""
@@ -73,9 +82,7 @@ def confirm_delete(summary: Summary) -> None:
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep it"):
             st.rerun()
-        if st.button("Delete", type="primary", key="really-delete"):
-            delete(home(), summary.id)
-            st.query_params.pop("dataset", None)
+        if st.button("Delete", type="primary", key="really-delete", on_click=remove, args=(summary.id,)):
             st.rerun()
 
 

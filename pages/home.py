@@ -10,7 +10,7 @@ from builder.runs import Run, RunFollower, RunStore, RunView, StoreError
 from builder.spec import Experiment, SpecError
 from builder.task import TASKS
 from pages.kit import draft, go, jobs, style
-from pages.kit.draft import Draft
+from pages.kit.draft import Draft, DraftMissing
 from pages.kit.machine import free_disk_bytes, memory_words, this_machine
 from pages.kit.words import ago, amount, duration, plain, size
 
@@ -145,6 +145,16 @@ def recent_drafts() -> None:
                 confirm_delete(entry.id, entry.name)
 
 
+def remove(id: str) -> None:
+    """Deletes a draft; one that another tab has deleted meanwhile is gone, which is what was wanted."""
+    if st.session_state.get(draft.PARAM) == id:
+        draft.choose(None)
+    try:
+        Draft.open(id).delete()
+    except DraftMissing:
+        return
+
+
 @st.dialog("Delete this experiment?")
 def confirm_delete(id: str, name: str) -> None:
     """Asks before a draft goes; runs made from it are not touched."""
@@ -152,10 +162,7 @@ def confirm_delete(id: str, name: str) -> None:
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep it"):
             st.rerun()
-        if st.button("Delete", type="primary", key="really-delete"):
-            Draft.open(id).delete()
-            if st.session_state.get(draft.PARAM) == id:
-                draft.choose(None)
+        if st.button("Delete", type="primary", key="really-delete", on_click=remove, args=(id,)):
             st.rerun()
 
 

@@ -15,6 +15,8 @@ const CONFIG = {
 }
 const charts = new WeakMap()
 
+// Plotly makes a CSS class of it
+const safeId = (id) => String(id).replace(/[^A-Za-z0-9-]/g, (c) => `_${c.charCodeAt(0).toString(16)}`)
 const escaped = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
 
 function themeOf(element) {
@@ -36,7 +38,7 @@ const colourOf = (color, theme) =>
 
 function tracesOf(data, theme) {
   return data.series.map((s) => ({
-    uid: s.id,
+    uid: safeId(s.id),
     x: s.x,
     y: s.y,
     name: escaped(s.label),

@@ -17,23 +17,6 @@ LOGO = _HERE / "logo.svg"
 LOGO_SMALL = _HERE / "mark.svg"
 ICON = _HERE / "icon.png"
 
-_CSS = """<style>
-.stMainBlockContainer{max-width:1320px}
-[data-testid=stSidebarNav] [data-testid=stNavSectionHeader]{margin-top:.35rem}
-[data-testid=stMetric]{min-width:9.5rem}
-.stHeading h1{letter-spacing:-.015em}
-.st-key-page-actions button,.st-key-page-actions a{white-space:nowrap}
-[data-testid=stSidebarContent],[data-testid=stSidebarUserContent],[data-testid=stSidebarUserContent]>div{
-display:flex;flex-direction:column}
-[data-testid=stSidebarUserContent],[data-testid=stSidebarUserContent]>div,
-[data-testid=stSidebarUserContent]>div>[data-testid=stVerticalBlock]{flex:1}
-[data-testid=stSidebarUserContent]{padding-bottom:1.2rem}
-[data-testid=stLayoutWrapper]:has(>.st-key-seal){margin-top:auto}
-.st-key-undo kbd,.st-key-redo kbd{display:none}
-.st-key-seal p{font-size:.8rem;line-height:1.35}
-.scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
-</style>"""
-
 _KINDS = {
     "queued": ("gray", "schedule", "waiting"),
     "starting": ("blue", "hourglass_top", "starting"),
@@ -52,7 +35,24 @@ _KINDS = {
 
 def apply() -> None:
     """Adds the few style rules that the theme has no setting for. The shell calls it once a run."""
-    st.html(_CSS)
+    st.html(
+        """<style>
+.stMainBlockContainer{max-width:1320px}
+[data-testid=stSidebarNav] [data-testid=stNavSectionHeader]{margin-top:.35rem}
+[data-testid=stMetric]{min-width:9.5rem}
+.stHeading h1{letter-spacing:-.015em}
+.st-key-page-actions button,.st-key-page-actions a{white-space:nowrap}
+[data-testid=stSidebarContent],[data-testid=stSidebarUserContent],[data-testid=stSidebarUserContent]>div{
+display:flex;flex-direction:column}
+[data-testid=stSidebarUserContent],[data-testid=stSidebarUserContent]>div,
+[data-testid=stSidebarUserContent]>div>[data-testid=stVerticalBlock]{flex:1}
+[data-testid=stSidebarUserContent]{padding-bottom:1.2rem}
+[data-testid=stLayoutWrapper]:has(>.st-key-seal){margin-top:auto}
+.st-key-undo kbd,.st-key-redo kbd{display:none}
+.st-key-seal p{font-size:.8rem;line-height:1.35}
+.scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
+</style>"""
+    )
 
 
 def heading(title: str, caption: str = "") -> DeltaGenerator:
