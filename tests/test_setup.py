@@ -30,6 +30,7 @@ IMPORT_NAMES = {
     "pyjpegls": "jpeg_ls",
     "pylibjpeg-openjpeg": "openjpeg",
     "scikit-learn": "sklearn",
+    "streamlit-drawable-canvas": "streamlit_drawable_canvas",
 }
 # Found by pydicom when it decodes, never imported by us.
 PLUGINS = {"python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls"}
