@@ -133,8 +133,8 @@ def source_of(run: Run, files: Sequence[Path]) -> Source | None:
     return None
 
 
-def choose_scan(run: Run) -> Source | None:
-    """The dropzone and the test side; a scan that has just arrived is asked about at once."""
+def dropped(run: Run) -> list[Path]:
+    """The dropzone; a scan that has just arrived is asked about at once."""
     arrived = dropbox.box(
         _SLOT,
         label="Drop a scan here",
@@ -144,17 +144,23 @@ def choose_scan(run: Run) -> Source | None:
     if files and st.session_state.get("asked") != (run.id, Source(files=files).digest):
         st.query_params.pop("case", None)
         ask(run, Source(files=files))
+    return files
+
+
+def from_test_side(run: Run) -> None:
+    """A scan of the run's own data set, where there is none at hand."""
     dataset = dataset_of(run)
-    if dataset is not None and len(dataset.indices("test")):
-        st.button(
-            "Take a scan of the test side",
-            key="take-test-scan",
-            icon=":material/casino:",
-            help="One that the network has never seen in training; its label is known.",
-            on_click=ask_case,
-            args=(run, dataset, st.session_state.get("case-number", 0)),
-        )
-    return source_of(run, files)
+    if dataset is None or not len(dataset.indices("test")):
+        return
+    st.button(
+        "Take a scan of the test side",
+        key="take-test-scan",
+        type="secondary" if jobs.of_slot(_SLOT) else "primary",
+        icon=":material/casino:",
+        help="One that the network has never seen in training; its label is known.",
+        on_click=ask_case,
+        args=(run, dataset, st.session_state.get("case-number", 0)),
+    )
 
 
 def answer(run: Run, source: Source | None) -> None:
@@ -269,7 +275,7 @@ def downloads(run: Run, finding: dict[str, Any], picture: np.ndarray, over: np.n
             icon=":material/image:",
             on_click="ignore",
         )
-        st.button("Another scan", key="another-scan", icon=":material/refresh:", on_click=start_over)
+        st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
 
 
 def start_over() -> None:
@@ -284,7 +290,8 @@ def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, find
     with style.card("Cover an area", key="cover-card"):
         st.caption(
             "Draw a box over what you think decides. The network is asked again with it covered: if the answer stays, "
-            "it rests on something else."
+            "it rests on something else. What is covered becomes the median grey of the scan; a network may take a grey "
+            "patch itself for something."
         )
         if source is None:
             st.caption("Drop the scan again to cover parts of it.")
@@ -373,8 +380,9 @@ def page(runs: Sequence[Run]) -> None:
     left, right = st.columns([1, 1], gap="medium", vertical_alignment="top")
     with left:
         run = chosen_run(runs)
+        from_test_side(run)
     with right:
-        source = choose_scan(run)
+        source = source_of(run, dropped(run))
     refused = st.session_state.pop("ask-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
