@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--data", metavar="N", help="id or name of the data set")
         made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
     command("runs", commands.runs, "List the runs, the newest first.")
-    made = command("evaluate", commands.evaluate, "Figures with 95 % intervals on a split of the data set.")
+    made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "val", "test"))
     made = command("predict", commands.predict, "Ask a run about scans.")

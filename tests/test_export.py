@@ -1,0 +1,318 @@
+"""The PyTorch export: code that stands alone, answers the same, is proven so, and is withheld where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import corpus
+import little_run
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from builder import export as module
+from builder import network, schedule
+from builder.data import Dataset
+from builder.export import TOLERANCE, ExportError, export
+from builder.listing import attributes, model_source, train_source
+from builder.parts.layers import LAYERS
+from builder.parts.training import OPTIMIZERS, SCHEDULES
+from builder.predict import Predictor, read
+from builder.runs import Run
+from builder.sandbox import Sandbox
+from builder.spec import Choice, Experiment, Node
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset, Run]:
+    home = tmp_path_factory.mktemp("export") / "home"
+    return home, *little_run.little(home)
+
+
+@pytest.fixture(scope="module")
+def folder(little, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked zip of an export, far away from the project."""
+    home, _, run = little
+    from builder.evaluate import evaluate
+
+    evaluate(run, home, resamples=50)
+    place = tmp_path_factory.mktemp("exported")
+    with zipfile.ZipFile(export(run, home, out=place / "out")) as packed:
+        packed.extractall(place / "taken away")
+    return place / "taken away" / f"{run.id}-pytorch"
+
+
+def alone(folder: Path, *arguments: str, cwd: Path | None = None) -> str:
+    """What a script of the export prints, run by a Python that cannot see the project."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [sys.executable, "-B", *arguments]
+    done = subprocess.run(command, cwd=cwd or folder, capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- what is handed out -----------------------------------------------------------------------------------------------
+
+
+def test_the_zip_holds_code_weights_words_and_a_proof(folder, little):
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.py", "predict.py", "train.py", "settings.json", "weights.safetensors", "README.md"} <= names
+    assert {"requirements.txt", "parity.json", "augment.py"} <= names
+    readme = (folder / "README.md").read_text()
+    assert "Not for clinical use" in readme and "synthetic phantoms" in readme and "95 %" in readme
+    assert all(name in readme for name in little[1].classes)
+
+
+def test_the_proof_tells_how_many_scans_and_how_far_apart(folder):
+    proof = json.loads((folder / "parity.json").read_text())
+    assert proof["cases"] == 16 and proof["source"] == "scans of the data set"
+    assert 0 <= proof["difference"]["probabilities"] <= TOLERANCE == 1e-5
+    assert 0 <= proof["difference"]["input"] <= TOLERANCE
+
+
+def test_no_file_of_the_export_needs_scanloom(folder):
+    for file in folder.glob("*.py"):
+        assert "builder" not in file.read_text() and "import tasks" not in file.read_text(), file.name
+        compile(file.read_text(), file.name, "exec")
+
+
+def test_nothing_is_left_of_a_working_folder(little, folder):
+    assert not list(folder.parents[1].rglob(".export-*"))
+
+
+def test_an_export_made_twice_replaces_the_first(little, tmp_path):
+    home, _, run = little
+    first = export(run, home, out=tmp_path)
+    assert export(run, home, out=tmp_path) == first and zipfile.is_zipfile(first)
+
+
+# -- the exported code answers the same -------------------------------------------------------------------------------
+
+
+def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, little, tmp_path):
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 40_000, (70, 50)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey16.png")
+    colour = random.integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    Image.fromarray(np.dstack([colour, colour[..., 0]])).save(tmp_path / "alpha.png")
+    Image.fromarray(colour[..., 0]).save(tmp_path / "grey8.bmp")
+    ct = random.integers(-1000, 1500, (48, 64)).astype(np.int16)
+    files = {
+        "window.dcm": corpus.dicom_bytes(
+            ct, RescaleSlope=1, RescaleIntercept=-24, WindowCenter=[40, 600], WindowWidth=[400, 9]
+        ),
+        "inverted.dcm": corpus.dicom_bytes(
+            ct.astype(np.uint16), PhotometricInterpretation="MONOCHROME1", PixelSpacing=[2.0, 1.0]
+        ),
+        "padded.dcm": corpus.dicom_bytes(np.where(ct < 0, -2000, ct).astype(np.int16), PixelPaddingValue=-2000),
+        "frames.dcm": corpus.dicom_bytes(
+            random.integers(0, 4000, (5, 32, 32)).astype(np.uint16), BitsStored=12, HighBit=11
+        ),
+        "rgb.dcm": corpus.dicom_bytes(colour, SamplesPerPixel=3),
+        "sigmoid.dcm": corpus.dicom_bytes(ct, WindowCenter=100, WindowWidth=300, VOILUTFunction="SIGMOID"),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    scans = sorted(p for p in tmp_path.iterdir() if p.is_file())
+    lines = alone(folder, "predict.py", *map(str, scans)).splitlines()
+    predictor = Predictor.open(little[2].folder)
+    with Sandbox() as box:
+        for path, line in zip(scans, lines, strict=True):
+            ours, theirs = predictor.finding(read([path], box)).probabilities, json.loads(line)["probabilities"]
+            assert theirs == pytest.approx(ours, abs=2e-6), path.name
+
+
+def test_train_py_trains_on_a_folder_per_class_and_its_result_can_be_asked(folder, little, tmp_path):
+    from tasks import phantoms
+
+    for phantom in phantoms.cohort(seed=1, num_images=18):
+        side = "val" if int(phantom.patient[1:]) > 3 else "train"
+        place = tmp_path / "scans" / side / phantom.label
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(phantom.image).save(place / phantom.file)
+    said = alone(folder, str(folder / "train.py"), str(tmp_path / "scans"), "--epochs", "2", cwd=tmp_path)
+    assert said.count("epoch") == 2 and "auc" in said
+    scan = next((tmp_path / "scans").rglob("*.png"))
+    answer = json.loads(alone(tmp_path / "trained", "predict.py", str(scan)))
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+def made(experiment: Experiment, num_classes: int) -> torch.nn.Module:
+    """The exported class, built."""
+    space: dict = {}
+    exec(compile(model_source(experiment, num_classes), "model.py", "exec"), space)
+    return space["Model"]().eval()
+
+
+def same(experiment: Experiment, num_classes: int = 3) -> None:
+    """Asserts that the exported class with the app's weights gives what the app's network gives."""
+    ours = network.assemble(experiment.network, network.input_shape(experiment), num_classes, seed=1).eval()
+    names = attributes(experiment)
+    state = {}
+    for key, tensor in ours.state_dict().items():
+        _, id, rest = key.split(".", 2)
+        state[f"{names[id]}.{rest}"] = tensor
+    theirs = made(experiment, num_classes)
+    theirs.load_state_dict(state)
+    images = torch.rand(2, *network.input_shape(experiment))
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("experiment", little_run.task.find("recognition").starters()[:4], ids=lambda e: e.name)
+def test_every_starter_from_scratch_is_exported_as_it_is(experiment):
+    same(experiment)
+
+
+def test_the_export_knows_the_source_of_a_timm_backbone():
+    nodes = (
+        Node(id="body", name="timm_backbone", params={"model": "test_resnet"}),
+        Node(id="pool", name="global_pool"),
+        Node(id="scores", name="class_scores"),
+    )
+    same(little_run.starter().replace("data.size_px", 32).model_copy(update={"network": nodes}))
+
+
+def test_skips_joins_and_ids_that_python_or_torch_use_are_spelled_out_rightly():
+    nodes = (
+        Node(id="x", name="conv2d", params={"out_channels": 8}),
+        Node(id="lambda", name="relu"),
+        Node(id="nn", name="conv2d", params={"out_channels": 8, "dilation": 2, "padding": 2}),
+        Node(id="forward_", name="add", inputs=("nn", "lambda")),
+        Node(id="class", name="concatenate", inputs=("forward_", "x", "input")),
+        Node(id="pool", name="global_pool", params={"kind": "both"}),
+        Node(id="out", name="class_scores"),
+    )
+    experiment = little_run.starter().replace("data.size_px", 32).model_copy(update={"network": nodes})
+    same(experiment)
+    assert "self.lambda_" in model_source(experiment, 3)
+
+
+ALONE = [
+    n
+    for n, spec in LAYERS.items()
+    if n not in ("timm_backbone",) and spec.inputs == 1 and (not spec.ranks or 4 in spec.ranks)
+]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_every_layer_of_the_catalog_can_be_exported(name: str):
+    nodes = [Node(id="first", name="conv2d", params={"out_channels": 8}), Node(id="it", name=name)]
+    experiment = little_run.starter().replace("data.size_px", 32).model_copy(update={"network": tuple(nodes)})
+    shape = network.plan(nodes, (1, 32, 32), 3).output
+    if shape is not None and len(shape) == 3:
+        nodes.append(Node(id="pool", name="global_pool"))
+    nodes.append(Node(id="out", name="class_scores"))
+    same(experiment.model_copy(update={"network": tuple(nodes)}))
+
+
+def test_a_name_typed_by_a_person_cannot_become_code():
+    evil = little_run.starter().model_copy(update={"name": '"""\nimport os\nos.abort()\n"""\\'})
+    same(evil)
+
+
+# -- the recipe -------------------------------------------------------------------------------------------------------
+
+
+def recipe(experiment: Experiment, multi_label: bool = False) -> dict:
+    """The functions of an exported train.py, without running it."""
+    text = train_source(experiment, multi_label)
+    text = text.replace("from augment import Augment", "from builder.augment import Augment")
+    text = text.replace("from model import Model", "")
+    settings = {"classes": ["a", "b"], "multi_label": multi_label}
+    text = text.replace("from predict import SETTINGS, prepare, read", f"SETTINGS = {settings!r}")
+    space: dict = {"__name__": "exported"}
+    exec(compile(text, "train.py", "exec"), space)
+    return space
+
+
+@pytest.mark.parametrize("name", [n for n in SCHEDULES if n != "plateau"])
+def test_the_exported_schedule_is_the_one_that_was_chosen(name: str):
+    params = {"warmup_epochs": 2} if name == "cosine" else {"every_epochs": 2} if name == "step" else {}
+    choice = Choice(name=name, params=params)
+    experiment = little_run.starter().model_copy(
+        update={"training": little_run.starter().training.model_copy(update={"schedule": choice})}
+    )
+    rate = recipe(experiment)["rate"]
+    ours = [schedule.factor(choice, step, 8, 5) for step in range(40)]
+    assert [rate(step, 40, 5) for step in range(40)] == pytest.approx(ours)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str):
+    training = little_run.starter().training.model_copy(
+        update={"optimizer": Choice(name=name), "schedule": Choice(name="plateau"), "l1": 1e-5}
+    )
+    text = train_source(little_run.starter().model_copy(update={"training": training}), False)
+    line = next(line.strip() for line in text.splitlines() if line.strip().startswith("optimizer = "))
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.1}]
+    optimizer = eval(line.removeprefix("optimizer = "), {"torch": torch, "groups": groups})
+    assert type(optimizer).__name__ == OPTIMIZERS[name].target.split(":")[1]
+    assert optimizer.param_groups[0]["lr"] == OPTIMIZERS[name].defaults["lr"]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_exported_loss_is_the_one_of_the_task(multi_label: bool, weighted: bool):
+    from builder import task
+
+    training = little_run.starter().training.model_copy(update={"class_weights": weighted, "label_smoothing": 0.1})
+    labels = np.array([[1, 0], [0, 1], [0, 0], [0, 1]], np.uint8) if multi_label else np.array([0, 1, 1, 1])
+    target = torch.from_numpy(labels).float() if multi_label else torch.from_numpy(labels)
+    output = torch.randn(4, 2)
+    ours = task.find("recognition").objective(training, labels, 2, multi_label)(output, target)
+    space = recipe(little_run.starter().model_copy(update={"training": training}), multi_label)
+    assert torch.allclose(ours, space["loss_of"](target)(output, target))
+
+
+def test_the_exported_scores_are_those_of_the_task():
+    from builder import task
+
+    output, labels = torch.randn(50, 2), torch.randint(0, 2, (50,))
+    ours = task.find("recognition").score(output.softmax(1).numpy(), labels.numpy(), False)
+    theirs = recipe(little_run.starter())["measure"](output, labels, torch.nn.CrossEntropyLoss())
+    assert {name: theirs[name] for name in ours} == pytest.approx(ours)
+
+
+# -- withheld ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_that_answers_differently_is_not_handed_out(little, tmp_path, monkeypatch):
+    home, _, run = little
+    honest = module.model_source
+    monkeypatch.setattr(
+        module, "model_source", lambda *a: honest(*a).replace("        return x\n", "        return x * 1.01\n")
+    )
+    with pytest.raises(ExportError, match="answers differently"):
+        export(run, home, out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_export_that_does_not_run_is_not_handed_out(little, tmp_path, monkeypatch):
+    home, _, run = little
+    monkeypatch.setattr(module, "model_source", lambda *_: "import builder.spec\nfrom nowhere import Model\n")
+    with pytest.raises(ExportError, match="does not run"):
+        export(run, home, out=tmp_path / "out")
+
+
+def test_another_format_is_refused_in_words(little):
+    with pytest.raises(ExportError, match="no export to 'caffe'"):
+        export(little[2], little[0], to="caffe")
+
+
+def test_without_the_data_set_the_proof_is_made_on_random_pictures_and_says_so(little, tmp_path, monkeypatch):
+    from builder.data import UnknownDataset
+
+    def gone(*_: object) -> None:
+        raise UnknownDataset("gone")
+
+    monkeypatch.setattr(module.Dataset, "open", gone)
+    file = export(little[2], little[0], out=tmp_path)
+    assert "random pictures" in json.loads((file.with_suffix("") / "parity.json").read_text())["source"]
