@@ -175,16 +175,23 @@ def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> S
 
 
 def predict(work: Work) -> Steps:
-    """Asks a run about one scan: {finding, image, heatmap, size}; the pictures are PNG files in the job folder."""
+    """Asks a run about one scan: {finding, image, heatmap, size}; the pictures are PNG files in the job folder.
+
+    The scan is either in `files` (one, or the slices of a series), or `case` number n of `dataset`.
+    """
     import numpy as np
 
+    from builder.data import Dataset
     from builder.predict import Predictor, read
     from builder.sandbox import Sandbox
 
     payload = work.job.payload
     yield Progress(step=0, total=3, note="reading the scan")
-    with Sandbox() as box:
-        scan = read([Path(file) for file in payload["files"]], box)
+    if payload.get("files"):
+        with Sandbox() as box:
+            scan = read([Path(file) for file in payload["files"]], box)
+    else:
+        scan = Dataset.open(work.home, payload["dataset"]).scan(int(payload["case"]))
     yield Progress(step=1, total=3, note="preparing the network")
     asked = Run(work.home, payload["run"])
     predictor = Predictor.open(asked.folder, checkpoint=payload.get("checkpoint") or "best")
