@@ -8,6 +8,7 @@ import errno
 import math
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from builder.writing import Draft, writing
 __all__ = ["ImportFailed", "Report", "Source", "SourceRefused", "Step", "detect", "import_scans"]
 
 _RESERVE_BYTES = 256 << 20
+_STEP_S = 0.2  # between two steps: whoever listens may write each of them down
 _REPAIRS = ("left out", "converted", "turned upright", "laid over", "sorted by their number", "of a float")
 _MAY_SHOW_NAMES = {"US", "SC", "ES", "OT"}
 
@@ -103,7 +105,7 @@ def import_scans(
     name = name.strip()
     if not into and (not name or len(name) > 120 or not name.isprintable()):
         raise SourceRefused("Give the dataset a name of 1 to 120 printable characters.")
-    if len(split) != 3 or min(split) < 0 or sum(split) <= 0:
+    if len(split) != 3 or not all(0 <= share < math.inf for share in split) or sum(split) <= 0:
         raise SourceRefused("The shares of train, val and test must be three numbers from 0 on, not all zero.")
     try:
         with writing(Path(home), name, task, into) as draft:
@@ -159,13 +161,16 @@ class _Intake:
         total = len(items) + len(self.arrangement.left)
         self._check_disk(2 * sum(item.found.bytes for item in items))
         yield Step(len(self.entries), total, "reading the headers")
+        told = time.monotonic()
         for outcome in decode(items, self.draft.scratch):
             if outcome.scan is None:
                 for item in outcome.items:
                     self._enter_item(item, outcome.status, outcome.reason)
             else:
                 self._accept(outcome.scan, outcome.items)
-            yield Step(len(self.entries), total, f"{len(self.cases):,} scans read")
+            if time.monotonic() - told >= _STEP_S:
+                told = time.monotonic()
+                yield Step(len(self.entries), total, f"{len(self.cases):,} scans read")
 
     def _accept(self, scan: Scan, items: Sequence[Item]) -> None:
         if scan.pixels.dtype.kind == "f" and not np.isfinite(scan.pixels).all():

@@ -126,6 +126,14 @@ def test_progress_counts_files_and_never_names_them(tmp_path, home, nearby):
     assert not any("ZZPHI" in note or ".png" in note for _, _, note in told)
 
 
+def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path, home, nearby, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 9 * 10**8, 10**8))
+    for source in (Source("classes", _classes(tmp_path / "in", 4)), Source("medmnist", npz(tmp_path / "x.npz"))):
+        assert "0.1 GB are free: nothing was imported" in _refused(source, home)
+
+
 # -- folders as classes, official splits
 
 
