@@ -1,0 +1,303 @@
+"""The headless twin: each JSON, words on stderr, exit codes, and the way from scans to an export without a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import little_run
+import pytest
+
+from builder.__main__ import main
+from builder.data import Dataset
+from builder.runs import Run
+from tasks import phantoms
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("import", "starters", "starter", "plan", "check", "train", "runs", "evaluate", "predict", "export")
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset, Run]:
+    home = tmp_path_factory.mktemp("cli") / "home"
+    return home, *little_run.little(home)
+
+
+@pytest.fixture
+def at_little(little, monkeypatch) -> tuple[Path, Dataset, Run]:
+    """The little run, with SCANLOOM_HOME at its data folder."""
+    monkeypatch.setenv("SCANLOOM_HOME", str(little[0]))
+    return little
+
+
+@pytest.fixture
+def ask(capsys):
+    """Runs a command with --json in this process: (exit code, the one JSON object on stdout, words on stderr)."""
+
+    def run(*words: object) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = main([*map(str, words), "--json"])
+        out, err = capsys.readouterr()
+        assert out.count("\n") == 1, out
+        return code, json.loads(out), err
+
+    return run
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    """The smallest experiment as a file."""
+    path = tmp_path / "e.json"
+    path.write_text(little_run.starter().replace("data.size_px", 32).replace("training.epochs", 1).dumps())
+    return path
+
+
+# -- documents --------------------------------------------------------------------------------------------------------
+
+
+def test_starters_are_listed_and_each_can_be_printed_and_read_back(ask, capsys, tmp_path):
+    code, found, _ = ask("starters")
+    assert code == 0 and {"tiny-cnn", "small-cnn"} <= {s["name"] for s in found["starters"]}
+    assert main(["starter", "small-cnn"]) == 0
+    text = capsys.readouterr().out
+    assert little_run.Experiment.loads(text) == little_run.starter("small-cnn")
+    assert ask("starter", "small-cnn")[1] == json.loads(text)
+
+
+def test_an_unknown_starter_is_answered_with_the_nearest_one(ask):
+    code, found, words = ask("starter", "smal-cnn")
+    assert code == 2 and "Did you mean small-cnn?" in words and found == {"error": words.strip()}
+
+
+def test_plan_tells_every_shape_and_the_sums(ask, document):
+    code, found, _ = ask("plan", document)
+    assert code == 0
+    nodes = {node["id"]: node for node in found["nodes"]}
+    assert nodes["conv2d_1"]["shape"] == [16, 16, 16] and found["input"] == [1, 32, 32]
+    assert found["parameters"] == sum(n["parameters"] for n in found["nodes"]) > 0
+    assert found["flops"] > 0 and found["output"] == [2]
+
+
+def test_plan_of_a_network_that_does_not_fit_gives_the_rest_of_the_plan_and_code_2(ask, document):
+    code, found, words = ask("plan", document, "--set", "network.conv2d_1.params.kernel_size=99")
+    assert code == 2 and "conv2d_1" in words and "99" in words
+    assert next(n for n in found["nodes"] if n["id"] == "conv2d_1")["shape"] is None
+
+
+def test_check_tells_everything_that_is_wrong_at_once(ask, document):
+    settings = ("training.epochs=0", "network.conv2d_1.params.kernel_size=99", "training.optimizer.name=adamm")
+    code, found, words = ask("check", document, "--set", *settings)
+    paths = {p["path"] for p in found["problems"] if p["severity"] == "error"}
+    assert code == 2 and {"training.epochs", "network.conv2d_1.params.kernel_size", "training.optimizer.name"} <= paths
+    assert all(set(p) == {"path", "message", "severity", "repair"} for p in found["problems"])
+    assert "more errors" in words
+
+
+def test_check_of_a_starter_that_has_no_data_set_yet_is_no_mistake(ask, document):
+    code, found, _ = ask("check", document)
+    assert code == 0 and [p["path"] for p in found["problems"]] == ["data.dataset"]
+
+
+def test_check_knows_the_data_set(ask, at_little, document):
+    code, found, _ = ask("check", document, "--data", "little")
+    assert code == 0 and not [p for p in found["problems"] if p["severity"] == "error"]
+
+
+def test_set_takes_numbers_words_and_flags_and_refuses_wrong_paths(ask, document):
+    settings = ("training.optimizer.params.lr=0.5", "data.fit=crop", "training.class_weights=true")
+    assert ask("check", document, "--set", *settings)[0] == 0
+    for wrong, words in (
+        ("training.epoch=3", "epochs"),
+        ("training.epochs", "path=value"),
+        ("training.epochs=lots", "epochs"),
+    ):
+        code, _, told = ask("check", document, "--set", wrong)
+        assert code == 2 and words in told, wrong
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"network": []}', '{"version": 99, "network": []}', '{"nme": "x"}'])
+def test_a_document_that_is_none_is_refused_in_one_sentence(ask, tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    code, found, words = ask("plan", tmp_path / "bad.json")
+    assert code in (0, 2) and "Traceback" not in words
+    if text != '{"network": []}':
+        assert code == 2 and set(found) == {"error"}
+
+
+def test_a_document_that_is_not_there_is_refused(ask):
+    code, _, words = ask("check", "nowhere.json")
+    assert code == 2 and "nowhere.json cannot be read" in words
+
+
+# -- from scans to an export ------------------------------------------------------------------------------------------
+
+
+def test_import_tells_the_ledger_with_the_names_that_the_person_knows(ask, tmp_path):
+    folder = phantoms.write_cohort(tmp_path / "scans", seed=0, num_images=9)
+    (folder / "phantom-0002.png").write_bytes(b"no picture")
+    code, found, words = ask("import", folder, "--name", "nine")
+    assert code == 0
+    assert {"dataset", "accepted", "repaired", "refused", "patients", "ledger"} <= set(found)
+    assert (found["accepted"], found["refused"]) == (8, 1)
+    refused = [line for line in found["ledger"] if line["status"] == "refused"]
+    assert [line["file"] for line in refused] == ["phantom-0002.png"] and refused[0]["reason"]
+    assert "phantom-0002.png" in words
+
+
+def test_import_takes_a_table_of_its_own_and_a_pattern_for_patients(ask, tmp_path, home):
+    folder = phantoms.write_cohort(tmp_path / "scans", seed=0, num_images=8)
+    with open(folder / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (folder / "labels.csv").unlink()
+    with open(tmp_path / "mine.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "label"))
+        table.writerows((row["file"], row["label"]) for row in rows)
+    words = ("--labels", tmp_path / "mine.csv", "--patient-pattern", r"phantom-000(\d)")
+    code, found, _ = ask("import", folder, "--name", "table", *words)
+    assert code == 0 and found["patients"] == 8
+    assert Dataset.open(home, "table").fingerprint.patient_source == "filename"
+
+
+def test_an_import_of_nothing_is_refused(ask, tmp_path):
+    assert ask("import", tmp_path / "nowhere", "--name", "x")[0] == 2
+    (tmp_path / "empty").mkdir()
+    assert ask("import", tmp_path / "empty", "--name", "x")[0] == 2
+    assert ask("import", tmp_path, "--name", "x", "--task", "recogntion")[0] == 2
+
+
+def test_runs_lists_what_there_is(ask, at_little, home):
+    code, found, _ = ask("runs")
+    assert code == 0 and [r["run"] for r in found["runs"]] == [at_little[2].id]
+    assert set(found["runs"][0]) == {"run", "name", "status", "epoch", "epochs", "best", "reason"}
+
+
+def test_evaluate_answers_in_the_documented_shape(ask, at_little):
+    code, found, _ = ask("evaluate", at_little[2].id, "--split", "val")
+    assert code == 0 and (found["run"], found["split"]) == (at_little[2].id, "val")
+    assert found["n"] == len(at_little[1].indices("val")) and found["patients"] > 0
+    for name in ("auc", "accuracy", "balanced_accuracy", "f1"):
+        assert set(found["metrics"][name]) == {"value", "low", "high"}
+
+
+def test_predict_answers_each_scan_and_names_the_ones_it_refuses(ask, at_little, tmp_path):
+    folder = phantoms.write_cohort(tmp_path / "scans", seed=7, num_images=2)
+    one, bad = folder / "phantom-0001.png", tmp_path / "bad.png"
+    bad.write_text("no picture")
+    code, found, _ = ask("predict", at_little[2].id, one, folder / "phantom-0002.png")
+    assert code == 0 and [f["scan"] for f in found["findings"]] == [str(one), str(folder / "phantom-0002.png")]
+    assert set(found["findings"][0]["probabilities"]) == set(phantoms.CLASSES)
+    code, found, words = ask("predict", at_little[2].id, one, bad)
+    assert code == 2 and "error" in found["findings"][1] and "top" in found["findings"][0] and "bad.png" in words
+
+
+def test_export_tells_where_the_file_is_and_how_far_the_answers_differ(ask, at_little, tmp_path):
+    code, found, _ = ask("export", at_little[2].id, "--to", "pytorch", "--out", tmp_path / "out")
+    assert code == 0 and Path(found["file"]).is_file()
+    assert found["parity"]["difference"]["probabilities"] <= 1e-5
+    assert ask("export", at_little[2].id, "--to", "caffe")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+@pytest.mark.parametrize("run", ["20260101-000000-abcdef", "../../etc", ""])
+def test_a_run_that_is_not_there_is_refused_in_words(ask, command, run):
+    code, _, words = ask(command, run)
+    assert code == 2 and "run" in words.lower() and "Traceback" not in words
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def cli(*words: object, home: Path, **options: Any) -> subprocess.Popen[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "builder", *map(str, words)]
+    environment = {**os.environ, "SCANLOOM_HOME": str(home)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes, **options)  # type: ignore[call-overload]
+
+
+def test_train_gives_a_run_that_is_done_with_words_on_stderr_and_one_object_on_stdout(little, document):
+    home, dataset, _ = little
+    with cli("train", document, "--data", "little", "--set", "training.epochs=2", "--json", home=home) as process:
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    found = json.loads(out)
+    assert out.count("\n") == 1 and (found["status"], found["epochs"]) == ("done", 2)
+    assert set(found["best"]) >= {"metric", "value", "epoch"} and "epoch 2 of 2" in err
+    run = Run(home, found["run"])
+    assert run.experiment.data.dataset == dataset.id and run.experiment.training.epochs == 2
+    assert run.view().status == "done" and (run.folder / "best.safetensors").is_file()
+
+
+def test_ctrl_c_stops_a_training_which_keeps_what_it_learned_and_leaves_no_process(little, document):
+    home = little[0]
+    words = ("train", document, "--data", "little", "--set", "training.epochs=5000", "--json")
+    with cli(*words, home=home, start_new_session=True) as process:
+        deadline = time.monotonic() + 200
+        assert process.stderr is not None
+        for line in process.stderr:
+            assert time.monotonic() < deadline
+            if "epoch 1 of" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    found = json.loads(out)
+    assert found["status"] == "stopped" and found["epochs"] >= 1
+    assert Run(home, found["run"]).view().resumable
+
+
+def test_train_refuses_what_cannot_work_before_anything_starts(ask, at_little, document):
+    home = at_little[0]
+    before = set((home / "runs").iterdir())
+    assert ask("train", document)[0] == 2
+    assert ask("train", document, "--data", "nowhere")[0] == 2
+    code, found, words = ask("train", document, "--data", "little", "--set", "network.conv2d_1.params.kernel_size=99")
+    assert code == 2 and "Nothing was started" in words and found["problems"]
+    assert set((home / "runs").iterdir()) == before
+
+
+# -- manners ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["train"], ["import", "x"], ["evaluate", "x", "--split", "all"]])
+def test_what_cannot_be_understood_is_answered_in_one_sentence_with_code_2(capsys, words):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "Try:" in err
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "usage: python -m builder" in out and (not command or "JSON:" in out)
+
+
+def test_a_fault_of_ours_ends_in_code_1_and_tells_where(capsys, monkeypatch):
+    from builder import commands
+
+    def broken(*_: object) -> None:
+        raise TypeError("boom")
+
+    monkeypatch.setattr(commands, "_starters", broken)
+    assert main(["starters", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "TypeError" in json.loads(out)["error"] and "commands.py" in err
+
+
+def test_listing_runs_and_starters_imports_no_torch(home):
+    code = (
+        "import sys; from builder.__main__ import main; main(['runs']); main(['starters', '--json']);"
+        "heavy = {'torch', 'timm', 'sklearn', 'streamlit', 'pydicom'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
