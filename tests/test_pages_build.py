@@ -1,0 +1,717 @@
+"""Network, Training, Runs and Test, run as a browser session would run them; runs are told by hand-written events."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+from test_intake import nearby  # noqa: F401 (a fixture)
+from test_pages_shell import (  # noqa: F401 (two of them are fixtures)
+    cats,
+    finish,
+    no_supervisor,
+    opened,
+    parameter,
+    said,
+    title_of,
+)
+
+from builder.data import Dataset
+from builder.network import input_shape, plan
+from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.layers import LAYERS
+from builder.parts.training import TRAINING
+from builder.runs import Claim, EpochEnded, Finished, Progress, Record, Run, RunStore, RunView, Saved, Started
+from builder.spec import Choice, Experiment, Node
+from builder.task import find
+from pages.kit import curves, heat, layers
+from pages.kit.draft import Draft
+
+
+def starter(name: str = "tiny-cnn") -> Experiment:
+    return next(e for e in find("recognition").starters() if e.name == name)
+
+
+def drafted(home: Path, experiment: Experiment) -> Draft:
+    return Draft.create(experiment, at_home=home)
+
+
+def at(page: str, draft: Draft, **parameters: str) -> AppTest:
+    return opened(page, draft=draft.id, **parameters)
+
+
+def ids(draft: Draft) -> list[str]:
+    return [n.id for n in draft.experiment.network]
+
+
+def buttons(session: AppTest) -> set[str]:
+    return {button.key for button in session.button if button.key}
+
+
+def pressed(session: AppTest, key: str) -> AppTest:
+    session.button(key=key).click().run()
+    assert not session.exception, session.exception
+    return session
+
+
+def label(session: AppTest, key: str) -> str:
+    return str(session.button(key=key).label)
+
+
+def repair_of(session: AppTest, place: str) -> str:
+    """The key of the first repair button in a place of the page."""
+    return next(key for key in sorted(buttons(session)) if key.startswith(f"repair-{place}"))
+
+
+def primaries(session: AppTest) -> list[str]:
+    return [button.label for button in session.button if button.proto.type == "primary"]
+
+
+# -- network -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_an_experiment_the_network_page_offers_to_begin(home: Path) -> None:
+    session = opened("network")
+    assert "No experiment is open" in said(session) and len(primaries(session)) == 1
+    pressed(session, "first-starter")
+    begun = Draft.open(parameter(session, "draft"), at_home=home)
+    assert begun.experiment.network == starter().network
+    assert "16 x 32 x 32" in label(session, f"layer-{begun.experiment.network[0].id}")
+
+
+def test_a_network_without_layers_says_what_to_do_and_takes_the_first_one(home: Path) -> None:
+    draft = drafted(home, Experiment(name="mine"))
+    session = at("network", draft)
+    assert "No layers yet" in said(session)
+    pressed(session, "add:conv2d")
+    assert [n.name for n in draft.experiment.network] == ["conv2d"]
+    assert "16 x 64 x 64" in label(session, "layer-conv2d_1")
+
+
+@pytest.mark.parametrize(("words", "there"), [("relu", "relu"), ("activation", "gelu"), ("shrink", "max_pool")])
+def test_a_layer_is_found_by_what_it_is_called_or_does(home: Path, words: str, there: str) -> None:
+    session = at("network", drafted(home, starter()))
+    assert f"add:{LAYERS.names[-1]}" in buttons(session)
+    session.text_input(key="palette-search").set_value(words).run()
+    found = {key for key in buttons(session) if key.startswith("add:")}
+    assert f"add:{there}" in found and 0 < len(found) < len(LAYERS)
+
+
+def test_a_search_that_finds_nothing_says_so(home: Path) -> None:
+    session = at("network", drafted(home, starter()))
+    session.text_input(key="palette-search").set_value("qqq").run()
+    assert "No layer is found" in said(session)
+
+
+def test_a_new_layer_goes_below_the_open_card_and_can_be_taken_back(home: Path) -> None:
+    draft = drafted(home, starter())
+    before = ids(draft)
+    session = at("network", draft)
+    pressed(session, f"layer-{before[2]}")
+    pressed(session, "add:max_pool")
+    assert ids(draft)[:4] == [*before[:3], draft.experiment.network[3].id]
+    assert draft.experiment.network[3].name == "max_pool"
+    pressed(session, "undo")
+    assert ids(draft) == before
+    pressed(session, "redo")
+    assert len(ids(draft)) == len(before) + 1
+
+
+def test_layers_are_moved_copied_and_deleted_from_their_card(home: Path) -> None:
+    draft = drafted(home, starter())
+    first, second, third = ids(draft)[:3]
+    session = at("network", draft)
+    pressed(session, f"layer-{third}")
+    pressed(session, "up-layer")
+    assert ids(draft)[:3] == [first, third, second]
+    pressed(session, "down-layer")
+    assert ids(draft)[:3] == [first, second, third]
+    pressed(session, "copy-layer")
+    assert [n.name for n in draft.experiment.network][2:4] == ["relu", "relu"]
+    pressed(session, "delete-layer")
+    assert ids(draft)[:3] == [first, second, third]
+    pressed(session, f"layer-{first}")
+    assert session.button(key="up-layer").disabled and not session.button(key="down-layer").disabled
+
+
+def test_deleting_a_layer_of_a_branch_heals_the_wires(home: Path) -> None:
+    network = (
+        Node(id="a", name="conv2d"),
+        Node(id="b", name="conv2d"),
+        Node(id="c", name="add", inputs=("a", "b")),
+        Node(id="d", name="global_pool"),
+        Node(id="e", name="class_scores"),
+    )
+    draft = drafted(home, Experiment(name="branch", network=network))
+    session = at("network", draft)
+    pressed(session, "layer-b")
+    pressed(session, "delete-layer")
+    assert ids(draft) == ["a", "c", "d", "e"]
+    assert "b" not in draft.experiment.at("network.c.inputs")
+
+
+def test_a_changed_setting_shows_new_shapes_in_the_layers_below(home: Path) -> None:
+    draft = drafted(home, starter())
+    session = at("network", draft)
+    first = ids(draft)[0]
+    pressed(session, f"layer-{first}")
+    session.number_input(key=f"network.{first}.params.out_channels").set_value(40).run()
+    assert draft.experiment.at(f"network.{first}.params.out_channels") == 40
+    assert "40 x 32 x 32" in label(session, f"layer-{first}")
+    assert "40 x 32 x 32" in label(session, f"layer-{ids(draft)[1]}")
+
+
+def test_a_layer_that_fails_is_told_in_a_sentence_and_mended_by_its_button(home: Path) -> None:
+    broken = Experiment(name="broken", network=(Node(id="conv", name="conv2d"), Node(id="scores", name="class_scores")))
+    draft = drafted(home, broken)
+    session = at("network", draft)
+    assert "1 layer needs attention" in said(session)
+    assert "Class scores expects" in said(session)
+    assert "no shape" in label(session, "layer-scores")
+    pressed(session, repair_of(session, "card"))
+    planned = plan(draft.experiment.network, input_shape(draft.experiment), 2)
+    assert planned.output == (2,) and not any(n.message for n in planned.nodes)
+    assert "needs attention" not in said(session)
+    pressed(session, "undo")
+    assert draft.experiment == broken
+
+
+def test_a_layer_of_another_version_is_shown_as_unknown_and_can_be_removed(home: Path) -> None:
+    nodes = (*starter().network[:2], Node(id="odd", name="hyper_conv"), *starter().network[2:])
+    draft = drafted(home, starter().replace("network", nodes))
+    session = at("network", draft)
+    pressed(session, "layer-odd")
+    assert "hyper" in label(session, "layer-odd")
+    assert "There is no layer called" in said(session)
+    pressed(session, "delete-layer")
+    assert "odd" not in ids(draft)
+
+
+def test_joining_layers_begins_with_a_skip_and_any_layer_above_can_be_chosen(home: Path) -> None:
+    network = (Node(id="a", name="conv2d"), Node(id="b", name="conv2d"), Node(id="c", name="relu"))
+    draft = drafted(home, Experiment(name="skip", network=network))
+    session = at("network", draft)
+    pressed(session, "add:concatenate")
+    id = ids(draft)[-1]
+    assert draft.experiment.at(f"network.{id}.inputs") == ("c", "b")
+    assert "32 x 64 x 64" in label(session, f"layer-{id}")
+    chosen = session.multiselect(key=f"wires:{id}")
+    assert chosen.options == ["the scan", "a", "b", "c"]
+    chosen.set_value(["input", "c"]).run()
+    assert draft.experiment.at(f"network.{id}.inputs") == ("input", "c")
+    assert "17 x 64 x 64" in label(session, f"layer-{id}")
+
+
+def test_a_branch_is_made_by_choosing_what_feeds_a_layer(home: Path) -> None:
+    draft = drafted(home, starter())
+    session = at("network", draft)
+    third = ids(draft)[2]
+    pressed(session, f"layer-{third}")
+    session.selectbox(key=f"wires:{third}").set_value("input").run()
+    assert draft.experiment.at(f"network.{third}.inputs") == ("input",)
+    session.selectbox(key=f"wires:{third}").set_value(ids(draft)[1]).run()
+    assert draft.experiment.at(f"network.{third}.inputs") == ()
+
+
+def test_an_experiment_file_is_opened_or_refused_in_a_sentence(home: Path) -> None:
+    draft = drafted(home, starter())
+    session = at("network", draft)
+    saved = starter("vgg-style").dumps().encode()
+    session.file_uploader(key="experiment-file").set_value([("e.json", saved, "application/json")]).run()
+    assert draft.experiment == starter("vgg-style")
+    pressed(session, "undo")
+    assert draft.experiment == starter()
+    session = at("network", draft)
+    session.file_uploader(key="experiment-file").set_value([("e.json", b"{", "application/json")]).run()
+    assert "not valid JSON" in said(session) and draft.experiment == starter()
+
+
+def test_beginning_from_a_starter_keeps_the_name_and_the_scans(home: Path, cats: str) -> None:  # noqa: F811
+    draft = drafted(home, Experiment(name="my own").replace("data.dataset", cats))
+    session = at("network", draft)
+    pressed(session, "starter-small-cnn")
+    now = draft.experiment
+    assert (now.name, now.data.dataset) == ("my own", cats)
+    assert now.network == starter("small-cnn").network and now.data.size_px == 28
+
+
+def test_sixty_layers_are_sixty_buttons_and_one_form(home: Path) -> None:
+    nodes = tuple(Node(id=f"n{k}", name=("conv2d", "batch_norm", "relu")[k % 3]) for k in range(60))
+    session = at("network", drafted(home, Experiment(name="deep", network=nodes)))
+    cards = [key for key in buttons(session) if key.startswith("layer-n")]
+    assert len(cards) == 60
+    assert len(session.button) < 60 + len(LAYERS) + 30
+    assert len(session.number_input) + len(session.slider) < 12
+
+
+def test_the_names_that_people_type_are_never_markup(home: Path) -> None:
+    draft = drafted(home, starter().replace("name", "**x** [a](http://evil)"))
+    for page in ("network", "training"):
+        assert "[a](http" not in said(at(page, draft))
+
+
+def test_numbers_are_told_short() -> None:
+    assert [layers.count(n) for n in (0, 950, 15_300, 4_200_000, 3.1e9)] == ["0", "950", "15.3 k", "4.2 M", "3.1 G"]
+    assert layers.operations(384) == "384 FLOP" and layers.operations(13.2e6) == "13.2 MFLOP"
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def ready(home: Path, dataset: str) -> Draft:
+    return drafted(home, starter().replace("data.dataset", dataset))
+
+
+def test_without_an_experiment_the_training_page_offers_to_begin(home: Path) -> None:
+    session = opened("training")
+    assert "No experiment is open" in said(session)
+    pressed(session, "first-starter")
+    assert "Before the start" in said(session)
+
+
+def test_every_setting_of_the_catalogs_has_its_widget(home: Path, cats: str) -> None:  # noqa: F811
+    session = at("training", ready(home, cats))
+    paths = [f"training.{p.name}" for p in TRAINING.params] + [f"data.{p.name}" for p in PREPARE.params]
+    drawn = {
+        w.key for kind in ("number_input", "slider", "toggle", "selectbox", "button_group") for w in session.get(kind)
+    }
+    assert [p for p in paths if p not in drawn] == []
+    assert {f"switch:{name}" for name in AUGMENTATIONS} <= drawn
+
+
+def test_without_scans_the_start_is_refused_with_its_reason_beside_it(home: Path) -> None:
+    session = at("training", drafted(home, starter()))
+    assert session.button(key="start-training").disabled
+    assert "No scans are chosen" in said(session) and "It can start once 1 thing above is mended" in said(session)
+
+
+def test_choosing_scans_shows_one_of_them_as_the_network_sees_it(home: Path, cats: str) -> None:  # noqa: F811
+    draft = drafted(home, starter())
+    session = at("training", draft)
+    session.selectbox(key="data.dataset").set_value(cats).run()
+    assert draft.experiment.data.dataset == cats
+    assert "prepared to 64 x 64 px" in said(session)
+    before = said(session)
+    pressed(session, "another-example")
+    assert said(session) != before
+
+
+def test_problems_are_collected_and_mended_beside_the_start(home: Path, cats: str) -> None:  # noqa: F811
+    wrong = starter().replace("data.dataset", cats).replace("training.optimizer.params.lr", 99.0)
+    draft = drafted(home, wrong.replace("training.epochs", 0))
+    session = at("training", draft)
+    assert "In the way" in said(session) and session.button(key="start-training").disabled
+    for _ in range(2):
+        pressed(session, next(k for k in sorted(buttons(session)) if k.startswith("repair-start") and "-error:" in k))
+    assert draft.experiment.training.epochs == 1
+    assert not session.button(key="start-training").disabled
+    pressed(session, "undo")
+    assert session.button(key="start-training").disabled
+
+
+def test_an_augmentation_is_switched_on_set_and_off(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    session = at("training", draft)
+    session.toggle(key="switch:flip_horizontal").set_value(True).run()
+    names = [c.name for c in draft.experiment.training.augment]
+    assert names == sorted(names, key=AUGMENTATIONS.names.index) and "flip_horizontal" in names
+    session.slider(key="training.augment.flip_horizontal.params.probability").set_value(0.25).run()
+    assert draft.experiment.at("training.augment.flip_horizontal.params.probability") == 0.25
+    session.toggle(key="switch:flip_horizontal").set_value(False).run()
+    assert "flip_horizontal" not in [c.name for c in draft.experiment.training.augment]
+
+
+def test_the_gallery_asks_a_job_for_the_present_settings_and_shows_what_it_made(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    session = at("training", draft)
+    pressed(session, "show-varied")
+    job = RunStore(home).jobs()[0]
+    assert job.kind == "augment" and job.payload["dataset"] == cats
+    assert [c["name"] for c in job.payload["augment"]] == [c.name for c in draft.experiment.training.augment]
+    for name in ("before.png", "after-01.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(job.folder / name)
+    finish(home, "augment", {"before": "before.png", "after": ["after-01.png"]})
+    session.run()
+    assert len(session.get("imgs")) == 3  # the example, before, after
+    session.toggle(key="switch:flip_vertical").set_value(True).run()
+    assert "have changed since" in said(session)
+    pressed(session, "vary-again")
+    assert RunStore(home).jobs()[0].payload["seed"] == 1
+
+
+def test_the_schedule_is_drawn_before_the_start(home: Path, cats: str) -> None:  # noqa: F811
+    session = at("training", ready(home, cats))
+    assert len(session.get("plotly_chart")) == 1
+    session.selectbox(key="training.schedule").set_value("plateau").run()
+    assert "each wait without a gain lowers the rate" in said(session)
+
+
+def test_start_makes_one_run_also_when_pressed_twice_and_goes_to_it(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    session = at("training", draft)
+    session.text_input(key="name").set_value("first try").run()
+    pressed(session, "start-training")
+    runs = RunStore(home).runs()
+    assert len(runs) == 1 and runs[0].experiment.name == "first try" and runs[0].marker.exists()
+    assert parameter(session, "run") == runs[0].id and title_of(session) == r"first try"
+    session.switch_page("training.py").run()
+    pressed(session, "start-training")
+    assert len(RunStore(home).runs()) == 1
+
+
+def test_a_network_too_large_for_this_machine_is_refused_before_anything_is_made(home: Path, cats: str) -> None:  # noqa: F811
+    huge = Experiment(
+        name="huge",
+        network=(
+            Node(id="flat", name="flatten"),
+            Node(id="wide", name="linear", params={"out_features": 100_000}),
+            Node(id="wider", name="linear", params={"out_features": 100_000}),
+            Node(id="scores", name="class_scores"),
+        ),
+    ).replace("data.dataset", cats)
+    session = at("training", drafted(home, huge.replace("data.size_px", 256)))
+    assert session.button(key="start-training").disabled
+    assert "GiB" in said(session)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def a_run(home: Path, name: str = "one", **changes: object) -> Run:
+    experiment = starter().replace("name", name)
+    for path, value in changes.items():
+        experiment = experiment.replace(path.replace("__", "."), value)
+    return RunStore(home).create(experiment)
+
+
+def tell(run: Run, epochs: int = 3, last: Finished | None = None, alive: bool = False, total: int = 30) -> None:
+    """Writes the events of `epochs` epochs of ten steps; then the run is lost, ended by `last`, or alive."""
+    if alive:
+        Claim.of(os.getpid()).write(run.folder / "claim.json")
+    else:
+        run.marker.unlink(missing_ok=True)
+    with Record(run.folder / "events.jsonl") as record:
+        record.append(Started(attempt=1, device="cpu"))
+        for epoch in range(1, epochs + 1):
+            for step in range(epoch * 10 - 9, epoch * 10 + 1):
+                record.append(Progress(step, total, epoch, {"step/loss": 1 / step, "step/lr": 0.01}))
+            scores = {"train/loss": 1 / epoch, "val/loss": 1.1 / epoch, "val/auc": 0.8 + epoch / 100}
+            record.append(EpochEnded(epoch, epoch * 10, {**scores, "val/accuracy": 0.7}, 1.0))
+            record.append(Saved(epoch * 10, epoch, best=True))
+        if last is not None:
+            record.append(last)
+
+
+DONE = Finished("done", "All 3 epochs are done.")
+
+
+def test_without_runs_the_page_says_how_to_begin(home: Path) -> None:
+    session = opened("runs")
+    assert "No runs yet" in said(session) and len(primaries(session)) == 1
+
+
+def test_runs_are_listed_with_status_place_in_the_queue_and_best_score(home: Path) -> None:
+    done = a_run(home, "old")
+    tell(done, last=DONE)
+    waiting = [a_run(home, "next"), a_run(home, "later")]
+    session = opened("runs", run=done.id)
+    assert "done" in label(session, f"only-{done.id}") and "best AUC 0.830" in label(session, f"only-{done.id}")
+    for number, run in enumerate(waiting, 1):
+        assert f"number {number} in the queue" in label(session, f"only-{run.id}")
+    assert "best validation AUC" in json.dumps([e.proto.body for e in session.get("html")]).replace("Best", "best")
+
+
+def test_a_running_run_shows_progress_time_left_and_curves(home: Path) -> None:
+    run = a_run(home)
+    tell(run, epochs=1, alive=True)
+    session = opened("runs")
+    progress = session.get("progress")[0].proto
+    assert progress.value == 33 and "epoch 1 of" in progress.text and "left" in progress.text
+    assert len(session.get("bidi_component")) == 2
+    assert "resume-run" not in buttons(session) and primaries(session) == ["Test a scan"]
+
+
+def test_stopping_asks_first_and_then_says_that_it_stops(home: Path) -> None:
+    run = a_run(home)
+    tell(run, epochs=1, alive=True)
+    session = opened("runs")
+    pressed(session, "stop-run")
+    assert not run.stop_wanted and "is kept" in said(session)
+    pressed(session, "really-stop")
+    assert run.stop_wanted
+    session.run()
+    assert session.button(key="stop-run").disabled and label(session, "stop-run") == "Stopping ..."
+
+
+def test_a_lost_run_is_told_in_plain_words_and_can_be_resumed(home: Path) -> None:
+    run = a_run(home)
+    tell(run, epochs=2)
+    session = opened("runs")
+    assert "Lost" in session.error[0].value and "Resume" in session.error[0].value
+    assert primaries(session) == ["Resume"]
+    pressed(session, "resume-run")
+    assert run.marker.exists()
+    assert "resume-run" not in buttons(session)
+
+
+def test_a_failed_run_says_why(home: Path) -> None:
+    run = a_run(home)
+    tell(run, epochs=1, last=Finished("failed", "The loss became infinite in layer conv2d_1."))
+    session = opened("runs")
+    assert "became infinite in layer conv2d" in session.error[0].value.replace("\\", "")
+
+
+def test_the_runs_in_the_url_are_shown_together_with_what_differs(home: Path) -> None:
+    first, second, third = a_run(home, "one"), a_run(home, "two", training__epochs=7), a_run(home, "three")
+    for run in (first, second, third):
+        tell(run, last=DONE)
+    session = opened("runs", run=f"{second.id},{first.id}")
+    assert title_of(session) == "two"
+    assert session.checkbox(key=f"pick-{first.id}").value and not session.checkbox(key=f"pick-{third.id}").value
+    assert "What differs" in said(session)
+    assert "Epochs" in list(session.dataframe[0].value["Choice"])
+    session.checkbox(key=f"pick-{third.id}").check().run()
+    session.run()
+    assert parameter(session, "run") == f"{second.id},{first.id},{third.id}"
+    pressed(session, f"only-{first.id}")
+    assert parameter(session, "run") == first.id and title_of(session) == "one"
+
+
+def test_an_unknown_run_in_the_url_falls_back_to_the_newest(home: Path) -> None:
+    tell(a_run(home, "old"), last=DONE)
+    new = a_run(home, "new")
+    session = opened("runs", run="20200101-000000-000000")
+    assert title_of(session) == "new" and parameter(session, "run") == new.id
+
+
+def test_a_run_is_run_again_opened_as_an_experiment_and_deleted_after_asking(home: Path) -> None:
+    run = a_run(home)
+    tell(run, last=DONE)
+    session = opened("runs")
+    pressed(session, "again")
+    assert len(RunStore(home).runs()) == 2 and parameter(session, "run") != run.id
+    session = opened("runs", run=run.id)
+    pressed(session, "delete-run")
+    assert len(RunStore(home).runs()) == 2
+    pressed(session, "really-delete")
+    assert [r.id for r in RunStore(home).runs()] != [] and run.id not in [r.id for r in RunStore(home).runs()]
+    other = RunStore(home).runs()[0]
+    session = opened("runs", run=other.id)
+    pressed(session, "clone")
+    assert title_of(session) == "Network"
+    assert Draft.open(parameter(session, "draft"), at_home=home).experiment == other.experiment
+
+
+def test_the_test_side_opens_only_on_demand_and_shows_intervals_and_the_majority(home: Path) -> None:
+    run = a_run(home)
+    tell(run, last=DONE)
+    session = opened("runs")
+    assert "is counted" in said(session)
+    pressed(session, "open-test")
+    job = RunStore(home).jobs()[0]
+    assert (job.kind, job.payload) == ("evaluate", {"run": run.id, "split": "test"})
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95}
+    found = {
+        "run": run.id, "split": "test", "n": 40, "patients": 12, "classes": ["cat", "dog"], "synthetic": True,
+        "metrics": {"auc": figure, "accuracy": figure, "f1": {"value": None, "low": None, "high": None}},
+        "per_class": {"cat": {"n": 20, "sensitivity": figure}, "dog": {"n": 20, "sensitivity": figure}},
+        "confusion": [[18, 2], [2, 18]], "majority_accuracy": 0.5, "majority_class": "cat",
+        "openings": {"run": 1, "dataset": 3}, "notes": ["Class 'cat' has only 6 patients here."],
+    }  # fmt: skip
+    (run.folder / "evaluation-test.json").write_text(json.dumps(found))
+    finish(home, "evaluate", found)
+    session.run()
+    shown = " ".join(e.proto.body for e in session.get("html"))
+    assert "0.900 (0.800 to 0.950)" in shown and "undefined" in shown
+    assert "Always the commonest class" in shown and "0.500" in shown
+    assert (
+        "opened 3 times" in said(session) and "Synthetic scans" in said(session) and "only 6 patients" in said(session)
+    )
+    assert len(session.get("plotly_chart")) == 1
+
+
+def test_a_run_is_packed_by_a_job_and_handed_out(home: Path) -> None:
+    run = a_run(home)
+    tell(run, last=DONE)
+    session = opened("runs")
+    pressed(session, "export")
+    job = RunStore(home).jobs()[0]
+    assert (job.kind, job.payload) == ("export", {"run": run.id, "to": "pytorch"})
+    (job.folder / "out").mkdir()
+    (job.folder / "out" / "run.zip").write_bytes(b"PK")
+    finish(home, "export", {"file": "out/run.zip"})
+    session.run()
+    assert "download-export" in {d.key for d in session.get("download_button")}
+
+
+def test_the_log_is_told_in_words(home: Path) -> None:
+    tell(a_run(home), last=DONE)
+    assert "The best model so far is saved" in said(opened("runs")).replace("\\", "")
+
+
+def view(**changes: object) -> RunView:
+    known = {
+        "id": "20260101-000000-abcdef",
+        "epochs": 3,
+        "total": 30,
+        "best": {"metric": "val/auc", "value": 0.9, "epoch": 2},
+        "curves": {
+            "step/loss": (list(range(1, 31)), [1 / k for k in range(1, 31)]),
+            "train/loss": ([10, 20, 30], [3.0, 2.0, 1.0]),
+            "val/loss": ([10, 20, 30], [3.0, 2.5, 2.0]),
+            "val/auc": ([10, 20, 30], [0.7, 0.9, 0.8]),
+        },
+    }
+    return RunView(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def test_curves_lie_along_steps_epochs_or_time() -> None:
+    told = view()
+    assert curves.axes([told]) == ("step", "epoch")
+    assert curves.across(told, [10, 15], "epoch") == [1, 1.5]
+    timed = view(curves={**told.curves, "time/seconds": ([10, 20, 30], [60.0, 120.0, 240.0])})
+    assert curves.axes([timed]) == ("step", "epoch", "minutes") and curves.axes([timed, told]) == ("step", "epoch")
+    assert curves.across(timed, [10, 30], "minutes") == [1, 4]
+    assert curves.best_at(told, "epoch") == 2 and curves.best_at(told, "step") == 20
+    assert curves.best_at(view(best=None), "step") is None
+
+
+def test_one_run_has_a_colour_per_curve_and_several_runs_a_colour_each() -> None:
+    alone = curves.lines([view()], ["one"], ["val/loss", "train/loss"])
+    assert [line.color for line in alone] == [0, 1] and alone[0].y == [3.0, 2.5, 2.0]
+    both = curves.lines([view(), view(id="b")], ["one", "two"], ["val/loss", "train/loss"])
+    assert [(line.color, line.dash) for line in both] == [(0, "solid"), (0, "dot"), (1, "solid"), (1, "dot")]
+    assert both[2].label.startswith("two")
+    assert all(c.isalnum() or c in "-_" for line in both for c in line.id)
+
+
+def test_smoothing_keeps_the_line_itself_pale_behind_the_mean() -> None:
+    pale, mean = curves.lines([view()], ["one"], ["step/loss"], smoothing=0.9)
+    assert (pale.legend, mean.legend) == (False, True) and pale.opacity < mean.opacity
+    assert pale.y[-1] == pytest.approx(1 / 30) and mean.y[-1] > pale.y[-1]
+
+
+def test_a_long_curve_is_thinned_for_the_browser() -> None:
+    steps = list(range(100_000))
+    long = view(curves={"step/loss": (steps, [float(s % 7) for s in steps])}, total=100_000)
+    assert len(curves.lines([long], ["x"], ["step/loss"])[0].x) < 1000
+
+
+# -- test --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def learned(home: Path, cats: str) -> Run:  # noqa: F811
+    """A finished run on the little data set; its weights are only a name, since nobody asks them here."""
+    run = a_run(home, "clever", data__dataset=cats)
+    tell(run, last=DONE)
+    (run.folder / "best.safetensors").write_bytes(b"")
+    return run
+
+
+FINDING = {
+    "top": "dog",
+    "probabilities": {"cat": 0.2, "dog": 0.8},
+    "covered": [],
+    "notes": ["This scan is of modality CT; the training scans were DX."],
+}
+
+
+def answered(home: Path, finding: dict[str, object] | None = None) -> None:
+    job = next(job for job in RunStore(home).jobs() if job.kind == "predict")
+    for name in ("input.png", "heat.png"):
+        Image.fromarray(np.full((16, 16), 200, np.uint8)).save(job.folder / name)
+    told = {"finding": finding or FINDING, "image": "input.png", "heatmap": "heat.png", "size": [16, 16]}
+    finish(home, "predict", told)
+
+
+def test_without_a_trained_network_the_page_points_to_the_demo(home: Path) -> None:
+    a_run(home)
+    session = opened("test")
+    assert "No trained network yet" in said(session) and primaries(session) == ["Try the demo"]
+
+
+def test_a_scan_of_the_test_side_is_answered_with_its_label_beside_it(home: Path, learned: Run) -> None:
+    session = opened("test", run=learned.id)
+    assert "No scan yet" in said(session)
+    pressed(session, "take-test-scan")
+    job = RunStore(home).jobs()[0]
+    dataset = Dataset.open(home, learned.experiment.data.dataset)
+    assert job.kind == "predict" and job.payload["run"] == learned.id
+    assert dataset.cases[job.payload["case"]].split == "test"
+    truth = dataset.classes[dataset.cases[job.payload["case"]].label]
+    answered(home)
+    session.run()
+    text = said(session)
+    assert "dog · 80.0 %" in text.replace("\\", "") and f"**{truth}**" in text
+    assert "modality CT" in text and "not for clinical use" in text
+    assert len(session.get("imgs")) == 2 and len(session.get("plotly_chart")) == 1
+    assert {"answer-json", "answer-png"} <= {d.key for d in session.get("download_button")}
+    again = opened("test", run=learned.id, case=parameter(session, "case"), **{"job-ask": job.id})
+    assert "dog · 80.0 %" in said(again).replace("\\", "")
+
+
+def test_a_scan_that_cannot_be_read_says_why_and_another_can_be_tried(home: Path, learned: Run) -> None:
+    session = opened("test", run=learned.id)
+    pressed(session, "take-test-scan")
+    finish(home, "predict", None, "failed", "This file is no scan: it is a spreadsheet.")
+    session.run()
+    assert "it is a spreadsheet" in said(session)
+    pressed(session, "forget-ask")
+    assert "spreadsheet" not in said(session)
+
+
+def test_what_covering_an_area_changes_is_told_in_words(home: Path, learned: Run) -> None:
+    session = opened("test", run=learned.id)
+    pressed(session, "take-test-scan")
+    answered(home)
+    session.run()
+    assert session.button(key="ask-covered").disabled
+    cover = RunStore(home).submit_job("predict", {})
+    covered = [
+        {"box": [0, 0, 0.5, 0.5], "probabilities": {"cat": 0.9, "dog": 0.1}, "change": {"cat": 0.7, "dog": -0.7}},
+        {"box": [0, 0, 0.1, 0.1], "probabilities": {"cat": 0.2, "dog": 0.8}, "change": {"cat": 0.0, "dog": 0.0}},
+    ]
+    answered(home, {**FINDING, "covered": covered})
+    ask = parameter(session, "job-ask")
+    session = opened("test", run=learned.id, case=parameter(session, "case"), **{"job-ask": ask, "job-cover": cover.id})
+    text = said(session)
+    assert "falls by 70.0 points" in text and "The answer is now **cat**" in text and "hardly changes" in text
+
+
+def test_another_network_puts_the_answer_away(home: Path, learned: Run) -> None:
+    other = a_run(home, "other")
+    (other.folder / "best.safetensors").write_bytes(b"")
+    session = opened("test", run=learned.id)
+    pressed(session, "take-test-scan")
+    answered(home)
+    session.run()
+    session.selectbox(key="tested-run").set_value(other.id).run()
+    assert parameter(session, "run") == other.id and "80.0" not in said(session)
+
+
+def test_the_heat_map_lies_over_the_scan_and_the_sheet_is_a_picture() -> None:
+    picture = np.full((8, 8), 100, np.uint8)
+    warm = np.zeros((4, 4), np.uint8)
+    warm[0, 0] = 255
+    over = heat.overlay(picture, warm, 1.0)
+    assert over.shape == (8, 8, 3) and (over[-1, -1] == 100).all() and (over[0, 0] != 100).any()
+    assert (heat.overlay(picture, warm, 0.0) == 100).all()
+    assert heat.enlarged(picture, 64).shape == (64, 64)
+    assert heat.sheet(picture, over, {"cat": 0.4, "dog": 0.6}, ["not for clinical use"])[:4] == b"\x89PNG"
+
+
+def test_an_experiment_of_choices_that_are_gone_still_opens_every_page(home: Path) -> None:
+    odd = (
+        starter().replace("training.optimizer", Choice(name="gone")).replace("training.augment", (Choice(name="old"),))
+    )
+    draft = drafted(home, odd.replace("data.dataset", "20200101-000000-abcdef"))
+    for page in ("network", "training"):
+        session = at(page, draft)
+        assert not session.exception
+    assert session.button(key="start-training").disabled
