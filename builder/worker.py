@@ -290,7 +290,7 @@ def _drop_ticket(home: Path, *places: Path | None) -> None:
 def run(folder: Path, kinds: Mapping[str, Handler] = KINDS) -> int:
     """Works on the job in `folder`; returns the exit code of the process (the last word is in the events)."""
     folder = Path(folder).absolute()
-    home, job = folder.parents[1], _job(folder)
+    job = _job(folder)
     quieten(private=job.kind in PRIVATE_KINDS)
     attempt = _attempt(job)
     with Record(folder / "events.jsonl") as record:
@@ -310,7 +310,7 @@ def run(folder: Path, kinds: Mapping[str, Handler] = KINDS) -> int:
                 write_atomic(folder / "result.json", json.dumps(result))
         except BaseException as error:
             last = Finished("failed", sentence(error, job.kind))
-            note_fault(error, private=job.kind in PRIVATE_KINDS, root=home)
+            note_fault(error, private=job.kind in PRIVATE_KINDS, root=job.home)
         finally:
             reserve.unlink(missing_ok=True)  # on a full disk: the room for the last word
             if work.board is not None:
@@ -354,13 +354,12 @@ def _work(work: Work, handler: Handler) -> tuple[Finished | None, dict[str, Any]
 
 
 def _job(folder: Path) -> Job:
-    home = folder.parents[1]
     if (folder / "experiment.json").is_file():
-        return Run(home, folder.name)
+        return Run(folder.parents[1], folder.name)
     document = read_json(folder / "job.json")
     if document is None or document.get("kind") not in KINDS:
         raise StoreError(f"{folder.name} is no run and no job: it has neither an experiment.json nor a job.json.")
-    return Job(home, str(document["kind"]), folder.name)
+    return Job(folder.parents[1], str(document["kind"]), folder.name)
 
 
 def _attempt(job: Job) -> int:
