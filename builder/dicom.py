@@ -96,7 +96,6 @@ def _header(file: DicomFile) -> Header:
     kind = text(ds, "PhotometricInterpretation")
     colour = samples > 1 or kind == "PALETTE COLOR"
     grey = kind if kind in ("MONOCHROME1", "MONOCHROME2") else ""
-    number = value_of(ds, "InstanceNumber")
     return Header(
         format="dicom",
         modality=_modality(ds),
@@ -110,13 +109,22 @@ def _header(file: DicomFile) -> Header:
         origin=place.origin,
         orientation=place.orientation,
         spacing_mm=(None, y, x),
-        number=whole(ds, "InstanceNumber", 0, -(2**31)) if number not in (None, "") else None,
+        number=_number(ds),
         localizer="LOCALIZER" in (word.upper() for word in words(ds, "ImageType")),
         patient=text(ds, "PatientID") or None,
         study=text(ds, "StudyInstanceUID") or None,
         series=text(ds, "SeriesInstanceUID") or None,
         instance=text(ds, "SOPInstanceUID") or None,
     )
+
+
+def _number(ds: Dataset) -> int | None:
+    """InstanceNumber, None where it is absent or none: it only orders images that have no position."""
+    try:
+        found = numbers(ds, "InstanceNumber")
+    except Unreadable:
+        return None
+    return int(found[0]) if len(found) == 1 else None
 
 
 def _modality(ds: Dataset) -> str:
@@ -234,6 +242,8 @@ def _check_codestreams(file: DicomFile, header: Header) -> None:
         raise Unreadable("JPEG Extended with 12 bits is not supported; export the file uncompressed or as JPEG 2000.")
     with file.open() as stream:
         for frame in _encoded(file, stream, header.slices):
+            if "JPEG-LS" in file.syntax.name and b"\xff\xd9" not in frame[-16:]:  # CharLS would search for ever
+                raise Unreadable("The compressed picture is cut short; copy or export the file again.")
             size = _codestream_size(frame, file.syntax)
             if size is not None and size != (header.rows, header.cols):
                 raise Unreadable(

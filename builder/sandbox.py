@@ -39,6 +39,7 @@ MAX_FILE_BYTES = 2 * MAX_DECODED_BYTES
 SERIES_S_PER_FILE = 0.25
 HEADERS_PER_CHILD = 64
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 class Sandbox:
@@ -297,7 +298,11 @@ class _Lines:
 
 
 def _send(number: int, message: dict[str, Any]) -> None:
-    data = memoryview(json.dumps(message).encode() + b"\n")
+    _pass_on(number, json.dumps(message).encode() + b"\n")
+
+
+def _pass_on(number: int, content: bytes) -> None:
+    data = memoryview(content)
     while data:
         data = data[os.write(number, data) :]
 
@@ -339,7 +344,7 @@ def _fork(request: dict[str, Any], config: dict[str, Any], answers: int, parent:
         _child(request, config, writer)
     os.close(writer)
     until = time.monotonic() + config["wall"] + request["extra_s"]
-    late, alone, passed = False, False, 0
+    late, alone, passed, rest = False, False, 0, b""
     try:
         while True:
             ready, _, _ = select.select([reader, 0], [], [], min(2, max(0, until - time.monotonic())))
@@ -351,7 +356,8 @@ def _fork(request: dict[str, Any], config: dict[str, Any], answers: int, parent:
                 if passed > MAX_ANSWER_BYTES:
                     late = True
                     break
-                os.write(answers, piece)
+                whole, newline, rest = (rest + piece).rpartition(b"\n")
+                _pass_on(answers, whole + newline)  # half a line would spoil what comes after it
             elif ready or os.getppid() != parent:  # no second request comes before the answer: stdin has ended
                 alone = True
                 break
@@ -412,6 +418,9 @@ def _limit(config: dict[str, Any], extra_s: float) -> None:
     ):
         resource.setrlimit(what, (soft, hard))
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # without its server a child has no purpose
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _answer(work: Callable[[], dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jpeg_ls
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from PIL import Image
@@ -167,6 +168,12 @@ def _jpeg2000(side: int) -> bytes:
     for offset in (0, 4, 16, 20):
         data[at + offset : at + offset + 4] = struct.pack(">L", side)
     return bytes(data)
+
+
+def _cut_jpeg_ls() -> bytes:
+    """CharLS searches for seconds for the rest of such a picture."""
+    frame = jpeg_ls.encode_array(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+    return _compressed([bytes(frame)], str(JPEGLSLossless))[:-2000]
 
 
 def _rle(frames: int, planes: list[bytes]) -> list[bytes]:
@@ -326,6 +333,7 @@ def dicom_cases() -> list[Case]:
         ),
         Case(16, "JPEG 2000 larger than its header", lambda: _compressed([_jpeg2000(60000)], j2k, **one_pixel), "Q"),
         Case(17, "JPEG 2000 garbage", lambda: _compressed([b"\xff\x4f\xff\x51" + random_bytes], j2k), "Q"),
+        Case(17, "JPEG-LS cut short", _cut_jpeg_ls, "Q"),
         Case(17, "JPEG-LS garbage", lambda: _compressed([random_bytes[:900]], str(JPEGLSLossless)), "Q"),
         Case(
             18,

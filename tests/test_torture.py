@@ -154,6 +154,34 @@ def test_there_are_nema_pairs_to_compare():
     assert len(LOSSLESS) >= 3
 
 
+@needs_torture
+@pytest.mark.parametrize(("one", "other"), [("J2KR/VL1_J2KR", "RLE/VL1_RLE"), ("J2KR/XA1_J2KR", "JPLL/XA1_JPLL")])
+def test_two_lossless_codings_of_one_picture_are_equal(one: str, other: str, box: Sandbox):
+    folder = TORTURE / "nema_wg04"
+    assert np.array_equal(box.read(folder / one).pixels, box.read(folder / other).pixels)
+
+
+CHEST = SHARED / "ct_chest_dicom"
+
+
+@pytest.mark.skipif(not CHEST.is_dir(), reason=f"{CHEST} is not on this machine")
+def test_chest_ct_is_read_in_hounsfield_units_with_its_padding_masked(box: Sandbox):
+    import pydicom
+
+    files = [path for path in _files(CHEST) if path.suffix == ".dcm"]
+    wrong = {path.name: words for path in files if (words := _difference(path, box))}
+    assert wrong == {} and len(files) >= 10
+    padded = 0
+    for path in files:
+        ds, scan = pydicom.dcmread(path), box.read(path)
+        assert scan.pixels.dtype == np.int16 and scan.modality == "CT" and None not in scan.spacing_mm[1:]
+        if "PixelPaddingValue" in ds:
+            expected = ds.pixel_array != ds.PixelPaddingValue
+            assert expected.all() if scan.valid is None else np.array_equal(scan.valid[0], expected)
+            padded += scan.valid is not None
+    assert padded >= 1
+
+
 # --- series and volumes
 
 
