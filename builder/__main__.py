@@ -95,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--patient-pattern", metavar="RE", help="regular expression whose group finds the patient in a path"
     )
+    kinds = ("folder", "classes", "csv", "medmnist")
+    made.add_argument(
+        "--kind", choices=kinds, help="what SOURCE is, where it is not seen rightly (DICOM in class folders)"
+    )
     made.add_argument("--into", metavar="DATASET", help="add to this data set instead of making a new one")
     made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the split")

@@ -55,6 +55,7 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     root = _existing(asked.source)
     labels = _existing(asked.labels) if asked.labels else None
     source = replace(detect(root, labels), patient_pattern=asked.patient_pattern)
+    source = replace(source, kind=asked.kind) if asked.kind else source
     say(f"Found {source.words}.")
     shares = tuple(float(part) for part in asked.split.split(","))
     steps = import_scans(

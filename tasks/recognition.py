@@ -110,9 +110,13 @@ class Recognition(Task):
         def say(message: str, severity: str = "error") -> None:
             found.append(Problem("data.dataset", message, severity))
 
+        if not classes:
+            say("The scans carry no labels. Import them with a label table, or from one folder per class.")
+            return found
         if len(classes) < 2:
-            only = f"one class only ({classes[0]})" if classes else "no classes"
-            say(f"The data set has {only}; recognition needs at least two. Add scans of another class.")
+            say(
+                f"The data set has one class only ({classes[0]}); recognition needs at least two. Add scans of another."
+            )
             return found
         if fingerprint.num_patients < 3:
             who = "one patient" if fingerprint.num_patients == 1 else f"{fingerprint.num_patients} patients"

@@ -124,6 +124,10 @@ def test_one_class_only_is_refused_in_words():
     assert "one class only (healthy)" in said(found) and "at least two" in said(found)
 
 
+def test_scans_without_labels_are_refused_with_what_to_do():
+    assert "carry no labels" in said(RECOGNITION.problems(STARTERS[0], fingerprint(classes=())))
+
+
 def test_one_patient_only_is_refused_in_words():
     assert "one patient" in said(RECOGNITION.problems(STARTERS[0], fingerprint(num_patients=1)))
 
