@@ -67,8 +67,9 @@ def _page(rows: list[dict[str, Any]], means: dict[str, float], reached: bool) ->
     return [
         "# PneumoniaMNIST, small-cnn starter",
         "",
-        "Official splits (4,708 / 524 / 624), best epoch by validation AUC, test opened once a run. The npz is a rebuilt",
-        "copy whose split sizes equal the official ones (see SOURCE.txt beside it).",
+        "Official splits (4,708 / 524 / 624), best epoch by validation AUC, test opened once a run. The npz is a",
+        "rebuilt copy whose split sizes equal the official ones (see SOURCE.txt beside it). Minutes are wall time on a",
+        "machine that other work may have shared.",
         "",
         "| seed | best epoch | val AUC | test AUC (95 %) | test accuracy (95 %) | balanced accuracy | minutes |",
         "|---|---|---|---|---|---|---|",

@@ -22,11 +22,11 @@ from builder.spec import Experiment
 RESULTS = Path(__file__).parent / "results"
 
 
-def imported(home: Path, name: str, source: Path) -> Dataset:
+def imported(home: Path, name: str, source: Path, **options: Any) -> Dataset:
     """The data set called `name` in `home`, imported from `source` where it is not there yet."""
     if any(summary.name == name for summary in datasets(home)):
         return Dataset.open(home, name)
-    steps = import_scans(detect(source), name, home)
+    steps = import_scans(detect(source), name, home, **options)
     while True:
         try:
             next(steps)
