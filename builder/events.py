@@ -187,7 +187,9 @@ class Fold:
             self._start(event)
         self._clock = max(self._clock, event.clock)
         if isinstance(event, Progress):
-            self._step, self._epoch = event.step, event.epoch or self._epoch
+            if event.step or event.total:  # a note alone ("preparing the scans") moves nothing
+                self._step = event.step
+            self._epoch = event.epoch or self._epoch
             self._total, self._note = event.total or self._total, event.note
             self._draw(event.step, event.metrics)
         elif isinstance(event, EpochEnded):

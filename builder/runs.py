@@ -345,7 +345,10 @@ class Marker:
         plain = read_json(path)
         if plain is None:
             return None
-        return cls(path.name, str(plain.get("kind")), int(plain.get("number", 0)), int(plain.get("after", 0)))
+        try:
+            return cls(path.name, str(plain["kind"]), int(plain["number"]), int(plain["after"]))
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def markers(home: Path) -> list[Marker]:

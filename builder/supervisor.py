@@ -77,6 +77,7 @@ THREADLESS = {
 ATTEMPTS = 3
 BACKOFF_S = (0.5, 5.0)  # before the second and the third attempt
 SHORT_SLOTS = 2
+NICE = 5  # of the supervisor; its workers go to 10
 POLL_S = 0.1
 STOP_PATIENCE_S = 60.0
 SWEEP_EVERY_S = 3600.0
@@ -149,6 +150,7 @@ class Supervisor:
             say("Another supervisor has this data folder; leaving.")
             return 0
         os.environ.update(THREADLESS)
+        os.nice(max(0, NICE - os.nice(0)))  # the imports must not hold up the first page; an exec keeps what it had
         self._watch_signals()
         self._describe(ready=False)
         self._load()
@@ -320,7 +322,13 @@ class Supervisor:
         reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes: later, perhaps
+            os.close(reader)
+            os.close(writer)
+            self._later(job, error)
+            return
         if pid == 0:
             os.close(writer)
             self._become_worker(job, slot, reader)  # never comes back
@@ -331,8 +339,7 @@ class Supervisor:
             os.write(writer, b"go")
         except OSError as error:
             # Not claimed, so not released: the child reads an end of file and leaves; it is collected as a stranger.
-            say(f"{job.id}: cannot be started now ({error.strerror}).")
-            self._not_before[job.id] = time.monotonic() + 2.0
+            self._later(job, error)
         else:
             self.workers[job.id] = Worker(job, marker, claim, ours=True)
             self._not_before.pop(job.id, None)
@@ -340,6 +347,10 @@ class Supervisor:
             say(f"{job.id}: {job.kind}, attempt {attempt}, process {pid}.")
         finally:
             os.close(writer)
+
+    def _later(self, job: Job, error: OSError) -> None:
+        say(f"{job.id}: cannot be started now ({error.strerror}).")
+        self._not_before[job.id] = time.monotonic() + 2.0
 
     def _become_worker(self, job: Job, slot: int, reader: int) -> None:
         code = 1
@@ -351,7 +362,7 @@ class Supervisor:
             for descriptor in self._wake:
                 os.close(descriptor)
             os.setsid()
-            os.nice(10)
+            os.nice(10 - NICE)
             with contextlib.suppress(OSError):  # let memory pressure take the training, not the server
                 Path("/proc/self/oom_score_adj").write_text("500")
             if os.read(reader, 2) != b"go":

@@ -29,7 +29,6 @@ from builder.runs import (
     Job,
     Progress,
     Record,
-    Resumed,
     Run,
     Saved,
     Started,
@@ -118,15 +117,9 @@ def train(work: Work) -> Steps:
     dataset = Dataset.open(work.home, experiment.data.dataset)
     work.board = Board(work.folder, work.attempt)
     work.board.describe(json.loads(experiment.dumps()))
-    fresh = work.attempt > 1
-    for event in training(
+    yield from training(
         experiment, task.find(experiment.task), dataset, work.folder, attempt=work.attempt, stop=work.stop
-    ):
-        if fresh and isinstance(event, Progress | EpochEnded | Resumed):
-            fresh = False
-            if not isinstance(event, Resumed):  # an earlier attempt died before anything was saved
-                yield Resumed(step=0, epoch=0)
-        yield event
+    )
     return None
 
 

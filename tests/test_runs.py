@@ -213,6 +213,11 @@ def test_a_view_handed_out_before_a_resume_stays_as_it_was() -> None:
     assert folded.view().best is None
 
 
+def test_a_note_alone_moves_neither_step_nor_total() -> None:
+    view = fold([*training_events(), Started(attempt=2), Progress(note="Preparing the scans: 3 of 9")])
+    assert (view.step, view.total, view.note) == (6, 8, "Preparing the scans: 3 of 9")
+
+
 def test_seconds_add_up_over_attempts() -> None:
     events = [
         Started(attempt=1),
@@ -355,6 +360,12 @@ def test_a_damaged_claim_is_no_claim(home: Path, text: str) -> None:
     home.mkdir()
     (home / "claim.json").write_text(text)
     assert Claim.read(home / "claim.json") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"kind": "train", "number": "x", "after": 0}', '{"kind": 3}'])
+def test_a_damaged_wish_is_no_wish_and_the_queue_goes_on(run: Run, text: str) -> None:
+    (run.home / "queue" / "ab").write_text(text)
+    assert [m.id for m in runs.markers(run.home)] == [run.id]
 
 
 # ---- the store ------------------------------------------------------------------------------------------------------

@@ -252,11 +252,10 @@ def test_the_log_tells_where_and_keeps_words_that_may_name_somebody_to_itself(
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    shown, filters = warnings.showwarning, warnings.filters[:]
     kept = {name: logging.getLogger(name) for name in ("pydicom", "nibabel", "PIL", "pylibjpeg")}
     before = {name: (logger.handlers[:], logger.propagate) for name, logger in kept.items()}
-    yield
-    warnings.showwarning, warnings.filters[:] = shown, filters
+    with warnings.catch_warnings():
+        yield
     for name, logger in kept.items():
         logger.handlers[:], logger.propagate = before[name]
 
