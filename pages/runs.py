@@ -152,8 +152,7 @@ def confirm_stop(run: Run, view: RunView) -> None:
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep training"):
             st.rerun()
-        if st.button("Stop now", type="primary", key="really-stop"):
-            run.stop()
+        if st.button("Stop now", type="primary", key="really-stop", on_click=run.stop):
             st.rerun()
 
 
@@ -164,9 +163,16 @@ def confirm_delete(run: Run) -> None:
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep it"):
             st.rerun()
-        if st.button("Delete", type="primary", key="really-delete"):
-            attempt(lambda: RunStore(home()).delete(run.id))
+        if st.button("Delete", type="primary", key="really-delete", on_click=delete, args=(run.id,)):
             st.rerun()
+
+
+def delete(id: str) -> None:
+    """Removes a run for good; one that is still at work is refused in words."""
+    try:
+        RunStore(home()).delete(id)
+    except StoreError as error:
+        st.session_state["runs-refused"] = str(error)
 
 
 def again(run: Run) -> None:

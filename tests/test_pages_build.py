@@ -337,7 +337,7 @@ def test_the_gallery_asks_a_job_for_the_present_settings_and_shows_what_it_made(
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(job.folder / name)
     finish(home, "augment", {"before": "before.png", "after": ["after-01.png"]})
     session.run()
-    assert len(session.get("imgs")) == 3  # the example, before, after
+    assert len(session.get("image")) == 3  # the example, before, after
     session.toggle(key="switch:flip_vertical").set_value(True).run()
     assert "have changed since" in said(session)
     pressed(session, "vary-again")
@@ -650,7 +650,7 @@ def test_a_scan_of_the_test_side_is_answered_with_its_label_beside_it(home: Path
     text = said(session)
     assert "dog · 80.0 %" in text.replace("\\", "") and f"**{truth}**" in text
     assert "modality CT" in text and "not for clinical use" in text
-    assert len(session.get("imgs")) == 2 and len(session.get("plotly_chart")) == 1
+    assert len(session.get("image")) == 2 and len(session.get("plotly_chart")) == 1
     assert {"answer-json", "answer-png"} <= {d.key for d in session.get("download_button")}
     again = opened("test", run=learned.id, case=parameter(session, "case"), **{"job-ask": job.id})
     assert "dog · 80.0 %" in said(again).replace("\\", "")
