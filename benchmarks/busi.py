@@ -79,8 +79,8 @@ def _page(rows: list[dict[str, Any]], means: dict[str, dict[str, float]], facts:
         "",
         f"{facts.num_cases} images (every second one of the public copy), {counts['train']} / {counts['val']} / "
         f"{counts['test']} for training, validation and test; {facts.duplicates['near']} groups of near-duplicates,",
-        "each on one side. One image = one patient, since no patient is known: expect less on new patients. Minutes are",
-        "wall time on a machine that other work may have shared.",
+        "each on one side. One image = one patient, since no patient is known: expect less on new patients.",
+        "Minutes are wall time on a machine that other work may have shared.",
         "",
         "| start | seed | best epoch | test AUC (95 %) | test accuracy (95 %) | balanced accuracy (95 %) | minutes |",
         "|---|---|---|---|---|---|---|",

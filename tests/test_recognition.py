@@ -267,7 +267,7 @@ def test_the_tiny_cnn_learns_the_demo_and_looks_at_the_lesions(home: Path, tmp_p
     for phantom in phantoms.cohort(seed=99, num_images=40):  # slices that no split holds
         if not phantom.mask.any():
             continue
-        image = np.float32(phantom.image / phantom.image.max())[None]
+        image = (phantom.image / phantom.image.max()).astype(np.float32)[None]
         heat = predictor.heatmap(image, phantoms.CLASSES.index(phantom.label))
         if heat is None:
             continue
