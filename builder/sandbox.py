@@ -322,6 +322,7 @@ def _warm_up() -> None:
     import nibabel.nifti1
     import nibabel.nifti2  # noqa: F401
     import nrrd  # noqa: F401
+    import numpy.ma  # noqa: F401 (for nrrd)
     import openjpeg  # noqa: F401
     import pylibjpeg  # noqa: F401
     from PIL import Image
