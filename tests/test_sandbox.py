@@ -248,8 +248,8 @@ def test_too_much_wall_time_is_told_and_the_next_file_is_read(written):
 def test_a_child_has_no_network():
     code = """
 import socket, sys
-from builder.sandbox import _without_network
-_without_network()
+from builder.forkserver import without_network
+without_network()
 listener = socket.socket()
 try:
     socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=2)
