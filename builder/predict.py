@@ -132,7 +132,7 @@ class Predictor:
             unit=facts["unit"],
             mean=np.asarray(facts["mean"], np.float32),
             std=np.asarray(facts["std"], np.float32),
-            weights_sha256=stored.metadata.get("weights_sha256", _sha256(folder / f"{checkpoint}.safetensors")),
+            weights_sha256=_sha256(folder / f"{checkpoint}.safetensors"),
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
             device=device,

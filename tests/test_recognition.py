@@ -279,6 +279,32 @@ def test_the_tiny_cnn_learns_the_demo_and_looks_at_the_lesions(home: Path, tmp_p
     assert np.mean(shares) > 2.5 * np.mean(areas), (np.mean(shares), np.mean(areas))
 
 
+def test_several_labels_a_scan_are_learned_from_a_table_and_measured_per_label(home: Path, tmp_path: Path):
+    from builder.evaluate import evaluate
+
+    random, source = np.random.default_rng(0), tmp_path / "several"
+    source.mkdir()
+    spots = {"red": (np.s_[5:15, 5:15], 0), "green": (np.s_[20:32, 25:40], 1), "blue": (np.s_[20:32, 5:15], 2)}
+    with open(source / "labels.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "label", "patient"))
+        for index in range(60):
+            pixels = random.integers(0, 60, (40, 50, 3)).astype(np.uint8)
+            shown = [name for name in spots if random.random() < 0.4]
+            for name in shown:
+                where, channel = spots[name]
+                pixels[..., channel][where] += 180
+            Image.fromarray(pixels).save(source / f"{index}.png")
+            table.writerow((f"{index}.png", "|".join(shown), f"P{index // 2}"))
+    dataset = little_run.imported(home, source)
+    assert dataset.multi_label and dataset.classes == ("blue", "green", "red")
+    experiment = little_run.starter().replace("data.size_px", 32).replace("data.colour", "rgb")
+    run = little_run.trained(home, experiment.replace("training.epochs", 6), dataset)
+    found = evaluate(run, home, resamples=50)
+    assert found["metrics"]["auc"]["value"] > 0.9 and found["majority_class"] is None
+    assert np.array(found["confusion"]).shape == (3, 2, 2)
+
+
 def test_reading_the_task_and_its_starters_does_not_import_torch():
     import subprocess
     import sys
