@@ -14,6 +14,8 @@ from starlette.middleware import Middleware
 from builder.execute import LocalExecutor, home
 from pages.kit import gate, uploads
 
+WARM_AFTER_S = 5.0  # the first page comes first: it needs neither torch nor the core that importing torch takes
+
 gate.refuse_open_door(st.get_option("server.address") or "")
 
 
@@ -39,7 +41,9 @@ async def lifespan(_app: Any) -> AsyncIterator[None]:
     """Runs before the first request. The supervisor outlives this server: training goes on without it."""
     logging.captureWarnings(True)
     threading.Thread(target=_open_house, name="open-house").start()
-    threading.Thread(target=_warm, name="warm-imports", daemon=True).start()
+    warming = threading.Timer(WARM_AFTER_S, _warm)
+    warming.daemon = True
+    warming.start()
     yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from builder.runs import Claim
 
 ROOT = Path(__file__).resolve().parents[1]
 _FLAGS = (
@@ -74,9 +77,14 @@ class Server:
 
 
 def start_server(
-    home: Path, *, port: int = 0, environment: Mapping[str, str] | None = None, wait_s: float = 60
+    home: Path,
+    *,
+    script: Path = ROOT / "app.py",
+    port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    wait_s: float = 60,
 ) -> Server:
-    """Starts the app on 127.0.0.1 with `home` as data folder and returns once it answers.
+    """Starts `script` on 127.0.0.1 with `home` as data folder and returns once it answers.
 
     Raises:
         RuntimeError: it ended or did not answer in time; the text holds its output.
@@ -91,7 +99,7 @@ def start_server(
                 "-m",
                 "streamlit",
                 "run",
-                "app.py",
+                str(script),
                 "--server.port",
                 str(port),
                 "--server.headless",
@@ -125,6 +133,20 @@ def stop_server(server: Server) -> None:
             server.process.wait(10)
         except subprocess.TimeoutExpired:
             server.kill()
+
+
+def end_supervisor(home: Path, wait_s: float = 20) -> None:
+    """Ends the supervisor of a data folder, which outlives servers by design; does nothing where there is none."""
+    claim = Claim.read(home / "supervisor.json")
+    if claim is None or not claim.alive:
+        return
+    os.kill(claim.pid, signal.SIGTERM)
+    until = time.monotonic() + wait_s
+    while claim.alive:
+        if time.monotonic() > until:
+            os.kill(claim.pid, signal.SIGKILL)
+            break
+        time.sleep(0.05)
 
 
 @dataclass

@@ -62,7 +62,7 @@ def title_of(session: AppTest) -> str:
 def said(session: AppTest) -> str:
     """All text that a session shows now."""
     kinds = ("markdown", "caption", "title", "subheader", "error", "warning", "success", "info")
-    return "\n".join(str(element.value) for kind in kinds for element in session.get(kind))
+    return "\n".join(str(getattr(element, "value", "")) for kind in kinds for element in session.get(kind))
 
 
 def parameter(session: AppTest, name: str) -> str:

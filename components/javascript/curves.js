@@ -94,6 +94,7 @@ function layoutOf(data, theme) {
 function draw(chart) {
   const theme = themeOf(chart.element)
   chart.drawn = JSON.stringify(theme)
+  chart.element.setAttribute('role', 'img')
   chart.element.setAttribute('aria-label', chart.data.summary)
   const drawing = Plotly.react(chart.element, tracesOf(chart.data, theme), layoutOf(chart.data, theme), CONFIG)
   chart.element.dataset.points = chart.data.series.reduce((sum, s) => sum + s.x.length, 0)
@@ -119,24 +120,28 @@ function rest(chart, change) {
 export default function ({ parentElement, data, setStateValue }) {
   let chart = charts.get(parentElement)
   if (!chart) {
-    const element = parentElement.querySelector('.scanloom-curves')
+    // An element of its own for each mount: what an earlier one still has under way cannot meet this one's chart.
+    const earlier = parentElement.querySelector('.scanloom-curves')
+    const element = earlier.cloneNode(false)
+    earlier.replaceWith(element)
     chart = { element, range: null, listening: false }
     chart.watch = setInterval(() => {
-      if (JSON.stringify(themeOf(element)) !== chart.drawn) draw(chart)
+      if (chart.drawn && JSON.stringify(themeOf(element)) !== chart.drawn) draw(chart)
     }, THEME_LOOK_MS)
     charts.set(parentElement, chart)
   }
   chart.tell = setStateValue
   const came = JSON.stringify(data)
   if (came !== chart.came) {
-    chart.came = came
     chart.data = data
     draw(chart)
+    chart.came = came
   }
   return () => {
     clearInterval(chart.watch)
     clearTimeout(chart.timer)
     Plotly.purge(chart.element)
+    chart.element.emit = () => {} // a drawing that was under way ends with an event; after the purge nobody hears it
     charts.delete(parentElement)
   }
 }

@@ -66,7 +66,7 @@ class Report:
 _curves = st.components.v2.component(
     "scanloom-components.curves",
     js="curves.js",
-    html='<div class="scanloom-curves" role="img" style="width:100%"></div>',
+    html='<div class="scanloom-curves" style="width:100%"></div>',
     isolate_styles=False,  # Plotly puts its style rules into the document's head
 )
 _dropzone = st.components.v2.component(

@@ -1,0 +1,226 @@
+"""The shell in a real browser: no foreign request, both themes, uploads to disk, curves that keep their zoom."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from made_files import picture
+from playwright.sync_api import Page, expect
+
+from pages.kit import uploads
+from tests import browser
+from tests.browser import Browser, Server, keyed, settle
+
+pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes]
+
+# Streamlit looks for its own health route below a page's path, too, before it asks at the root.
+PROBES = ("_stcore/health", "_stcore/host-config")
+
+CURVES = """
+import math
+import streamlit as st
+from scanloom_components import Mark, Series, curves
+
+st.session_state.setdefault("n", 200)
+
+@st.fragment(run_every=0.4)
+def live():
+    st.session_state.n += 10
+    x = list(range(st.session_state.n))
+    y = [math.sin(i / 20) + 2 for i in x]
+    y[5] = None
+    y[7] = math.nan
+    zoom = curves(
+        [
+            Series("run/1 loss", "<b>first</b> <a href='http://evil.example'>x</a>", x, y, 0),
+            Series("run/2 loss", "second", x, [v + 1 if v else v for v in y], 1, dash="dot"),
+        ],
+        key="chart", x_title="step", y_title="loss", view="same", marks=[Mark(50, "best")],
+        log=st.session_state.get("log", False),
+    )
+    st.write(f"n={st.session_state.n} zoom={zoom}")
+
+st.toggle("Log axis", key="log")
+live()
+"""
+
+
+@pytest.fixture(scope="module")
+def chrome(chromium: str) -> Iterator[Browser]:
+    with browser.chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("home")
+    running = browser.start_server(home)
+    yield running
+    browser.stop_server(running)
+    browser.end_supervisor(home)
+
+
+@pytest.fixture(scope="module")
+def chart_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("chart")
+    (folder / "chart.py").write_text(CURVES)
+    running = browser.start_server(folder, script=folder / "chart.py")
+    yield running
+    browser.stop_server(running)
+
+
+def complaints(chrome: Browser) -> list[str]:
+    """What the browser's console complained about, but for Streamlit's probes."""
+    return [text for text in chrome.complaints if "404" not in text]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/data", "/data?import=1"])
+def test_no_page_asks_a_foreign_server_or_breaks_its_own_policy(
+    chrome: Browser, server: Server, path: str, dark: bool
+) -> None:
+    chrome.complaints.clear()
+    page = chrome.page(server.address, path, dark=dark)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    background = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+    assert background == ("rgb(16, 21, 29)" if dark else "rgb(255, 255, 255)")
+    assert page.evaluate("document.fonts.check('15px Inter')")
+    page.close()
+    assert chrome.foreign(server.address) == []
+    assert any(url.startswith("ws://") for url in chrome.requests), "the request log sees web sockets"
+    assert complaints(chrome) == []
+
+
+def test_only_streamlits_own_probes_are_not_found(chrome: Browser, server: Server) -> None:
+    missing: list[str] = []
+    page = chrome.context.new_page()
+    page.on("response", lambda answer: missing.append(answer.url) if answer.status >= 400 else None)
+    page.goto(server.address + "/data")
+    settle(page)
+    page.close()
+    assert [url for url in missing if not url.endswith(PROBES)] == []
+
+
+def test_a_dropped_folder_goes_to_disk_and_is_recognised(chrome: Browser, server: Server, tmp_path: Path) -> None:
+    for n in range(12):
+        picture(tmp_path / "animals" / ("cat" if n % 2 else "dog") / f"{n}.png", n)
+    page = chrome.page(server.address, "/data?import=1")
+    page.locator("input.folder").set_input_files(tmp_path / "animals")
+    expect(page.get_by_text("Found a folder per class (cat, dog)")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("12 files sent")).to_be_visible()
+    (ticket,) = [f for f in (server.log.parent / "uploads").iterdir() if uploads.received(f.name, server.log.parent)]
+    came = uploads.received(ticket.name, server.log.parent)
+    assert {file.name for file in came} == {f"animals/{'cat' if n % 2 else 'dog'}/{n}.png" for n in range(12)}
+    sizes = {file.name: file.path.stat().st_size for file in came}
+    assert sizes["animals/dog/0.png"] == (tmp_path / "animals" / "dog" / "0.png").stat().st_size
+    keyed(page, "drop-all").get_by_role("button").first.click()
+    expect(page.get_by_text("Found a folder per class")).to_be_hidden(timeout=30_000)
+    assert not ticket.exists()
+    page.close()
+
+
+def test_a_refused_upload_is_explained_and_can_be_tried_again(chrome: Browser, server: Server, tmp_path: Path) -> None:
+    picture(tmp_path / "one.png", 1)
+    page = chrome.page(server.address, "/data?import=1")
+    refused = '{"error": "The disk is nearly full; 1 GB are kept free."}'
+    page.route("**/api/upload/*", lambda route: route.fulfill(status=413, body=refused))
+    page.locator("input.files").set_input_files(tmp_path / "one.png")
+    expect(page.get_by_text("The disk is nearly full; 1 GB are kept free.")).to_be_visible(timeout=30_000)
+    page.unroute("**/api/upload/*")
+    page.get_by_role("button", name="Try the failed ones again").click()
+    expect(page.get_by_text("1 file sent")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Found 1 file without labels")).to_be_visible(timeout=60_000)
+    page.close()
+
+
+def test_the_dropzone_works_by_keyboard(chrome: Browser, server: Server) -> None:
+    page = chrome.page(server.address, "/data?import=1")
+    button = page.get_by_role("button", name="Choose files")
+    button.focus()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    assert chooser.value.is_multiple()
+    page.close()
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def x_range(page: Page) -> list[float]:
+    return [float(v) for v in page.evaluate("document.querySelector('.scanloom-curves').layout.xaxis.range")]
+
+
+def points(page: Page) -> int:
+    return int(page.locator(".scanloom-curves").get_attribute("data-points") or 0)
+
+
+def wait_for_more(page: Page, than: int) -> int:
+    page.wait_for_function(f"() => Number(document.querySelector('.scanloom-curves').dataset.points) > {than}")
+    return points(page)
+
+
+def test_growing_curves_keep_the_zoom_and_tell_it(chrome: Browser, chart_server: Server) -> None:
+    chrome.complaints.clear()
+    page = chrome.page(chart_server.address)
+    page.wait_for_selector(".scanloom-curves .js-line")
+    before = wait_for_more(page, 0)
+    page.evaluate("document.querySelector('.scanloom-curves').marked = true")
+    box = page.locator(".scanloom-curves .nsewdrag").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    low, high = x_range(page)
+    assert 0 < low < high < 300
+    expect(page.get_by_text("zoom=(")).to_be_visible(timeout=20_000)
+    for _ in range(3):
+        before = wait_for_more(page, before)
+    assert x_range(page) == pytest.approx([low, high])
+    assert page.evaluate("document.querySelector('.scanloom-curves').marked"), "the chart was mounted anew"
+    assert complaints(chrome) == []
+    page.close()
+
+
+def test_labels_are_text_and_the_log_axis_switches_in_place(chrome: Browser, chart_server: Server) -> None:
+    page = chrome.page(chart_server.address)
+    page.wait_for_selector(".scanloom-curves .legendtext")
+    assert page.locator(".scanloom-curves a").count() == 0
+    expect(page.locator(".scanloom-curves .legendtext").first).to_contain_text("<b>first</b>")
+    page.get_by_text("Log axis").click()
+    page.wait_for_function("() => document.querySelector('.scanloom-curves').layout.yaxis.type === 'log'")
+    page.close()
+
+
+def test_the_chart_follows_the_theme_without_a_rerun(chrome: Browser, chart_server: Server) -> None:
+    page = chrome.page(chart_server.address)
+    page.wait_for_selector(".scanloom-curves .legendtext")
+    light = page.evaluate("document.querySelector('.scanloom-curves').layout.font.color")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"() => document.querySelector('.scanloom-curves').layout.font.color !== '{light}'")
+    page.close()
+
+
+@pytest.mark.slow
+def test_the_first_page_is_interactive_soon_after_the_start(
+    chrome: Browser, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The promise is 4 s on a quiet machine; the bound here leaves room for other tests that run meanwhile."""
+    began = time.monotonic()
+    running = browser.start_server(tmp_path, environment={"OMP_NUM_THREADS": "1"})
+    try:
+        page = chrome.context.new_page()
+        page.goto(running.address)
+        expect(keyed(page, "try").get_by_role("button").first).to_be_enabled(timeout=60_000)
+        took_s = time.monotonic() - began
+        page.close()
+    finally:
+        browser.stop_server(running)
+        browser.end_supervisor(tmp_path)
+    record_property("first_page_s", took_s)
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    assert took_s < 4.0 * max(1.0, 1.5 * load) + 2.0
