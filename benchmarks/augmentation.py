@@ -5,8 +5,8 @@
 All three vary every scan by rotation, left-right flip, crop (zoom and shift), brightness and noise, and train the same
 network on the same scans in the same batches. "training" is the whole of it; "scans alone" is the way of a batch from
 the disk to the network's door, without the network. One process, one thread, no loader workers on any side.
-Promise: >= 3x torchvision's and >= 5x MONAI's throughput. On a CPU the network's own step, equal for all, soon outweighs
-everything else: how much is won then depends on the network, so a light one and two shipped ones are told.
+Promise: >= 3x torchvision's and >= 5x MONAI's throughput. On a CPU the network's own step, equal for all, soon
+outweighs everything else: how much is won then depends on the network, so a light one and two shipped ones are told.
 """
 
 from __future__ import annotations

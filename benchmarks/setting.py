@@ -50,7 +50,8 @@ class Scans:
         self.labels = chance.integers(0, 2, count)
         self.fingerprint = Fingerprint(num_cases=count, classes=self.classes)
         images = np.load(folder / "images.npy", mmap_mode="r")
-        self.made = Prepared(images, 255, np.array([0.5]), np.array([0.29]))
+        file = (folder / "images.npy").open("rb")
+        self.made = Prepared(images, 255, np.array([0.5]), np.array([0.29]), file)
 
     def indices(self, split: str) -> np.ndarray:
         """Everything is for training: what is compared is the loop, not the judging."""

@@ -5,12 +5,13 @@ The loop that drives it is `train`; here is what one step, one epoch's judgement
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,16 +104,19 @@ class Learner:
         self.updates = updates(len(train), training.batch_size, training.accumulate)
         self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
         self.place = Place(monitor=training.monitor)
+        # An order is only the same order over the same scans.
+        self.scans_digest = hashlib.sha256(train.tobytes() + np.ascontiguousarray(labels[train]).tobytes()).hexdigest()
         self.mixed = (
             training.mixed_precision == "auto"
             and device.type == "cuda"
             and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         self.rate = 0.0
-        # Sums stay on the device; adding to them never waits for it.
-        self.loss_sum, self.seen_sum = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+        # The sum over the epoch stays on the device: adding to it never waits for it.
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.norm = torch.zeros((), device=device)
-        self.seen, self.looked = 0, (time.monotonic(), 0)
+        self.seen = (1, 0.0, 0)  # epoch, loss_sum and count at the last look
+        self.timed = (time.monotonic(), 0)
 
     # ---- learning ----
 
@@ -123,56 +127,62 @@ class Learner:
             self.model.train()
         self.rate = self.schedule.set_rate(place.step)
         self.optimizer.zero_grad(set_to_none=True)
-        chance = torch.Generator().manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
+        chance = torch.Generator()
+        if self.augment.settings:
+            chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
         count = sum(map(len, batches))
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for positions in batches:
             images, target = self.train.batch(positions)
             images = self.normalized(self.augment(images, chance).images)
             with self.precision():
-                step = self.task.step(self.model, images, target, self.objective)
-            (step.loss * (len(positions) / count)).backward()
-            total += step.loss.detach().double() * len(positions)
+                loss = self.task.step(self.model, images, target, self.objective).loss
+            if self.device.type == "cpu" and not math.isfinite(loss.item()):
+                raise NotFinite(self.where_it_broke(images))
+            (loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
+            self.loss_sum.add_(loss.detach(), alpha=len(positions))
         if training.l1:
             (training.l1 * torch.stack([weight.abs().sum() for weight in self.penalized]).sum()).backward()
         self.norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
-        if self.device.type == "cpu" and not (math.isfinite(float(total)) and math.isfinite(float(self.norm))):
-            raise NotFinite(self.where_it_broke(images, float(total)))
+        if self.device.type == "cpu" and not math.isfinite(self.norm.item()):
+            raise NotFinite(self.where_its_gradient_broke())
         if training.clip_norm:
             nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, self.norm)
         self.optimizer.step()
-        self.loss_sum += total
-        self.seen_sum += total
-        self.seen += count
         place.count += count
         place.update += 1
         place.step += 1
 
     def normalized(self, images: Tensor) -> Tensor:
         """A batch of ours, changed in place: shifted, scaled and in the memory order that the experiment says."""
-        return images.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)
+        images = images.sub_(self.mean).div_(self.std)
+        if self.memory_format == torch.channels_last and images.shape[1] == 1:
+            # With one channel both orders are the same bytes; the strides tell torch which one is meant.
+            _, _, height, width = images.shape
+            return images.contiguous().as_strided(images.shape, (height * width, 1, width, 1))
+        return images.contiguous(memory_format=self.memory_format)
 
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 where it is chosen and the GPU has it, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
 
     def look(self) -> dict[str, float]:
         """Mean loss since the last look, learning rate and length of the last gradient. This waits for the device.
 
         Raises NotFinite: on a GPU, where looking at each step would cost speed, running away is noticed here.
         """
-        loss, norm = float(self.seen_sum) / max(1, self.seen), float(self.norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        place, total, norm = self.place, self.loss_sum.item(), self.norm.item()
+        if not (math.isfinite(total) and math.isfinite(norm)):
             raise NotFinite(self._broke("the loss or its gradient was", "noticed a moment after it happened"))
-        self.seen_sum.zero_()
-        self.seen = 0
+        epoch, seen_total, seen_count = self.seen if self.seen[0] == place.epoch else (place.epoch, 0.0, 0)
+        loss = (total - seen_total) / max(1, place.count - seen_count)
+        self.seen = (epoch, total, place.count)
         return {"step/loss": loss, "step/lr": self.rate, "step/gradient": norm}
 
     def pace(self, now: float) -> str:
         """Scans a second since the last call, in words."""
-        then, count = self.looked
+        then, count = self.timed
         done = (self.place.epoch - 1) * len(self.train.indices) + self.place.count
-        self.looked = (now, done)
+        self.timed = (now, done)
         return f"{(done - count) / (now - then):,.0f} scans a second" if count and now > then else ""
 
     # ---- judging ----
@@ -257,6 +267,7 @@ class Learner:
         place = asdict(self.place) | {"loss_sum": float(self.loss_sum)}
         state = {
             "experiment": self.experiment.digest,
+            "scans": self.scans_digest,
             "place": place,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -283,8 +294,8 @@ class Learner:
         words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}
         return checkpoint.save_weights(self.folder / BEST, self.model.state_dict(), words).name
 
-    def resume(self) -> Iterator[Event]:
-        """Go on from the newest good checkpoint, if there is one."""
+    def resume(self, attempt: int = 1) -> Iterator[Event]:
+        """Go on from the newest good checkpoint, if there is one; else a later attempt begins anew."""
 
         def own(state: dict[str, Any]) -> None:
             if state.get("experiment") != self.experiment.digest:
@@ -292,6 +303,8 @@ class Learner:
 
         found = checkpoint.load_latest(self.folder, LAST, own)
         if found is None:
+            if attempt > 1:
+                yield Resumed(0, 0)
             return
         for warning in found.warnings:
             yield Warned(warning)
@@ -300,6 +313,13 @@ class Learner:
         self.schedule.restore(found.state["schedule"])
         for name, value in found.state["place"].items():
             setattr(self.place, name, value)
+        if found.state["scans"] != self.scans_digest and self.place.update:
+            yield Warned(
+                "The scans of this dataset have changed since the run was stopped: the epoch begins again with the "
+                "scans that are there now."
+            )
+            self.place.step -= self.place.update
+            self.place.update, self.place.count, self.place.loss_sum = 0, 0, 0.0
         self.loss_sum.fill_(self.place.loss_sum)
         _restore_random_state(found.state["random"], self.device)
         yield Resumed(self.place.step, self.place.epoch)
@@ -311,13 +331,15 @@ class Learner:
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise NotFinite(self._broke(f"{name} of the network was", "it was not saved"))
 
-    def where_it_broke(self, images: Tensor, loss: float) -> str:
-        """One sentence naming the epoch, the step and the first layer whose output (or else gradient) is not finite."""
-        name = "" if math.isfinite(loss) else self._first_wild_layer(images)
+    def where_it_broke(self, images: Tensor) -> str:
+        """One sentence naming the epoch, the step and the first layer whose output is not finite."""
+        name = self._first_wild_layer(images)
         if name:
             return self._broke(f"the output of layer {name} was", "")
-        if not math.isfinite(loss):
-            return self._broke("the loss was", "though every layer's output was fine")
+        return self._broke("the loss was", "though every layer's output was fine")
+
+    def where_its_gradient_broke(self) -> str:
+        """One sentence naming the epoch, the step and the layer whose gradient stopped being finite first."""
         wild = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
         # Gradients run backwards: the one nearest to the output broke first.
         return self._broke(f"the gradient of {_layer(wild[-1]) if wild else 'the network'} was", "")

@@ -68,7 +68,7 @@ def train(
             yield Finished("failed", str(error))
             return
         if resume:
-            yield from learner.resume()
+            yield from learner.resume(attempt)
         else:
             checkpoint.discard(learner.folder, LAST)
             (learner.folder / BEST).unlink(missing_ok=True)

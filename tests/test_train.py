@@ -51,7 +51,8 @@ class Made:
         self.fingerprint = Fingerprint(num_cases=total, classes=self.classes)
         self.stored = np.load(folder / "images.npy", mmap_mode="r")
         grey = stored[: counts[0]] / unit
-        self.made = Prepared(self.stored, unit, grey.mean((0, 2, 3)), grey.std((0, 2, 3)))
+        file = (folder / "images.npy").open("rb")
+        self.made = Prepared(self.stored, unit, grey.mean((0, 2, 3)), grey.std((0, 2, 3)), file)
 
     def indices(self, split):
         return np.flatnonzero(self.splits == split)
@@ -324,6 +325,22 @@ def test_the_checkpoint_of_another_experiment_is_refused(tmp_path, dataset):
     run(experiment(), dataset, tmp_path / "run", stop=after(4))
     end = finished(run(experiment(l2=0.5), dataset, tmp_path / "run"))
     assert end.status == "failed" and "belongs to another experiment" in end.reason
+
+
+def test_an_attempt_after_one_that_saved_nothing_says_that_it_begins_anew(tmp_path, dataset):
+    assert not any(isinstance(e, Resumed) for e in run(experiment(epochs=1), dataset, tmp_path / "first"))
+    events = run(experiment(epochs=1), dataset, tmp_path / "second", attempt=2)
+    assert [(e.step, e.epoch) for e in events if isinstance(e, Resumed)] == [(0, 0)]
+
+
+def test_scans_added_between_stop_and_resume_are_learned_and_it_is_said(tmp_path, dataset):
+    chosen = experiment(epochs=3)
+    run(chosen, dataset, tmp_path / "run", stop=after(5))  # 3 steps an epoch: in the middle of the second
+    grown = Made(tmp_path / "grown", counts=(64, 24))
+    events = run(chosen, grown, tmp_path / "run")
+    assert any(isinstance(e, Warned) and "have changed" in e.message for e in events)
+    assert [(e.step, e.epoch) for e in events if isinstance(e, Resumed)] == [(3, 2)]
+    assert finished(events).status == "done" and epochs(events)[0].step == 3 + 4
 
 
 def test_a_fresh_start_forgets_what_is_there(tmp_path, dataset):
