@@ -244,13 +244,18 @@ def actions(run: Run, view: RunView) -> None:
 # -- the live part ----------------------------------------------------------------------------------------------------
 
 
-def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str, bool], ...]) -> None:
+def standing(views: dict[str, RunView]) -> tuple[tuple[str, str, bool, bool], ...]:
+    """What the buttons of the page depend on; when it changes the whole page is drawn anew."""
+    return tuple((id, view.status, view.stopping, view.best is not None) for id, view in views.items())
+
+
+def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str, bool, bool], ...]) -> None:
     """Everything that moves: the list, the state of the run, the curves. Runs again by itself while a run is active."""
     views = {run.id: view_of(run) for run in runs}
     if st.query_params.get("run") != ",".join(shown):
         st.rerun()  # another run was picked in the list
-    if tuple((id, v.status, v.stopping) for id, v in views.items()) != states:
-        st.rerun()  # the buttons of the page depend on the state
+    if standing(views) != states:
+        st.rerun()
     by_id = {run.id: run for run in runs}
     left, right = st.columns([1.15, 2.9], gap="medium")
     with left:
@@ -260,10 +265,13 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str
         run_list(listed, views, shown)
         if len(runs) > _LISTED:
             st.toggle(f"Show all {len(runs)}", key="all-runs")
-    with right:
-        state(by_id[shown[0]], views[shown[0]])
-        picture([by_id[id] for id in shown], [views[id] for id in shown])
-        happened(views[shown[0]])
+    with right:  # three boxes always: what grows in one never moves the charts, which would cost their zoom
+        with st.container(key="run-state"):
+            state(by_id[shown[0]], views[shown[0]])
+        with st.container(key="run-curves"):
+            picture([by_id[id] for id in shown], [views[id] for id in shown])
+        with st.container(key="run-log"):
+            happened(views[shown[0]])
 
 
 def state(run: Run, view: RunView) -> None:
@@ -614,9 +622,8 @@ def page(runs: Sequence[Run]) -> None:
     refused = st.session_state.pop("runs-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
-    states = tuple((id, v.status, v.stopping) for id, v in views.items())
     every = _LOOK_S if any(v.active for v in views.values()) else None
-    st.fragment(run_every=every, key="live-runs")(live)(runs, shown, states)
+    st.fragment(run_every=every, key="live-runs")(live)(runs, shown, standing(views))
     if len(shown) > 1:
         compared([by_id[id] for id in shown])
     if view.best is not None and not view.active:

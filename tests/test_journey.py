@@ -1,0 +1,131 @@
+"""The whole way in one real browser: demo, one layer more, training, live curves, reload, an answer, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from builder.runs import Claim
+from tests import browser
+from tests.browser import Browser, Server, keyed
+
+pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(600)]
+
+LONG_MS = 120_000  # what waits for imports of torch in a fresh supervisor, on a machine that tests run on besides
+LOSS = ".st-key-curves-loss .scanloom-curves"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("journey")
+    running = browser.start_server(home)
+    yield running
+    browser.stop_server(running)
+    browser.end_supervisor(home)
+    for path in home.glob("*/*/claim.json"):  # a worker outlives its supervisor by design
+        claim = Claim.read(path)
+        if claim is not None and claim.alive:
+            os.kill(claim.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def chrome(chromium: str) -> Iterator[Browser]:
+    with browser.chromium(height=1100) as opened:
+        yield opened
+
+
+def button(page: Page, key: str) -> Locator:
+    """The button with this key; one with a help text is in the document twice, once hidden."""
+    return keyed(page, key).locator("button:visible").first
+
+
+def points(page: Page) -> int:
+    return int(page.locator(LOSS).get_attribute("data-points") or 0)
+
+
+def wait_for_more(page: Page, than: int) -> int:
+    page.wait_for_function(f"() => Number(document.querySelector('{LOSS}')?.dataset.points) > {than}", timeout=LONG_MS)
+    return points(page)
+
+
+def zoomed(page: Page) -> list[float]:
+    return [float(v) for v in page.evaluate(f"document.querySelector('{LOSS}').layout.xaxis.range")]
+
+
+def shape_of(page: Page, id: str) -> Locator:
+    return keyed(page, f"layer-{id}").locator("code")
+
+
+def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server) -> None:
+    page = chrome.page(server.address)
+    button(page, "try").click()
+    expect(page.get_by_role("heading", name="Training", level=1)).to_be_visible(timeout=LONG_MS)
+    expect(button(page, "start-training")).to_be_enabled(timeout=LONG_MS)
+
+    # The network: one layer more, its shape at once; and a mistake that is mended by its button.
+    page.get_by_role("link", name="Network").click()
+    expect(shape_of(page, "relu_1")).to_be_visible(timeout=LONG_MS)
+    before = shape_of(page, "relu_1").text_content()
+    button(page, "layer-relu_1").click()
+    button(page, "add:channel_dropout").click()
+    expect(shape_of(page, "channel_dropout_1")).to_have_text(before or "", timeout=30_000)
+    button(page, "add:class_scores").click()
+    expect(page.get_by_text("needs attention")).to_be_visible(timeout=30_000)
+    button(page, "undo").click()
+    expect(page.get_by_text("needs attention")).to_be_hidden(timeout=30_000)
+    expect(shape_of(page, "channel_dropout_1")).to_be_visible()
+
+    # Training: long enough to be watched, begun by the one main button.
+    button(page, "to-training").click()
+    epochs = keyed(page, "training.epochs").locator("input")
+    epochs.fill("300")
+    epochs.press("Enter")
+    start = button(page, "start-training")
+    expect(start).to_be_enabled(timeout=30_000)
+    start.click()
+    page.wait_for_url("**/runs?*run=*", timeout=60_000)
+
+    # The curve moves, and a zoom stays while points come in.
+    page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=LONG_MS)
+    grown = wait_for_more(page, 8)
+    plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
+    assert plot is not None
+    page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=8)
+    page.mouse.up()
+    zoom = zoomed(page)
+    grown = wait_for_more(page, max(grown, points(page)))
+    assert zoomed(page) == pytest.approx(zoom)
+
+    # A reload loses nothing.
+    address = page.url
+    page.reload()
+    assert wait_for_more(page, 0) >= grown
+    assert page.url == address
+
+    # A scan is answered by the best network so far, while the training goes on.
+    button(page, "to-test").click(timeout=LONG_MS)
+    button(page, "take-test-scan").click(timeout=LONG_MS)
+    answer = keyed(page, "answer")
+    expect(answer).to_be_visible(timeout=LONG_MS)
+    expect(answer.get_by_text("Its label is")).to_be_visible()
+    expect(answer.locator(".js-plotly-plot .bars .point")).to_have_count(3, timeout=30_000)
+    expect(answer.locator("img")).to_have_count(2)
+    expect(answer.get_by_text("Grad-CAM")).to_be_visible()
+
+    # Stopped only after asking; then its state is told, and it can be resumed.
+    button(page, "to-run").click()
+    button(page, "stop-run").click(timeout=LONG_MS)
+    button(page, "really-stop").click()
+    expect(button(page, "resume-run")).to_be_visible(timeout=LONG_MS)
+    expect(page.get_by_text("Stopped at epoch")).to_be_visible()
+
+    assert chrome.foreign(server.address) == []
+    assert [text for text in chrome.complaints if "404" not in text] == []
+    assert "Traceback" not in server.output
+    page.close()
