@@ -4,8 +4,10 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import random
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +156,17 @@ def after(count: int):
     return lambda: next(steps) >= count
 
 
+def telling(writer: int) -> Callable[[], bool]:
+    """A stop that never stops and writes the number of each optimizer step into a pipe."""
+    steps = itertools.count(1)
+
+    def stop() -> bool:
+        os.write(writer, bytes([next(steps)]))
+        return False
+
+    return stop
+
+
 @pytest.fixture
 def dataset(tmp_path):
     return Made(tmp_path / "data")
@@ -297,6 +310,32 @@ def test_a_run_killed_between_two_checkpoints_repeats_what_was_lost_exactly(tmp_
     events.close()
     resumed = run(chosen, dataset, tmp_path / "broken")
     assert [e.epoch for e in resumed if isinstance(e, Resumed)] == [2]
+    assert digest(tmp_path / "straight") == digest(tmp_path / "broken")
+
+
+def test_five_kills_of_the_process_change_nothing(tmp_path, dataset):
+    """kill -9 at several steps, in the middle of epochs and after them: the last attempt ends with the same weights."""
+    chosen = experiment(TRICKY, epochs=4, batch_size=12, augment=AUGMENT, checkpoint_every_s=1)
+    run(chosen, dataset, tmp_path / "straight")
+    for kill_at in (2, 3, 5, 3, 6):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                torch.set_num_threads(1)
+                run(chosen, dataset, tmp_path / "broken", stop=telling(writer))
+            finally:
+                os._exit(1)
+        os.close(writer)
+        try:
+            while (told := os.read(reader, 1)) and told[0] < kill_at:
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+            status = os.waitpid(child, 0)[1]
+            os.close(reader)
+        assert told and status == signal.SIGKILL, "the child ended by itself"
+    run(chosen, dataset, tmp_path / "broken")
     assert digest(tmp_path / "straight") == digest(tmp_path / "broken")
 
 
