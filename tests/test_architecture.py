@@ -34,7 +34,8 @@ ENGINE = {
     "pictures": "scan",
     "volumes": "scan",
     "scans": "scan dicom_file dicom series pictures volumes",
-    "sandbox": "scan scans",
+    "sandbox": "forkserver scan",
+    "forkserver": "scan scans",
     # scans to datasets
     "archives": "",
     "tables": "",
@@ -78,7 +79,7 @@ TASKS = "catalog parts spec data task blocks"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
-READERS = "dicom_file grey places dicom series pictures volumes"
+READERS = "forkserver dicom_file grey places dicom series pictures volumes"
 IMPORT = "archives tables medmnist gathering writing decoding sides splits"
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
