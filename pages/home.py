@@ -102,6 +102,8 @@ def show_runs(runs: list[Run], was_active: bool) -> None:
             st.caption(" · ".join(facts), width="content")
             if st.button("Watch" if view.active else "Open", key=f"open-{run.id}", icon=":material/show_chart:"):
                 go.to("runs", run=run.id)
+        if view.reason and not view.active:
+            st.caption(f":material/subdirectory_arrow_right: {plain(view.reason)}")
 
 
 def recent_runs(runs: list[Run]) -> None:
@@ -169,7 +171,8 @@ def confirm_delete(id: str, name: str) -> None:
 def four_ways(first_time: bool) -> None:
     """Demo, own scans, starter, file: one card each."""
     st.subheader("Begin", anchor=False)
-    one, two, three, four = st.columns(4, gap="small")
+    with st.container(key="ways"):
+        one, two, three, four = st.columns(4, gap="small")
     with one, style.card("Try it", height="stretch"):
         st.caption("A small synthetic set, made here in seconds, and a network that learns it in a minute.")
         st.button(

@@ -48,6 +48,8 @@ display:flex;flex-direction:column}
 [data-testid=stSidebarUserContent]>div>[data-testid=stVerticalBlock]{flex:1}
 [data-testid=stSidebarUserContent]{padding-bottom:1.2rem}
 [data-testid=stLayoutWrapper]:has(>.st-key-seal){margin-top:auto}
+.st-key-ways [data-testid=stHorizontalBlock]{flex-wrap:wrap}
+.st-key-ways [data-testid=stColumn]{flex:1 1 12.5rem;min-width:12.5rem}
 .st-key-undo kbd,.st-key-redo kbd{display:none}
 .st-key-seal p{font-size:.8rem;line-height:1.35}
 .scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
