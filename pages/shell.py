@@ -47,19 +47,19 @@ with st.sidebar:
                 "Undo",
                 key="undo",
                 icon=":material/undo:",
-                help=f"Take back: {plain(undo)} (Ctrl+Z)" if undo else "Nothing to take back",
+                help=f"Take back: {plain(undo)} (Alt+Z)" if undo else "Nothing to take back",
                 disabled=not undo,
                 on_click=open_draft.undo,
-                shortcut="Ctrl+Z",
+                shortcut="Alt+Z",
             )
             st.button(
                 "Redo",
                 key="redo",
                 icon=":material/redo:",
-                help=f"Bring back: {plain(redo)} (Ctrl+Shift+Z)" if redo else "Nothing to bring back",
+                help=f"Bring back: {plain(redo)} (Alt+Shift+Z)" if redo else "Nothing to bring back",
                 disabled=not redo,
                 on_click=open_draft.redo,
-                shortcut="Ctrl+Shift+Z",
+                shortcut="Alt+Shift+Z",
             )
     with st.container(key="seal", gap="small"):
         machine = this_machine()

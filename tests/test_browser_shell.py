@@ -11,7 +11,9 @@ import pytest
 from made_files import picture
 from playwright.sync_api import Page, expect
 
+from builder.spec import Experiment
 from pages.kit import uploads
+from pages.kit.draft import Draft
 from tests import browser
 from tests.browser import Browser, Server, keyed, settle
 
@@ -144,6 +146,23 @@ def test_the_dropzone_works_by_keyboard(chrome: Browser, server: Server) -> None
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     assert chooser.value.is_multiple()
+    page.close()
+
+
+def test_undo_has_a_key_that_is_not_the_text_fields_own(chrome: Browser, server: Server) -> None:
+    home = server.log.parent
+    made = Draft.create(Experiment(name="mine"), at_home=home)
+    made.replace("training.epochs", 9)
+    page = chrome.page(server.address, f"/data?import=1&draft={made.id}")
+    page.get_by_text("A folder of this machine").click()
+    field = keyed(page, "folder").locator("input")
+    field.fill("/tmp")
+    field.press("Control+z")
+    settle(page)
+    assert made.experiment.training.epochs == 9
+    page.keyboard.press("Alt+z")
+    expect(keyed(page, "undo").get_by_role("button").first).to_be_disabled()
+    assert made.experiment.training.epochs == Experiment().training.epochs
     page.close()
 
 
