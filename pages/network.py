@@ -195,8 +195,8 @@ def wires(draft: drafts.Draft, now: Experiment, node: Node, spec: object) -> Non
         options,
         index=None,
         key=key,
-        format_func=lambda id: words(id) + (" (the card above)" if id == options[-1] else ""),
-        help="Usually the card above; another one makes a branch.",
+        format_func=lambda id: words(id) + (" (above)" if id == options[-1] else ""),
+        help="Usually the card right above; another one makes a branch.",
         on_change=layers.rewire,
         args=(draft, node.id, key),
     )
@@ -210,7 +210,7 @@ def flow(planned: Planned, node: Node, found: findings.Findings) -> None:
         ("Goes in", ", ".join(came)),
         ("Comes out", show(planned.shape) if planned.shape else "nothing yet"),
         ("Parameters", f"{planned.parameters:,}"),
-        ("Operations a scan", layers.operations(planned.flops)),
+        ("Operations", layers.operations(planned.flops)),
         ("Name", node.id),
     ]
     pairs(rows)

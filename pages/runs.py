@@ -30,7 +30,7 @@ _LOOK_S = 1.0
 _LISTED = 12
 _LOGGED = 40
 _MOST_SHOWN = 6
-_DEVICES = {"cpu": "processor", "cuda": "GPU"}
+_DEVICES = {"cpu": "Processor", "cuda": "GPU"}
 _ETA_STEPS = 5  # a rate from fewer steps than this is a guess
 
 
@@ -310,7 +310,7 @@ def numbers(view: RunView) -> None:
         if name in view.metrics
     ]
     if view.attempt:
-        rows.append((f"Time on the {_DEVICES.get(view.device, view.device or 'machine')}", duration(view.seconds)))
+        rows.append((f"{_DEVICES.get(view.device, view.device or 'Computing')} time", duration(view.seconds)))
         band(rows)
 
 
@@ -456,12 +456,7 @@ def test_side(run: Run) -> None:
             on_click=attempt_job,
             args=("evaluate", {"run": run.id, "split": "test"}, slot),
         )
-        before = working.id if working else ""
-        jobs.watch(slot, "Looking at the test scans")
-        done = jobs.result(slot)
-        if done is not None and st.session_state.get("evaluated") != before:
-            st.session_state["evaluated"] = before
-            st.rerun()
+        jobs.watch(slot, "Looking at the test scans")  # at its end the page runs again and finds the figures
 
 
 def attempt_job(kind: str, payload: dict[str, Any], slot: str) -> None:
@@ -473,10 +468,10 @@ def attempt_job(kind: str, payload: dict[str, Any], slot: str) -> None:
 
 
 def interval(figure: dict[str, float | None] | None) -> str:
-    """A figure with its interval: "0.912 (0.871 to 0.948)"; "undefined" where there is none."""
+    """A figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
     if not figure or figure.get("value") is None:
         return "undefined"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
 
 
 _METRICS = {
@@ -486,8 +481,16 @@ _METRICS = {
     "f1": "F1",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
-    "ppv": "Right when it says so",
-    "npv": "Right when it says no",
+    "ppv": "PPV",
+    "npv": "NPV",
+}
+_MEANINGS = {
+    "Sensitivity": "Of the scans of this class, the share that was recognised.",
+    "Specificity": "Of the scans of other classes, the share that was not taken for this one.",
+    "PPV": "When it answers this class, how often that is right (among scans like these).",
+    "NPV": "When it does not answer this class, how often that is right (among scans like these).",
+    "F1": "Harmonic mean of sensitivity and PPV.",
+    "AUC": "How well this class is told from the rest at any threshold; 0.5 is guessing.",
 }
 
 
@@ -509,8 +512,8 @@ def figures(found: dict[str, Any]) -> None:
         openings = found.get("openings") or {}
         if openings:
             st.caption(
-                f"These test scans were opened {amount(openings['dataset'], 'time')}, "
-                f"{amount(openings['run'], 'time')} by this run."
+                f"These test scans were opened {amount(openings['dataset'], 'time')} in all, "
+                f"{openings['run']} of them for this run."
             )
     with right:
         if found["confusion"] and not isinstance(found["confusion"][0][0], list):
@@ -520,15 +523,21 @@ def figures(found: dict[str, Any]) -> None:
             {
                 "Class": name,
                 "Scans": row["n"],
-                **{_METRICS.get(key, key): interval(value) for key, value in row.items() if key != "n"},
+                **{_METRICS.get(key, key): interval(row[key]) for key in sorted(row, key=_last_f1) if key != "n"},
             }
             for name, row in found["per_class"].items()
         ],
         hide_index=True,
         key="per-class",
+        column_config={name: st.column_config.TextColumn(help=words) for name, words in _MEANINGS.items()},
     )
     for note in found.get("notes", ()):
         st.caption(f":orange[:material/warning: {plain(note)}]")
+
+
+def _last_f1(name: str) -> int:
+    """The order of the columns: the AUC first, then as they come, F1 last."""
+    return {"auc": 0, "f1": 2}.get(name, 1)
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:

@@ -527,10 +527,12 @@ def test_the_test_side_opens_only_on_demand_and_shows_intervals_and_the_majority
     finish(home, "evaluate", found)
     session.run()
     shown = " ".join(e.proto.body for e in session.get("html"))
-    assert "0.900 (0.800 to 0.950)" in shown and "undefined" in shown
+    assert "0.900 (0.800–0.950)" in shown and "undefined" in shown
     assert "Always the commonest class" in shown and "0.500" in shown
     assert (
-        "opened 3 times" in said(session) and "Synthetic scans" in said(session) and "only 6 patients" in said(session)
+        "opened 3 times in all, 1 of them" in said(session)
+        and "Synthetic scans" in said(session)
+        and "only 6 patients" in said(session)
     )
     assert len(session.get("plotly_chart")) == 1
 

@@ -14,7 +14,8 @@ _CSS = """<style>
  margin:.1rem 0;
  font-size:.9rem;line-height:1.45}
 .stHtml .scanloom-pairs dt{opacity:.7;padding:0;margin:0;font-weight:400}
-.stHtml .scanloom-pairs dd{margin:0;padding:0;text-align:right;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.stHtml .scanloom-pairs dd{margin:0;padding:0;text-align:right;overflow-wrap:break-word;
+ font-variant-numeric:tabular-nums}
 .stHtml dl.scanloom-band{padding:0;margin:0;display:flex;flex-wrap:wrap;gap:.5rem 1.8rem}
 .scanloom-band dt{opacity:.7;font-size:.85rem;font-weight:400}
 .stHtml .scanloom-band dd{margin:0;padding:0;font-size:1.25rem;font-weight:620;font-variant-numeric:tabular-nums}
