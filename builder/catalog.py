@@ -39,7 +39,9 @@ def closest(word: str, known: list[str]) -> str:
 class _Named:
     @property
     def label(self) -> str:
-        """The name in words: "weight_decay" -> "Weight decay"."""
+        """What people read: the title, else the name in words ("weight_decay" -> "Weight decay")."""
+        if title := getattr(self, "title", ""):
+            return str(title)
         name: str = self.name  # type: ignore[attr-defined]
         words = name.removesuffix("_px").removesuffix("_mm").removesuffix("_s").replace("_", " ")
         return words[:1].upper() + words[1:]
@@ -55,6 +57,7 @@ class _Number(_Named):
     step: Any = None
     log: bool = False
     unit: str = ""
+    title: str = ""
 
     def _within(self, value: Any) -> Any:
         if not self.low <= value <= self.high:
@@ -103,6 +106,7 @@ class OneOf(_Named):
     default: str
     options: tuple[str, ...]
     help: str
+    title: str = ""
 
     def parse(self, value: Any) -> str:
         """Returns `value` if it is an option; raises ValueError with "did you mean"."""
@@ -123,6 +127,7 @@ class Flag(_Named):
     name: str
     default: bool
     help: str
+    title: str = ""
 
     def parse(self, value: Any) -> bool:
         """Returns `value` if it is a bool; raises ValueError."""
@@ -143,6 +148,7 @@ class Text(_Named):
     default: str
     help: str
     known: str = ""
+    title: str = ""
 
     def names(self) -> list[str]:
         """Returns all known values; imports what `known` points to."""

@@ -12,7 +12,7 @@ def _rate(default: float) -> Float:
     )
 
 
-_EPS = Float("eps", 1e-8, 1e-12, 0.1, "Small number that avoids division by zero.", log=True)
+_EPS = Float("eps", 1e-8, 1e-12, 0.1, "Small number that avoids division by zero.", log=True, title="Epsilon")
 
 OPTIMIZERS = Catalog(
     "optimizer",
@@ -42,7 +42,18 @@ OPTIMIZERS = Catalog(
             "Adagrad",
             "torch.optim:Adagrad",
             "Own rate per weight, shrinking with all gradients seen; good for rare features (Duchi 2011).",
-            (_rate(0.01), Float("lr_decay", 0.0, 0.0, 1.0, "How fast the rate falls with the steps.", 0.001)),
+            (
+                _rate(0.01),
+                Float(
+                    "lr_decay",
+                    0.0,
+                    0.0,
+                    1.0,
+                    "How fast the rate falls with the steps.",
+                    0.001,
+                    title="Decay of the rate",
+                ),
+            ),
             "Adaptive",
         ),
         Part(
@@ -158,6 +169,7 @@ TRAINING = Part(
             1.0,
             "L1 penalty: adds this times the sum of absolute weights to the loss and drives weights to zero (Tibshirani 1996).",
             1e-6,
+            title="L1 penalty",
         ),
         Float(
             "l2",
@@ -166,6 +178,7 @@ TRAINING = Part(
             1.0,
             "L2 penalty (weight decay): pulls weights towards zero. With AdamW it is decoupled from the gradient.",
             1e-5,
+            title="L2 penalty",
         ),
         Float(
             "label_smoothing", 0.0, 0.0, 0.5, "Share of each label spread over all classes: less over-confidence.", 0.01
@@ -179,7 +192,14 @@ TRAINING = Part(
             "Gradients longer than this are shortened to it; 0 = never. Cures explosions.",
             0.1,
         ),
-        Int("patience", 0, 0, 1000, "Early stopping: end after this many epochs without a better score; 0 = never."),
+        Int(
+            "patience",
+            0,
+            0,
+            1000,
+            "Early stopping: end after this many epochs without a better score; 0 = never.",
+            title="Early stopping after",
+        ),
         OneOf(
             "monitor",
             "auc",
