@@ -8,7 +8,13 @@ from builder.catalog import Catalog, Flag, Float, Int, OneOf, Part
 
 def _rate(default: float) -> Float:
     return Float(
-        "lr", default, 1e-7, 10.0, "Learning rate: size of a step. Too high diverges, too low crawls.", log=True
+        "lr",
+        default,
+        1e-7,
+        10.0,
+        "Size of a step. Too high diverges, too low crawls.",
+        log=True,
+        title="Learning rate",
     )
 
 
@@ -191,6 +197,7 @@ TRAINING = Part(
             1000.0,
             "Gradients longer than this are shortened to it; 0 = never. Cures explosions.",
             0.1,
+            title="Gradient clipping",
         ),
         Int(
             "patience",
