@@ -14,7 +14,9 @@ from starlette.middleware import Middleware
 from builder.execute import LocalExecutor, home
 from pages.kit import gate, uploads
 
-WARM_AFTER_S = 5.0  # the first page comes first: it needs neither torch nor the core that importing torch takes
+# The first page comes first: it needs neither torch nor the core that importing torch takes (here, in the supervisor).
+OPEN_AFTER_S = 1.0
+WARM_AFTER_S = 6.0
 
 gate.refuse_open_door(st.get_option("server.address") or "")
 
@@ -40,10 +42,10 @@ def _warm() -> None:
 async def lifespan(_app: Any) -> AsyncIterator[None]:
     """Runs before the first request. The supervisor outlives this server: training goes on without it."""
     logging.captureWarnings(True)
-    threading.Thread(target=_open_house, name="open-house").start()
-    warming = threading.Timer(WARM_AFTER_S, _warm)
-    warming.daemon = True
-    warming.start()
+    for after_s, work in ((OPEN_AFTER_S, _open_house), (WARM_AFTER_S, _warm)):
+        timer = threading.Timer(after_s, work)
+        timer.daemon = True
+        timer.start()
     yield
 
 
