@@ -1,6 +1,6 @@
 """From the click to the first step: how long a run waits before it learns, from the warm pool and from a cold start.
 
-    python benchmarks/start.py [--runs 5] [--json]
+    python benchmarks/start.py [--runs 5] [--json] [--save]
 
 Warm: the supervisor is up (as it is while the app runs); measured from `RunStore.create` to the first `Progress` in the
 run's event file, as a page would see it. Cold: the same work in a fresh Python without the pool. The network is a small
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,19 @@ def measure(num_runs: int) -> dict[str, Any]:
                 while claim.alive:
                     time.sleep(0.01)
     middle = {name: statistics.median(marks[name] for marks in warm) for name in warm[0]}
+    rounded = {name: round(seconds, 3) for name, seconds in cold.items()}
     return {
-        "warm_s": middle,
+        "benchmark": "start",
+        "date": time.strftime("%Y-%m-%d"),
+        "promise": f"warm, first step: under {LIMIT_S:.0f} s",
+        "warm_s": {name: round(seconds, 3) for name, seconds in middle.items()},
         "warm_all_s": [round(marks["first step"], 3) for marks in warm],
-        "cold_s": cold,
-        "pool_ready_s": pool_s,
+        "cold_s": rounded,
+        "pool_ready_s": round(pool_s, 1),
         "limit_s": LIMIT_S,
         "passed": middle["first step"] < LIMIT_S,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "torch": version("torch"),
         "python": platform.python_version(),
     }
 
@@ -139,8 +145,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", action="store_true", help="also write benchmarks/results/start.json")
     asked = parser.parse_args()
     found = measure(asked.runs)
+    if asked.save:
+        (ROOT / "benchmarks" / "results" / "start.json").write_text(json.dumps(found, indent=2) + "\n")
     if asked.json:
         print(json.dumps(found, indent=1))
     else:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builder.execute import LocalExecutor
-from builder.runs import Claim, Job, RunStore
+from builder.runs import Claim, Job, RunStore, write_atomic
 
 PROJECT = Path(__file__).resolve().parents[1]
 FAKE = (sys.executable, "-m", "tests.fake_supervisor")
@@ -56,6 +56,14 @@ class Service:
                 return False
 
         until(told, 60)
+
+    def hold(self, step: int) -> None:
+        """Lets toy trainings get as far as `step` and wait there until `release`."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.home / "hold", str(step))
+
+    def release(self) -> None:
+        (self.home / "hold").unlink()
 
     def kill(self, what: Claim | Job | None, number: int = signal.SIGKILL) -> None:
         """Sends a signal to a process of ours and, when that must end it, waits until it is dead."""

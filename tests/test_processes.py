@@ -63,10 +63,12 @@ def complete(run: Run, epochs: int = EPOCHS) -> RunView:
 
 def test_a_killed_worker_is_started_again_and_ends_with_the_same_weights(service: Service) -> None:
     run = service.store.create(toy())
+    service.hold(18)
     service.executor.ensure()
     until(lambda: run.view().epoch > 3)
     recorded = (run.folder / "events.jsonl").read_bytes()
     service.kill(run)
+    service.release()
     view = complete(run)
     assert (run.folder / "events.jsonl").read_bytes().startswith(recorded[: recorded.rfind(b"\n") + 1])
     assert view.attempt == 2
@@ -85,26 +87,30 @@ def test_a_killed_worker_is_back_within_seconds(service: Service) -> None:
 
 def test_a_killed_supervisor_takes_no_worker_with_it_and_the_next_one_adopts(service: Service) -> None:
     run = service.store.create(toy())
+    service.hold(13)
     service.executor.ensure()
     until(lambda: run.view().epoch > 2)
     first, worker = service.supervisor, run.claim
     service.kill(first)
-    step = run.view().step
-    until(lambda: run.view().step > step + 2)
+    service.hold(27)
+    until(lambda: run.view().step == 27)
     assert run.view().status == "running"
     assert service.executor.ensure()
     until(lambda: "adopted" in (service.home / "supervisor.log").read_text())
+    service.release()
     view = complete(run)
     assert view.attempt == 1 and run.claim == worker, "it was never started a second time"
 
 
 def test_when_worker_and_supervisor_are_killed_the_next_supervisor_goes_on(service: Service) -> None:
     run = service.store.create(toy())
+    service.hold(18)
     service.executor.ensure()
     until(lambda: run.view().epoch > 3)
     service.kill(service.supervisor)
     service.kill(run)
     assert run.view().status == "restarting"
+    service.release()
     service.executor.ensure()
     view = complete(run)
     assert view.attempt == 2
@@ -117,6 +123,7 @@ def test_a_killed_server_takes_nobody_with_it(service: Service) -> None:
         f"LocalExecutor({str(service.home)!r}, {FAKE!r}).ensure(); print('up', flush=True); time.sleep(60)"
     )
     run = service.store.create(toy())
+    service.hold(8)
     server = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=PROJECT)
     assert server.stdout is not None and server.stdout.readline() == b"up\n"
     until(lambda: run.view().epoch > 1)
@@ -124,17 +131,20 @@ def test_a_killed_server_takes_nobody_with_it(service: Service) -> None:
     server.wait()
     server.stdout.close()
     assert service.supervisor is not None
+    service.release()
     assert complete(run).attempt == 1
 
 
 def test_a_supervisor_that_is_told_to_end_leaves_its_workers_working(service: Service) -> None:
     run = service.store.create(toy())
+    service.hold(8)
     service.executor.ensure()
     until(lambda: run.view().epoch > 1)
     first = service.supervisor
     service.kill(first, signal.SIGTERM)
     until(lambda: not service.executor.running())
     assert run.view().status == "running"
+    service.release()
     assert complete_without_supervisor(run).status == "done"
     service.executor.ensure()
     until(lambda: not run.marker.exists())
@@ -155,6 +165,7 @@ def test_a_run_that_dies_three_times_is_lost_and_can_be_resumed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = service.store.create(toy())
+    service.hold(13)
     service.executor.ensure()
     for attempt in (1, 2, 3):
         until(partial(is_running, run, attempt))
@@ -163,6 +174,7 @@ def test_a_run_that_dies_three_times_is_lost_and_can_be_resumed(
     view = run.view()
     assert "3 times" in view.reason and "Resume" in view.reason
     until(lambda: not run.marker.exists())
+    service.release()
     run.resume()
     assert complete(run).attempt == 4
 
@@ -181,9 +193,11 @@ def test_the_page_comes_first_the_supervisor_then_and_training_last(service: Ser
 
 def test_a_worker_asked_to_end_from_outside_saves_and_is_started_again(service: Service) -> None:
     run = service.store.create(toy())
+    service.hold(13)
     service.executor.ensure()
     until(lambda: run.view().epoch > 2)
     service.kill(run, signal.SIGTERM)
+    service.release()
     view = complete(run)
     assert view.attempt == 2 and any("state is saved" in words for words in view.warnings)
 
@@ -191,12 +205,14 @@ def test_a_worker_asked_to_end_from_outside_saves_and_is_started_again(service: 
 @pytest.mark.parametrize("tear", [b'{"event": "prog', b'{"event": "epoch-ended", "metrics": {"val/auc": 0.5}'])
 def test_a_line_torn_by_the_kill_is_not_counted(service: Service, tear: bytes) -> None:
     run = service.store.create(toy())
+    service.hold(13)
     service.executor.ensure()
     until(lambda: run.view().epoch > 2)
     service.kill(service.supervisor)
     service.kill(run)
     with open(run.folder / "events.jsonl", "ab") as file:
         file.write(tear)
+    service.release()
     service.executor.ensure()
     view = complete(run)
     assert not any("damaged" in words for words in view.warnings)
@@ -300,10 +316,12 @@ def test_a_waiting_run_that_is_stopped_never_begins(service: Service) -> None:
 
 def test_a_stopped_run_has_saved_and_resumes_to_the_same_weights(service: Service) -> None:
     run = service.store.create(toy())
+    service.hold(13)
     service.executor.ensure()
     until(lambda: run.view().epoch > 2)
     run.stop()
     until(lambda: run.view().status == "stopped")
+    service.release()
     run.resume()
     assert complete(run).attempt == 2
 
@@ -363,9 +381,11 @@ def test_a_changed_program_replaces_the_supervisor_in_place_and_the_run_goes_on(
     try:
         first, second = (service.store.create(toy(epochs=3, step_s=0.03)) for _ in range(2))
         service.executor.ensure()
+        service.hold(5)
         until(lambda: first.view().step > 1)
         before = service.supervisor
         (program / "part.py").write_text("changed")
+        service.release()
         assert complete(first, 3).attempt == 1
         assert complete(second, 3).attempt == 1
         assert service.supervisor == before, "same process, same lock"
@@ -441,9 +461,11 @@ def test_a_full_disk_ends_the_run_in_words_loses_nothing_and_resume_goes_on(smal
     service = Service(small_disk / "home")
     try:
         run = service.store.create(toy())
+        service.hold(13)
         service.executor.ensure()
         until(lambda: run.view().epoch > 2)
         ballast = fill(small_disk)
+        service.release()
         until(lambda: not run.view().active)
         recorded = run.view()
         assert recorded.status == "failed" and recorded.reason.startswith("The disk is full.")
@@ -480,14 +502,15 @@ def test_a_worker_killed_while_the_disk_is_full_goes_on_by_itself_when_there_is_
     service = Service(small_disk / "home")
     try:
         run = service.store.create(toy())
+        service.hold(13)
         service.executor.ensure()
         until(lambda: run.view().epoch > 2)
-        service.kill(run, signal.SIGSTOP)
         ballast = fill(small_disk)
         service.kill(run)
         time.sleep(0.5)
         assert run.view().reason.startswith("The disk is full.")
         ballast.unlink()
+        service.release()
         assert complete(run).attempt == 2
     finally:
         service.close()

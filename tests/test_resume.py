@@ -24,7 +24,7 @@ from builder.supervisor import code_stamp
 from tests.service import REAL, Service, until
 from tests.test_processes import fill
 
-EPOCHS = 20
+EPOCHS = 30
 NETWORK = (  # batch normalization keeps sums, dropout draws numbers: both must come through
     Node(id="conv", name="conv2d", params={"out_channels": 6}),
     Node(id="norm", name="batch_norm"),
