@@ -90,6 +90,17 @@ class Seconds:
     cpu: float
 
 
+def now() -> tuple[float, float]:
+    """Wall and processor clock, for `since`."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(began: tuple[float, float]) -> Seconds:
+    """What has passed since `began = now()`."""
+    wall, cpu = now()
+    return Seconds(wall - began[0], cpu - began[1])
+
+
 def interleaved(sides: dict[str, Iterator[None]], repetitions: int) -> dict[str, list[Seconds]]:
     """Runs each side in turn, `repetitions` times after one that does not count.
 
@@ -99,10 +110,10 @@ def interleaved(sides: dict[str, Iterator[None]], repetitions: int) -> dict[str,
     for repetition in range(repetitions + 1):
         for name, side in sides.items():
             next(side)
-            wall, cpu = time.perf_counter(), time.process_time()
+            began = now()
             next(side)
             if repetition:
-                found[name].append(Seconds(time.perf_counter() - wall, time.process_time() - cpu))
+                found[name].append(since(began))
     return found
 
 

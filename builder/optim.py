@@ -13,6 +13,7 @@ from builder.parts.training import OPTIMIZERS, SCHEDULES
 from builder.spec import Choice
 
 _FINAL_DIVISOR = 1e4  # one-cycle ends at its start rate divided by this (Smith 2018; torch's default)
+_FUSED = ("sgd", "momentum", "adam", "adamw")  # all arithmetic of a step in one kernel, on CPU and GPU alike
 _GAIN = 1e-4  # a validation loss counts as better when it is lower by this share (torch's default)
 
 
@@ -37,7 +38,8 @@ def optimizer(choice: Choice, model: nn.Module, l2: float) -> torch.optim.Optimi
         raise ValueError(
             "The network has nothing to learn: add a layer with weights, such as a convolution or a linear layer."
         )
-    built: torch.optim.Optimizer = part.load()(groups, **settings(part, choice))
+    fused = {"fused": True} if choice.name in _FUSED else {}
+    built: torch.optim.Optimizer = part.load()(groups, **settings(part, choice), **fused)
     return built
 
 

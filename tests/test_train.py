@@ -489,6 +489,28 @@ def test_l1_makes_weights_sparse_and_l2_makes_them_small(tmp_path, dataset):
     assert float(small.norm()) < 0.9 * float(plain.norm())
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS.names)
+def test_an_optimizer_does_what_its_plain_form_in_torch_does(name):
+    """Also with filters in channels_last order, where a fused kernel could mistake one layout for another."""
+    models = []
+    for plain in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        choice, part = Choice(name=name), OPTIMIZERS[name]
+        weights, others = optim.weights(model), [p for p in model.parameters() if p.ndim == 1]
+        groups = [{"params": weights, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+        built = part.load()(groups, **part.defaults, foreach=False) if plain else optim.optimizer(choice, model, 0.01)
+        images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        for _ in range(8):
+            built.zero_grad()
+            model(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+            built.step()
+        models.append(model)
+    for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
 def test_penalties_leave_biases_and_norms_alone():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
     groups = optim.optimizer(Choice(name="sgd"), model, 0.1).param_groups
