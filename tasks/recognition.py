@@ -251,12 +251,13 @@ class Recognition(Task):
             ),
             _starter(
                 "efficientnet-lite0",
-                Data(size_px=128, colour="rgb", normalize="imagenet"),
+                Data(size_px=160, colour="rgb", normalize="imagenet"),
                 Training(
-                    optimizer=Choice(name="adamw", params={"lr": 0.001}),
+                    optimizer=Choice(name="adamw", params={"lr": 0.0005}),
                     schedule=Choice(name="one_cycle"),
                     augment=_STRONG,
-                    epochs=20,
+                    epochs=15,
+                    batch_size=16,
                     l2=0.05,
                     label_smoothing=0.1,
                     class_weights=True,
