@@ -53,8 +53,10 @@ CLOCK = """for (const kind of ['keydown', 'click'])
 def timed(page: Any, act: Callable[[], None], shown: str) -> float:
     """Milliseconds from the key press or click of `act` until the JavaScript expression `shown` is true in the page."""
     act()
-    waiting = f"""new Promise(done => {{ const look = () => ({shown})
-        ? done(performance.now() - window.pressedAt) : requestAnimationFrame(look); look() }})"""
+    waiting = f"""new Promise((done, fail) => {{ const look = () => ({shown})
+        ? done(performance.now() - window.pressedAt)
+        : performance.now() - window.pressedAt > 30000 ? fail(new Error('never: ' + {json.dumps(shown)}))
+        : requestAnimationFrame(look); look() }})"""
     return float(page.evaluate(waiting))
 
 

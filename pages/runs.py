@@ -351,11 +351,8 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         with four:
             score = st.selectbox("Beside it", names, index=first, key="curve-score", format_func=curves.name_words)
     axis = axis if axis in offered else "epoch"
-    marks = [
-        (at, "best" if len(views) == 1 else f"best of {label}")
-        for view, label in zip(views, labels, strict=True)
-        if (at := curves.best_at(view, axis)) is not None
-    ]
+    at = curves.best_at(views[0], axis) if len(views) == 1 else None  # marks of several runs would cover each other
+    marks = [] if at is None else [(at, "best")]
     losses = ["val/loss", "train/loss"]
     steps = [] if len(views) > 1 else curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=2)
     one, two = st.columns(2, gap="small")
@@ -555,7 +552,8 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
             text=[[str(c) for c in row] for row in counts],
             texttemplate="%{text}",
             hovertemplate="is %{y}, answered %{x}: %{text}<extra></extra>",
-            colorscale=[[0, "#10151d" if dark else "#ffffff"], [1, charts.palette()[0]]],
+            textfont={"color": "#e7ecf3"} if dark else {},
+            colorscale=[[0, "#10151d"], [1, "#2f5fd0"]] if dark else [[0, "#ffffff"], [1, charts.palette()[0]]],
             zmin=0,
             zmax=1,
             showscale=False,

@@ -38,7 +38,7 @@ _LOSS = ("class_weights",)
 _DRAWN_STEPS = 400
 _AGAIN_S = 3.0  # two presses of Start within this time are one
 _GALLERY = "augment"  # slot of the job that varies an example
-_NUM_VARIED = 8
+_NUM_VARIED = 5  # with the original six: one row
 
 
 def _params(names: Sequence[str]) -> list[Any]:
@@ -193,7 +193,7 @@ def gallery(draft: drafts.Draft, found: findings.Findings) -> None:
         for words, name in names:
             file = job.folder / name
             if file.is_file():
-                st.image(file.read_bytes(), width=104, caption=words, alt=f"Training scan, {words}")
+                st.image(file.read_bytes(), width=96, caption=words, alt=f"Training scan, {words}")
 
 
 def _augment_digest(draft: drafts.Draft) -> str:
