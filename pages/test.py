@@ -290,8 +290,8 @@ def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, find
     with style.card("Cover an area", key="cover-card"):
         st.caption(
             "Draw a box over what you think decides. The network is asked again with it covered: if the answer stays, "
-            "it rests on something else. What is covered becomes the median grey of the scan; a network may take a grey "
-            "patch itself for something."
+            "it rests on something else. What is covered becomes the median grey of the scan; a network may take a "
+            "grey patch itself for something."
         )
         if source is None:
             st.caption("Drop the scan again to cover parts of it.")
