@@ -60,8 +60,12 @@ def timed(page: Any, act: Callable[[], None], shown: str) -> float:
     return float(page.evaluate(waiting))
 
 
+CARDS = "[...document.querySelectorAll('.st-key-layers [data-testid=stRadioGroup]>div')]"
+
+
 def code(id: str) -> str:
-    return f"document.querySelector('.st-key-layer-{id} code')?.textContent"
+    """JavaScript for the shape on the card of a layer."""
+    return f"{CARDS}.find(card => card.querySelector('label span span, label p span')?.textContent === '{id}')?.querySelector('code')?.textContent"  # noqa: E501
 
 
 def main() -> None:
@@ -103,10 +107,10 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1400, "height": 950})
             page.add_init_script(CLOCK)
             page.goto(f"http://127.0.0.1:{port}/network?draft={draft.id}")
-            page.locator(".st-key-layer-scores").wait_for(timeout=60_000)
+            page.get_by_text("scores", exact=True).wait_for(timeout=60_000)
             page.wait_for_timeout(1500)
             times: dict[str, list[float]] = {"number": [], "open": [], "add": [], "delete": [], "undo": []}
-            page.locator(".st-key-layer-conv2d_1 button").click()
+            page.get_by_text("conv2d_1", exact=True).click()
             box = page.locator("[class*='st-key-network-conv2d_1-params-out_channels'] input")
             box.wait_for()
             page.wait_for_timeout(500)
@@ -120,9 +124,9 @@ def main() -> None:
             for k in range(chosen.rounds):
                 id = "conv2d_4" if k % 2 else "conv2d_7"
                 opened = f"document.querySelector('[class*=\"st-key-network-{id}-params-out_channels\"] input')"
-                times["open"].append(timed(page, page.locator(f".st-key-layer-{id} button").click, f"!!{opened}"))
+                times["open"].append(timed(page, page.get_by_text(id, exact=True).first.click, f"!!{opened}"))
                 page.wait_for_timeout(500)
-            num = "document.querySelectorAll('.st-key-layers [class*=\"st-key-layer-\"]').length"
+            num = f"{CARDS}.length"
             for _ in range(chosen.rounds):
                 here = page.evaluate(num)
                 times["add"].append(

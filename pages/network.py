@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from string import Template
 
 import streamlit as st
@@ -13,7 +12,7 @@ from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
 from pages.kit import draft as drafts
 from pages.kit import findings, forms, go, layers, style
-from pages.kit.pairs import pairs
+from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
 
 _CSS = """<style>
@@ -22,30 +21,31 @@ _CSS = """<style>
 .st-key-palette button{justify-content:flex-start;min-height:1.9rem;padding:.1rem .45rem}
 .st-key-palette button>div,.st-key-palette button>div>span{width:100%;justify-content:flex-start}
 .st-key-palette [data-testid=stCaptionContainer]{margin-top:.35rem}
-.st-key-layers .stButton>button{min-height:2.5rem;padding:.3rem .75rem;text-align:left}
-.st-key-layers .stButton>button>div,.st-key-layers .stButton>button>div>span,
-.st-key-layers .stButton>button [data-testid=stMarkdownContainer]{width:100%}
-.st-key-layers [class*="st-key-layer-"] p{display:grid;align-items:center;column-gap:.75rem;
- grid-template-columns:minmax(7.5rem,9.5rem) minmax(0,1fr) max-content 3.6rem}
-.st-key-layers p strong{font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.st-key-layers p em{font-style:normal;opacity:.72;font-size:.86rem;overflow:hidden;text-overflow:ellipsis;
+.st-key-layers [data-testid=stRadioGroup]{gap:.3rem;width:100%}
+.st-key-layers [data-testid=stRadioGroup]>div{position:relative;display:grid;align-items:center;column-gap:.75rem;
+ width:100%;grid-template-columns:minmax(0,12rem) minmax(0,1fr);min-height:2.5rem;padding:.25rem .75rem;
+ border-radius:.5rem;
+ border:1px solid color-mix(in srgb,currentColor 16%,transparent)}
+.st-key-layers [data-testid=stRadioGroup]>div:hover{border-color:$blue}
+.st-key-layers [data-testid=stRadioGroup]>div[data-selected=true]{border-color:$blue;
+ box-shadow:inset 3px 0 0 $blue;background:color-mix(in srgb,$blue 7%,transparent)}
+.st-key-layers [data-testid=stRadioGroup]>div:has(input:focus-visible){outline:2px solid $blue;outline-offset:1px}
+.st-key-layers [class*=-wrong] [data-testid=stRadioGroup]>div:last-child{border-color:$red}
+.st-key-layers label{margin:0;min-width:0}
+.st-key-layers label::after{content:"";position:absolute;inset:0;cursor:pointer}
+.st-key-layers label>div>div:first-child{display:none}
+.st-key-layers label p{display:flex;gap:.5rem;align-items:baseline;min-width:0}
+.st-key-layers label p strong{font-weight:600;white-space:nowrap}
+.st-key-layers label p span{font-size:.78rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.st-key-layers [data-testid=stRadioCaption]{margin:0;padding:0;min-width:0}
+.st-key-layers [data-testid=stRadioCaption] p{display:grid;align-items:center;column-gap:.75rem;margin:0;
+ grid-template-columns:minmax(0,1fr) max-content 3.6rem}
+.st-key-layers [data-testid=stRadioCaption] em{font-style:normal;overflow:hidden;text-overflow:ellipsis;
  white-space:nowrap}
-.st-key-layers p code{font-size:.8rem;white-space:nowrap}
-.st-key-layers [class*="st-key-layer-"] p>:last-child{justify-self:end;font-size:.8rem}
-.st-key-layers .st-key-layer-$open button{border-color:$blue;box-shadow:inset 3px 0 0 $blue}
-$wrong
-@media (max-width:1150px){.st-key-layers p em{display:none}
- .st-key-layers [class*="st-key-layer-"] p{grid-template-columns:minmax(6rem,1fr) max-content 3.4rem}}
+.st-key-layers [data-testid=stRadioCaption] code{font-size:.8rem;white-space:nowrap}
+.st-key-layers [data-testid=stRadioCaption] p>:last-child{justify-self:end;font-size:.8rem}
 </style>"""
-_BLUE, _RED = {"light": "#2456d6", "dark": "#6f9bff"}, {"light": "#c8322b", "dark": "#ff6c6c"}
-
-
-def look_of_cards(open_id: str, wrong: Iterable[str]) -> None:
-    """The style of the list; the open card and those that fail are told apart by their border."""
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    places = ",".join(f".st-key-layers .st-key-layer-{id} button" for id in wrong)
-    red = f"{places}{{border-color:{_RED[theme]}}}" if places else ""
-    st.html(Template(_CSS).substitute(open=open_id or "none", blue=_BLUE[theme], wrong=red))
+_COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 
 
 def palette(draft: drafts.Draft) -> None:
@@ -57,9 +57,7 @@ def palette(draft: drafts.Draft) -> None:
         icon=":material/search:",
         help="A name or what it should do: activation, shrink, overfitting, skip.",
     )
-    at = layers.selected(draft)
-    if at:
-        st.caption(f"Goes below {'the scan' if at == INPUT else plain(at)}, the open card.")
+    st.caption("It goes below the open card.")
     found = set(p.name for p in LAYERS.search(wanted or ""))
     if not found:
         st.caption(f"No layer is found by {plain(wanted)}. Try activation, pooling, shrink or norm.")
@@ -83,55 +81,57 @@ def palette(draft: drafts.Draft) -> None:
 
 
 def cards(draft: drafts.Draft, found: findings.Findings) -> None:
-    """The layers from the scan to the output, one button each; the open one has its actions below it."""
+    """The layers from the scan to the output. One radio group is one message to the browser, however deep the network;
+    it is parted only below a layer about which something is to be said."""
     now = draft.experiment
     at = layers.selected(draft)
-    wrong: dict[str, list[findings.Problem]] = {}
+    said: dict[str, list[findings.Problem]] = {}
     for problem in found.problems:
         head, _, rest = problem.path.partition(".")
         if head == "network" and rest:
-            wrong.setdefault(rest.split(".")[0], []).append(problem)
-    look_of_cards(at, [id for id, faults in wrong.items() if any(p.severity == "error" for p in faults)])
-    with st.container(key="layers", gap="xxsmall"):
-        whole = show(found.plan.input)
-        colour = "grey" if now.data.channels == 1 else "red, green, blue"
-        st.button(
-            f"**Scan** *{colour}, {now.data.size_px} x {now.data.size_px} px* `{whole}` :gray[–]",
-            key=f"layer-{INPUT}",
-            width="stretch",
-            on_click=layers.select,
-            args=(draft, INPUT),
-        )
-        last = len(now.network) - 1
-        for number, (node, planned) in enumerate(zip(now.network, found.plan.nodes, strict=True)):
-            faults = wrong.get(node.id, [])
-            st.button(
-                layers.card(node, planned.shape, planned.parameters, node.inputs),
-                key=f"layer-{node.id}",
+            said.setdefault(rest.split(".")[0], []).append(problem)
+    captions = {INPUT: layers.scan_caption(now.data, found.plan.input)}
+    for node, planned in zip(now.network, found.plan.nodes, strict=True):
+        captions[node.id] = layers.caption(node, planned.shape, planned.parameters, node.inputs)
+    titles = {INPUT: "**Scan**"} | {n.id: f"**{plain(layers.title(n))}** :gray[{plain(n.id)}]" for n in now.network}
+    with st.container(key="layers", gap="xsmall"):
+        for number, ids in enumerate(layers.parted(list(captions), said)):
+            faults = said.get(ids[-1], [])
+            wrong = any(p.severity == "error" for p in faults)
+            key = f"layers-{number}{'-wrong' if wrong else ''}"
+            st.session_state[key] = at if at in ids else None
+            st.radio(
+                "Layers",
+                ids,
+                index=None,
+                key=key,
+                format_func=titles.__getitem__,
+                captions=[captions[id] for id in ids],
+                label_visibility="collapsed",
                 width="stretch",
-                on_click=layers.select,
-                args=(draft, node.id),
+                on_change=layers.opened,
+                args=(draft, key),
             )
-            if node.id == at:
-                actions(draft, node, number, last)
             findings.repairs(draft, faults, "card")
 
 
-def actions(draft: drafts.Draft, node: Node, number: int, last: int) -> None:
+def actions(draft: drafts.Draft, node: Node) -> None:
     """What can be done with the open layer as a whole."""
+    ids = [n.id for n in draft.experiment.network]
     entries = (
-        ("up", "arrow_upward", "Move up", number == 0, layers.move, (draft, node.id, -1)),
-        ("down", "arrow_downward", "Move down", number == last, layers.move, (draft, node.id, 1)),
-        ("copy", "content_copy", "Duplicate", False, layers.duplicate, (draft, node.id)),
+        ("up", "arrow_upward", "Move up", node.id == ids[0], layers.move, (draft, node.id, -1)),
+        ("down", "arrow_downward", "Move down", node.id == ids[-1], layers.move, (draft, node.id, 1)),
+        ("copy", "content_copy", "Copy", False, layers.duplicate, (draft, node.id)),
         ("delete", "delete", "Delete", False, layers.delete, (draft, node.id)),
     )
-    with st.container(horizontal=True, gap="xsmall", horizontal_alignment="right"):
-        for key, icon, words, off, act, args in entries:
+    places = st.columns(2, gap="xsmall") * 2
+    for place, (key, icon, words, off, act, args) in zip(places, entries, strict=True):
+        with place:
             st.button(
                 words,
                 key=f"{key}-layer",
                 icon=f":material/{icon}:",
-                type="tertiary",
+                width="stretch",
                 disabled=off,
                 on_click=act,
                 args=args,
@@ -155,10 +155,12 @@ def inspector(draft: drafts.Draft, found: findings.Findings) -> None:
     planned = found.plan[at]
     st.subheader(plain(layers.title(node)), anchor=False)
     if node.name not in LAYERS:
+        actions(draft, node)
         findings.repairs(draft, found.about(f"network.{at}"), "form")
         return
     spec = LAYERS[node.name]
     st.caption(plain(spec.help))
+    actions(draft, node)
     path = f"network.{at}"
     forms.section(draft, f"{path}.params", spec.params, found.problems, num_columns=1)
     wires(draft, now, node, spec)
@@ -221,13 +223,13 @@ def summary(found: findings.Findings) -> None:
     planned = found.plan
     out = show(planned.output) if planned.output else "–"
     classes = f"{found.num_classes} classes" if found.summary else f"{found.num_classes} classes assumed"
-    style.facts(
+    band(
         [
-            ("Scan", show(planned.input), "Channels x height x width that go in."),
-            ("Parameters", layers.count(planned.parameters), f"{planned.parameters:,} numbers to learn."),
-            ("Operations", layers.operations(planned.flops), "For one scan, forward; a multiply-add counts two."),
-            ("Activations", size(planned.activation_bytes), "Memory of one scan's layer outputs, kept for learning."),
-            (f"Output, {classes}", out, "Recognition needs one score for each class."),
+            ("Scan", show(planned.input)),
+            ("Parameters", layers.count(planned.parameters)),
+            ("Operations a scan", layers.operations(planned.flops)),
+            ("Activations a scan", size(planned.activation_bytes)),
+            (f"Output, {classes}", out),
         ]
     )
 
@@ -351,19 +353,14 @@ def no_layers(draft: drafts.Draft) -> None:
             )
 
 
-def editor(draft: drafts.Draft) -> None:
-    """The page."""
+def stack(draft: drafts.Draft, drawn: tuple[str, str]) -> None:
+    """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: what undo and redo of the
+    sidebar say; where that has changed the whole page follows, once the shapes are shown."""
     found = findings.look(draft.experiment)
-    with style.heading("Network", "What looks at the scans?"):
-        files(draft)
-        if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
-            go.to("training")
     summary(found)
     if draft.experiment.network:
         attention(draft, found)
-    left, middle, right = st.columns([1.05, 2.9, 1.45], gap="medium")
-    with left, st.container(key="palette", gap="xsmall"):
-        palette(draft)
+    middle, right = st.columns([2.5, 1.25], gap="medium")
     with middle:
         if draft.experiment.network:
             cards(draft, found)
@@ -371,6 +368,23 @@ def editor(draft: drafts.Draft) -> None:
             no_layers(draft)
     with right, st.container(key="inspector", border=True):
         inspector(draft, found)
+    if (draft.undo_words, draft.redo_words) != drawn:
+        st.rerun()
+
+
+def editor(draft: drafts.Draft) -> None:
+    """The page."""
+    theme = "dark" if st.context.theme.type == "dark" else "light"
+    st.html(Template(_CSS).substitute(_COLOURS[theme]))
+    with style.heading("Network", "What looks at the scans?"):
+        files(draft)
+        if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
+            go.to("training")
+    left, rest = st.columns([1.05, 4.3], gap="medium")
+    with left, st.container(key="palette", gap="xsmall"):
+        palette(draft)
+    with rest:
+        st.fragment(key="editor")(stack)(draft, (draft.undo_words, draft.redo_words))
 
 
 opened = drafts.current()

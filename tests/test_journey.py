@@ -56,8 +56,12 @@ def zoomed(page: Page) -> list[float]:
     return [float(v) for v in page.evaluate(f"document.querySelector('{LOSS}').layout.xaxis.range")]
 
 
+def card(page: Page, id: str) -> Locator:
+    return page.locator("[data-testid=stRadioGroup] > div").filter(has=page.get_by_text(id, exact=True))
+
+
 def shape_of(page: Page, id: str) -> Locator:
-    return keyed(page, f"layer-{id}").locator("code")
+    return card(page, id).locator("code")
 
 
 def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server) -> None:
@@ -70,7 +74,8 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     page.get_by_role("link", name="Network").click()
     expect(shape_of(page, "relu_1")).to_be_visible(timeout=LONG_MS)
     before = shape_of(page, "relu_1").text_content()
-    button(page, "layer-relu_1").click()
+    card(page, "relu_1").locator("label").click()
+    expect(keyed(page, "inspector").get_by_role("heading", name="ReLU")).to_be_visible(timeout=30_000)
     button(page, "add:channel_dropout").click()
     expect(shape_of(page, "channel_dropout_1")).to_have_text(before or "", timeout=30_000)
     button(page, "add:class_scores").click()

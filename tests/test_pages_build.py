@@ -63,6 +63,33 @@ def label(session: AppTest, key: str) -> str:
     return str(session.button(key=key).label)
 
 
+def groups(session: AppTest) -> list:
+    """The radio groups of the layer list, in order."""
+    return [radio for radio in session.radio if str(radio.key).startswith("layers-")]
+
+
+def group_of(session: AppTest, id: str):
+    """The radio group that holds a layer, and the layer's place in it."""
+    for radio in groups(session):
+        for place, option in enumerate(radio.options):
+            if option == "**Scan**" if id == "input" else option.replace("\\", "").endswith(f"[{id}]"):
+                return radio, place
+    raise AssertionError(f"no card of {id}")
+
+
+def card(session: AppTest, id: str) -> str:
+    """All that the card of a layer says."""
+    radio, place = group_of(session, id)
+    return f"{radio.options[place]} {radio.proto.captions[place]}"
+
+
+def opened_card(session: AppTest, id: str) -> AppTest:
+    radio, _ = group_of(session, id)
+    radio.set_value(id).run()
+    assert not session.exception, session.exception
+    return session
+
+
 def repair_of(session: AppTest, place: str) -> str:
     """The key of the first repair button in a place of the page."""
     return next(key for key in sorted(buttons(session)) if key.startswith(f"repair-{place}"))
@@ -81,7 +108,7 @@ def test_without_an_experiment_the_network_page_offers_to_begin(home: Path) -> N
     pressed(session, "first-starter")
     begun = Draft.open(parameter(session, "draft"), at_home=home)
     assert begun.experiment.network == starter().network
-    assert "16 x 32 x 32" in label(session, f"layer-{begun.experiment.network[0].id}")
+    assert "16 x 32 x 32" in card(session, begun.experiment.network[0].id)
 
 
 def test_a_network_without_layers_says_what_to_do_and_takes_the_first_one(home: Path) -> None:
@@ -90,7 +117,7 @@ def test_a_network_without_layers_says_what_to_do_and_takes_the_first_one(home: 
     assert "No layers yet" in said(session)
     pressed(session, "add:conv2d")
     assert [n.name for n in draft.experiment.network] == ["conv2d"]
-    assert "16 x 64 x 64" in label(session, "layer-conv2d_1")
+    assert "16 x 64 x 64" in card(session, "conv2d_1")
 
 
 @pytest.mark.parametrize(("words", "there"), [("relu", "relu"), ("activation", "gelu"), ("shrink", "max_pool")])
@@ -112,7 +139,7 @@ def test_a_new_layer_goes_below_the_open_card_and_can_be_taken_back(home: Path) 
     draft = drafted(home, starter())
     before = ids(draft)
     session = at("network", draft)
-    pressed(session, f"layer-{before[2]}")
+    opened_card(session, before[2])
     pressed(session, "add:max_pool")
     assert ids(draft)[:4] == [*before[:3], draft.experiment.network[3].id]
     assert draft.experiment.network[3].name == "max_pool"
@@ -126,7 +153,7 @@ def test_layers_are_moved_copied_and_deleted_from_their_card(home: Path) -> None
     draft = drafted(home, starter())
     first, second, third = ids(draft)[:3]
     session = at("network", draft)
-    pressed(session, f"layer-{third}")
+    opened_card(session, third)
     pressed(session, "up-layer")
     assert ids(draft)[:3] == [first, third, second]
     pressed(session, "down-layer")
@@ -135,7 +162,7 @@ def test_layers_are_moved_copied_and_deleted_from_their_card(home: Path) -> None
     assert [n.name for n in draft.experiment.network][2:4] == ["relu", "relu"]
     pressed(session, "delete-layer")
     assert ids(draft)[:3] == [first, second, third]
-    pressed(session, f"layer-{first}")
+    opened_card(session, first)
     assert session.button(key="up-layer").disabled and not session.button(key="down-layer").disabled
 
 
@@ -149,7 +176,7 @@ def test_deleting_a_layer_of_a_branch_heals_the_wires(home: Path) -> None:
     )
     draft = drafted(home, Experiment(name="branch", network=network))
     session = at("network", draft)
-    pressed(session, "layer-b")
+    opened_card(session, "b")
     pressed(session, "delete-layer")
     assert ids(draft) == ["a", "c", "d", "e"]
     assert "b" not in draft.experiment.at("network.c.inputs")
@@ -159,11 +186,11 @@ def test_a_changed_setting_shows_new_shapes_in_the_layers_below(home: Path) -> N
     draft = drafted(home, starter())
     session = at("network", draft)
     first = ids(draft)[0]
-    pressed(session, f"layer-{first}")
+    opened_card(session, first)
     session.number_input(key=f"network.{first}.params.out_channels").set_value(40).run()
     assert draft.experiment.at(f"network.{first}.params.out_channels") == 40
-    assert "40 x 32 x 32" in label(session, f"layer-{first}")
-    assert "40 x 32 x 32" in label(session, f"layer-{ids(draft)[1]}")
+    assert "40 x 32 x 32" in card(session, first)
+    assert "40 x 32 x 32" in card(session, ids(draft)[1])
 
 
 def test_a_layer_that_fails_is_told_in_a_sentence_and_mended_by_its_button(home: Path) -> None:
@@ -172,7 +199,7 @@ def test_a_layer_that_fails_is_told_in_a_sentence_and_mended_by_its_button(home:
     session = at("network", draft)
     assert "1 layer needs attention" in said(session)
     assert "Class scores expects" in said(session)
-    assert "no shape" in label(session, "layer-scores")
+    assert "no shape" in card(session, "scores")
     pressed(session, repair_of(session, "card"))
     planned = plan(draft.experiment.network, input_shape(draft.experiment), 2)
     assert planned.output == (2,) and not any(n.message for n in planned.nodes)
@@ -185,8 +212,8 @@ def test_a_layer_of_another_version_is_shown_as_unknown_and_can_be_removed(home:
     nodes = (*starter().network[:2], Node(id="odd", name="hyper_conv"), *starter().network[2:])
     draft = drafted(home, starter().replace("network", nodes))
     session = at("network", draft)
-    pressed(session, "layer-odd")
-    assert "hyper" in label(session, "layer-odd")
+    opened_card(session, "odd")
+    assert "hyper" in card(session, "odd")
     assert "There is no layer called" in said(session)
     pressed(session, "delete-layer")
     assert "odd" not in ids(draft)
@@ -199,19 +226,19 @@ def test_joining_layers_begins_with_a_skip_and_any_layer_above_can_be_chosen(hom
     pressed(session, "add:concatenate")
     id = ids(draft)[-1]
     assert draft.experiment.at(f"network.{id}.inputs") == ("c", "b")
-    assert "32 x 64 x 64" in label(session, f"layer-{id}")
+    assert "32 x 64 x 64" in card(session, id)
     chosen = session.multiselect(key=f"wires:{id}")
     assert chosen.options == ["the scan", "a", "b", "c"]
     chosen.set_value(["input", "c"]).run()
     assert draft.experiment.at(f"network.{id}.inputs") == ("input", "c")
-    assert "17 x 64 x 64" in label(session, f"layer-{id}")
+    assert "17 x 64 x 64" in card(session, id)
 
 
 def test_a_branch_is_made_by_choosing_what_feeds_a_layer(home: Path) -> None:
     draft = drafted(home, starter())
     session = at("network", draft)
     third = ids(draft)[2]
-    pressed(session, f"layer-{third}")
+    opened_card(session, third)
     session.selectbox(key=f"wires:{third}").set_value("input").run()
     assert draft.experiment.at(f"network.{third}.inputs") == ("input",)
     session.selectbox(key=f"wires:{third}").set_value(ids(draft)[1]).run()
@@ -240,13 +267,18 @@ def test_beginning_from_a_starter_keeps_the_name_and_the_scans(home: Path, cats:
     assert now.network == starter("small-cnn").network and now.data.size_px == 28
 
 
-def test_sixty_layers_are_sixty_buttons_and_one_form(home: Path) -> None:
+def test_sixty_layers_are_one_list_and_one_form(home: Path) -> None:
     nodes = tuple(Node(id=f"n{k}", name=("conv2d", "batch_norm", "relu")[k % 3]) for k in range(60))
     session = at("network", drafted(home, Experiment(name="deep", network=nodes)))
-    cards = [key for key in buttons(session) if key.startswith("layer-n")]
-    assert len(cards) == 60
-    assert len(session.button) < 60 + len(LAYERS) + 30
+    listed = groups(session)
+    assert [len(radio.options) for radio in listed] == [61]
+    assert len(session.button) < len(LAYERS) + 30
     assert len(session.number_input) + len(session.slider) < 12
+
+
+def test_the_list_is_parted_only_below_a_layer_about_which_something_is_said() -> None:
+    assert layers.parted(["input", "a", "b", "c"], {"a"}) == [["input", "a"], ["b", "c"]]
+    assert layers.parted(["input", "a"], {"a"}) == [["input", "a"]] and layers.parted(["input"], set()) == [["input"]]
 
 
 def test_the_names_that_people_type_are_never_markup(home: Path) -> None:

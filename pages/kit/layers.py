@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 import streamlit as st
@@ -9,21 +10,24 @@ import streamlit as st
 from builder.catalog import Flag, LayerSpec
 from builder.network import show, wires
 from builder.parts.layers import LAYERS
-from builder.spec import INPUT, Experiment, Node
+from builder.spec import INPUT, Data, Experiment, Node
 from pages.kit.draft import Draft
 from pages.kit.words import plain
 
 __all__ = [
     "above",
     "add",
-    "card",
+    "caption",
     "count",
     "delete",
     "duplicate",
     "feeds",
     "move",
+    "opened",
     "operations",
+    "parted",
     "rewire",
+    "scan_caption",
     "select",
     "selected",
     "settings",
@@ -84,17 +88,29 @@ def _key(draft: Draft) -> str:
 
 
 def selected(draft: Draft) -> str:
-    """Returns the id of the layer that is open; "input" (the scan) or "" where the network is empty."""
+    """Returns the id of the layer that is open; "input" (the scan) or "" where the network is empty.
+
+    Before anything is opened it is the last one above the class scores: a new layer is meant to go before the answer.
+    """
     ids = [n.id for n in draft.experiment.network]
     kept = st.session_state.get(_key(draft))
     if kept == INPUT or kept in ids:
         return str(kept)
+    if len(ids) > 1 and draft.experiment.network[-1].name == "class_scores":
+        return ids[-2]
     return ids[-1] if ids else ""
 
 
 def select(draft: Draft, id: str) -> None:
     """Opens a layer."""
     st.session_state[_key(draft)] = id
+
+
+def opened(draft: Draft, key: str) -> None:
+    """Opens the layer that was chosen in the list with this key."""
+    chosen = st.session_state[key]
+    if chosen:
+        select(draft, chosen)
 
 
 def add(draft: Draft, name: str) -> None:
@@ -152,12 +168,24 @@ def rewire(draft: Draft, id: str, key: str) -> None:
         draft.replace(f"network.{id}.inputs", wanted, f"feed {id} from {', '.join(wanted) or 'the layer above'}")
 
 
-def card(node: Node, shape: tuple[int, ...] | None, parameters: int, feeds_it: tuple[str, ...]) -> str:
-    """Returns a layer's card as the markdown of one button: title, settings, id, shape that comes out, parameters."""
+def caption(node: Node, shape: tuple[int, ...] | None, parameters: int, feeds_it: tuple[str, ...]) -> str:
+    """Returns what a layer's card says beside its name, as markdown: settings, shape that comes out, parameters."""
     joined = f" from {', '.join('the scan' if f == INPUT else f for f in feeds_it)}" if feeds_it else ""
-    out = show(shape) if shape else "no shape"
-    cost = f"{count(parameters)}" if parameters else "–"
-    colour = "" if shape else ":red["
-    end = "" if shape else "]"
     words = plain(f"{settings(node)}{joined}") or "–"
-    return f"**{plain(title(node))}** *{words}* {colour}`{out}`{end} :gray[{cost}]"
+    return f"*{words}* `{show(shape) if shape else 'no shape'}` :gray[{count(parameters) if parameters else '–'}]"
+
+
+def scan_caption(data: Data, shape: tuple[int, ...]) -> str:
+    """Returns what the scan's own card says."""
+    colour = "grey" if data.channels == 1 else "red, green, blue"
+    return f"*{colour}, {data.size_px} x {data.size_px} px* `{show(shape)}` :gray[–]"
+
+
+def parted(ids: Sequence[str], said: Container[str]) -> list[list[str]]:
+    """Returns `ids` in groups that end at each one that is in `said`, and at the last."""
+    groups: list[list[str]] = [[]]
+    for id in ids:
+        if groups[-1] and groups[-1][-1] in said:
+            groups.append([])
+        groups[-1].append(id)
+    return groups
