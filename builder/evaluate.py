@@ -2,7 +2,9 @@
 
 The same kernels give the value (every case weighs 1) and its interval (a case weighs as often as its patient was
 drawn), so the two can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch.
-13) with patients, not images, as the unit, drawn within each class so that no class vanishes from a resample.
+13) with patients, not images, as the unit, drawn within each class so that no class vanishes from a resample. Where
+every resample gives the same 0 or 1 the bootstrap is blind ("none of 12 was missed" is no proof of perfection): there
+the bound is the exact binomial one for that many patients (Clopper and Pearson 1934).
 """
 
 from __future__ import annotations
@@ -135,21 +137,38 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
             spread[name].append(drawn)
     tails = [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]
 
-    def told(value: float, drawn: np.ndarray) -> dict[str, float | None]:
+    def told(value: float, drawn: np.ndarray, patients: int) -> dict[str, float | None]:
         drawn = drawn[np.isfinite(drawn)]
         if not np.isfinite(value) or not len(drawn):
             return {"value": None, "low": None, "high": None}
         low, high = np.percentile(drawn, tails)
+        if low == high and value in (0.0, 1.0):
+            bound = ((1 - CONFIDENCE) / 2) ** (1 / max(1, patients))
+            low, high = (bound, 1.0) if value else (0.0, 1 - bound)
         return {"value": float(value), "low": float(low), "high": float(high)}
 
+    having, lacking = _patients_by_class(predictions)
+    smallest = int(min(np.minimum(having, lacking), default=0))
     result: dict[str, Any] = {}
     for name, value in values.items():
         drawn = np.concatenate(spread[name])
         if value.ndim == 1:
-            result[name] = told(value[0], drawn)
+            rests_on = len(np.unique(predictions.patients)) if name == "accuracy" else smallest
+            result[name] = told(value[0], drawn, rests_on)
         else:
-            result[name] = [told(value[0, k], drawn[:, k]) for k in range(value.shape[1])]
+            on = lacking if name in ("class/specificity", "class/npv") else having
+            result[name] = [told(value[0, k], drawn[:, k], int(on[k])) for k in range(value.shape[1])]
     return result
+
+
+def _patients_by_class(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """How many patients have a case of each class (K,), and how many have one without it (K,)."""
+    given, _ = _indicators(predictions)
+
+    def count(rows: np.ndarray) -> int:
+        return len(np.unique(predictions.patients[rows]))
+
+    return np.array([count(g) for g in given.T]), np.array([count(~g) for g in given.T])
 
 
 def confusion(predictions: Predictions) -> list[Any]:

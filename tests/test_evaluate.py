@@ -178,6 +178,19 @@ def test_a_95_percent_interval_covers_the_truth_about_95_times_in_a_hundred():
     assert 0.91 <= covered / trials <= 0.985, covered / trials
 
 
+def test_a_perfect_score_on_few_patients_is_no_certainty():
+    labels = np.repeat([0, 1], 12)
+    perfect = Predictions(np.eye(2)[labels], labels, np.arange(24) // 2, np.arange(24).astype(str))
+    told = intervals(perfect, resamples=200)
+    for name in ("auc", "balanced_accuracy"):  # six patients on each side
+        assert told[name] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 6)), "high": 1.0}
+    assert told["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 12))
+    assert told["class/sensitivity"][0]["low"] == pytest.approx(0.025 ** (1 / 6))
+    wrong = Predictions(np.eye(2)[1 - labels], labels, np.arange(24) // 2, np.arange(24).astype(str))
+    told = intervals(wrong, resamples=200)["class/sensitivity"][1]
+    assert told == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 6))}
+
+
 def test_two_thousand_resamples_of_a_test_split_take_less_than_two_seconds():
     found = predictions(624, 2, 624)
     report(found, NAMES[:2], resamples=10)
