@@ -276,7 +276,7 @@ def test_the_tiny_cnn_learns_the_demo_and_looks_at_the_lesions(home: Path, tmp_p
         shares.append(heat[box].sum() / heat.sum())
         areas.append(phantom.mask[box].size / phantom.mask.size)
     assert len(shares) > 15
-    assert np.mean(shares) > 2.5 * np.mean(areas), (np.mean(shares), np.mean(areas))
+    assert np.mean(shares) > 4 * np.mean(areas), (np.mean(shares), np.mean(areas))
 
 
 def test_several_labels_a_scan_are_learned_from_a_table_and_measured_per_label(home: Path, tmp_path: Path):
