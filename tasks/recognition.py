@@ -135,7 +135,8 @@ class Recognition(Task):
                 continue
             for name in classes:
                 if not there.get(name, 0):
-                    say(f"Class {name!r} has no scan in the {_split(split)} split: {use}.", "warning")
+                    words = f"Class {name!r} has no scan in the {_split(split)} split: {use}."
+                    say(words, "error" if split == "val" else "warning")
         few = [f"{name} ({n})" for name, n in train.items() if 0 < n < FEW_CASES]
         if few:
             say(f"Few training scans: {', '.join(few)}. Under {FEW_CASES} a class, results are mostly luck.", "warning")
@@ -169,6 +170,7 @@ class Recognition(Task):
                     epochs=30,
                     batch_size=16,
                     l2=0.01,
+                    monitor="loss",  # the AUC of a few dozen scans is soon 1, and says no more which epoch is the best
                 ),
                 ("conv2d", {"out_channels": 16, "kernel_size": 5, "stride": 2, "padding": 2, "bias": False}),
                 ("batch_norm", {}),
