@@ -68,6 +68,11 @@ def code(id: str) -> str:
     return f"{CARDS}.find(card => card.querySelector('label span span, label p span')?.textContent === '{id}')?.querySelector('code')?.textContent"  # noqa: E501
 
 
+def card(page: Any, id: str) -> Any:
+    """What is clicked to open a layer."""
+    return page.locator("[data-testid=stRadioOption]").filter(has=page.get_by_text(id, exact=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=60)
@@ -110,7 +115,7 @@ def main() -> None:
             page.get_by_text("scores", exact=True).wait_for(timeout=60_000)
             page.wait_for_timeout(1500)
             times: dict[str, list[float]] = {"number": [], "open": [], "add": [], "delete": [], "undo": []}
-            page.get_by_text("conv2d_1", exact=True).click()
+            card(page, "conv2d_1").click()
             box = page.locator("[class*='st-key-network-conv2d_1-params-out_channels'] input")
             box.wait_for()
             page.wait_for_timeout(500)
@@ -124,7 +129,7 @@ def main() -> None:
             for k in range(chosen.rounds):
                 id = "conv2d_4" if k % 2 else "conv2d_7"
                 opened = f"document.querySelector('[class*=\"st-key-network-{id}-params-out_channels\"] input')"
-                times["open"].append(timed(page, page.get_by_text(id, exact=True).first.click, f"!!{opened}"))
+                times["open"].append(timed(page, card(page, id).click, f"!!{opened}"))
                 page.wait_for_timeout(500)
             num = f"{CARDS}.length"
             for _ in range(chosen.rounds):

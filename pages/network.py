@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from string import Template
+from typing import Any
 
 import streamlit as st
 
@@ -99,7 +101,9 @@ def cards(draft: drafts.Draft, found: findings.Findings) -> None:
             faults = said.get(ids[-1], [])
             wrong = any(p.severity == "error" for p in faults)
             key = f"layers-{number}{'-wrong' if wrong else ''}"
-            st.session_state[key] = at if at in ids else None
+            wanted = at if at in ids else None
+            if st.session_state.get(key) != wanted:  # told to the browser only then: it must not undo a newer click
+                st.session_state[key] = wanted
             st.radio(
                 "Layers",
                 ids,
@@ -118,7 +122,7 @@ def cards(draft: drafts.Draft, found: findings.Findings) -> None:
 def actions(draft: drafts.Draft, node: Node) -> None:
     """What can be done with the open layer as a whole."""
     ids = [n.id for n in draft.experiment.network]
-    entries = (
+    entries: tuple[tuple[str, str, str, bool, Callable[..., None], tuple[Any, ...]], ...] = (
         ("up", "arrow_upward", "Move up", node.id == ids[0], layers.move, (draft, node.id, -1)),
         ("down", "arrow_downward", "Move down", node.id == ids[-1], layers.move, (draft, node.id, 1)),
         ("copy", "content_copy", "Copy", False, layers.duplicate, (draft, node.id)),
@@ -294,7 +298,7 @@ def files(draft: drafts.Draft) -> None:
     with st.popover("File", icon=":material/description:"):
         st.download_button(
             "Save as a file",
-            now.dumps(),
+            lambda: draft.experiment.dumps(),  # when it is pressed: edits do not draw this button anew
             f"{name}.json",
             "application/json",
             key="save-experiment",
@@ -353,9 +357,16 @@ def no_layers(draft: drafts.Draft) -> None:
             )
 
 
-def stack(draft: drafts.Draft, drawn: tuple[str, str]) -> None:
-    """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: what undo and redo of the
-    sidebar say; where that has changed the whole page follows, once the shapes are shown."""
+def can_step(draft: drafts.Draft) -> tuple[bool, bool]:
+    """Whether there is something to undo, and to redo."""
+    return bool(draft.undo_words), bool(draft.redo_words)
+
+
+def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
+    """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: whether the sidebar's undo and
+    redo can be pressed; where that has changed the whole page is drawn, so that they can."""
+    if can_step(draft) != drawn:
+        st.rerun()
     found = findings.look(draft.experiment)
     summary(found)
     if draft.experiment.network:
@@ -368,8 +379,6 @@ def stack(draft: drafts.Draft, drawn: tuple[str, str]) -> None:
             no_layers(draft)
     with right, st.container(key="inspector", border=True):
         inspector(draft, found)
-    if (draft.undo_words, draft.redo_words) != drawn:
-        st.rerun()
 
 
 def editor(draft: drafts.Draft) -> None:
@@ -384,7 +393,7 @@ def editor(draft: drafts.Draft) -> None:
     with left, st.container(key="palette", gap="xsmall"):
         palette(draft)
     with rest:
-        st.fragment(key="editor")(stack)(draft, (draft.undo_words, draft.redo_words))
+        st.fragment(key="editor")(stack)(draft, can_step(draft))
 
 
 opened = drafts.current()
