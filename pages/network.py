@@ -46,6 +46,8 @@ _CSS = """<style>
  white-space:nowrap}
 .st-key-layers [data-testid=stRadioCaption] code{font-size:.8rem;white-space:nowrap}
 .st-key-layers [data-testid=stRadioCaption] p>:last-child{justify-self:end;font-size:.8rem}
+@media (max-width:1450px){.st-key-layers [data-testid=stRadioGroup]>div{grid-template-columns:8.2rem minmax(0,1fr)}
+ .st-key-layers label p span{display:none}}
 </style>"""
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 
@@ -123,8 +125,8 @@ def actions(draft: drafts.Draft, node: Node) -> None:
     """What can be done with the open layer as a whole."""
     ids = [n.id for n in draft.experiment.network]
     entries: tuple[tuple[str, str, str, bool, Callable[..., None], tuple[Any, ...]], ...] = (
-        ("up", "arrow_upward", "Move up", node.id == ids[0], layers.move, (draft, node.id, -1)),
-        ("down", "arrow_downward", "Move down", node.id == ids[-1], layers.move, (draft, node.id, 1)),
+        ("up", "arrow_upward", "Up", node.id == ids[0], layers.move, (draft, node.id, -1)),
+        ("down", "arrow_downward", "Down", node.id == ids[-1], layers.move, (draft, node.id, 1)),
         ("copy", "content_copy", "Copy", False, layers.duplicate, (draft, node.id)),
         ("delete", "delete", "Delete", False, layers.delete, (draft, node.id)),
     )

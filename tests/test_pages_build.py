@@ -415,7 +415,7 @@ def test_a_network_too_large_for_this_machine_is_refused_before_anything_is_made
 
 
 def a_run(home: Path, name: str = "one", **changes: object) -> Run:
-    experiment = starter().replace("name", name)
+    experiment = starter().replace("name", name).replace("training.monitor", "auc")
     for path, value in changes.items():
         experiment = experiment.replace(path.replace("__", "."), value)
     return RunStore(home).create(experiment)
