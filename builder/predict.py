@@ -18,6 +18,7 @@ import numpy as np
 from builder import checkpoint as checkpoints
 from builder import network, task
 from builder.data import prepare, quantize
+from builder.parts.layers import LAYERS
 from builder.sandbox import Sandbox
 from builder.scans import Scan
 from builder.spec import Experiment, SpecError
@@ -30,6 +31,7 @@ Box = tuple[float, float, float, float]
 
 _BATCH = 64
 _NUMBERS = ("mean", "std")
+_PASSIVE = ("Activation", "Regularization")
 
 
 class PredictError(ValueError):
@@ -169,20 +171,32 @@ class Predictor:
         return Finding(self._named(whole), self.classes[top], heatmap, image, covered, tuple(dict.fromkeys(notes)))
 
     def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
-        """Grad-CAM of one prepared image (C, H, W) for one class: (H, W) float32 in [0, 1], or None (see `Finding`)."""
-        layer = self._spatial_layer()
-        if layer is None:
-            return None
-        return grad_cam(self.net, self.net.get_submodule(f"layers.{layer}"), self._tensor(image[None]), class_index)
+        """Grad-CAM of one prepared image (C, H, W) for one class: (H, W) float32 in [0, 1], or None (see `Finding`).
 
-    def _spatial_layer(self) -> str | None:
-        """Id of the last layer whose output keeps a map of at least 4 x 4, else of at least 2 x 2 cells."""
-        shapes = network.plan(self.experiment.network, network.input_shape(self.experiment), len(self.classes)).nodes
-        for least in (4, 2):
-            found = [n.id for n in shapes if n.shape is not None and len(n.shape) == 3 and min(n.shape[1:]) >= least]
-            if found:
-                return found[-1]
+        Taken at the last layer that keeps a map and has something positive to show: behind a ReLU the absence of a
+        pattern, which may be what speaks for the class, is cut to zero, and an earlier layer tells it.
+        """
+        for layer in self._spatial_layers():
+            found = self.net.get_submodule(f"layers.{layer}")
+            heat = grad_cam(self.net, found, self._tensor(image[None]), class_index, exclusive=not self.multi_label)
+            if heat is not None:
+                return heat
         return None
+
+    def _spatial_layers(self) -> list[str]:
+        """Ids of the layers that keep a map of at least 4 x 4, else of at least 2 x 2 cells, the last one first.
+
+        Layers that only reshape the answers of the one above (activations, dropout) are left out.
+        """
+        planned = network.plan(self.experiment.network, network.input_shape(self.experiment), len(self.classes)).nodes
+        maps = [
+            n for n in planned if n.shape is not None and len(n.shape) == 3 and LAYERS[n.name].group not in _PASSIVE
+        ]
+        for least in (4, 2):
+            found = [n.id for n in maps if n.shape is not None and min(n.shape[1:]) >= least]
+            if found:
+                return found[::-1]
+        return []
 
     def _tensor(self, images: np.ndarray) -> torch.Tensor:
         import torch
@@ -203,11 +217,14 @@ def read(paths: Sequence[Path], box: Sandbox) -> Scan:
     return box.read(list(paths), series=len(paths) > 1)
 
 
-def grad_cam(net: torch.nn.Module, layer: torch.nn.Module, inputs: torch.Tensor, class_index: int) -> np.ndarray | None:
+def grad_cam(
+    net: torch.nn.Module, layer: torch.nn.Module, inputs: torch.Tensor, class_index: int, exclusive: bool = True
+) -> np.ndarray | None:
     """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input (1, C, H, W).
 
-    Channels of the layer's output are weighted by the mean gradient of the class score, summed, and what is negative
-    is cut.
+    Channels of the layer's output are weighted by the mean gradient of the class score, summed, and what is negative is
+    cut. Where classes exclude each other the score is the class's log-odds against all others, since softmax leaves
+    single logits undetermined: the same answer may raise this class's logit or lower the others'.
 
     Returns: (H, W) float32 at the input's size, scaled to a largest value of 1; None where nothing is positive.
     """
@@ -222,7 +239,10 @@ def grad_cam(net: torch.nn.Module, layer: torch.nn.Module, inputs: torch.Tensor,
     hook = layer.register_forward_hook(keep)
     try:
         with torch.enable_grad():
-            score = net(inputs.clone().requires_grad_(True))[0, class_index]
+            scores = net(inputs.clone().requires_grad_(True))[0]
+            score = scores[class_index]
+            if exclusive:
+                score = score - torch.cat([scores[:class_index], scores[class_index + 1 :]]).logsumexp(0)
             (slopes,) = torch.autograd.grad(score, held[-1])
     finally:
         hook.remove()

@@ -160,6 +160,27 @@ def test_where_nothing_speaks_for_a_class_there_is_no_heat_map():
     assert grad_cam(net, net.layers["filter"], image, 0) is None
 
 
+class Votes(nn.Module):
+    """Class 0 has one logit for every picture; a dark spot speaks for it only by lowering the logit of class 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({"grey": nn.Identity()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        grey = self.layers["grey"](x)
+        return torch.stack([torch.zeros(len(x)), grey.mean((1, 2, 3))], 1)
+
+
+def test_what_lowers_the_other_classes_is_evidence_too_where_classes_exclude_each_other():
+    image = torch.zeros(1, 1, 16, 16)
+    image[..., 3:6, 3:6] = -1
+    net = Votes().eval()
+    heat = grad_cam(net, net.layers["grey"], image + 0.0, 0)
+    assert heat is not None and heat[2:7, 2:7].sum() > 0.99 * heat.sum()
+    assert grad_cam(net, net.layers["grey"], image, 1) is None
+
+
 def test_a_heat_map_leaves_no_hook_and_no_gradient_behind():
     net = Spots().eval()
     layer = net.layers["filter"]
