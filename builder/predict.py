@@ -18,7 +18,6 @@ import numpy as np
 from builder import checkpoint as checkpoints
 from builder import network, task
 from builder.data import prepare, quantize
-from builder.parts.layers import LAYERS
 from builder.sandbox import Sandbox
 from builder.scans import Scan
 from builder.spec import Experiment, SpecError
@@ -31,7 +30,6 @@ Box = tuple[float, float, float, float]
 
 _BATCH = 64
 _NUMBERS = ("mean", "std")
-_PASSIVE = ("Activation", "Regularization")
 
 
 class PredictError(ValueError):
@@ -186,14 +184,17 @@ class Predictor:
     def _spatial_layers(self) -> list[str]:
         """Ids of the layers that keep a map of at least 4 x 4, else of at least 2 x 2 cells, the last one first.
 
-        Layers that only reshape the answers of the one above (activations, dropout) are left out.
+        Layers that learn nothing and keep the shape of their one input (activations, dropout) are left out.
         """
         planned = network.plan(self.experiment.network, network.input_shape(self.experiment), len(self.classes)).nodes
-        maps = [
-            n for n in planned if n.shape is not None and len(n.shape) == 3 and LAYERS[n.name].group not in _PASSIVE
-        ]
+        shapes = {node.id: node.shape for node in planned}
+        sides: dict[str, int] = {}
+        for node in planned:
+            passive = not node.parameters and [node.shape] == [shapes.get(id) for id in node.inputs]
+            if node.shape is not None and len(node.shape) == 3 and not passive:
+                sides[node.id] = min(node.shape[1:])
         for least in (4, 2):
-            found = [n.id for n in maps if n.shape is not None and min(n.shape[1:]) >= least]
+            found = [id for id, side in sides.items() if side >= least]
             if found:
                 return found[::-1]
         return []
