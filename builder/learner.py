@@ -44,8 +44,8 @@ class Place:
     """Where a run is: all that changes while it learns, besides weights, optimizer and random state.
 
     epoch counts from 1, `update` is the number of optimizer steps done within it, `step` over the whole run. `loss_sum`
-    and `count` are over the scans of this epoch. `best` is None until an epoch has ended; `stale` counts the epochs
-    since.
+    and `count` are over the scans of this epoch. `best` is None until an epoch has ended, `best_loss` is the loss of
+    that epoch; `stale` counts the epochs since.
     """
 
     epoch: int = 1
@@ -56,6 +56,7 @@ class Place:
     seconds: float = 0.0
     monitor: str = ""
     best: float | None = None
+    best_loss: float = math.inf
     best_epoch: int = 0
     stale: int = 0
 
@@ -226,9 +227,15 @@ class Learner:
             place.monitor = "loss"
         value = metrics.get(f"{split}/{place.monitor}")
         rising = place.monitor != "loss" and self.task.metrics.get(place.monitor, True)
-        better = value is not None and (place.best is None or (value > place.best if rising else value < place.best))
+        # On a small validation set scores soon tie at their top; among equals the lower loss is the better calibrated.
+        loss = metrics[f"{split}/loss"]
+        better = value is not None and (
+            place.best is None
+            or (value > place.best if rising else value < place.best)
+            or (value == place.best and loss < place.best_loss)
+        )
         if better:
-            place.best, place.best_epoch, place.stale = value, place.epoch, 0
+            place.best, place.best_loss, place.best_epoch, place.stale = value, loss, place.epoch, 0
         else:
             place.stale += 1
         return better, warnings

@@ -222,6 +222,16 @@ def test_best_holds_the_weights_of_the_best_epoch_with_all_that_using_them_needs
     checkpoint.pour(best.tensors, model)
 
 
+def test_among_epochs_of_one_score_the_one_with_the_lowest_validation_loss_is_the_best(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr("tasks.recognition.Recognition.score", lambda *_: {"auc": 1.0})
+    rates = Choice(name="adamw", params={"lr": 0.02})
+    events = run(experiment(epochs=5, monitor="auc", optimizer=rates), dataset, tmp_path / "run")
+    losses = [e.metrics["val/loss"] for e in epochs(events)]
+    bests = [e.epoch for e in events if isinstance(e, Saved) and e.best]
+    assert len(bests) > 1, "the first epoch is not the best here"
+    assert bests[-1] == losses.index(min(losses)) + 1
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, dataset):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(experiment(TRICKY, seed=seed, augment=AUGMENT, epochs=2), dataset, tmp_path / name)
