@@ -203,7 +203,7 @@ def wires(draft: drafts.Draft, now: Experiment, node: Node, spec: object) -> Non
         options,
         index=None,
         key=key,
-        format_func=lambda id: words(id) + (" (above)" if id == options[-1] else ""),
+        format_func=words,
         help="Usually the card right above; another one makes a branch.",
         on_change=layers.rewire,
         args=(draft, node.id, key),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import SpecError
 from pages.kit import charts, dropbox, go, heat, jobs, style
-from pages.kit.words import ago, plain
+from pages.kit.words import plain
 
 _CSS = """<style>.st-key-seen img,.st-key-looked img{image-rendering:pixelated;border-radius:.4rem}</style>"""
 _SLOT = "ask"  # of the dropzone and of the job that answers
@@ -53,7 +54,9 @@ def name_of(run: Run) -> str:
         name = run.experiment.name
     except (SpecError, OSError):
         name = "Unreadable experiment"
-    return f"{name}, {ago((run.folder / 'experiment.json').stat().st_mtime)}"
+    begun = time.localtime((run.folder / "experiment.json").stat().st_mtime)
+    # No "3 min ago": a choice is told by its words, and words that change would count as another choice.
+    return f"{name}, {time.strftime('%d %b %H:%M', begun)}"
 
 
 def chosen_run(runs: Sequence[Run]) -> Run:
@@ -78,8 +81,10 @@ def chosen_run(runs: Sequence[Run]) -> Run:
 
 def switch_run() -> None:
     """Another run is to answer: what the last one said goes away."""
-    st.query_params["run"] = st.session_state["tested-run"]
-    forget()
+    chosen = st.session_state["tested-run"]
+    if chosen != st.query_params.get("run"):
+        st.query_params["run"] = chosen
+        forget()
 
 
 def forget() -> None:

@@ -94,6 +94,8 @@ def _dataset_words(summary: Any, id: str) -> str:
 def choose_dataset(draft: drafts.Draft) -> None:
     """Writes the chosen data set into the document."""
     chosen = st.session_state["data.dataset"] or ""
+    if chosen and chosen not in {s.id for s in datasets(home())}:
+        return  # its words have changed meanwhile: scans were added; the next draw says what is chosen
     if chosen != draft.experiment.data.dataset:
         draft.replace("data.dataset", chosen, "choose scans")
 

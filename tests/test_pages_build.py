@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -727,6 +728,16 @@ def test_another_network_puts_the_answer_away(home: Path, learned: Run) -> None:
     session.run()
     session.selectbox(key="tested-run").set_value(other.id).run()
     assert parameter(session, "run") == other.id and "80.0" not in said(session)
+
+
+def test_what_a_run_is_called_in_the_list_does_not_change_with_time(
+    home: Path, learned: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A selectbox tells its choice by its words: had they changed, the answer would be put away as if by a choice."""
+    options = opened("test", run=learned.id).selectbox(key="tested-run").options
+    later = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert opened("test", run=learned.id).selectbox(key="tested-run").options == options
 
 
 def test_the_heat_map_lies_over_the_scan_and_the_sheet_is_a_picture() -> None:
