@@ -34,18 +34,17 @@ def factor(choice: Choice, step: int, epochs: int, steps_per_epoch: int) -> floa
     if choice.name == "step":
         return float(chosen["factor"] ** (step // (chosen["every_epochs"] * steps_per_epoch)))
     if choice.name == "cosine":
-        warmup = min(chosen["warmup_epochs"] * steps_per_epoch, total - 1)
+        warmup = chosen["warmup_epochs"] * steps_per_epoch
         if step < warmup:
-            return float((step + 1) / (warmup + 1))
+            return float((step + 1) / warmup)
         left: float = chosen["final_fraction"]
         return left + (1 - left) * _fall((step - warmup) / max(1, total - warmup))
     if choice.name == "one_cycle":
-        start = 1 / chosen["start_divisor"]
-        rise = max(1.0, chosen["rise_fraction"] * total)
-        if step < rise:
-            return float(1 - (1 - start) * _fall(step / rise))
+        start, top = 1 / chosen["start_divisor"], chosen["rise_fraction"] * total - 1
+        if step <= top:
+            return float(1 - (1 - start) * _fall(step / top if top else 1.0))
         end = start * _END
-        return float(end + (1 - end) * _fall((step - rise) / max(1.0, total - 1 - rise)))
+        return float(end + (1 - end) * _fall((step - top) / max(1e-9, total - 1 - top)))
     return 1.0
 
 

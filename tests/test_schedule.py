@@ -48,6 +48,21 @@ def test_one_cycle_climbs_to_the_full_rate_and_ends_far_below_its_start() -> Non
     assert found[-1] < found[0] / 100
 
 
+@pytest.mark.parametrize("name", SCHEDULES.names)
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (3, 2), (EPOCHS, STEPS), (30, 11)])
+def test_what_the_page_draws_is_what_training_does(name: str, epochs: int, steps: int) -> None:
+    import torch
+
+    from builder import optim
+
+    params = {"cosine": {"warmup_epochs": 1}, "step": {"every_epochs": 2}}.get(name, {})
+    choice = Choice(name=name, params=params)
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    real = optim.Schedule(choice, sgd, steps, epochs)
+    drawn = rates(choice, 0.1, epochs, steps)
+    assert drawn == pytest.approx([real.set_rate(step) for step in range(epochs * steps)], rel=1e-9)
+
+
 def test_a_plateau_drops_the_rate_only_after_the_wait_and_goes_on_from_a_saved_state() -> None:
     choice = Choice(name="plateau", params={"wait_epochs": 2, "factor": 0.1})
     losses = [1.0, 0.9, 0.91, math.nan, 0.9, 0.8, 0.85, 0.85, 0.85]
