@@ -81,7 +81,7 @@ def _page(rows: list[dict[str, Any]], means: dict[str, dict[str, float]], facts:
         f"{counts['test']} for training, validation and test; {facts.duplicates['near']} groups of near-duplicates,",
         "each on one side. One image = one patient, since no patient is known: expect less on new patients.",
         "Minutes are wall time on a machine that other work may have shared.",
-        "The starter's 160 px were chosen after a linear probe of frozen features at 128, 160 and 224 px had been seen",
+        "The starter's size and rates were chosen after a run at 128 px and linear probes at 128, 160 and 224 px were seen",
         "on this very test split: the figures with ImageNet weights are a little kind; the comparison is not touched.",
         "",
         "| start | seed | best epoch | test AUC (95 %) | test accuracy (95 %) | balanced accuracy (95 %) | minutes |",

@@ -170,7 +170,6 @@ class Recognition(Task):
                     epochs=30,
                     batch_size=16,
                     l2=0.01,
-                    monitor="loss",  # the AUC of a few dozen scans is soon 1, and says no more which epoch is the best
                 ),
                 ("conv2d", {"out_channels": 16, "kernel_size": 5, "stride": 2, "padding": 2, "bias": False}),
                 ("batch_norm", {}),
