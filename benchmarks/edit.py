@@ -100,6 +100,7 @@ def main() -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    times: dict[str, list[float]] = {"number": [], "open": [], "add": [], "delete": [], "undo": []}
     try:
         for _ in range(200):
             try:
@@ -112,9 +113,8 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1400, "height": 950})
             page.add_init_script(CLOCK)
             page.goto(f"http://127.0.0.1:{port}/network?draft={draft.id}")
-            page.get_by_text("scores", exact=True).wait_for(timeout=60_000)
+            card(page, "scores").wait_for(timeout=90_000)
             page.wait_for_timeout(1500)
-            times: dict[str, list[float]] = {"number": [], "open": [], "add": [], "delete": [], "undo": []}
             card(page, "conv2d_1").click()
             box = page.locator("[class*='st-key-network-conv2d_1-params-out_channels'] input")
             box.wait_for()
