@@ -164,6 +164,10 @@ class RunView:
         return self.kind == "train" and self.status in RESUMABLE
 
 
+TIME = "time/seconds"
+"""Name of the curve that holds, for each step, the seconds of work up to it, over all attempts."""
+
+
 class Fold:
     """Adds events one by one and can say at any time what they come to; work per event, not per history."""
 
@@ -191,11 +195,11 @@ class Fold:
                 self._step = event.step
             self._epoch = event.epoch or self._epoch
             self._total, self._note = event.total or self._total, event.note
-            self._draw(event.step, event.metrics)
+            self._draw(event.step, self._timed(event))
         elif isinstance(event, EpochEnded):
             self._step, self._epoch = max(event.step, self._step), event.epoch
             self._epochs[event.epoch] = (event.step, event.metrics)
-            self._draw(event.step, event.metrics)
+            self._draw(event.step, self._timed(event))
             self._say(event, f"Epoch {event.epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in event.metrics.items()))
         elif isinstance(event, Saved):
             if event.best:
@@ -233,6 +237,10 @@ class Fold:
         self._best_epoch = self._best_before[-1][1] if self._best_before else None
         self._step, self._epoch = event.step, event.epoch
         self._say(event, f"Continued from the saved state at step {event.step}.")
+
+    def _timed(self, event: Progress | EpochEnded) -> dict[str, float]:
+        """The metrics, with the seconds of work so far beside them: a curve can be drawn over time as well."""
+        return {**event.metrics, TIME: self._past_seconds + self._clock} if event.metrics else {}
 
     def _draw(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

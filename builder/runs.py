@@ -33,6 +33,7 @@ import psutil
 
 from builder.events import (
     ACTIVE,
+    TIME,
     EpochEnded,
     Event,
     Finished,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "TIME",
     "Claim",
     "EpochEnded",
     "Event",

@@ -16,6 +16,7 @@ import pytest
 
 from builder import runs
 from builder.runs import (
+    TIME,
     Claim,
     EpochEnded,
     Event,
@@ -518,3 +519,15 @@ def test_a_short_curve_is_left_alone_and_a_broken_stretch_stays_visible() -> Non
 def test_the_store_is_imported_without_torch_and_at_once() -> None:
     words = "import sys, builder.runs, builder.execute; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", words], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_seconds_of_work_are_a_curve_over_all_attempts_and_rewind_with_the_others() -> None:
+    events = [
+        Started(attempt=1, device="cpu"),
+        Progress(step=1, metrics={"step/loss": 2.0}, clock=10.0),
+        Progress(step=2, metrics={"step/loss": 1.0}, clock=20.0),
+        Started(attempt=2, device="cpu", clock=0.5),
+        Resumed(step=1, epoch=1, clock=1.0),
+        Progress(step=2, metrics={"step/loss": 1.0}, clock=4.0),
+    ]
+    assert fold(events).curves[TIME] == ([1, 2], [10.0, 24.0])

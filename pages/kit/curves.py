@@ -6,13 +6,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder.runs import RunView
+from builder.runs import TIME, RunView
 from pages.kit.charts import smooth, thinned
 
 __all__ = ["AXES", "Line", "across", "axes", "best_at", "lines", "scores"]
 
 AXES = ("step", "epoch", "minutes")
-_TIME = "time/seconds"
 _POINTS = 300
 _SMOOTHED_POINTS = 1500  # smoothing walks point by point; more than these no eye tells apart
 
@@ -34,16 +33,16 @@ class Line:
 
 def axes(views: Sequence[RunView]) -> tuple[str, ...]:
     """Returns the axes along which all of these runs can be drawn; time only where each has told its times."""
-    timed = all(_TIME in view.curves for view in views if view.curves)
-    return AXES if timed and any(_TIME in view.curves for view in views) else AXES[:2]
+    timed = all(TIME in view.curves for view in views if view.curves)
+    return AXES if timed and any(TIME in view.curves for view in views) else AXES[:2]
 
 
 def across(view: RunView, steps: Sequence[float], axis: str) -> list[float]:
     """Returns where optimizer steps lie on an axis: as they are, in epochs, or in minutes of computing."""
     if axis == "epoch" and view.total and view.epochs:
         return [step * view.epochs / view.total for step in steps]
-    if axis == "minutes" and _TIME in view.curves:
-        known, seconds = view.curves[_TIME]
+    if axis == "minutes" and TIME in view.curves:
+        known, seconds = view.curves[TIME]
         return [seconds[min(bisect_left(known, step), len(known) - 1)] / 60 for step in steps]
     return list(steps)
 
@@ -58,7 +57,7 @@ def best_at(view: RunView, axis: str) -> float | None:
 def scores(views: Sequence[RunView]) -> list[str]:
     """Returns the names of all curves but the losses and the clock, scores of whole epochs first."""
     names = dict.fromkeys(name for view in views for name in view.curves)
-    rest = [name for name in names if not name.endswith("/loss") and name != _TIME]
+    rest = [name for name in names if not name.endswith("/loss") and name != TIME]
     return sorted(rest, key=lambda name: name.startswith("step/"))
 
 
