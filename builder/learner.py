@@ -105,8 +105,10 @@ class Learner:
         self.updates = updates(len(train), training.batch_size, training.accumulate)
         self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
         self.place = Place(monitor=training.monitor)
-        # An order is only the same order over the same scans.
-        self.scans_digest = hashlib.sha256(train.tobytes() + np.ascontiguousarray(labels[train]).tobytes()).hexdigest()
+        # A run goes on exactly only over the very scans, sides and normalization it began with.
+        facts = [train, labels[train], val, labels[val], prepared.mean, prepared.std, np.array(prepared.unit)]
+        parts = b"|".join(np.ascontiguousarray(fact).tobytes() for fact in facts)
+        self.scans_digest = hashlib.sha256(parts).hexdigest()
         self.mixed = (
             training.mixed_precision == "auto"
             and device.type == "cuda"
@@ -313,6 +315,11 @@ class Learner:
             if attempt > 1:
                 yield Resumed(0, 0)
             return
+        if found.state["scans"] != self.scans_digest:
+            raise CheckpointError(
+                "The scans of this dataset have changed since the run began, so it cannot go on as the same run. What "
+                "it has learned is kept; open it as a new experiment to learn from the scans that are there now."
+            )
         for warning in found.warnings:
             yield Warned(warning)
         checkpoint.pour(found.state["model"], self.model, f"The checkpoint {found.file.name}")
@@ -320,13 +327,6 @@ class Learner:
         self.schedule.restore(found.state["schedule"])
         for name, value in found.state["place"].items():
             setattr(self.place, name, value)
-        if found.state["scans"] != self.scans_digest and self.place.update:
-            yield Warned(
-                "The scans of this dataset have changed since the run was stopped: the epoch begins again with the "
-                "scans that are there now."
-            )
-            self.place.step -= self.place.update
-            self.place.update, self.place.count, self.place.loss_sum = 0, 0, 0.0
         self.loss_sum.fill_(self.place.loss_sum)
         _restore_random_state(found.state["random"], self.device)
         yield Resumed(self.place.step, self.place.epoch)

@@ -382,14 +382,17 @@ def test_an_attempt_after_one_that_saved_nothing_says_that_it_begins_anew(tmp_pa
     assert [(e.step, e.epoch) for e in events if isinstance(e, Resumed)] == [(0, 0)]
 
 
-def test_scans_added_between_stop_and_resume_are_learned_and_it_is_said(tmp_path, dataset):
+@pytest.mark.parametrize(("stop_at", "counts"), [(5, (64, 24)), (3, (64, 24)), (3, (48, 30))])
+def test_a_run_does_not_go_on_over_other_scans_and_says_what_to_do(tmp_path, dataset, stop_at, counts):
+    """In the middle of an epoch, between two, and where only the validation side has grown."""
     chosen = experiment(epochs=3)
-    run(chosen, dataset, tmp_path / "run", stop=after(5))  # 3 steps an epoch: in the middle of the second
-    grown = Made(tmp_path / "grown", counts=(64, 24))
-    events = run(chosen, grown, tmp_path / "run")
-    assert any(isinstance(e, Warned) and "have changed" in e.message for e in events)
-    assert [(e.step, e.epoch) for e in events if isinstance(e, Resumed)] == [(3, 2)]
-    assert finished(events).status == "done" and epochs(events)[0].step == 3 + 4
+    run(chosen, dataset, tmp_path / "run", stop=after(stop_at))
+    before = digest(tmp_path / "run")
+    events = run(chosen, Made(tmp_path / "grown", counts=counts), tmp_path / "run")
+    assert finished(events).status == "failed" and "have changed" in finished(events).reason
+    assert "new experiment" in finished(events).reason and not epochs(events)
+    assert digest(tmp_path / "run") == before
+    assert finished(run(chosen, dataset, tmp_path / "run")).status == "done"
 
 
 def test_a_fresh_start_forgets_what_is_there(tmp_path, dataset):
