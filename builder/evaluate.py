@@ -2,7 +2,8 @@
 
 The same kernels give the value (every case weighs 1) and its interval (a case weighs as often as its patient was
 drawn), so the two can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch.
-13) with patients, not images, as the unit, drawn within each class so that no class vanishes from a resample. Where
+13) with patients, not images, as the unit, drawn within each class so that no class vanishes from a resample; for
+figures that depend on how common each class is (accuracy, F1, PPV, NPV) over all patients at once. Where
 every resample gives the same 0 or 1 the bootstrap is blind ("none of 12 was missed" is no proof of perfection): there
 the bound is the exact binomial one for that many patients (Clopper and Pearson 1934).
 """
@@ -75,8 +76,14 @@ def areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.n
     return _ratio((ups * below).sum(1), pairs)
 
 
-def figures(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
+_BY_PREVALENCE = ("accuracy", "f1", "class/ppv", "class/npv", "class/f1")
+"""Figures that change with the shares of the classes: their intervals must let the shares vary, too."""
+
+
+def figures(predictions: Predictions, weights: np.ndarray, ranked: bool = True) -> dict[str, np.ndarray]:
     """Every figure for each row of `weights` (B, N): overall ones (B,), per class ones (B, K) under "class/<name>".
+
+    `ranked` False leaves out the areas under the ROC curve, which take the most time.
 
     A class is answered where its probability is the largest (single-label) or at least 0.5 (multi-label). What is
     undefined (no positive case, nothing answered) is NaN and left out of means over classes.
@@ -87,14 +94,12 @@ def figures(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarr
     tp, fp, fn, tn = np.split(weights @ cells.astype(weights.dtype), 4, axis=1)
     total = weights.sum(1)
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    area = np.stack([areas(weights, predictions.probabilities[:, k], given[:, k]) for k in range(num_classes)], 1)
     f1 = _ratio(2 * tp, 2 * tp + fp + fn)
     if predictions.multi_label:
         accuracy, balanced = _ratio((tp + tn).sum(1), total * num_classes), _mean((sensitivity + specificity) / 2)
     else:
         accuracy, balanced = _ratio(tp.sum(1), total), _mean(sensitivity)
-    return {
-        "auc": _mean(area),
+    found = {
         "accuracy": accuracy,
         "balanced_accuracy": balanced,
         "f1": _mean(f1),
@@ -103,19 +108,22 @@ def figures(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarr
         "class/ppv": _ratio(tp, tp + fp),
         "class/npv": _ratio(tn, tn + fn),
         "class/f1": f1,
-        "class/auc": area,
     }
+    if not ranked:
+        return found
+    area = np.stack([areas(weights, predictions.probabilities[:, k], given[:, k]) for k in range(num_classes)], 1)
+    return {"auc": _mean(area), **found, "class/auc": area}
 
 
-def draws(predictions: Predictions, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def draws(predictions: Predictions, resamples: int, seed: int, stratified: bool = True) -> Iterator[np.ndarray]:
     """Yield weights (b, N) float64, `resamples` rows in all: how often each case's patient was drawn.
 
-    Patients are drawn with replacement, within strata of patients that have the same set of classes (single-label
-    only; strata of one patient are joined, since a stratum of one never varies).
+    Patients are drawn with replacement; `stratified`: within strata of patients that have the same set of classes
+    (single-label only; strata of one patient are joined, since a stratum of one never varies).
     """
     rng = np.random.default_rng(seed)
     _, codes = np.unique(predictions.patients, return_inverse=True)
-    strata = _strata(predictions, codes)
+    strata = _strata(predictions, codes) if stratified else [np.arange(int(codes.max()) + 1)]
     num_cases, num_patients = len(codes), int(codes.max()) + 1
     rows = max(1, min(resamples, _CELLS // max(num_cases, num_patients)))
     for start in range(0, resamples, rows):
@@ -134,7 +142,12 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
     spread: dict[str, list[np.ndarray]] = {name: [] for name in values}
     for weights in draws(predictions, resamples, seed):
         for name, drawn in figures(predictions, weights).items():
-            spread[name].append(drawn)
+            if name not in _BY_PREVALENCE:
+                spread[name].append(drawn)
+    for weights in draws(predictions, resamples, seed, stratified=False):
+        for name, drawn in figures(predictions, weights, ranked=False).items():
+            if name in _BY_PREVALENCE:
+                spread[name].append(drawn)
     tails = [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]
 
     def told(value: float, drawn: np.ndarray, patients: int) -> dict[str, float | None]:
@@ -158,6 +171,11 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
         else:
             on = lacking if name in ("class/specificity", "class/npv") else having
             result[name] = [told(value[0, k], drawn[:, k], int(on[k])) for k in range(value.shape[1])]
+    overall = result["balanced_accuracy"]
+    if overall["low"] is not None and overall["low"] == overall["high"] and not predictions.multi_label:
+        # A network that always answers the same: each class is all right or all wrong, so their exact bounds decide.
+        bounds = [c for c in result["class/sensitivity"] if c["low"] is not None]
+        overall["low"], overall["high"] = (float(np.mean([c[end] for c in bounds])) for end in ("low", "high"))
     return result
 
 

@@ -178,6 +178,17 @@ def test_a_95_percent_interval_covers_the_truth_about_95_times_in_a_hundred():
     assert 0.91 <= covered / trials <= 0.985, covered / trials
 
 
+def test_a_network_that_always_answers_the_same_still_has_intervals():
+    labels = np.repeat([0, 1], [140, 60])
+    same = Predictions(np.tile([0.9, 0.1], (200, 1)), labels, np.arange(200), np.arange(200).astype(str))
+    told = intervals(same, resamples=1000)
+    assert told["accuracy"]["value"] == 0.7
+    assert 0.62 < told["accuracy"]["low"] < 0.65 and 0.75 < told["accuracy"]["high"] < 0.78  # exact: 0.631 to 0.763
+    assert told["class/ppv"][0] == told["accuracy"]
+    assert told["balanced_accuracy"]["low"] < 0.5 < told["balanced_accuracy"]["high"]
+    assert told["f1"]["low"] < told["f1"]["value"] < told["f1"]["high"]
+
+
 def test_a_perfect_score_on_few_patients_is_no_certainty():
     labels = np.repeat([0, 1], 12)
     perfect = Predictions(np.eye(2)[labels], labels, np.arange(24) // 2, np.arange(24).astype(str))
