@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("name", metavar="NAME")
     for name, run, help in (
         ("plan", commands.plan, "Shapes, parameters and cost of an experiment's network."),
-        ("check", commands.check, "Everything that is wrong with an experiment."),
+        ("check", commands.check, "Everything that is wrong with an experiment; a data set may still be missing."),
         ("train", commands.train, "Train an experiment."),
     ):
         made = command(name, run, help)

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,30 +42,47 @@ def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
+def data_folder() -> Path:
+    """The data folder, made where it is not there yet; Mistake where it cannot be made or written to."""
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tempfile.TemporaryFile(dir=folder).close()  # the rights alone do not tell: root, read-only file systems
+    except OSError as error:
+        why = (error.strerror or "unknown reason").lower()
+        raise Mistake(
+            f"The data folder {folder} cannot be used ({why}): set SCANLOOM_HOME to a folder that you may write to."
+        ) from None
+    return folder
+
+
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
 def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{dataset, accepted, repaired, refused, skipped, patients, ledger: [{file, status, reason, case}], warnings}"""
+    """{dataset, accepted, repaired, refused, skipped, cases, patients, ledger: [{file, status, reason, case}], warnings}
+
+    Where no file could be imported: {error, ledger}, with exit code 2.
+    """
     from dataclasses import replace
 
     from builder.intake import ImportFailed, detect, import_scans
     from builder.task import TASKS
 
+    folder, shares = data_folder(), _shares(asked.split)
     _ = TASKS[asked.task]
     root = _existing(asked.source)
     labels = _existing(asked.labels) if asked.labels else None
     source = replace(detect(root, labels), patient_pattern=asked.patient_pattern)
     source = replace(source, kind=asked.kind) if asked.kind else source
     say(f"Found {source.words}.")
-    shares = tuple(float(part) for part in asked.split.split(","))
     steps = import_scans(
         source,
         asked.name,
-        home(),
+        folder,
         task=asked.task,
         into=asked.into,
-        split=shares,  # type: ignore[arg-type]
+        split=shares,
         seed=asked.seed,
     )
     told = _Progress()
@@ -162,7 +180,10 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def check(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{problems: [{path, message, severity, repair}]}; exit code 2 where one of them is an error"""
+    """{problems: [{path, message, severity, repair}]}; exit code 2 where one of them is an error.
+
+    An experiment that only lacks a data set (an error of path data.dataset) exits with 0: `train` takes --data.
+    """
     experiment, dataset = _read(asked)
     found = _problems(experiment, dataset)
     answer = {"problems": found}
@@ -180,6 +201,7 @@ def train(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, status, epochs, best: {metric, value, epoch} | null, reason, seconds}; Ctrl-C stops and saves"""
     from builder.runs import RunStore
 
+    data_folder()  # before anything else is said
     experiment, dataset = _read(asked)
     if dataset is None:
         raise Mistake("No data set is chosen: name one with --data, or put its id into the experiment as data.dataset.")
@@ -189,7 +211,7 @@ def train(asked: argparse.Namespace) -> tuple[Answer, str]:
     errors = [p for p in found if p["severity"] == "error"]
     if errors:
         raise Mistake(f"Nothing was started: {_count_words(errors)}", {"error": "not started", "problems": found})
-    run = RunStore(home()).create(experiment, queue=False)
+    run = RunStore(data_folder()).create(experiment, queue=False)
     say(f"Run {run.id} on data set {dataset.id}; Ctrl-C stops it and keeps what it learned.")
     view = _worked(run)
     answer = {
@@ -213,7 +235,7 @@ def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.runs import RunStore, read_json
 
     found = []
-    for run in RunStore(home()).runs():
+    for run in RunStore(data_folder()).runs():
         view = run.view()
         document = read_json(run.folder / "experiment.json") or {}
         found.append(
@@ -260,7 +282,10 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder is read as one series"""
+    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder is read as one series.
+
+    Exit code 2, with the same shape, where one of the scans has an error.
+    """
     from builder.predict import Predictor, read
     from builder.sandbox import Sandbox
     from builder.scans import Unreadable
@@ -269,9 +294,9 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
-            path = _existing(typed)
-            paths = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             try:
+                path = _existing(typed)
+                paths = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
                 found = predictor.finding(read(paths, box)).plain()
             except (Unreadable, ValueError) as error:
                 findings.append({"scan": typed, "error": str(error)})
@@ -338,7 +363,7 @@ def _read(asked: argparse.Namespace) -> tuple[Experiment, Dataset | None]:
         experiment = experiment.replace("data.dataset", asked.data)
     if not experiment.data.dataset:
         return experiment, None
-    dataset = Dataset.open(home(), experiment.data.dataset)
+    dataset = Dataset.open(data_folder(), experiment.data.dataset)
     return experiment.replace("data.dataset", dataset.id), dataset
 
 
@@ -357,7 +382,7 @@ def _count_words(errors: list[dict[str, str]]) -> str:
 def _run(id: str) -> Run:
     from builder.runs import RunStore
 
-    return RunStore(home()).run(id)
+    return RunStore(data_folder()).run(id)
 
 
 def _worked(run: Run) -> RunView:
@@ -442,6 +467,14 @@ class _Progress:
 
 def _entry(entry: Any) -> dict[str, Any]:
     return {"file": entry.name, "status": entry.status, "reason": entry.reason, "case": entry.case}
+
+
+def _shares(typed: str) -> tuple[float, float, float]:
+    try:
+        train, val, test = (float(part) for part in typed.split(","))
+    except ValueError:
+        raise Mistake("The split takes three numbers with commas, as in 0.7,0.15,0.15.") from None
+    return train, val, test
 
 
 def _existing(typed: str) -> Path:

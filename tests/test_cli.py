@@ -15,6 +15,7 @@ from typing import Any
 import little_run
 import pytest
 
+from builder import commands
 from builder.__main__ import main
 from builder.data import Dataset
 from builder.runs import Run
@@ -144,7 +145,9 @@ def test_import_tells_the_ledger_with_the_names_that_the_person_knows(ask, tmp_p
     (folder / "phantom-0002.png").write_bytes(b"no picture")
     code, found, words = ask("import", folder, "--name", "nine")
     assert code == 0
-    assert {"dataset", "accepted", "repaired", "refused", "patients", "ledger"} <= set(found)
+    counts = ("accepted", "repaired", "refused", "skipped", "cases", "patients")
+    assert set(found) == {"dataset", *counts, "ledger", "warnings"}
+    assert f"{{{', '.join(('dataset', *counts))}, ledger:" in " ".join((commands.import_.__doc__ or "").split())
     assert (found["accepted"], found["refused"]) == (8, 1)
     refused = [line for line in found["ledger"] if line["status"] == "refused"]
     assert [line["file"] for line in refused] == ["phantom-0002.png"] and refused[0]["reason"]
@@ -173,6 +176,43 @@ def test_an_import_of_nothing_is_refused(ask, tmp_path):
     assert ask("import", tmp_path, "--name", "x", "--task", "recogntion")[0] == 2
 
 
+@pytest.mark.parametrize("split", ["a,b,c", "0.7,0.3", "", "0.7;0.15;0.15", "1,1,1,1"])
+def test_a_split_that_is_not_three_numbers_is_the_mistake_of_who_typed_it(ask, tmp_path, split):
+    folder = phantoms.write_cohort(tmp_path / "scans", seed=0, num_images=3)
+    code, found, words = ask("import", folder, "--name", "x", "--split", split)
+    told = "The split takes three numbers with commas, as in 0.7,0.15,0.15."
+    assert code == 2 and found == {"error": told} and words == told + "\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("runs",),
+        ("import", ROOT / "docs" / "images", "--name", "x"),
+        ("train", "DOCUMENT", "--data", "x"),
+        ("check", "DOCUMENT", "--data", "x"),
+        ("evaluate", "20260101-000000-abcdef"),
+        ("predict", "20260101-000000-abcdef", "scan.png"),
+        ("export", "20260101-000000-abcdef"),
+    ],
+)
+def test_a_data_folder_that_cannot_be_used_is_refused_by_name(ask, document, monkeypatch, words):
+    monkeypatch.setenv("SCANLOOM_HOME", "/proc/nope")
+    code, found, told = ask(*(document if word == "DOCUMENT" else word for word in words))
+    assert code == 2 and told.count("\n") == 1 and "SCANLOOM_HOME" in told and found == {"error": told.strip()}
+
+
+def test_commands_that_need_no_data_folder_do_not_ask_for_one(ask, document, monkeypatch):
+    monkeypatch.setenv("SCANLOOM_HOME", "/proc/nope")
+    for words in (("starters",), ("starter", "tiny-cnn"), ("plan", document), ("check", document)):
+        assert ask(*words)[0] == 0, words
+
+
+def test_looking_at_the_data_folder_leaves_nothing_in_it(ask, home):
+    assert ask("runs")[:2] == (0, {"runs": []})
+    assert list(home.iterdir()) == []
+
+
 def test_runs_lists_what_there_is(ask, at_little, home):
     code, found, _ = ask("runs")
     assert code == 0 and [r["run"] for r in found["runs"]] == [at_little[2].id]
@@ -196,6 +236,16 @@ def test_predict_answers_each_scan_and_names_the_ones_it_refuses(ask, at_little,
     assert set(found["findings"][0]["probabilities"]) == set(phantoms.CLASSES)
     code, found, words = ask("predict", at_little[2].id, one, bad)
     assert code == 2 and "error" in found["findings"][1] and "top" in found["findings"][0] and "bad.png" in words
+
+
+def test_a_misspelt_scan_loses_none_of_the_other_answers(ask, at_little, tmp_path):
+    folder = phantoms.write_cohort(tmp_path / "scans", seed=7, num_images=2)
+    scans = [folder / "phantom-0001.png", tmp_path / "nowhere.png", folder / "phantom-0002.png"]
+    code, found, words = ask("predict", at_little[2].id, *scans)
+    assert code == 2 and set(found) == {"run", "findings"} and "nowhere.png" in words
+    assert [f["scan"] for f in found["findings"]] == list(map(str, scans))
+    assert ["top" in f for f in found["findings"]] == [True, False, True]
+    assert set(found["findings"][1]) == {"scan", "error"}
 
 
 def test_export_tells_where_the_file_is_and_how_far_the_answers_differ(ask, at_little, tmp_path):
@@ -284,8 +334,6 @@ def test_every_command_explains_itself(capsys, command):
 
 
 def test_a_fault_of_ours_ends_in_code_1_and_tells_where(capsys, monkeypatch):
-    from builder import commands
-
     def broken(*_: object) -> None:
         raise TypeError("boom")
 
