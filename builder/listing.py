@@ -14,12 +14,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from builder import network
+from builder import network, schedule
 from builder.catalog import LayerSpec
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES
-from builder.spec import INPUT, Experiment
+from builder.spec import INPUT, Choice, Experiment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -98,8 +98,7 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
     part = OPTIMIZERS[training.optimizer.name]
     chosen = {**part.defaults, **training.optimizer.params}
     words = "".join(f", {key}={value!r}" for key, value in chosen.items())
-    schedule = training.schedule
-    after, rate = _schedule(schedule.name, {**SCHEDULES[schedule.name].defaults, **schedule.params})
+    formulas, rate, after = _schedule(training.schedule)
     normalize = {
         "dataset": [
             "mean = images.mean((0, 2, 3))[:, None, None]",
@@ -131,9 +130,9 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
         monitor=training.monitor,
         merit='-figures["loss"]' if training.monitor == "loss" else f'figures["{training.monitor}"]',
         optimizer=f"torch.optim.{part.target.partition(':')[2]}(groups{words})",
-        schedule=_indented(rate, 4),
+        formulas="\n\n".join(formulas),
+        schedule=_indented([rate], 4),
         after_epoch=f"{_indented(after, 8)}\n" if after else "",
-        state='PLATEAU = {"level": 1.0, "best": math.inf, "waited": 0}\n' if after else "",
         loss=_indented(_loss(training.label_smoothing, training.class_weights, multi_label), 4),
         normalize=_indented(normalize, 4),
         augmented=_indented(batch, 12),
@@ -144,43 +143,17 @@ def _augmentation(name: str, params: dict[str, Any]) -> dict[str, Any]:
     return {**AUGMENTATIONS[name].defaults, **params}
 
 
-def _schedule(name: str, chosen: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(lines after each epoch, body of `rate`), as `builder.schedule` has them."""
-    fall = "def fall(share):\n    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))\n"
-    if name == "step":
-        return [], [f"return {chosen['factor']} ** (step // ({chosen['every_epochs']} * steps_per_epoch))"]
-    if name == "cosine":
-        return [], [
-            *fall.splitlines(),
-            "",
-            f"warmup = min({chosen['warmup_epochs']} * steps_per_epoch, steps - 1)",
-            "if step < warmup:",
-            "    return (step + 1) / (warmup + 1)",
-            f"left = {chosen['final_fraction']}",
-            "return left + (1 - left) * fall((step - warmup) / max(1, steps - warmup))",
-        ]
-    if name == "one_cycle":
-        return [], [
-            *fall.splitlines(),
-            "",
-            f"start = 1 / {chosen['start_divisor']}",
-            f"rise = max(1.0, {chosen['rise_fraction']} * steps)",
-            "if step < rise:",
-            "    return 1 - (1 - start) * fall(step / rise)",
-            "end = start * 1e-4",
-            "return end + (1 - end) * fall((step - rise) / max(1.0, steps - 1 - rise))",
-        ]
-    if name == "plateau":
-        after = [
-            'if figures["loss"] < PLATEAU["best"] - 1e-4 * abs(PLATEAU["best"]):',
-            '    PLATEAU.update(best=figures["loss"], waited=0)',
-            "else:",
-            '    PLATEAU["waited"] += 1',
-            f'    if PLATEAU["waited"] > {chosen["wait_epochs"]}:',
-            f'        PLATEAU.update(level=PLATEAU["level"] * {chosen["factor"]}, waited=0)',
-        ]
-        return after, ['return PLATEAU["level"]']
-    return [], ["return 1.0"]
+def _schedule(choice: Choice) -> tuple[list[str], str, list[str]]:
+    """(source of what the schedule needs, the line of `rate`, lines after each epoch)."""
+    chosen = {**SCHEDULES[choice.name].defaults, **choice.params}
+    words = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
+    if choice.name == "plateau":
+        source = inspect.getsource(schedule.Plateau)
+        return [source, f"PLATEAU = Plateau({words})\n"], "return PLATEAU.level", ['PLATEAU.after(figures["loss"])']
+    formula = schedule.FORMULAS[choice.name]
+    given = ", ".join(("step", "steps", "steps_per_epoch", *([words] if words else [])))
+    sources = [inspect.getsource(schedule.half_cosine), inspect.getsource(formula)]
+    return sources if "half_cosine" in sources[1] else sources[1:], f"return {formula.__name__}({given})", []
 
 
 def _loss(smoothing: float, weighted: bool, multi_label: bool) -> list[str]:

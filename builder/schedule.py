@@ -1,23 +1,60 @@
-"""How the learning rate changes during training: one description for the loop that trains and the page that draws."""
+"""How the learning rate changes during training: one description for the loop that trains, the page that draws and the
+train.py of an export, which prints the very source of what is here. So a formula stands alone: plain numbers in and out.
+"""
 
 from __future__ import annotations
 
-from math import cos, inf, isnan, pi
+import math
+from collections.abc import Callable
 from typing import Any
 
 from builder.parts.training import SCHEDULES
 from builder.spec import Choice
 
-__all__ = ["Plateau", "factor", "rates"]
-
-_END = 1e-4
-"""What one cycle leaves of its first rate at the very end (Smith 2018: several orders of magnitude below)."""
-_LEAST_GAIN = 1e-4
-"""Share by which the loss must fall to count as an improvement."""
+__all__ = ["FORMULAS", "Plateau", "factor", "half_cosine", "rates"]
 
 
-def _settings(choice: Choice) -> dict[str, Any]:
-    return {**SCHEDULES[choice.name].defaults, **choice.params}
+def half_cosine(share: float) -> float:
+    """Half a cosine from 1 (share 0 and below) to 0 (share 1 and beyond)."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
+
+
+def constant(step: int, steps: int, steps_per_epoch: int) -> float:
+    """The full rate at every step."""
+    return 1.0
+
+
+def staircase(step: int, steps: int, steps_per_epoch: int, every_epochs: int, factor: float) -> float:
+    """Multiplied by `factor` after every `every_epochs` whole epochs."""
+    return float(factor ** (step // (every_epochs * steps_per_epoch)))
+
+
+def cosine(step: int, steps: int, steps_per_epoch: int, warmup_epochs: int, final_fraction: float) -> float:
+    """Up in a straight line for the first epochs, then down half a cosine (Loshchilov and Hutter 2017)."""
+    warmup = warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / warmup
+    return final_fraction + (1 - final_fraction) * half_cosine((step - warmup) / max(1, steps - warmup))
+
+
+def one_cycle(step: int, steps: int, steps_per_epoch: int, start_divisor: float, rise_fraction: float) -> float:
+    """Up to the full rate, then down to a ten-thousandth of the start (Smith 2018)."""
+    if steps < 3:  # too few for a cycle: nearly all of them would be spent at its very end
+        return 1.0
+    start, top = 1 / start_divisor, rise_fraction * steps - 1
+    if step <= top:
+        return 1 - (1 - start) * half_cosine(step / top if top else 1.0)
+    end = start / 1e4
+    return end + (1 - end) * half_cosine((step - top) / max(1e-9, steps - 1 - top))
+
+
+FORMULAS: dict[str, Callable[..., float]] = {
+    "constant": constant,
+    "step": staircase,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}
+"""{schedule: its formula}: (step, steps, steps_per_epoch, the schedule's settings by name) -> share of the full rate."""
 
 
 def factor(choice: Choice, step: int, epochs: int, steps_per_epoch: int) -> float:
@@ -28,29 +65,11 @@ def factor(choice: Choice, step: int, epochs: int, steps_per_epoch: int) -> floa
     Raises:
         UnknownPart: no schedule has this name.
     """
-    chosen = _settings(choice)
+    chosen: dict[str, Any] = {**SCHEDULES[choice.name].defaults, **choice.params}
+    if choice.name == "plateau":
+        return 1.0
     steps_per_epoch = max(1, steps_per_epoch)
-    total = max(1, epochs * steps_per_epoch)
-    if choice.name == "step":
-        return float(chosen["factor"] ** (step // (chosen["every_epochs"] * steps_per_epoch)))
-    if choice.name == "cosine":
-        warmup = chosen["warmup_epochs"] * steps_per_epoch
-        if step < warmup:
-            return float((step + 1) / warmup)
-        left: float = chosen["final_fraction"]
-        return left + (1 - left) * _fall((step - warmup) / max(1, total - warmup))
-    if choice.name == "one_cycle":
-        start, top = 1 / chosen["start_divisor"], chosen["rise_fraction"] * total - 1
-        if step <= top:
-            return float(1 - (1 - start) * _fall(step / top if top else 1.0))
-        end = start * _END
-        return float(end + (1 - end) * _fall((step - top) / max(1e-9, total - 1 - top)))
-    return 1.0
-
-
-def _fall(share: float) -> float:
-    """Half a cosine from 1 (share 0) to 0 (share 1 and beyond)."""
-    return 0.5 * (1 + cos(pi * min(1.0, max(0.0, share))))
+    return FORMULAS[choice.name](step, max(1, epochs * steps_per_epoch), steps_per_epoch, **chosen)
 
 
 def rates(choice: Choice, lr: float, epochs: int, steps_per_epoch: int) -> list[float]:
@@ -59,31 +78,29 @@ def rates(choice: Choice, lr: float, epochs: int, steps_per_epoch: int) -> list[
 
 
 class Plateau:
-    """The rate drops when the validation loss has not improved for `wait_epochs` epochs. Its state can be saved."""
+    """The rate drops by `factor` when the validation loss has not improved for `wait_epochs` epochs.
 
-    def __init__(self, choice: Choice) -> None:
-        chosen = _settings(choice)
-        self._wait: int = chosen["wait_epochs"]
-        self._times: float = chosen["factor"]
-        self.factor = 1.0
-        self._best: float | None = None
-        self._waited = 0
+    `level` is the share of the full rate at hand.
+    """
 
-    def after(self, val_loss: float) -> float:
-        """Takes in the loss of the epoch that ended; returns the factor of the epoch to come. NaN is no improvement."""
-        best = inf if self._best is None else self._best - _LEAST_GAIN * abs(self._best)
-        if not isnan(val_loss) and val_loss < best:
-            self._best, self._waited = val_loss, 0
+    def __init__(self, wait_epochs: int, factor: float) -> None:
+        self.wait_epochs, self.factor = wait_epochs, factor
+        self.level, self.best, self.waited = 1.0, math.inf, 0
+
+    def after(self, loss: float) -> float:
+        """Takes in the loss of the epoch that ended; returns the level of the epoch to come. NaN is no improvement."""
+        if loss < self.best * (1 - 1e-4):  # a smaller gain does not count (torch's default)
+            self.best, self.waited = loss, 0
         else:
-            self._waited += 1
-            if self._waited > self._wait:
-                self.factor, self._waited = self.factor * self._times, 0
-        return self.factor
+            self.waited += 1
+        if self.waited > self.wait_epochs:
+            self.level, self.waited = self.level * self.factor, 0
+        return self.level
 
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on exactly here, as plain JSON."""
-        return {"factor": self.factor, "best": self._best, "waited": self._waited}
+    def state(self) -> dict[str, float]:
+        """What `restore` needs to go on exactly here."""
+        return {"level": self.level, "best": self.best, "waited": self.waited}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, float]) -> None:
         """Goes back to a saved state."""
-        self.factor, self._best, self._waited = state["factor"], state["best"], state["waited"]
+        self.level, self.best, self.waited = state["level"], state["best"], int(state["waited"])

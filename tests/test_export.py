@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from builder import export as module
-from builder import network, schedule
+from builder import network, optim
 from builder.data import Dataset
 from builder.export import TOLERANCE, ExportError, export
 from builder.listing import attributes, model_source, train_source
@@ -221,6 +221,12 @@ def test_a_name_typed_by_a_person_cannot_become_code():
 # -- the recipe -------------------------------------------------------------------------------------------------------
 
 
+def taught(**training: object) -> Experiment:
+    """A starter with another recipe."""
+    starter = little_run.starter()
+    return starter.model_copy(update={"training": starter.training.model_copy(update=training)})
+
+
 def recipe(experiment: Experiment, multi_label: bool = False) -> dict:
     """The functions of an exported train.py, without running it."""
     text = train_source(experiment, multi_label)
@@ -233,16 +239,22 @@ def recipe(experiment: Experiment, multi_label: bool = False) -> dict:
     return space
 
 
-@pytest.mark.parametrize("name", [n for n in SCHEDULES if n != "plateau"])
-def test_the_exported_schedule_is_the_one_that_was_chosen(name: str):
-    params = {"warmup_epochs": 2} if name == "cosine" else {"every_epochs": 2} if name == "step" else {}
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (3, 1), (1, 2), (4, 2), (8, 5)])
+@pytest.mark.parametrize("name", SCHEDULES.names)
+def test_the_exported_schedule_is_the_one_that_training_uses(name: str, epochs: int, steps: int):
+    params = {"cosine": {"warmup_epochs": 2}, "step": {"every_epochs": 2}, "plateau": {"wait_epochs": 1}}.get(name, {})
     choice = Choice(name=name, params=params)
-    experiment = little_run.starter().model_copy(
-        update={"training": little_run.starter().training.model_copy(update={"schedule": choice})}
-    )
-    rate = recipe(experiment)["rate"]
-    ours = [schedule.factor(choice, step, 8, 5) for step in range(40)]
-    assert [rate(step, 40, 5) for step in range(40)] == pytest.approx(ours)
+    space = recipe(taught(schedule=choice))
+    real = optim.Schedule(choice, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), steps, epochs)
+    losses = [1.0, 0.9, 0.95, 0.9, 0.89999, 0.5, 0.6, 0.7]
+    for epoch in range(epochs):
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            assert space["rate"](step, epochs * steps, steps) == pytest.approx(real.set_rate(step), rel=1e-12), step
+        real.epoch_ended(losses[epoch])
+        if name == "plateau":
+            space["PLATEAU"].after(losses[epoch])
+    if name == "plateau" and epochs == 8:
+        assert real.factor(0) < 1  # it has dropped, here and there
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

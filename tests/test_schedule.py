@@ -48,8 +48,41 @@ def test_one_cycle_climbs_to_the_full_rate_and_ends_far_below_its_start() -> Non
     assert found[-1] < found[0] / 100
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (1, 2)])
+def test_one_cycle_over_fewer_than_three_steps_uses_the_full_rate(epochs: int, steps: int) -> None:
+    assert rates(Choice(name="one_cycle"), 0.1, epochs, steps) == [0.1] * (epochs * steps)
+
+
+def test_what_one_cycle_does_in_a_whole_run_is_written_down() -> None:
+    found = rates(Choice(name="one_cycle", params={"rise_fraction": 0.25, "start_divisor": 20.0}), 1.0, 3, 4)
+    assert found[0] == pytest.approx(0.05) and found[1] == pytest.approx(0.525) and found[2] == 1
+    assert found[-1] == pytest.approx(0.05 / 1e4)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (1, 2)])
+def test_one_cycle_over_fewer_than_three_steps_uses_the_full_rate(epochs: int, steps: int) -> None:
+    assert rates(Choice(name="one_cycle"), 0.1, epochs, steps) == [0.1] * (epochs * steps)
+
+
+def test_what_one_cycle_does_in_a_whole_run_is_written_down() -> None:
+    found = rates(Choice(name="one_cycle", params={"rise_fraction": 0.25, "start_divisor": 20.0}), 1.0, 3, 4)
+    assert found[0] == pytest.approx(0.05) and found[1] == pytest.approx(0.525) and found[2] == 1
+    assert found[-1] == pytest.approx(0.05 / 1e4)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (1, 2)])
+def test_one_cycle_over_fewer_than_three_steps_uses_the_full_rate(epochs: int, steps: int) -> None:
+    assert rates(Choice(name="one_cycle"), 0.1, epochs, steps) == [0.1] * (epochs * steps)
+
+
+def test_what_one_cycle_does_in_a_whole_run_is_written_down() -> None:
+    found = rates(Choice(name="one_cycle", params={"rise_fraction": 0.25, "start_divisor": 20.0}), 1.0, 3, 4)
+    assert found[0] == pytest.approx(0.05) and found[1] == pytest.approx(0.525) and found[2] == 1
+    assert found[-1] == pytest.approx(0.05 / 1e4)
+
+
 @pytest.mark.parametrize("name", SCHEDULES.names)
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (3, 2), (EPOCHS, STEPS), (30, 11)])
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (3, 1), (3, 2), (EPOCHS, STEPS), (30, 11)])
 def test_what_the_page_draws_is_what_training_does(name: str, epochs: int, steps: int) -> None:
     import torch
 
@@ -64,13 +97,13 @@ def test_what_the_page_draws_is_what_training_does(name: str, epochs: int, steps
 
 
 def test_a_plateau_drops_the_rate_only_after_the_wait_and_goes_on_from_a_saved_state() -> None:
-    choice = Choice(name="plateau", params={"wait_epochs": 2, "factor": 0.1})
+    choice = {"wait_epochs": 2, "factor": 0.1}
     losses = [1.0, 0.9, 0.91, math.nan, 0.9, 0.8, 0.85, 0.85, 0.85]
-    whole = Plateau(choice)
+    whole = Plateau(**choice)
     told = [whole.after(loss) for loss in losses]
     assert told == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
     for cut in range(len(losses)):
-        first, second = Plateau(choice), Plateau(choice)
+        first, second = Plateau(**choice), Plateau(**choice)
         [first.after(loss) for loss in losses[:cut]]
         second.restore(first.state())
         assert [second.after(loss) for loss in losses[cut:]] == told[cut:]
