@@ -8,11 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from builder import schedule
-from builder import schedule
-from builder import schedule
 from builder.parts.training import OPTIMIZERS, SCHEDULES
-from builder.schedule import Plateau
-from builder.schedule import Plateau
 from builder.schedule import Plateau
 from builder.spec import Choice
 

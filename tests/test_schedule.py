@@ -59,28 +59,6 @@ def test_what_one_cycle_does_in_a_whole_run_is_written_down() -> None:
     assert found[-1] == pytest.approx(0.05 / 1e4)
 
 
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (1, 2)])
-def test_one_cycle_over_fewer_than_three_steps_uses_the_full_rate(epochs: int, steps: int) -> None:
-    assert rates(Choice(name="one_cycle"), 0.1, epochs, steps) == [0.1] * (epochs * steps)
-
-
-def test_what_one_cycle_does_in_a_whole_run_is_written_down() -> None:
-    found = rates(Choice(name="one_cycle", params={"rise_fraction": 0.25, "start_divisor": 20.0}), 1.0, 3, 4)
-    assert found[0] == pytest.approx(0.05) and found[1] == pytest.approx(0.525) and found[2] == 1
-    assert found[-1] == pytest.approx(0.05 / 1e4)
-
-
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (1, 2)])
-def test_one_cycle_over_fewer_than_three_steps_uses_the_full_rate(epochs: int, steps: int) -> None:
-    assert rates(Choice(name="one_cycle"), 0.1, epochs, steps) == [0.1] * (epochs * steps)
-
-
-def test_what_one_cycle_does_in_a_whole_run_is_written_down() -> None:
-    found = rates(Choice(name="one_cycle", params={"rise_fraction": 0.25, "start_divisor": 20.0}), 1.0, 3, 4)
-    assert found[0] == pytest.approx(0.05) and found[1] == pytest.approx(0.525) and found[2] == 1
-    assert found[-1] == pytest.approx(0.05 / 1e4)
-
-
 @pytest.mark.parametrize("name", SCHEDULES.names)
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (3, 1), (3, 2), (EPOCHS, STEPS), (30, 11)])
 def test_what_the_page_draws_is_what_training_does(name: str, epochs: int, steps: int) -> None:
