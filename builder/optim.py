@@ -60,10 +60,11 @@ class Schedule:
     """
 
     def __init__(self, choice: Choice, optimizer: torch.optim.Optimizer, steps_per_epoch: int, epochs: int) -> None:
-        self.choice = Choice(name=choice.name, params=settings(SCHEDULES[choice.name], choice))
+        chosen = settings(SCHEDULES[choice.name], choice)
+        self.choice = Choice(name=choice.name, params=chosen)
         self.optimizer, self.steps_per_epoch, self.epochs = optimizer, steps_per_epoch, epochs
         self.full = [float(group["lr"]) for group in optimizer.param_groups]
-        self.plateau = Plateau(**self.choice.params) if choice.name == "plateau" else None
+        self.plateau = Plateau(**chosen) if choice.name == "plateau" else None
 
     def set_rate(self, step: int) -> float:
         """Set the rate for optimizer step `step` (from 0); returns it."""

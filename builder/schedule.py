@@ -1,5 +1,5 @@
-"""How the learning rate changes during training: one description for the loop that trains, the page that draws and the
-train.py of an export, which prints the very source of what is here. So a formula stands alone: plain numbers in and out.
+"""How the learning rate changes during training: one description for the loop that trains, the page that draws, and
+the train.py of an export, which holds the very source of these formulas. So each stands alone: numbers in and out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FORMULAS: dict[str, Callable[..., float]] = {
     "cosine": cosine,
     "one_cycle": one_cycle,
 }
-"""{schedule: its formula}: (step, steps, steps_per_epoch, the schedule's settings by name) -> share of the full rate."""
+"""{schedule: its formula}: (step, steps, steps_per_epoch, its settings by name) -> share of the full rate."""
 
 
 def factor(choice: Choice, step: int, epochs: int, steps_per_epoch: int) -> float:
