@@ -299,16 +299,20 @@ def state(run: Run, view: RunView) -> None:
 
 
 def numbers(view: RunView) -> None:
-    """The latest numbers of the run."""
+    """The latest numbers of the run; once it has ended, those of the epoch whose network is kept."""
     best = view.best or {}
     rows = []
-    if best.get("value") is not None:
-        rows.append((f"Best {curves.name_words(str(best['metric']))}, epoch {best['epoch']}", f"{best['value']:.3f}"))
-    rows += [
-        (f"{_title(name)} now" if view.active else _title(name), f"{view.metrics[name]:.3f}")
-        for name in ("val/accuracy", "val/loss", "train/loss")
-        if name in view.metrics
-    ]
+    monitor = str(best.get("metric") or "") if best.get("value") is not None else ""
+    if monitor:
+        rows.append((f"Best {curves.name_words(monitor)}, epoch {best['epoch']}", f"{best['value']:.3f}"))
+    for name in ("val/accuracy", "val/loss", "train/loss"):
+        value, when = view.metrics.get(name), " now" if view.active else ""
+        if not view.active and monitor:
+            value, when = curves.best_value(view, name), f", epoch {best['epoch']}"
+            if name == monitor:
+                continue
+        if value is not None:
+            rows.append((f"{_title(name)}{when}", f"{value:.3f}"))
     if view.attempt:
         rows.append((f"{_DEVICES.get(view.device, view.device or 'Computing')} time", duration(view.seconds)))
         band(rows)

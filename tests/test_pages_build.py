@@ -515,6 +515,17 @@ def test_the_runs_in_the_url_are_shown_together_with_what_differs(home: Path) ->
     assert parameter(session, "run") == first.id and title_of(session) == "one"
 
 
+def test_a_finished_run_tells_the_numbers_of_the_epoch_that_is_kept(home: Path) -> None:
+    run = a_run(home)
+    tell(run, epochs=2)
+    with Record(run.folder / "events.jsonl") as record:
+        record.append(EpochEnded(3, 30, {"train/loss": 0.1, "val/loss": 2.0, "val/auc": 0.5, "val/accuracy": 0.3}, 1.0))
+        record.append(DONE)
+    told = " ".join(e.proto.body for e in opened("runs").get("html"))
+    assert "<dt>Validation accuracy, epoch 2</dt><dd>0.700</dd>" in told
+    assert "<dt>Validation loss, epoch 2</dt><dd>0.550</dd>" in told and "2.000" not in told
+
+
 def test_an_unknown_run_in_the_url_falls_back_to_the_newest(home: Path) -> None:
     tell(a_run(home, "old"), last=DONE)
     new = a_run(home, "new")

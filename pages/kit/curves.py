@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from builder.runs import TIME, RunView
 from pages.kit.charts import smooth, thinned
 
-__all__ = ["AXES", "Line", "across", "axes", "best_at", "lines", "scores"]
+__all__ = ["AXES", "Line", "across", "axes", "best_at", "best_value", "lines", "scores"]
 
 AXES = ("step", "epoch", "minutes")
 _POINTS = 300
@@ -52,6 +52,13 @@ def best_at(view: RunView, axis: str) -> float | None:
     ends = view.curves.get("train/loss", ([], []))[0]
     epoch = int((view.best or {}).get("epoch") or 0)
     return across(view, [ends[epoch - 1]], axis)[0] if 0 < epoch <= len(ends) else None
+
+
+def best_value(view: RunView, name: str) -> float | None:
+    """Returns what a curve of whole epochs was at the best epoch; None where it was not told."""
+    at = best_at(view, "step")
+    steps, values = view.curves.get(name, ([], []))
+    return values[list(steps).index(at)] if at is not None and at in steps else None
 
 
 def scores(views: Sequence[RunView]) -> list[str]:
