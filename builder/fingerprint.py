@@ -16,6 +16,8 @@ class Fingerprint:
         patient_source: who says which cases belong to one patient: "dicom", "csv", "filename", "official split" or
             "one image = one patient".
         class_counts: {split: {class: number of cases}}.
+        cases_per_split: {split: number of cases}, labelled or not; {} where an older version made the dataset.
+        num_patients_astride: patients with cases on more than one side, as only a split that came with the data says.
         sizes: {"min"|"median"|"max": [height_px, width_px]}.
         bits: {stored bits: number of cases}; modalities, channels likewise.
         spacing_mm: {"min"|"median"|"max": [z, y, x]} over the cases that know it; {} where none does.
@@ -34,6 +36,8 @@ class Fingerprint:
     unlabelled: int = 0
     class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     patients_per_split: Mapping[str, int] = field(default_factory=dict)
+    cases_per_split: Mapping[str, int] = field(default_factory=dict)
+    num_patients_astride: int = 0
     sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     channels: Mapping[str, int] = field(default_factory=dict)
     bits: Mapping[str, int] = field(default_factory=dict)
@@ -124,6 +128,8 @@ def fingerprint(
         unlabelled=unlabelled,
         class_counts=counts,
         patients_per_split={split: len(found) for split, found in patients.items()},
+        cases_per_split={split: sum(fact.split == split for fact in facts) for split in SPLITS},
+        num_patients_astride=len(straddling),
         sizes=_three([f.shape[2:] for f in facts]),
         channels=_tally(f.shape[1] for f in facts),
         bits=_tally(f.bits for f in facts),

@@ -128,7 +128,7 @@ def counts_of_import() -> None:
 def overview(dataset: Dataset) -> None:
     """Fingerprint, split by patient, warnings."""
     fingerprint = dataset.fingerprint
-    shown.facts(fingerprint)
+    shown.facts(dataset)
     shown.show_warnings(fingerprint)
     left, right = st.columns([1.25, 1], gap="medium")
     with left, style.card("Classes on each side of the split", height="stretch"):

@@ -282,6 +282,25 @@ def test_the_overview_says_the_patient_split_aloud(home: Path, cats: str) -> Non
     assert {metric.label: metric.value for metric in session.metric}["Scans"] == "24"
 
 
+def test_scans_without_labels_and_with_several_count_once_on_their_side(home: Path, tmp_path: Path) -> None:
+    for n in range(10):
+        picture(tmp_path / "plain" / f"{n}.png", n)
+        picture(tmp_path / "several" / f"{n}.png", n)
+    rows = ["file,label", *(f"{n}.png,a{'|b' if n % 2 else ''}" for n in range(10))]
+    (tmp_path / "several" / "labels.csv").write_text("\n".join(rows))
+    for name in ("plain", "several"):
+        dataset = str(drained(import_scans(detect(tmp_path / name), name, home)).dataset)
+        path = home / "datasets" / dataset / "dataset.json"
+        for _ in range(2):
+            tiles = {metric.label: metric.value for metric in opened("data", dataset=dataset).metric}
+            assert tiles["Scans"] == "10"
+            assert sum(int(tiles[split]) for split in ("Training", "Validation", "Test")) == 10
+            older = json.loads(path.read_text())
+            older["fingerprint"].pop("cases_per_split", None)  # as an earlier version wrote it
+            older["changed"] += 1
+            path.write_text(json.dumps(older))
+
+
 def tab(session: AppTest, dataset: str, name: str) -> AppTest:
     session.session_state[f"tabs-{dataset}"] = name
     return session.run()

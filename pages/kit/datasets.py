@@ -24,7 +24,7 @@ __all__ = [
     "words",
 ]
 
-SPLIT_WORDS = {"train": "Learning", "val": "Checking", "test": "Final test"}
+SPLIT_WORDS = {"train": "Training", "val": "Validation", "test": "Test"}
 _PATIENTS = {
     "dicom": "The DICOM files say which scans belong to one patient.",
     "csv": "The label table says which scans belong to one patient.",
@@ -102,8 +102,8 @@ def words(fingerprint: Fingerprint) -> list[str]:
 def _sides(f: Fingerprint) -> str:
     counts = [f.patients_per_split.get(split, 0) for split in SPLITS]
     return (
-        f"The split goes by patient: {counts[0]:,} to learn from, {counts[1]:,} to check with, "
-        f"{counts[2]:,} for the final test."
+        f"The split goes by patient: {counts[0]:,} for training, {counts[1]:,} for validation, "
+        f"{counts[2]:,} for the test."
     )
 
 
@@ -114,24 +114,26 @@ def _classes(f: Fingerprint) -> str:
     return f", {amount(len(f.classes), 'class', 'classes')} ({names})"
 
 
-def facts(fingerprint: Fingerprint) -> None:
+def facts(dataset: Dataset) -> None:
     """Draws the split by patients as numbers side by side."""
-    f = fingerprint
+    f = dataset.fingerprint
     why = {
-        "train": "The network learns from these.",
-        "val": "Looked at after each epoch to choose the best one; not learned from.",
-        "test": "Kept aside until the end: the honest figure.",
+        "train": "To learn from.",
+        "val": "To check with while learning: after each epoch, to choose the best one.",
+        "test": "Opened once, at the end: the honest figure.",
     }
+    num_cases = _cases_per_split(dataset)
     entries = []
     for split in SPLITS:
         patients = f.patients_per_split.get(split, 0)
-        cases = _split_cases(f, split)
-        entries.append((SPLIT_WORDS[split], f"{cases:,}", f"{amount(patients, 'patient')}. {why[split]}"))
+        entries.append((SPLIT_WORDS[split], f"{num_cases[split]:,}", f"{amount(patients, 'patient')}. {why[split]}"))
     style.facts([("Scans", f"{f.num_cases:,}", ""), ("Patients", f"{f.num_patients:,}", patient_words(f)), *entries])
 
 
-def _split_cases(f: Fingerprint, split: str) -> int:
-    return sum(f.class_counts.get(split, {}).values())
+def _cases_per_split(dataset: Dataset) -> dict[str, int]:
+    """Each scan counts once, whatever labels it carries; datasets of an older version are counted case by case."""
+    told = dataset.fingerprint.cases_per_split
+    return {split: told[split] if split in told else int((dataset.splits == split).sum()) for split in SPLITS}
 
 
 def patient_words(fingerprint: Fingerprint) -> str:

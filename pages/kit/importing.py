@@ -153,7 +153,7 @@ def _target() -> tuple[str, str, str]:
             [_NEW, *there],
             key="into",
             format_func=lambda id: "A new dataset" if id == _NEW else f"Add to: {there[id].name}",
-            help="Scans that are added never change the side (learning, checking, test) of those already there.",
+            help="Scans that are added never change the side (training, validation, test) of those already there.",
         )
     if into:
         return into, there[into].name, there[into].task
@@ -212,8 +212,10 @@ def _patients(names: list[str]) -> tuple[str | None, bool]:
 def _split() -> list[float]:
     with st.expander("How many scans are held back", icon=":material/call_split:"):
         st.caption("Whole patients are held back. A split that comes with the data is kept as it is.")
-        val = st.slider("For checking while it learns (%)", 5, 40, 15, key="val-share")
-        test = st.slider("For the final test (%)", 5, 40, 15, key="test-share")
+        val = st.slider(
+            "Validation (%)", 5, 40, 15, key="val-share", help="To check with while learning, after each epoch."
+        )
+        test = st.slider("Test (%)", 5, 40, 15, key="test-share", help="Opened once, at the end: the honest figure.")
     return [round(1 - (val + test) / 100, 4), val / 100, test / 100]
 
 
