@@ -339,18 +339,34 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
+    faults = {_place(fault): fault for fault in error.errors()}  # one of each place, however many types it may have
     said = []
-    for fault in error.errors()[:20]:
-        path = ".".join(str(p) for p in fault["loc"]) or "the document"
-        if fault["type"] == "extra_forbidden":
+    for place, fault in list(faults.items())[:20]:
+        path = ".".join(map(str, place)) or "the document"
+        if place != fault["loc"]:
+            said.append(f"{path}: {_no_value(fault['input'])}.")
+        elif fault["type"] == "extra_forbidden":
             said.append(f"{path}: unknown field.{closest(str(fault['loc'][-1]), _fields(model, fault['loc'][:-1]))}")
         elif fault["type"] == "missing":
             said.append(f"{path}: missing.")
         else:
             came = "" if isinstance(fault["input"], dict | list | tuple) else f" (it is {str(fault['input'])[:60]!r})"
             said.append(f"{path}: {fault['msg'].removeprefix('Value error, ').lower()}{came}.")
-    more = len(error.errors()) - len(said)
+    more = len(faults) - len(said)
     return " ".join(said) + (f" And {more} more." if more > 0 else "")
+
+
+def _place(fault: Any) -> tuple[Any, ...]:
+    """Where a fault lies, without the type that pydantic adds for each member of `Value`."""
+    place = tuple(fault["loc"])
+    return place[:-1] if place[-3:-2] == ("params",) and place[-1] in ("bool", "int", "float", "str") else place
+
+
+def _no_value(came: Any) -> str:
+    if isinstance(came, float):
+        return f"must be a finite number (it is {str(came)!r})"
+    what = {dict: "an object", list: "a list", tuple: "a list"}.get(type(came), "something else")
+    return f"must be a number, a word, yes, no or nothing (it is {what})"
 
 
 def _fields(model: type[BaseModel], way: tuple[Any, ...]) -> list[str]:

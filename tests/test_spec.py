@@ -96,6 +96,27 @@ def test_a_document_that_cannot_be_understood_is_refused_in_words(text, words):
     assert "Traceback" not in str(error.value) and "pydantic" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), "must be a finite number (it is 'nan')."),
+        (float("-inf"), "must be a finite number (it is '-inf')."),
+        ([1], "must be a number, a word, yes, no or nothing (it is a list)."),
+        ({"deep": 1}, "must be a number, a word, yes, no or nothing (it is an object)."),
+    ],
+)
+def test_a_setting_that_is_no_value_is_told_once_by_the_path_that_there_is(value, words):
+    with pytest.raises(SpecError) as error:
+        chain("a").replace("training.optimizer.params.lr", value)
+    assert str(error.value) == f"training.optimizer.params.lr: {words}"
+
+
+def test_settings_that_are_no_values_are_counted_once_each():
+    params = {f"p{k}": float("inf") for k in range(22)}
+    with pytest.raises(SpecError, match=r"p19: must be .* And 2 more\.$"):
+        chain("a").replace("training.optimizer", {"name": "adamw", "params": params})
+
+
 def test_the_difference_names_paths_and_both_values():
     one = chain("a", "b", "c")
     two = one.replace("training.optimizer.params.lr", 0.3).replace("training.epochs", 7).remove("c")
