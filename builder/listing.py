@@ -94,6 +94,8 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
 
 def train_source(experiment: Experiment, multi_label: bool) -> str:
     """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop."""
+    from builder.batches import updates
+
     training = experiment.training
     part = OPTIMIZERS[training.optimizer.name]
     chosen = {**part.defaults, **training.optimizer.params}
@@ -122,6 +124,7 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
         imports=imports,
         batch_size=training.batch_size,
         accumulate=training.accumulate,
+        patience=training.patience,
         clip_norm=training.clip_norm,
         l1=training.l1,
         l2=training.l2,
@@ -130,12 +133,13 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
         monitor=training.monitor,
         merit='-figures["loss"]' if training.monitor == "loss" else f'figures["{training.monitor}"]',
         optimizer=f"torch.optim.{part.target.partition(':')[2]}(groups{words})",
+        updates=inspect.getsource(updates),
         formulas="\n\n".join(formulas),
         schedule=_indented([rate], 4),
         after_epoch=f"{_indented(after, 8)}\n" if after else "",
         loss=_indented(_loss(training.label_smoothing, training.class_weights, multi_label), 4),
         normalize=_indented(normalize, 4),
-        augmented=_indented(batch, 12),
+        augmented=_indented(batch, 16),
     )
 
 

@@ -72,7 +72,7 @@ ENGINE = {
     # results
     "predict": "scans sandbox spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
-    "listing": "catalog parts spec network schedule",
+    "listing": "catalog parts spec network schedule batches",
     "export": "catalog parts spec network scans data prepared predict task runs checkpoint listing",
 }
 TASKS = "catalog parts spec data task blocks"

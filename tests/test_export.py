@@ -232,7 +232,7 @@ def recipe(experiment: Experiment, multi_label: bool = False) -> dict:
     text = train_source(experiment, multi_label)
     text = text.replace("from augment import Augment", "from builder.augment import Augment")
     text = text.replace("from model import Model", "")
-    settings = {"classes": ["a", "b"], "multi_label": multi_label}
+    settings = {"classes": ["a", "b"], "multi_label": multi_label, "mean": [0.0], "std": [1.0]}
     text = text.replace("from predict import SETTINGS, prepare, read", f"SETTINGS = {settings!r}")
     space: dict = {"__name__": "exported"}
     exec(compile(text, "train.py", "exec"), space)
@@ -255,6 +255,69 @@ def test_the_exported_schedule_is_the_one_that_training_uses(name: str, epochs: 
             space["PLATEAU"].after(losses[epoch])
     if name == "plateau" and epochs == 8:
         assert real.factor(0) < 1  # it has dropped, here and there
+
+
+class Line(torch.nn.Module):
+    """Two scores out of one picture of 2 px; it notes how many pictures it was taught with at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(self.line.weight, 0.1)
+        torch.nn.init.zeros_(self.line.bias)
+        self.taught: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.taught.append(len(images))
+        return self.line(images.flatten(1))
+
+
+def trained_by_the_export(num_scans: int, monkeypatch, *, epochs: int = 1, figures=None, **training: object) -> tuple:
+    """(model, images, targets, epochs kept) after the `main` of an exported train.py, on scans made up here."""
+    plain = {"augment": (), "optimizer": Choice(name="sgd", params={"lr": 0.5}), "clip_norm": 0.0, "l2": 0.0}
+    chosen = plain | {"schedule": Choice(name="constant"), "class_weights": False, "label_smoothing": 0.0} | training
+    experiment = taught(**chosen).replace("data.normalize", "none")
+    space = recipe(experiment)
+    images = torch.rand(num_scans, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(num_scans) % 2
+    model, kept = Line(), []
+    space |= {"Model": lambda: model, "load": lambda _: (images, targets), "keep": lambda *_: kept.append(1)}
+    told = iter(figures or [])
+    if figures is not None:
+        space["measure"] = lambda *_: dict.fromkeys(("auc", "accuracy", "balanced_accuracy", "f1", "loss"), next(told))
+    monkeypatch.setattr(sys, "argv", ["train.py", "scans", "--epochs", str(epochs)])
+    main = space["main"]
+    main.__globals__.update(space)
+    main()
+    return model, images, targets, len(kept)
+
+
+def test_the_exported_training_counts_every_scan_of_an_update_the_same(monkeypatch):
+    model, images, targets, _ = trained_by_the_export(7, monkeypatch, batch_size=4, accumulate=2, l1=0.01)
+    reference = Line()
+    loss = torch.nn.functional.cross_entropy(reference.line(images.flatten(1)), targets)
+    (loss + 0.01 * reference.line.weight.abs().sum()).backward()
+    assert sorted(model.taught) == [3, 4]
+    grad = reference.line.weight.grad
+    assert grad is not None
+    assert torch.allclose(model.line.weight, reference.line.weight - 0.5 * grad, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_scans", "batches"), [(9, [4, 5]), (8, [4, 4]), (1, [1])])
+def test_the_exported_training_never_learns_from_a_last_scan_alone(num_scans, batches, monkeypatch):
+    model, *_ = trained_by_the_export(num_scans, monkeypatch, batch_size=4, accumulate=1)
+    assert model.taught == batches
+
+
+@pytest.mark.parametrize(("patience", "ended"), [(2, 4), (0, 8)])
+def test_the_exported_training_stops_early_when_its_patience_is_at_an_end(patience, ended, monkeypatch, capsys):
+    figures = [0.5, 0.7, 0.6, 0.6, 0.9, 0.9, 0.9, 0.9]
+    options = {"epochs": 8, "figures": figures, "patience": patience, "monitor": "auc"}
+    *_, kept = trained_by_the_export(4, monkeypatch, **options)
+    said = capsys.readouterr().out
+    assert said.count("epoch ") - said.count("after epoch") == ended and ("Stopped early" in said) == (patience > 0)
+    assert kept == (2 if patience else 3)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
