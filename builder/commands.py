@@ -60,7 +60,8 @@ def data_folder() -> Path:
 
 
 def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{dataset, accepted, repaired, refused, skipped, cases, patients, ledger: [{file, status, reason, case}], warnings}
+    """{dataset, accepted, repaired, refused, skipped, cases, patients,
+    ledger: [{file, status, reason, case}], warnings}
 
     Where no file could be imported: {error, ledger}, with exit code 2.
     """
@@ -298,7 +299,7 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
                 path = _existing(typed)
                 paths = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
                 found = predictor.finding(read(paths, box)).plain()
-            except (Unreadable, ValueError) as error:
+            except (Unreadable, ValueError) as error:  # a misspelt path too: the other answers are not lost by it
                 findings.append({"scan": typed, "error": str(error)})
             else:
                 findings.append({"scan": typed, **found})

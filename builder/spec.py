@@ -365,7 +365,7 @@ def _place(fault: Any) -> tuple[Any, ...]:
 def _no_value(came: Any) -> str:
     if isinstance(came, float):
         return f"must be a finite number (it is {str(came)!r})"
-    what = {dict: "an object", list: "a list", tuple: "a list"}.get(type(came), "something else")
+    what = "an object" if isinstance(came, dict) else "a list" if isinstance(came, list | tuple) else "something else"
     return f"must be a number, a word, yes, no or nothing (it is {what})"
 
 
