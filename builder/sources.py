@@ -16,6 +16,10 @@ from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural
 KINDS = ("folder", "classes", "csv", "medmnist", "files")
 
 _MAX_PATTERN = 300
+_LONE_CLASS = (  # without the folder's name, which may tell a person
+    "all scans lie in one folder and were imported without labels: if that folder is a class, import again as a folder "
+    "per class (--kind classes), or with a table of labels (CSV)"
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ def detect(root: Path, labels: Path | None = None) -> Source:
         names = ", ".join(arrangement.classes[:6]) + (", ..." if len(arrangement.classes) > 6 else "")
         return replace(source, words=f"a folder per class ({names}): {num}{split}")
     hint = "; if its folders are the classes, choose a folder per class" if len(_by_class(scans).classes) > 1 else ""
+    hint = "; if its only folder is a class, choose a folder per class" if _lone_class(scans) else hint
     return replace(source, words=f"{num} without labels{hint}")
 
 
@@ -158,7 +163,8 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
     elif kind == "classes":
         arrangement = _by_class(scans, asked=True)
     else:
-        arrangement = Arrangement("folder", tuple(Item(found, bundle="") for found in scans), ())
+        notes = (_LONE_CLASS,) if _lone_class(scans) else ()
+        arrangement = Arrangement("folder", tuple(Item(found, bundle="") for found in scans), (), notes=notes)
     left = (*gathered.left, *arrangement.left)
     if kind != "csv":
         left += tuple(Left(t.name, t.bytes, "skipped", "a table, no scan") for t in tables)
@@ -183,11 +189,24 @@ def _kind(found: Sequence[Found], labels: Path | None) -> str:
         return "csv"
     arrangement = _by_class(scans)
     names = arrangement.classes
-    like_ids = sum(bool(re.search(r"\d{3,}", name)) for name in names) > len(names) / 2
-    dicom = sum(f.suffix in ("", ".dcm", ".dicom", ".ima") for f in scans) > len(scans) / 2
-    if 2 <= len(names) <= 200 and not arrangement.left and not like_ids and not dicom:
+    if 2 <= len(names) <= 200 and not arrangement.left and not _by_patient(scans, names):
         return "classes"
     return "folder"  # also for DICOM trees: their folders are mostly called after patients, and class names are shown
+
+
+def _by_patient(scans: Sequence[Found], names: Sequence[str]) -> bool:
+    """Whether folders of these names look like those of patients or series."""
+    like_ids = sum(bool(re.search(r"\d{3,}", name)) for name in names) > len(names) / 2
+    return like_ids or sum(f.suffix in ("", ".dcm", ".dicom", ".ima") for f in scans) > len(scans) / 2
+
+
+def _lone_class(scans: Sequence[Found]) -> bool:
+    """Whether all scans lie in one folder that could be a class."""
+    paths = [PurePosixPath(found.name) for found in scans]
+    shared = _common(paths)
+    if not shared or any(len(path.parts) > shared + 1 for path in paths):
+        return False
+    return not _by_patient(scans, [paths[0].parts[shared - 1]])
 
 
 def _table(found: Sequence[Found]) -> Found | None:

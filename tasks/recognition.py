@@ -124,6 +124,12 @@ class Recognition(Task):
                 f"All scans come from {who}; training, validation and test need at least one patient each. Add scans "
                 "of other patients, or say how patients are told apart."
             )
+        if astride := fingerprint.num_patients_astride:
+            say(
+                f"{astride} patient{'s have' if astride > 1 else ' has'} scans on more than one side of the split the "
+                "source gave; figures will be too good.",
+                "warning",
+            )
         train = {c: counts.get("train", {}).get(c, 0) for c in classes}
         for name in classes:
             if not train[name]:

@@ -12,6 +12,7 @@ from made_files import dicom, drained, imported, npz, picture, texture
 from PIL import Image
 
 from builder import decoding, scans
+from builder.fingerprint import Fingerprint
 from builder.intake import ImportFailed, Source, SourceRefused, detect, import_scans
 from builder.scan import Unreadable
 from builder.tables import TableRefused, read_table
@@ -197,6 +198,21 @@ def test_one_class_only_is_imported_and_said(tmp_path, home, nearby):
     assert any("only one class" in warning for warning in dataset.fingerprint.warnings)
 
 
+def test_a_single_folder_that_may_be_a_class_is_imported_without_labels_and_says_what_to_do(tmp_path, home, nearby):
+    for n in range(3):
+        picture(tmp_path / "in" / "cat" / f"{n}.png", n)
+        picture(tmp_path / "flat" / f"{n}.png", n)
+        dicom(tmp_path / "series" / "Doe" / f"{n}.dcm", n)
+    report, dataset = imported(tmp_path / "in", home, name="one folder")
+    assert dataset.classes == () and "choose a folder per class" in detect(tmp_path / "in").words
+    (told,) = (words for words in report.warnings if "--kind classes" in words)
+    assert "table of labels (CSV)" in told and "cat" not in told
+    for other in ("flat", "series"):
+        assert not any("--kind" in words for words in imported(tmp_path / other, home, name=other)[0].warnings), other
+    again, dataset = imported(tmp_path / "in", home, "classes", name="labelled")
+    assert dataset.classes == ("cat",) and not any("--kind" in words for words in again.warnings)
+
+
 def test_a_class_with_a_single_image_is_said_to_be_missing_elsewhere(tmp_path, home, nearby):
     root = _classes(tmp_path / "in")
     picture(root / "bird" / "only.png", 99)
@@ -341,6 +357,9 @@ def test_a_split_column_is_kept_and_a_patient_in_two_splits_is_said(tmp_path, ho
     _, dataset = imported(_table(_pictures(tmp_path / "in"), rows), home)
     assert Counter(dataset.splits.tolist()) == {"train": 3, "val": 1, "test": 2}
     assert any("1 patient sits in more than one split" in warning for warning in dataset.fingerprint.warnings)
+    assert dataset.fingerprint.num_patients_astride == 1
+    before = {k: v for k, v in dataset.fingerprint.to_json().items() if k != "num_patients_astride"}
+    assert Fingerprint.from_json(before).num_patients_astride == 0  # a dataset.json of before there was the field
 
 
 def test_a_row_may_name_the_folder_of_a_series(tmp_path, home, nearby):

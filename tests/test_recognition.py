@@ -144,6 +144,13 @@ def test_an_empty_validation_split_is_an_error_since_no_epoch_could_be_chosen():
     assert "validation split has no scan" in said(RECOGNITION.problems(STARTERS[0], fingerprint(class_counts=counts)))
 
 
+@pytest.mark.parametrize(("num", "words"), [(1, "1 patient has scans on more than"), (3, "3 patients have scans on")])
+def test_patients_on_more_than_one_side_are_warned_of(num, words):
+    found = RECOGNITION.problems(STARTERS[0], fingerprint(num_patients_astride=num))
+    assert words in said(found, "warning") and "figures will be too good" in said(found, "warning")
+    assert "more than one side" not in said(RECOGNITION.problems(STARTERS[0], fingerprint()), "warning")
+
+
 def test_few_cases_are_warned_of():
     counts = {"train": {"a": 50, "b": 5}, "val": {"a": 9, "b": 8}, "test": {"a": 9, "b": 8}}
     assert "b (5)" in said(RECOGNITION.problems(STARTERS[0], fingerprint(class_counts=counts)), "warning")
