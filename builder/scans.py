@@ -107,7 +107,10 @@ def open_series(paths: Sequence[Path | str]) -> Reading:
         if len(files) == 1 and kinds[0] != "dicom":
             return open_scan(files[0])
         if set(kinds) - {"dicom"}:
-            raise Unreadable("A series is made of DICOM files only; read the other files one by one.")
+            raise Unreadable(
+                f"These are {len(files)} files, and not all are DICOM: drop one picture, or all files of one DICOM "
+                "series."
+            )
         return series.read_series(files)
 
     return _watched(_told(reading))

@@ -139,13 +139,17 @@ def source_of(run: Run, files: Sequence[Path]) -> Source | None:
 
 
 def dropped(run: Run) -> list[Path]:
-    """The dropzone; a scan that has just arrived is asked about at once."""
+    """The dropzone; a scan that has just arrived is asked about at once, and stands in for the one before it."""
     arrived = dropbox.box(
         _SLOT,
         label="Drop a scan here",
         help="DICOM, NIfTI, NRRD, PNG, JPEG or TIFF; several files at once count as one series.",
     )
-    files = [received.path for received in arrived]
+    job = jobs.of_slot(_SLOT)
+    newest = dropbox.newest(_SLOT, arrived, used=job is not None and not job.view().active)
+    files = [received.path for received in newest]
+    if len(newest) < len(arrived):
+        st.caption(f"About {plain(newest[0].name) if len(files) == 1 else f'the last {len(files):,} files'}.")
     if files and st.session_state.get("asked") != (run.id, Source(files=files).digest):
         st.query_params.pop("case", None)
         ask(run, Source(files=files))
@@ -391,7 +395,7 @@ def page(runs: Sequence[Run]) -> None:
     refused = st.session_state.pop("ask-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
-    view = jobs.watch(_SLOT, "Asking the network")
+    view = jobs.watch(_SLOT, "Asking the network", start_over)
     if view is None:
         with style.empty("radiology", "No scan yet", "Drop one above, or take a scan of the test side.", key="no-scan"):
             pass

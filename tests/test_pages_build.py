@@ -22,6 +22,7 @@ from test_pages_shell import (  # noqa: F401 (two of them are fixtures)
     title_of,
 )
 
+from builder import scans
 from builder.data import Dataset
 from builder.network import input_shape, plan
 from builder.parts.images import AUGMENTATIONS, PREPARE
@@ -710,6 +711,99 @@ def test_a_scan_that_cannot_be_read_says_why_and_another_can_be_tried(home: Path
     assert "it is a spreadsheet" in said(session)
     pressed(session, "forget-ask")
     assert "spreadsheet" not in said(session)
+
+
+def drop(session: AppTest, home: Path, *names: str) -> None:
+    """Files arrive as if the browser had sent them, and the page runs."""
+    folder = home / "uploads" / session.session_state["ticket-ask"]
+    with (folder / "names.jsonl").open("a") as told:
+        for name in names:
+            file = folder / f"{len(list(folder.glob('*.bin'))) + 1:05d}.bin"
+            file.write_bytes(b"x")
+            told.write(json.dumps({"file": file.name, "name": name, "bytes": 1}) + "\n")
+    session.run()
+    assert not session.exception, session.exception
+
+
+def asked_about(home: Path) -> list[str]:
+    """The files of the newest question."""
+    return [Path(file).name for file in RunStore(home).jobs()[0].payload["files"]]
+
+
+def test_a_new_drop_stands_in_for_the_one_before(home: Path, learned: Run) -> None:
+    session = opened("test", run=learned.id)
+    drop(session, home, "one.dcm")
+    drop(session, home, "two.dcm")
+    assert asked_about(home) == ["00001.bin", "00002.bin"]  # of one series: nothing was answered in between
+    answered(home)
+    session.run()
+    drop(session, home, "three.png")
+    assert asked_about(home) == ["00003.bin"] and "About three.png" in said(session).replace("\\", "")
+    finish(home, "predict", None, "failed", "This file is no scan.")
+    session.run()
+    drop(session, home, "four.png")
+    assert asked_about(home) == ["00004.bin"]
+    num = len(RunStore(home).jobs())
+    session.run()
+    assert len(RunStore(home).jobs()) == num
+
+
+def test_a_drop_is_asked_about_once_it_has_arrived_whole(home: Path, learned: Run) -> None:
+    session = opened("test", run=learned.id)
+    part = home / "uploads" / session.session_state["ticket-ask"] / "00009.part"
+    part.touch()
+    drop(session, home, "one.dcm")
+    assert RunStore(home).jobs() == []
+    part.unlink()
+    drop(session, home, "two.dcm")
+    assert asked_about(home) == ["00001.bin", "00002.bin"]
+
+
+def test_putting_a_refused_scan_away_empties_the_dropzone(home: Path, learned: Run) -> None:
+    session = opened("test", run=learned.id)
+    drop(session, home, "one.png")
+    finish(home, "predict", None, "failed", "This file is no scan.")
+    session.run()
+    ticket = session.session_state["ticket-ask"]
+    pressed(session, "forget-ask")
+    assert session.session_state["ticket-ask"] != ticket and not (home / "uploads" / ticket).exists()
+    assert len(RunStore(home).jobs()) == 1 and "No scan yet" in said(session)
+    drop(session, home, "two.png")
+    assert len(RunStore(home).jobs()) == 2 and asked_about(home) == ["00001.bin"]
+
+
+def test_the_browsers_reports_part_one_drop_from_the_next(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from pages.kit import dropbox, uploads
+
+    state: dict[str, object] = {}
+    monkeypatch.setattr(dropbox.st, "session_state", state)
+    ticket = dropbox.ticket_of("ask")
+    files = [uploads.Received(Path(f"{k}.bin"), f"{k}.dcm", 1) for k in range(9)]
+
+    def newest(count: int, report: object, used: bool = False) -> list[str]:
+        state["report-ask"] = report
+        return [file.name[0] for file in dropbox.newest("ask", files[:count], used=used)]
+
+    def report(seq: int, *failed: str) -> object:
+        return SimpleNamespace(seq=seq, failed=failed) if seq else None
+
+    first, second, third = report(1), report(2, "bad"), report(3)
+    assert uploads.is_open(ticket) and newest(2, first) == ["0", "1"]
+    assert newest(3, first, used=True) == ["0", "1"]  # a second drop is on its way
+    assert newest(4, second) == ["2", "3"]
+    assert newest(5, third, used=True) == ["2", "3", "4"]  # what had failed came after all
+    assert newest(5, None, used=True) == ["2", "3", "4"]  # the page was left and opened again
+    assert newest(6, first, used=True) == ["5"]
+
+
+def test_several_pictures_dropped_together_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    files = [tmp_path / "one.png", tmp_path / "two.png"]
+    for file in files:
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(file)
+    with pytest.raises(scans.Unreadable, match="These are 2 files, and not all are DICOM: drop one picture"):
+        scans.read_series(files)
 
 
 def test_what_covering_an_area_changes_is_told_in_words(home: Path, learned: Run) -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 import streamlit as st
 
 from pages.kit import uploads
 from pages.kit.uploads import Received
 
-__all__ = ["box", "empty", "ticket_of"]
+__all__ = ["box", "empty", "newest", "ticket_of"]
+
+
+@dataclass(frozen=True)
+class _Drop:
+    """The newest drop: files `first` to `end` of `ticket`; `report` is what the browser had told when it was taken."""
+
+    ticket: str
+    first: int
+    end: int
+    report: Any
 
 
 def ticket_of(slot: str) -> str:
@@ -25,7 +39,7 @@ def box(slot: str, *, label: str, help: str = "", several: bool = True, folders:
 
     ticket = ticket_of(slot)
     base = st.get_option("server.baseUrlPath").strip("/")
-    scanloom_components.dropzone(
+    st.session_state[f"report-{slot}"] = scanloom_components.dropzone(
         f"{'/' + base if base else ''}/api/upload/{ticket}",
         key=f"dropzone-{slot}",
         label=label,
@@ -35,6 +49,28 @@ def box(slot: str, *, label: str, help: str = "", several: bool = True, folders:
         several=several,
     )
     return uploads.received(ticket)
+
+
+def newest(slot: str, arrived: Sequence[Received], *, used: bool) -> list[Received]:
+    """The files of the last drop alone, where a new drop stands in for the one before; call it after `box`.
+
+    While a drop is still coming in, the one before it is told. `used` says that the one before it has been dealt with;
+    files that come until then belong to it, unless the browser had told that it was complete. Files that failed at
+    first and come later belong to it, too.
+    """
+    key, ticket, report = f"drop-{slot}", ticket_of(slot), st.session_state.get(f"report-{slot}")
+    last: _Drop | None = st.session_state.get(key)
+    if last is None or last.ticket != ticket:
+        last = _Drop(ticket, 0, 0, None)
+    if report is None and last.report is not None:  # the dropzone was drawn anew and counts from the start
+        last = st.session_state[key] = replace(last, report=None)
+    coming = uploads.is_coming(ticket) or (report is not None and report == last.report)
+    if len(arrived) > last.end and not coming:
+        mended = report is not None and last.report is not None and len(report.failed) < len(last.report.failed)
+        is_new = not mended and (used or last.report is not None)
+        first = last.end if is_new else last.first
+        last = st.session_state[key] = _Drop(ticket, first, len(arrived), report)
+    return list(arrived[last.first : last.end])
 
 
 def empty(slot: str) -> None:

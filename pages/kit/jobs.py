@@ -6,6 +6,7 @@ and the job itself needs no page at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -65,11 +66,12 @@ def result(slot: str) -> dict[str, Any] | None:
     return job.result() if job is not None else None
 
 
-def watch(slot: str, title: str) -> RunView | None:
+def watch(slot: str, title: str, on_forget: Callable[[], None] | None = None) -> RunView | None:
     """Draws how the slot's job is going and returns its view; None where the slot is empty.
 
     While it works, a fragment looks again every 0.7 s; at its end the whole page runs once more. A job that failed, was
-    stopped or lost is shown with its reason and a button that clears it away. Call it outside of any other fragment.
+    stopped or lost is shown with its reason and a button that clears it away and calls `on_forget`. Call it outside of
+    any other fragment.
     """
     job = of_slot(slot)
     if job is None:
@@ -77,7 +79,7 @@ def watch(slot: str, title: str) -> RunView | None:
     view = job.view()
     if not view.active:
         if view.status != "done":
-            _say_end(slot, view)
+            _say_end(slot, view, on_forget)
         return view
     looking = st.fragment(run_every=_LOOK_S, key=f"watch-{slot}")(_show)
     looking(slot, job, title)
@@ -104,7 +106,13 @@ def _show(slot: str, job: Job, title: str) -> None:
         st.caption(f":orange[:material/warning: {plain(warning)}]")
 
 
-def _say_end(slot: str, view: RunView) -> None:
+def _say_end(slot: str, view: RunView, on_forget: Callable[[], None] | None) -> None:
     words = {"stopped": "Stopped.", "lost": "Lost.", "failed": "This did not work."}.get(view.status, view.status)
     st.error(f"{words} {plain(view.reason)}", icon=":material/error:")
-    st.button("Put away", key=f"forget-{slot}", on_click=forget, args=(slot,))
+    st.button("Put away", key=f"forget-{slot}", on_click=_put_away, args=(slot, on_forget))
+
+
+def _put_away(slot: str, on_forget: Callable[[], None] | None) -> None:
+    forget(slot)
+    if on_forget is not None:
+        on_forget()

@@ -29,7 +29,19 @@ from builder.execute import home
 from pages.kit.gate import same_origin
 from pages.kit.words import size
 
-__all__ = ["Limits", "Received", "close", "discard", "folder_of", "is_open", "new_ticket", "received", "route", "sweep"]
+__all__ = [
+    "Limits",
+    "Received",
+    "close",
+    "discard",
+    "folder_of",
+    "is_coming",
+    "is_open",
+    "new_ticket",
+    "received",
+    "route",
+    "sweep",
+]
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{32}")
 _BLOCK_BYTES = 1 << 20
@@ -97,6 +109,14 @@ def received(ticket: str, at_home: Path | None = None) -> list[Received]:
         return []
     told = [json.loads(line) for line in lines]
     return [Received(folder / entry["file"], entry["name"], entry["bytes"]) for entry in told]
+
+
+def is_coming(ticket: str, at_home: Path | None = None) -> bool:
+    """Says whether a file is on its way under this ticket."""
+    try:
+        return any(folder_of(ticket, at_home).glob("*.part"))
+    except LookupError:
+        return False
 
 
 def close(ticket: str, at_home: Path | None = None) -> Path:
