@@ -417,7 +417,7 @@ class _Intake:
         if len(self.folder_patients) > 2 and all(len(found) == 1 for found in self.folder_patients.values()):
             said.append("Each class folder holds exactly one patient: are the folders patients rather than classes?")
         if counts["refused"]:
-            said.append(f"{counts['refused']} of {len(self.entries)} files were refused: the ledger says why.")
+            said.append(f"{counts['refused']} of {len(self.entries)} files were refused: the tab Files says why.")
         return said
 
     def _check_disk(self, needed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from builder.data import Dataset, Summary, UnknownDataset, datasets, delete
+from builder.data import Dataset, Entry, Summary, UnknownDataset, datasets, delete
 from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
@@ -15,7 +15,8 @@ from pages.kit.words import ago, amount, plain, size
 
 DEMO = "demo-set"
 NUM_A_PAGE = 24
-STATUSES = ("accepted", "repaired", "refused", "skipped")
+STATUSES = ("refused", "repaired", "accepted", "skipped")
+"""What a person should look at first comes first."""
 
 
 def ask_import() -> None:
@@ -44,6 +45,8 @@ def take_results() -> None:
         if result is not None:
             jobs.forget(slot)
             st.session_state["import-counts"] = result
+            if slot == importing.SLOT:
+                importing.assign_names(str(result["dataset"]))
             st.query_params["dataset"] = str(result["dataset"])
             st.query_params.pop("import", None)
 
@@ -112,10 +115,11 @@ def nothing_yet() -> None:
             scans.viewer(found[name], f"sample-{name}", width_px=380)
 
 
-def counts_of_import() -> None:
-    """What the import that has just ended came to."""
-    result = st.session_state.pop("import-counts", None)
-    if not result:
+def counts_of_import(dataset: Dataset) -> None:
+    """What the import that has just ended came to; files that were refused or repaired by name, until put away."""
+    result = st.session_state.get("import-counts")
+    if not result or result["dataset"] != dataset.id:
+        st.session_state.pop("import-counts", None)
         return
     said = [
         f"{amount(int(result[name]), 'file')} {name}" for name in ("accepted", "repaired", "refused") if name in result
@@ -123,6 +127,30 @@ def counts_of_import() -> None:
     st.success(
         f"Imported: {', '.join(said)}. The tab *Files* says what became of each.", icon=":material/check_circle:"
     )
+    names = importing.known_names(dataset.id)
+    told = [entry for entry in by_need(dataset.ledger()) if entry.status in STATUSES[:2] and entry.key in names]
+    if not told:
+        st.session_state.pop("import-counts")
+        return
+    rows = [{"Name": names[e.key], "Status": e.status, "What was done, or why not": e.reason} for e in told]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        key="import-named",
+        height="content" if len(rows) < 7 else 260,
+        column_config={"What was done, or why not": st.column_config.TextColumn(width="large")},
+    )
+    st.button("Put away", key="import-seen", icon=":material/close:", type="tertiary", on_click=forget_counts)
+
+
+def forget_counts() -> None:
+    """Puts the summary of an import away."""
+    st.session_state.pop("import-counts", None)
+
+
+def by_need(entries: list[Entry]) -> list[Entry]:
+    """What a person should look at first: refused, then repaired, then the rest, each in the order of import."""
+    return sorted(entries, key=lambda entry: STATUSES.index(entry.status))
 
 
 def overview(dataset: Dataset) -> None:
@@ -178,14 +206,16 @@ def _carries(dataset: Dataset, label: int | tuple[int, ...] | None, wanted: str)
 
 
 def files(dataset: Dataset) -> None:
-    """The ledger: what became of each file, without its name; a typed name finds its entry."""
-    ledger = dataset.ledger()
+    """The ledger: what became of each file; its name only where this session brought it, or for a name typed here."""
+    ledger = by_need(dataset.ledger())
+    names = importing.known_names(dataset.id)
     tally = {status: sum(entry.status == status for entry in ledger) for status in STATUSES}
     style.facts([(status.capitalize(), f"{n:,}", "") for status, n in tally.items()])
     left, right = st.columns([1.2, 1], gap="medium", vertical_alignment="bottom")
     with left:
         options = ["all", *(status for status in STATUSES if tally[status])]
-        wanted = st.segmented_control("Show", options, default="all", key=f"status-{dataset.id}", required=True)
+        first = "refused" if tally["refused"] else "all"
+        wanted = st.segmented_control("Show", options, default=first, key=f"status-{dataset.id}", required=True)
     with right:
         name = st.text_input(
             "What became of this file?",
@@ -193,21 +223,22 @@ def files(dataset: Dataset) -> None:
             placeholder="type its name, such as 0012.dcm",
             icon=":material/search:",
             help="Names are not stored. The one you type is turned into the same key as at the import, and looked up.",
-        )
-    found = dataset.find(name.strip()) if name.strip() else ledger
-    if name.strip() and not found:
+        ).strip()
+    found = look_up(dataset, name, names) if name else [e for e in ledger if wanted in ("all", e.status)]
+    if name and not found:
         st.info("No file of this name was imported into this dataset.", icon=":material/search_off:")
         return
-    if name.strip() and len(found) <= 5:
+    if name and len(found) <= 5:
         for entry in found:
-            st.markdown(
-                f"{style.badge(entry.status)} {plain(entry.reason)}{f' Scan {entry.case}.' if entry.case else ''}"
-            )
+            called = f"**{plain(names[entry.key])}** " if entry.key in names else ""
+            case = f" Scan {entry.case}." if entry.case else ""
+            st.markdown(f"{style.badge(entry.status)} {called}{plain(entry.reason)}{case}")
         return
     st.dataframe(
         [
             {
                 "File": entry.n,
+                **({"Name": names.get(entry.key, "")} if names else {}),
                 "Kind": entry.suffix.lstrip(".") or "none",
                 "Size": size(entry.bytes),
                 "Status": entry.status,
@@ -215,12 +246,29 @@ def files(dataset: Dataset) -> None:
                 "Scan": entry.case or "",
             }
             for entry in found
-            if wanted == "all" or entry.status == wanted
         ],
         hide_index=True,
         key=f"ledger-{dataset.id}",
         column_config={"What was done, or why not": st.column_config.TextColumn(width="large")},
     )
+    if names:
+        st.caption("Names are shown until you reload the page; they are not stored.")
+    else:
+        st.caption("Names are not stored; type one to look it up.")
+
+
+def look_up(dataset: Dataset, name: str, names: dict[str, str]) -> list[Entry]:
+    """The entries for a typed name: as typed, else as the end of a path known here, else by its last part alone."""
+    found = dataset.find(name)
+    path = name.replace("\\", "/").removeprefix("./").strip("/")
+    if not found and names:
+        ends = {key for key, known in names.items() if known.endswith(f"/{path}")}
+        found = [entry for entry in dataset.ledger() if entry.key in ends]
+    if not found and "/" in path:
+        found = dataset.find(path.rsplit("/", 1)[1])
+        if found:
+            st.caption("Looked up by the last part of what you typed: folders may differ.")
+    return by_need(found)
 
 
 def stop_asking() -> None:
@@ -304,7 +352,7 @@ elif opened is not None:
             required=True,
             on_change=lambda: st.query_params.update(dataset=st.session_state["dataset-pick"]),
         )
-    counts_of_import()
+    counts_of_import(opened[0])
     first, second, third = st.tabs(["Overview", "Scans", "Files"], key=f"tabs-{now}", on_change="rerun")
     with first:
         if first.open:

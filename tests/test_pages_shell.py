@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 
 from builder.data import Dataset, datasets
 from builder.execute import LocalExecutor
-from builder.intake import detect, import_scans
+from builder.intake import Source, detect, import_scans
 from builder.runs import Finished, Record, RunStore, Started
 from builder.spec import Experiment
-from pages.kit import draft, words
+from pages.kit import draft, importing, uploads, words
 from pages.kit.draft import Draft
 from tests.browser import ROOT
 
@@ -328,6 +329,59 @@ def test_a_file_is_found_by_its_typed_name_only(home: Path, cats: str) -> None:
     assert "accepted" in said(session) and "Scan c" in said(session)
     session.text_input(key=f"find-{cats}").set_value("other.png").run()
     assert "No file of this name" in said(session)
+
+
+def test_after_an_import_refused_files_are_named_until_the_page_is_reloaded(
+    home: Path,
+    tmp_path: Path,
+    nearby: None,  # noqa: F811
+) -> None:
+    root = folder_of_classes(tmp_path / "in")
+    (root / "dog" / "ZZPHI empty.png").write_bytes(b"")
+    with zipfile.ZipFile(root / "more.zip", "w") as archive:
+        archive.writestr("busi/benign/ZZPHI notes.png", b"no picture")
+    session = folder_form(root)
+    session.text_input(key="dataset-name").set_value("Named").run()
+    session.button(key="start-import").click().run()
+    (job,) = RunStore(home).jobs()
+    report = drained(import_scans(Source.from_json(job.payload["source"]), "Named", home))
+    assert report.refused == 2
+    finish(home, "import", report.to_json())
+    session.run()
+    summary = session.dataframe[0].value
+    inside = "more.zip/busi/benign/ZZPHI notes.png"
+    assert sorted(summary["Name"]) == ["dog/ZZPHI empty.png", inside]
+    assert summary["What was done, or why not"].str.len().min() > 10
+    assert "the tab Files says why" in said(session)
+    session.button(key="import-seen").click().run()
+    assert not session.dataframe
+    tab(session, report.dataset, "Files")
+    assert set(session.dataframe[0].value["Status"]) == {"refused"}
+    assert inside in list(session.dataframe[0].value["Name"])
+    for typed in ("busi/benign/ZZPHI notes.png", "ZZPHI notes.png"):
+        session.text_input(key=f"find-{report.dataset}").set_value(typed).run()
+        assert inside in said(session).replace("\\", "")
+    assert "ZZPHI" not in str(session.query_params)
+    assert not [path for path in home.rglob("*") if path.is_file() and b"ZZPHI" in path.read_bytes()]
+    again = tab(opened("data", dataset=report.dataset), report.dataset, "Files")
+    assert "Names are not stored; type one to look it up." in said(again)
+    assert "Name" not in again.dataframe[0].value and not again.exception
+    again.text_input(key=f"find-{report.dataset}").set_value("busi/benign/ZZPHI notes.png").run()
+    assert "refused" in said(again) and "last part" in said(again)
+
+
+def test_the_names_of_an_upload_are_those_the_ledger_keys(home: Path, tmp_path: Path, nearby: None) -> None:  # noqa: F811
+    ticket = uploads.folder_of(uploads.new_ticket(home), home)
+    picture(tmp_path / "a.png", 1).rename(ticket / "00001.bin")
+    with zipfile.ZipFile(ticket / "00002.bin", "w") as archive:
+        archive.write(picture(tmp_path / "b.png", 2), "inner/b.png")
+    (ticket / "00003.bin").touch()
+    told = ("folder/a.png", "two.zip", "folder/empty.dcm")
+    lines = [json.dumps({"file": f"0000{n}.bin", "name": name, "bytes": 1}) for n, name in enumerate(told, 1)]
+    (ticket / "names.jsonl").write_text("\n".join(lines))
+    names = importing._names(ticket)
+    report = drained(import_scans(detect(ticket), "Dropped", home))
+    assert sorted(names) == sorted(entry.name for entry in report.ledger) and "two.zip/inner/b.png" in names
 
 
 def test_using_a_dataset_puts_it_into_the_open_experiment(home: Path, cats: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from builder.data import datasets
+from builder.data import Pseudonyms, datasets
 from builder.execute import home
 from builder.runs import StoreError
 from builder.sources import Source, SourceRefused, detect, gather
@@ -18,13 +18,15 @@ from pages.kit import dropbox, jobs, uploads
 from pages.kit.gate import Rules
 from pages.kit.words import amount, plain, size
 
-__all__ = ["SLOT", "form"]
+__all__ = ["SLOT", "assign_names", "form", "known_names"]
 
 SLOT = "import"
 _BROWSER, _FOLDER = "From this browser", "A folder of this machine"
 _AS_FILES_SAY, _PATTERN = "As the files or the table say", "By a pattern over file names"
 _NEW = ""
 _NUM_EXAMPLES = 8
+_MAX_NAMES = 5_000
+_BROUGHT, _KNOWN = "brought-names", "known-names"
 
 
 def form() -> None:
@@ -61,6 +63,30 @@ def form() -> None:
             on_click=_start,
             args=(payload, way == _BROWSER),
         )
+
+
+def assign_names(dataset: str) -> None:
+    """Gives the names that this session brought to the dataset that its import made."""
+    brought = st.session_state.pop(_BROUGHT, [])
+    if brought:
+        key = Pseudonyms(home())
+        known = st.session_state.setdefault(_KNOWN, {}).setdefault(dataset, {})
+        known.update({key("name", name): name for name in brought})
+
+
+def known_names(dataset: str) -> dict[str, str]:
+    """Returns {`Entry.key`: name} of the files that this session imported; names are in its memory and nowhere else."""
+    found: dict[str, str] = st.session_state.get(_KNOWN, {}).get(dataset, {})
+    return found
+
+
+def _names(root: Path) -> list[str]:
+    """The first names that the ledger will key, with the members of zip files, called as the import calls them."""
+    try:
+        gathered = gather(root, None)
+    except (SourceRefused, OSError):
+        return []  # the import itself says what is wrong
+    return [*(left.name for left in gathered.left), *(found.name for found in gathered.found)][:_MAX_NAMES]
 
 
 def _from_browser() -> Path | None:
@@ -223,6 +249,7 @@ def _start(payload: dict[str, Any], from_browser: bool) -> None:
     try:
         if from_browser:
             uploads.close(Path(payload["source"]["root"]).name)
+        st.session_state[_BROUGHT] = _names(Path(payload["source"]["root"]))  # before the job removes an upload
         jobs.submit("import", payload, SLOT)
     except (StoreError, LookupError) as error:
         st.session_state["data-error"] = str(error)
