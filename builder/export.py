@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,35 +48,50 @@ def export(run: Run, home: Path, to: str = "pytorch", out: Path | None = None) -
     Args:
         out: the folder to write into; the run's own folder `exports` by default.
     Raises:
-        ExportError: an unknown format, or an export whose answers differ from the app's by more than `TOLERANCE`.
+        ExportError: an unknown format, a folder that cannot be written, or an export whose answers differ from the
+            app's by more than `TOLERANCE`.
         PredictError: the run cannot be rebuilt.
     """
     if to not in TARGETS:
         raise ExportError(f"There is no export to {to!r}; there is {', '.join(TARGETS)}.")
     predictor = Predictor.open(run.folder)
     out = Path(out) if out is not None else run.folder / "exports"
-    out.mkdir(parents=True, exist_ok=True)
     name = f"{run.id}-{to}"
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as passing:
-        folder = Path(passing) / name
-        folder.mkdir()
-        _write(folder, run, predictor)
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        passing = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
+    with passing:
+        folder = Path(passing.name) / name
+        with _writing(out):
+            folder.mkdir()
+            _write(folder, run, predictor)
         proof = _proof(folder, predictor, home)
-        write_atomic(folder / "parity.json", json.dumps(proof, indent=2) + "\n")
         if max(proof["difference"].values()) > TOLERANCE:
             most = max(proof["difference"].values())
             raise ExportError(
                 f"The exported code answers differently from the app (by up to {most:.2g}; {TOLERANCE:g} is allowed), "
                 "so it is not handed out. This is a fault of ScanLoom's own."
             )
-        archive = Path(passing) / f"{name}.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-            for file in sorted(folder.iterdir()):
-                packed.write(file, f"{name}/{file.name}")
-        shutil.rmtree(out / name, ignore_errors=True)
-        folder.rename(out / name)
-        archive.replace(out / archive.name)
+        with _writing(out):
+            write_atomic(folder / "parity.json", json.dumps(proof, indent=2) + "\n")
+            archive = Path(passing.name) / f"{name}.zip"
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+                for file in sorted(folder.iterdir()):
+                    packed.write(file, f"{name}/{file.name}")
+            shutil.rmtree(out / name, ignore_errors=True)
+            folder.rename(out / name)
+            archive.replace(out / archive.name)
     return out / f"{name}.zip"
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """What the disk refuses in here is told in words."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ExportError(f"The folder {out} cannot be written ({reason}).") from error
 
 
 def _write(folder: Path, run: Run, predictor: Predictor) -> None:
@@ -93,9 +110,9 @@ def _write(folder: Path, run: Run, predictor: Predictor) -> None:
     for key, tensor in predictor.net.state_dict().items():
         _, id, rest = key.split(".", 2)
         tensors[f"{names[id]}.{rest}"] = tensor.detach().cpu().contiguous()
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file(tensors, folder / "weights.safetensors")
+    (folder / "weights.safetensors").write_bytes(save(tensors))
     texts = {
         "settings.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
         "model.py": model_source(experiment, len(predictor.classes)),
@@ -178,9 +195,18 @@ def _readme(run: Run, predictor: Predictor) -> str:
         "python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*",
         "```",
         "",
-        "predict.py reads PNG, JPEG, BMP, TIFF and DICOM images and prepares them exactly as in training. NIfTI, NRRD,",
-        "series of several files and enhanced DICOM are read by ScanLoom only. parity.json holds the largest",
-        "difference between ScanLoom's answers and those of this code, run in a process of its own.",
+        "predict.py reads PNG, JPEG, BMP, TIFF and DICOM images and prepares them exactly as in training. A scan that",
+        "it cannot read is answered by a line with the reason; the others keep their answers, and the exit code is 2.",
+        "parity.json holds the largest difference between ScanLoom's answers and those of this code, run in a process",
+        "of its own.",
+        "",
+        "What it does not read, and says so:",
+        "",
+        "- NIfTI, NRRD and enhanced DICOM, which ScanLoom reads (so does it series of several files as one scan; here",
+        "  every file is a scan of its own);",
+        "- pictures of several pages, such as a multi-page TIFF, whose pages ScanLoom takes as slices;",
+        "- PNG with 16 bits a colour, which ScanLoom reads, and TIFF with 16 bits a colour, which it refuses too;",
+        "- DICOM with a window table (VOI LUT), which ScanLoom reads.",
         "",
     ]
     return "\n".join(lines)

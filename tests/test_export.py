@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import corpus
 import little_run
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -127,6 +130,46 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
         for path, line in zip(scans, lines, strict=True):
             ours, theirs = predictor.finding(read([path], box)).probabilities, json.loads(line)["probabilities"]
             assert theirs == pytest.approx(ours, abs=2e-6), path.name
+
+
+def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_answers(folder, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
+    page = Image.fromarray(grey)
+    page.save(tmp_path / "good.png")
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page, page])
+    (tmp_path / "bad.png").write_bytes(b"no picture at all")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:300])
+    (tmp_path / "colour16.png").write_bytes(png_of_16_bit_colour(8, 8))
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [4, 0, 8], bytes([0, 0, 1, 0, 2, 0, 3, 0])
+    (tmp_path / "table.dcm").write_bytes(corpus.dicom_bytes(grey, VOILUTSequence=[table]))
+    names = ["bad.png", "pages.tif", "missing.png", "cut.png", "colour16.png", "table.dcm", "good.png"]
+    command = [sys.executable, "-B", "predict.py", *(str(tmp_path / name) for name in names)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert [answer["scan"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
+    words = ["no PNG", "has 3 pages", "No such file", "cannot be read", "colour picture of 16 bits", "VOI LUT"]
+    for answer, said in zip(answers, words, strict=False):
+        assert said in answer["error"] and answer["error"].endswith(".") and "probabilities" not in answer
+    assert sum(answers[-1]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+def png_of_16_bit_colour(rows: int, cols: int) -> bytes:
+    """A black PNG that Pillow itself cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+
+    head = struct.pack(">LLBBBBB", cols, rows, 16, 2, 0, 0, 0)
+    body = zlib.compress((b"\0" + bytes(6 * cols)) * rows)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_the_readme_names_what_predict_py_does_not_read(folder):
+    readme = (folder / "README.md").read_text()
+    refused = readme.split("What it does not read")[1]
+    assert all(words in refused for words in ("multi-page TIFF", "PNG with 16 bits a colour", "VOI LUT", "NIfTI"))
 
 
 def test_train_py_trains_on_a_folder_per_class_and_its_result_can_be_asked(folder, little, tmp_path):
@@ -375,6 +418,21 @@ def test_an_export_that_does_not_run_is_not_handed_out(little, tmp_path, monkeyp
     monkeypatch.setattr(module, "model_source", lambda *_: "import builder.spec\nfrom nowhere import Model\n")
     with pytest.raises(ExportError, match="does not run"):
         export(run, home, out=tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_words(little, tmp_path, monkeypatch):
+    home, _, run = little
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ExportError, match=r"^The folder .*out cannot be written \(not a directory\)\.$"):
+        export(run, home, out=tmp_path / "file" / "out")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_atomic", full)
+    with pytest.raises(ExportError, match=r"cannot be written \(no space left on device\)"):
+        export(run, home, out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_another_format_is_refused_in_words(little):
