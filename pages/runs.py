@@ -100,6 +100,8 @@ def best_words(view: RunView) -> str:
 
 def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str]) -> None:
     """One card a run: a press shows it alone, a tick lays it over the others."""
+    if len(shown) > 1:  # buttons and sections mean the first one; ids are digits, letters and "-"
+        st.html(f"<style>.st-key-only-{shown[0]} button{{border:2px solid {charts.palette()[0]}}}</style>")
     waiting = [m.id for m in markers(home()) if m.id in views and views[m.id].status == "queued"]
     with st.container(key="run-list", gap="xsmall"):
         for run in runs:
@@ -271,7 +273,7 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str
         with st.container(key="run-curves"):
             picture([by_id[id] for id in shown], [views[id] for id in shown])
         with st.container(key="run-log"):
-            happened(views[shown[0]])
+            happened(views[shown[0]], labels_of([by_id[id] for id in shown])[0] if len(shown) > 1 else "")
 
 
 def state(run: Run, view: RunView) -> None:
@@ -341,7 +343,7 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     labels = labels_of(runs)
     offered = curves.axes(views)
     names = curves.scores(views)
-    one, two, three, four = st.columns([1.15, 1.2, 1, 1.5], gap="small", vertical_alignment="bottom")
+    one, two, three, four = st.columns([1.55, 1.1, 1, 1.4], gap="small", vertical_alignment="bottom")
     with one:
         axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis")
     with two:
@@ -363,7 +365,7 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     with one:
         chart("curves-loss", [*steps, *curves.lines(views, labels, losses, axis=axis)], marks, axis, "Loss", log=log)
     if score:
-        made = curves.lines(views, labels, [score], axis=axis, smoothing=weight if score.startswith("step/") else 0.0)
+        made = curves.lines(views, labels, [score], axis=axis, smoothing=weight)
         with two:
             chart("curves-score", made, marks, axis, _title(score))
 
@@ -399,11 +401,11 @@ def chart(
     )
 
 
-def happened(view: RunView) -> None:
-    """The run's log in words, the newest line first."""
+def happened(view: RunView, whose: str = "") -> None:
+    """The run's log in words, the newest line first. `whose`: the run's name, where several are shown."""
     if not view.log:
         return
-    with st.expander("What happened", icon=":material/list:"):
+    with st.expander(f"What happened · {plain(whose)}" if whose else "What happened", icon=":material/list:"):
         lines = [f"`{time.strftime('%H:%M:%S', time.localtime(at))}` {plain(words)}" for at, words in view.log]
         st.markdown("\n\n".join(reversed(lines[-_LOGGED:])))
         if len(lines) > _LOGGED:
@@ -435,11 +437,11 @@ def _short(value: Any) -> str:
     return "–" if value is None else value_words(value)
 
 
-def test_side(run: Run) -> None:
-    """The figures on the test scans, once somebody has asked for them."""
+def test_side(run: Run, whose: str = "") -> None:
+    """The figures on the test scans, once somebody has asked for them. `whose`: words behind the title."""
     slot = f"evaluate-{run.id}"
     found = evaluation(run)
-    with style.card("On the test scans", key="test-side"):
+    with style.card(f"On the test scans{whose}", key="test-side"):
         if found is None:
             st.caption(
                 "The test scans were kept aside all the time. Each look at them is counted: whoever looks often and "
@@ -574,10 +576,10 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
     st.plotly_chart(figure, key="confusion", config={"displayModeBar": False}, alt="Which class was answered for which")
 
 
-def take_away(run: Run) -> None:
-    """The network as code and weights that need no ScanLoom."""
+def take_away(run: Run, whose: str = "") -> None:
+    """The network as code and weights that need no ScanLoom. `whose`: words behind the title."""
     slot = f"export-{run.id}"
-    with style.card("Take it away", key="take-away"):
+    with style.card(f"Take it away{whose}", key="take-away"):
         st.caption(
             "A zip with readable PyTorch code, the weights, the preparation of the scans, and a proof that it answers "
             "as the app does. It needs no ScanLoom."
@@ -635,11 +637,13 @@ def page(runs: Sequence[Run]) -> None:
         st.error(plain(refused), icon=":material/error:")
     every = _LOOK_S if any(v.active for v in views.values()) else None
     st.fragment(run_every=every, key="live-runs")(live)(runs, shown, standing(views))
+    whose = ""
     if len(shown) > 1:
+        whose = f" · {plain(labels_of([by_id[id] for id in shown])[0])}"
         compared([by_id[id] for id in shown])
     if view.best is not None and not view.active:
-        test_side(focus)
-        take_away(focus)
+        test_side(focus, whose)
+        take_away(focus, whose)
 
 
 st.html(_CSS)

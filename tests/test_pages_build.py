@@ -348,6 +348,32 @@ def test_problems_are_collected_and_mended_beside_the_start(home: Path, cats: st
     assert session.button(key="start-training").disabled
 
 
+def test_a_number_outside_of_its_range_is_told_beside_its_field_and_mended(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    session = at("training", draft)
+    assert not session.button(key="start-training").disabled
+    session.number_input(key="training.epochs").set_value(0).run()
+    assert draft.experiment.training.epochs == 0
+    assert "Epochs is 0; it must lie between" in said(session).replace("\\", "")
+    assert session.button(key="start-training").disabled
+    assert label(session, "repair:training.epochs:0") == "Use 1"
+    pressed(session, "repair:training.epochs:0")
+    assert draft.experiment.training.epochs == 1 and session.number_input(key="training.epochs").value == 1
+    assert not session.button(key="start-training").disabled
+
+
+@pytest.mark.parametrize("value", [-3, 0, 10**12])
+def test_no_number_breaks_the_training_page(home: Path, cats: str, value: int) -> None:  # noqa: F811
+    session = at("training", ready(home, cats))
+    fields = {w.key: w for w in session.number_input}
+    assert {"training.epochs", "training.batch_size"} <= set(fields)
+    for key, field in fields.items():
+        assert not field.proto.has_min and not field.proto.has_max  # the browser would swallow it
+        session.number_input(key=key).set_value(type(field.value)(value)).run()
+        assert not session.exception, (key, session.exception)
+    assert session.button(key="start-training").disabled
+
+
 def test_an_augmentation_is_switched_on_set_and_off(home: Path, cats: str) -> None:  # noqa: F811
     draft = ready(home, cats)
     session = at("training", draft)
@@ -507,7 +533,7 @@ def test_the_runs_in_the_url_are_shown_together_with_what_differs(home: Path) ->
     session = opened("runs", run=f"{second.id},{first.id}")
     assert title_of(session) == "two"
     assert session.checkbox(key=f"pick-{first.id}").value and not session.checkbox(key=f"pick-{third.id}").value
-    assert "What differs" in said(session)
+    assert "What differs" in said(session) and "On the test scans · two" in said(session)
     assert "Epochs" in list(session.dataframe[0].value["Choice"])
     session.checkbox(key=f"pick-{third.id}").check().run()
     session.run()
@@ -641,6 +667,12 @@ def test_smoothing_keeps_the_line_itself_pale_behind_the_mean() -> None:
     pale, mean = curves.lines([view()], ["one"], ["step/loss"], smoothing=0.9)
     assert (pale.legend, mean.legend) == (False, True) and pale.opacity < mean.opacity
     assert pale.y[-1] == pytest.approx(1 / 30) and mean.y[-1] > pale.y[-1]
+
+
+def test_a_learning_rate_is_no_noise() -> None:
+    told = view(curves={"step/lr": ([1, 2, 3], [0.1, 0.2, 0.0])})
+    [line] = curves.lines([told], ["one"], ["step/lr"], smoothing=0.9)
+    assert line.opacity == 1.0 and line.y == [0.1, 0.2, 0.0]
 
 
 def test_a_long_curve_is_thinned_for_the_browser() -> None:

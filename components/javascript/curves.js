@@ -10,8 +10,9 @@ const REST_MS = 250
 const THEME_LOOK_MS = 1000
 const CONFIG = {
   displaylogo: false,
+  displayModeBar: 'hover',
   responsive: true,
-  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d'],
+  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud'],
 }
 const charts = new WeakMap()
 
@@ -53,7 +54,15 @@ function tracesOf(data, theme) {
 }
 
 function layoutOf(data, theme) {
-  const axis = { gridcolor: theme.border, linecolor: theme.border, zerolinecolor: theme.border, automargin: true }
+  const font = { size: 12, color: theme.text, family: theme.font }
+  const axis = {
+    gridcolor: theme.border,
+    linecolor: theme.border,
+    zerolinecolor: theme.border,
+    automargin: true,
+    tickfont: font,
+    exponentformat: 'power',
+  }
   const marks = data.marks ?? []
   return {
     height: data.height,
@@ -61,13 +70,13 @@ function layoutOf(data, theme) {
     paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)',
     font: { color: theme.text, family: theme.font, size: 13 },
-    margin: { l: 52, r: 12, t: 30, b: 40 },
+    margin: { l: 52, r: 12, t: 28, b: 40 },
     hovermode: 'x unified',
     hoverlabel: { bgcolor: theme.background, bordercolor: theme.border, font: { color: theme.text, family: theme.font } },
-    legend: { orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0 },
+    legend: { orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom', x: 0, font }, // the buttons are above
     modebar: { bgcolor: 'rgba(0,0,0,0)', color: theme.border, activecolor: theme.palette[0] },
-    xaxis: { ...axis, title: { text: escaped(data.x_title) } },
-    yaxis: { ...axis, title: { text: escaped(data.y_title) }, type: data.log ? 'log' : 'linear' },
+    xaxis: { ...axis, title: { text: escaped(data.x_title), font } },
+    yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear' },
     shapes: marks.map((m) => ({
       type: 'line',
       x0: m.x,

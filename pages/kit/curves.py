@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from builder.runs import TIME, RunView
 from pages.kit.charts import smooth, thinned
 
-__all__ = ["AXES", "Line", "across", "axes", "best_at", "best_value", "lines", "scores"]
+__all__ = ["AXES", "NOISY", "Line", "across", "axes", "best_at", "best_value", "lines", "scores"]
 
 AXES = ("step", "epoch", "minutes")
+NOISY = ("step/loss", "step/gradient")  # what a mean may stand for; a learning rate is no noise
 _POINTS = 300
 _SMOOTHED_POINTS = 1500  # smoothing walks point by point; more than these no eye tells apart
 
@@ -58,7 +59,7 @@ def best_value(view: RunView, name: str) -> float | None:
     """Returns what a curve of whole epochs was at the best epoch; None where it was not told."""
     at = best_at(view, "step")
     steps, values = view.curves.get(name, ([], []))
-    return values[list(steps).index(at)] if at is not None and at in steps else None
+    return next((value for step, value in zip(steps, values, strict=True) if step == at), None)
 
 
 def scores(views: Sequence[RunView]) -> list[str]:
@@ -80,8 +81,8 @@ def lines(
     """Returns the lines of `names` for each run, thinned to what an eye can see.
 
     One run: a colour per name. Several runs: a colour per run, the first name solid and the others dotted. With
-    `smoothing` in (0, 1) a running mean stands in front and the line itself pale behind it. `first`: place in the
-    palette of the first colour.
+    `smoothing` in (0, 1) a running mean stands in front of what is noisy, and the line itself pale behind it. `first`:
+    place in the palette of the first colour.
     """
     made: list[Line] = []
     several = len(views) > 1
@@ -94,11 +95,11 @@ def lines(
             text = f"{label}: {words}" if several else words
             color = place if several else first + names.index(name)
             dash = "dot" if several and number else "solid"
-            fine = name.startswith("step/")
+            fine = name in NOISY
             id = f"{view.id}-{name.replace('/', '-')}"  # Plotly makes a CSS class of it
             raw_x, raw_y = thinned(steps, values, _POINTS)
             x = across(view, raw_x.tolist(), axis)
-            if smoothing > 0 and len(steps) > 2:
+            if smoothing > 0 and len(steps) > 2 and name in NOISY:
                 many_x, many_y = thinned(steps, values, _SMOOTHED_POINTS // 2)
                 soft_x, soft_y = thinned(many_x.tolist(), smooth(many_y.tolist(), smoothing).tolist(), _POINTS)
                 at = across(view, soft_x.tolist(), axis)
@@ -110,7 +111,7 @@ def lines(
     return made
 
 
-_LOSSES = {"val/loss": "validation", "train/loss": "training", "step/loss": "each step"}  # the axis says loss
+_LOSSES = {"val/loss": "validation", "train/loss": "training", "step/loss": "single steps"}  # the axis says loss
 _SPLITS = {"train": "training", "val": "validation", "step": ""}
 
 
@@ -118,6 +119,6 @@ def name_words(name: str) -> str:
     """Returns the name of a curve in words: "val/balanced_accuracy" -> "validation balanced accuracy"."""
     split, _, metric = name.partition("/")
     if name == "step/loss":
-        return "loss of each step"
+        return "loss of single steps"
     words = {"auc": "AUC", "lr": "learning rate", "f1": "F1", "gradient": "length of the gradient"}
     return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}".strip()
