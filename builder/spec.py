@@ -133,6 +133,11 @@ class Experiment(_Frozen):
             raise SpecError(f"This is not an experiment: it is not valid JSON ({str(error)[:120]}).") from None
         if not isinstance(found, dict):
             raise SpecError("This is not an experiment: expected a JSON object with name, task, data and network.")
+        if found and not set(found) & set(cls.model_fields):
+            raise SpecError(
+                "This is not an experiment of ScanLoom: it has none of name, task, data, network and training. Choose "
+                "a JSON file that was saved here."
+            )
         return cls.checked(migrate(found))
 
     @classmethod

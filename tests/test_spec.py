@@ -77,11 +77,12 @@ def test_a_wrong_path_or_value_is_refused_in_words(path, value, words):
     [
         ("", "not valid JSON"),
         ("[1, 2]", "expected a JSON object"),
+        ('{"hello": 1}', "not an experiment of ScanLoom.*saved here"),
         ('{"training": {"l1": NaN}}', "NaN is not a number"),
         ('{"training": {"l1": 1e999}}', "finite number"),
         ('{"version": 99}', "Update ScanLoom"),
         ('{"version": "x"}', "whole number"),
-        ('{"versio": 1, "trainin": {}}', "versio: unknown field. Did you mean version.*trainin: unknown field"),
+        ('{"name": "a", "versio": 1, "trainin": {}}', "versio: .* Did you mean version.*trainin: unknown field"),
         ('{"training": {"epoch": 3}}', "Did you mean epochs"),
         ('{"network": [{"id": "a", "name": "relu"}, {"id": "a", "name": "relu"}]}', "share the id 'a'"),
         ('{"network": [{"id": "a", "name": "relu", "__class__": "os.system"}]}', "unknown field"),
