@@ -32,6 +32,10 @@ __all__ = ["ImportFailed", "Report", "Source", "SourceRefused", "Step", "detect"
 _RESERVE_BYTES = 256 << 20
 _STEP_S = 0.2  # between two steps: whoever listens may write each of them down
 _REPAIRS = ("left out", "converted", "turned upright", "laid over", "sorted by their number", "of a float")
+_ODDITIES = {  # words of a scan's note: what is said of one series, and of several
+    "unevenly spaced": ("has unevenly spaced slices", "have unevenly spaced slices"),
+    "gantry was tilted": ("was taken with a tilted gantry", "were taken with a tilted gantry"),
+}
 _MAY_SHOW_NAMES = {"US", "SC", "ES", "OT"}
 
 
@@ -416,6 +420,10 @@ class _Intake:
             )
         if len(self.folder_patients) > 2 and all(len(found) == 1 for found in self.folder_patients.values()):
             said.append("Each class folder holds exactly one patient: are the folders patients rather than classes?")
+        for words, is_so in _ODDITIES.items():
+            num = sum(any(words in note for note in case.notes) for case in cases)
+            if num:
+                said.append(f"{num} series {is_so[num > 1]}; see Scans.")
         if counts["refused"]:
             said.append(f"{counts['refused']} of {len(self.entries)} files were refused: the tab Files says why.")
         return said

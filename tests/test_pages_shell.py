@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_files import drained, picture
+from made_files import dicom, drained, picture
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 
@@ -329,6 +329,39 @@ def test_a_file_is_found_by_its_typed_name_only(home: Path, cats: str) -> None:
     assert "accepted" in said(session) and "Scan c" in said(session)
     session.text_input(key=f"find-{cats}").set_value("other.png").run()
     assert "No file of this name" in said(session)
+
+
+def test_an_uneven_series_is_told_without_a_spacing_and_by_hand_begins_from_what_was_shown(
+    home: Path,
+    tmp_path: Path,
+    nearby: None,  # noqa: F811
+) -> None:
+    for n, z in enumerate((0, 5, 9, 15, 18)):
+        dicom(tmp_path / "in" / f"{n}.dcm", n, z, SeriesInstanceUID="1.2.9", WindowCenter=30, WindowWidth=310)
+    made = str(drained(import_scans(detect(tmp_path / "in"), "CT", home)).dataset)
+    session = opened("data", dataset=made)
+    assert "1 series has unevenly spaced slices; see Scans." in said(session)
+    session = tab(session, made, "Scans")
+    session.button(key=f"look-{made}-0").click().run()
+    assert "mm apart" not in said(session) and "unevenly spaced" in said(session)
+    viewer = AppTest.from_function(viewer_of, args=(str(home), made), default_timeout=60).run()
+    for before, (center, width) in {"auto": (30, 310), "ct soft tissue": (40, 400)}.items():
+        viewer.selectbox(key="v-window").set_value(before).run()
+        viewer.selectbox(key="v-window").set_value("own").run()
+        assert not viewer.exception
+        assert [viewer.slider(key=f"v-{name}").value for name in ("level", "width")] == [center, width]
+    viewer.slider(key="v-level").set_value(100.0).run()
+    assert viewer.slider(key="v-level").value == 100
+
+
+def viewer_of(home: str, dataset: str) -> None:
+    """A page with nothing but the viewer, for a dialog is gone after one run of a test."""
+    from pathlib import Path
+
+    from builder.data import Dataset
+    from pages.kit import scans
+
+    scans.viewer(Dataset.open(Path(home), dataset).scan(0), "v")
 
 
 def test_after_an_import_refused_files_are_named_until_the_page_is_reloaded(

@@ -11,12 +11,14 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from builder.scans import WINDOWS, Scan, Unreadable, Window, display, read
+from builder.scans import NAMED_WINDOWS, WINDOWS, Scan, Unreadable, Window, display, read
 from pages.kit.words import amount, plain
 
 __all__ = ["gallery", "picture", "samples", "thumbnail", "viewer"]
 
 _OWN = "own"
+UNEVEN = "unevenly spaced"
+"""The words by which a scan's note says so."""
 _NO_COLOUR_WINDOW = "Colour pictures are shown as they are."
 _WINDOW_WORDS = {
     "auto": "As the file says",
@@ -105,9 +107,15 @@ def viewer(scan: Scan, key: str, *, width_px: int = 560) -> None:
                 low, high = _range_of(scan, full=True)
                 unit = " (HU)" if is_ct else ""
                 step = float(max(1.0, round((high - low) / 256)))
-                center = st.slider(f"Level{unit}", low, high, (low + high) / 2, step, key=f"{key}-level", format="%g")
-                most = max(high - low, step * 2)
-                width = st.slider(f"Width{unit}", step, most, most / 2, step, key=f"{key}-width", format="%g")
+                high = max(high, low + step)
+                begun = _shown_window(scan, st.session_state.get(f"{key}-before", "auto"))
+                level = min(max(begun[0], low), high)
+                center = st.slider(f"Level{unit}", low, high, level, step, key=f"{key}-level", format="%g")
+                most = max(high - low, step * 2, begun[1])
+                begun_width = max(begun[1], step)
+                width = st.slider(f"Width{unit}", step, most, begun_width, step, key=f"{key}-width", format="%g")
+            else:
+                st.session_state[f"{key}-before"] = window  # by hand begins from what was shown
         else:
             st.caption(_NO_COLOUR_WINDOW)
         st.caption(facts(scan))
@@ -117,8 +125,18 @@ def viewer(scan: Scan, key: str, *, width_px: int = 560) -> None:
         st.image(picture(scan, index, window, center=center, width=width), width=width_px)
 
 
+def _shown_window(scan: Scan, window: str) -> tuple[float, float]:
+    """Center and width of a window of the list, in stored units."""
+    if window in NAMED_WINDOWS:
+        return NAMED_WINDOWS[window]
+    if window == "auto" and scan.windows:
+        return float(scan.windows[0].center), float(scan.windows[0].width)
+    low, high = _range_of(scan, full=window == "stored range" or (window == "auto" and scan.pixels.dtype == np.uint8))
+    return (low + high) / 2, high - low
+
+
 def facts(scan: Scan) -> str:
-    """Returns what a scan is in one line of markdown: kind, size, slices, bits, spacing."""
+    """Returns what a scan is in one line of markdown: kind, size, slices, bits, and spacing where it is one."""
     slices, channels, height, width = scan.pixels.shape
     said = [
         plain(scan.modality or scan.format.upper()),
@@ -129,7 +147,7 @@ def facts(scan: Scan) -> str:
     known = [f"{value:.2f}" for value in scan.spacing_mm[1:] if value]
     if len(known) == 2:
         said.append(f"pixel {known[0]} × {known[1]} mm")
-    if slices > 1 and scan.spacing_mm[0]:
+    if slices > 1 and scan.spacing_mm[0] and not any(UNEVEN in note for note in scan.notes):
         said.append(f"slices {scan.spacing_mm[0]:.2f} mm apart")
     return " · ".join(filter(None, said))
 
