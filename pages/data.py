@@ -15,8 +15,7 @@ from pages.kit.words import ago, amount, plain, size
 
 DEMO = "demo-set"
 NUM_A_PAGE = 24
-STATUSES = ("refused", "repaired", "accepted", "skipped")
-"""What a person should look at first comes first."""
+STATUSES = ("refused", "repaired", "accepted", "skipped")  # what a person should look at first comes first
 
 
 def ask_import() -> None:
@@ -192,10 +191,10 @@ def pictures(dataset: Dataset) -> None:
     here = chosen[(page - 1) * NUM_A_PAGE : page * NUM_A_PAGE]
     keys = [f"look-{dataset.id}-{index}" for index in here]
     captions = [shown.label_words(dataset, dataset.cases[index].label) for index in here]
+    st.caption(f"{amount(len(chosen), 'scan')}. Press a picture to look closer.")
     pressed = scans.gallery([shown.thumbnail(str(home()), dataset.id, index) for index in here], captions, keys)
     if pressed:
         look(dataset, here[keys.index(pressed)])
-    st.caption(f"{amount(len(chosen), 'scan')}. Press a name to look closer.")
 
 
 def _carries(dataset: Dataset, label: int | tuple[int, ...] | None, wanted: str) -> bool:

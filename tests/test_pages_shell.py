@@ -311,6 +311,8 @@ def test_scans_are_shown_by_class_and_one_opens_large(home: Path, cats: str) -> 
     session = tab(opened("data", dataset=cats), cats, "Scans")
     looks = [button for button in session.button if str(button.key).startswith("look-")]
     assert len(looks) == 24
+    assert "Press a picture to look closer" in said(session)
+    assert "comes first" not in said(session), "Streamlit writes a bare string in a page onto it"
     session.selectbox(key=f"class-{cats}").set_value("cat").run()
     looks = [button for button in session.button if str(button.key).startswith("look-")]
     assert {button.label for button in looks} == {"cat"} and len(looks) == 12

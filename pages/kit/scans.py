@@ -19,6 +19,13 @@ __all__ = ["gallery", "picture", "samples", "thumbnail", "viewer"]
 _OWN = "own"
 UNEVEN = "unevenly spaced"
 """The words by which a scan's note says so."""
+_TILE = """<style>
+[class*=st-key-tile-]{position:relative}
+[class*=st-key-tile-] *{position:static!important}
+[class*=st-key-tile-] button::after{content:"";position:absolute!important;inset:0;cursor:pointer;border-radius:.5rem}
+[class*=st-key-tile-]:hover button::after{box-shadow:0 0 0 2px var(--st-primary-color)}
+[class*=st-key-tile-] [data-testid=stElementToolbar]{display:none}
+</style>"""  # the button under a picture reaches over the whole tile
 _NO_COLOUR_WINDOW = "Colour pictures are shown as they are."
 _WINDOW_WORDS = {
     "auto": "As the file says",
@@ -167,13 +174,14 @@ def thumbnail(scan: Scan, side_px: int = 160) -> np.ndarray:
 def gallery(
     pictures: Sequence[np.ndarray], captions: Sequence[str], keys: Sequence[str], *, num_columns: int = 8
 ) -> str:
-    """Draws thumbnails in rows, each with a button below it; returns the key whose button was pressed, else ""."""
+    """Draws thumbnails in rows, each with its name a button; returns the key whose tile was pressed, else ""."""
     pressed = ""
+    st.html(_TILE)
     for start in range(0, len(pictures), num_columns):
         places = st.columns(num_columns, gap="small")
         row = slice(start, start + num_columns)
         for place, shown, caption, key in zip(places, pictures[row], captions[row], keys[row], strict=False):
-            with place:
+            with place, st.container(key=f"tile-{key}"):
                 st.image(shown, width="stretch")
                 if st.button(plain(caption), key=key, type="tertiary", width="stretch", help="Look at this scan"):
                     pressed = key
