@@ -25,6 +25,7 @@ PAGES = {
     "Watch": [("runs.py", "Runs", ":material/show_chart:")],
     "Use": [("test.py", "Test a scan", ":material/biotech:")],
 }
+EDITS = ("", "data", "network", "training")  # Home and the pages that change the open experiment
 listed = {
     section: [
         st.Page(HERE / file, title=title, icon=icon, default=file == "home.py", url_path=file.removesuffix(".py"))
@@ -38,7 +39,7 @@ draft.keep_in_url()
 
 with st.sidebar:
     open_draft = draft.current()
-    if open_draft is not None:
+    if open_draft is not None and page.url_path in EDITS:
         undo, redo = open_draft.undo_words, open_draft.redo_words
         st.caption("Experiment")
         st.markdown(f"**{plain(open_draft.name)}**")
