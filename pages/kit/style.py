@@ -52,6 +52,13 @@ display:flex;flex-direction:column}
 .st-key-ways [data-testid=stColumn]{flex:1 1 12.5rem;min-width:12.5rem}
 .st-key-undo kbd,.st-key-redo kbd{display:none}
 .st-key-seal p{font-size:.8rem;line-height:1.35}
+@media (max-width:1150px){
+[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *){flex-wrap:wrap}
+[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
+[data-testid=stColumn]{min-width:min(100%,20rem);position:static!important;max-height:none!important}
+[data-testid=stColumn] [data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
+[data-testid=stColumn]{min-width:min(100%,12.5rem)}
+}
 .scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
 </style>"""
     )
