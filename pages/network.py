@@ -46,8 +46,12 @@ _CSS = """<style>
  white-space:nowrap}
 .st-key-layers [data-testid=stRadioCaption] code{font-size:.8rem;white-space:nowrap}
 .st-key-layers [data-testid=stRadioCaption] p>:last-child{justify-self:end;font-size:.8rem}
-@media (max-width:1450px){.st-key-layers [data-testid=stRadioGroup]>div{grid-template-columns:8.2rem minmax(0,1fr)}
- .st-key-layers label p span{display:none}}
+@media (max-width:1450px){
+ .st-key-layers [data-testid=stRadioGroup]>div{grid-template-columns:minmax(0,1fr) max-content}
+ .st-key-layers [data-testid=stRadioCaption] p{grid-template-columns:max-content 3.6rem}
+ .st-key-layers [data-testid=stRadioCaption] em{display:none}}
+@media (max-width:1150px){.st-key-palette{max-height:17rem;overflow-y:auto;flex-wrap:nowrap}
+ .st-key-palette>*{flex-shrink:0}}
 </style>"""
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 
@@ -225,16 +229,17 @@ def flow(planned: Planned, node: Node, found: findings.Findings) -> None:
 
 
 def summary(found: findings.Findings) -> None:
-    """The network in five numbers."""
+    """The network in five numbers; sums that stop at a broken layer say so."""
     planned = found.plan
+    least = "at least " if any(node.shape is None for node in planned.nodes) else ""
     out = show(planned.output) if planned.output else "–"
     classes = f"{found.num_classes} classes" if found.summary else f"{found.num_classes} classes assumed"
     band(
         [
             ("Scan", show(planned.input)),
-            ("Parameters", layers.count(planned.parameters)),
-            ("Operations a scan", layers.operations(planned.flops)),
-            ("Activations a scan", size(planned.activation_bytes)),
+            ("Parameters", least + layers.count(planned.parameters)),
+            ("Operations a scan", least + layers.operations(planned.flops)),
+            ("Activations a scan", least + size(planned.activation_bytes)),
             (f"Output, {classes}", out),
         ]
     )
