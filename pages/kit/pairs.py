@@ -16,7 +16,8 @@ _CSS = """<style>
 .stHtml .scanloom-pairs dt{opacity:.7;padding:0;margin:0;font-weight:400}
 .stHtml .scanloom-pairs dd{margin:0;padding:0;text-align:right;overflow-wrap:break-word;
  font-variant-numeric:tabular-nums}
-@media (max-width:1150px){.stHtml dl.scanloom-pairs{grid-template-columns:minmax(min-content,max-content) minmax(6rem,1fr)}}
+@media (max-width:1150px){.stHtml dl.scanloom-pairs{
+ grid-template-columns:minmax(min-content,max-content) minmax(6rem,1fr)}}
 .stHtml dl.scanloom-band{padding:0;margin:0;display:flex;flex-wrap:wrap;gap:.5rem 1.8rem}
 .scanloom-band dt{opacity:.7;font-size:.85rem;font-weight:400}
 .stHtml .scanloom-band dd{margin:0;padding:0;font-size:1.25rem;font-weight:620;font-variant-numeric:tabular-nums}

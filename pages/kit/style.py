@@ -56,7 +56,8 @@ display:flex;flex-direction:column}
 [data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *){flex-wrap:wrap}
 [data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
 [data-testid=stColumn]{min-width:min(100%,20rem);position:static!important;max-height:none!important}
-[data-testid=stColumn] [data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
+[data-testid=stColumn]
+[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
 [data-testid=stColumn]{min-width:min(100%,12.5rem)}
 }
 .scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}
