@@ -101,7 +101,8 @@ def _int(name: str, domain: Int, value: int, common: dict[str, Any]) -> None:
     if not domain.log and (high - low) / domain.step <= _SLIDER_STEPS // 2:
         st.slider(name, low, high, step=domain.step, **common)
     else:
-        st.number_input(name, low, high, step=domain.step, **common)
+        # No bounds: the browser would keep a value outside of them to itself, shown but never told to anyone.
+        st.number_input(name, step=domain.step, **common)
 
 
 def _float(name: str, domain: Float, value: float, common: dict[str, Any]) -> None:
@@ -109,7 +110,7 @@ def _float(name: str, domain: Float, value: float, common: dict[str, Any]) -> No
     if not domain.log and domain.step and (high - low) / domain.step <= _SLIDER_STEPS:
         st.slider(name, low, high, step=float(domain.step), format="%g", **common)
     else:
-        st.number_input(name, low, high, step=_step_of(domain), format="%g", **common)
+        st.number_input(name, step=_step_of(domain), format="%g", **common)
 
 
 def _step_of(domain: Float) -> float:
