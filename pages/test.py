@@ -118,7 +118,7 @@ def dataset_of(run: Run) -> Dataset | None:
 
 
 def ask_case(run: Run, dataset: Dataset, number: int) -> None:
-    """Asks about a scan of the test side."""
+    """Asks about a test scan."""
     rest = dataset.indices("test")
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
@@ -162,7 +162,7 @@ def from_test_side(run: Run) -> None:
     if dataset is None or not len(dataset.indices("test")):
         return
     st.button(
-        "Take a scan of the test side",
+        "Take a test scan",
         key="take-test-scan",
         type="secondary" if jobs.of_slot(_SLOT) else "primary",
         icon=":material/casino:",
@@ -397,7 +397,7 @@ def page(runs: Sequence[Run]) -> None:
         st.error(plain(refused), icon=":material/error:")
     view = jobs.watch(_SLOT, "Asking the network", start_over)
     if view is None:
-        with style.empty("radiology", "No scan yet", "Drop one above, or take a scan of the test side.", key="no-scan"):
+        with style.empty("radiology", "No scan yet", "Drop one above, or take a test scan.", key="no-scan"):
             pass
     answer(run, source)
 

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from builder.catalog import Part
-from builder.data import datasets
+from builder.data import Dataset, UnknownDataset, datasets
 from builder.execute import LocalExecutor, home
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
@@ -268,12 +268,27 @@ def curve(draft: drafts.Draft, found: findings.Findings) -> None:
 
 
 def steps_per_epoch(draft: drafts.Draft, found: findings.Findings) -> int:
-    """Optimizer steps of an epoch; 0 while no data set is chosen."""
-    if found.fingerprint is None:
+    """Optimizer steps of an epoch, as `builder.batches.updates` makes them; 0 while they cannot be told."""
+    training, num = draft.experiment.training, training_scans(found)
+    if not num or training.batch_size < 1 or training.accumulate < 1:
         return 0
-    training = draft.experiment.training
-    num = sum(found.fingerprint.class_counts.get("train", {}).values())
-    return max(1, ceil(ceil(num / training.batch_size) / training.accumulate)) if num else 0
+    batches = ceil(num / training.batch_size)
+    if batches > 1 and training.batch_size > 1 and num % training.batch_size == 1:
+        batches -= 1  # a scan that is left over joins the batch before
+    return ceil(batches / training.accumulate)
+
+
+def training_scans(found: findings.Findings) -> int:
+    """How many scans training learns from: those of its split that carry a label, each once."""
+    return _num_training(found.summary.id, found.summary.changed) if found.summary else 0
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _num_training(dataset: str, changed: float) -> int:
+    try:
+        return len(Dataset.open(home(), dataset).indices("train"))
+    except (UnknownDataset, OSError, ValueError):
+        return 0
 
 
 def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -362,11 +377,11 @@ def costs(draft: drafts.Draft, found: findings.Findings) -> None:
     steps = steps_per_epoch(draft, found)
     rows = [
         ("Parameters", layers.count(planned.parameters)),
-        ("Memory to train", f"about {size(planned.training_bytes(training.batch_size))}"),
+        ("Memory to train", f"about {size(planned.training_bytes(max(1, training.batch_size)))}"),
         ("Computes on", this_machine().words),
     ]
-    if found.fingerprint is not None and steps:
-        num = sum(found.fingerprint.class_counts.get("train", {}).values())
+    if steps:
+        num = training_scans(found)
         rows = [
             ("Training scans", f"{num:,}"),
             ("Steps", f"{training.epochs * steps:,}"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import drained, picture
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
@@ -24,6 +25,7 @@ from test_pages_shell import (  # noqa: F401 (two of them are fixtures)
 
 from builder import scans
 from builder.data import Dataset
+from builder.intake import detect, import_scans
 from builder.network import input_shape, plan
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.layers import LAYERS
@@ -372,6 +374,25 @@ def test_no_number_breaks_the_training_page(home: Path, cats: str, value: int) -
         session.number_input(key=key).set_value(type(field.value)(value)).run()
         assert not session.exception, (key, session.exception)
     assert session.button(key="start-training").disabled
+
+
+def test_the_training_scans_are_those_that_training_uses_each_once(home: Path, tmp_path: Path, nearby: None) -> None:  # noqa: F811
+    labels = ["mass|effusion", "mass", "effusion", "mass|effusion", ""]  # one of five shows neither
+    rows = ["file,label,patient,split"]
+    for n in range(20):
+        picture(tmp_path / "in" / f"{n}.png", n, (48, 64))
+        rows.append(f"{n}.png,{labels[n % 5]},p{n},{'train' if n < 15 else 'val' if n < 18 else 'test'}")
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(rows))
+    id = str(drained(import_scans(detect(tmp_path / "in" / "labels.csv"), "Findings", home)).dataset)
+    data = Dataset.open(home, id)
+    assert data.multi_label and sum(data.fingerprint.class_counts["train"].values()) == 18
+    draft = ready(home, id)
+    draft.put(draft.experiment.replace("training.epochs", 3).replace("training.batch_size", 4), "for the test")
+    session = at("training", draft)
+    shown = " ".join(e.proto.body for e in session.get("html"))
+    assert "<dt>Training scans</dt><dd>15</dd>" in shown and "<dt>Steps</dt><dd>12</dd>" in shown
+    session.number_input(key="training.batch_size").set_value(14).run()  # the fifteenth joins the batch before
+    assert "<dt>Steps</dt><dd>3</dd>" in " ".join(e.proto.body for e in session.get("html"))
 
 
 def test_an_augmentation_is_switched_on_set_and_off(home: Path, cats: str) -> None:  # noqa: F811
