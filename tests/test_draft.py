@@ -278,3 +278,15 @@ def test_problems_are_found_by_path_and_below_it() -> None:
     problems = [Problem("network.a", "x"), Problem("network.a.params.k", "y"), Problem("network.ab", "z")]
     assert [p.message for p in problems_at(problems, "network.a")] == ["x"]
     assert [p.message for p in problems_at(problems, "network.a", inside=True)] == ["x", "y"]
+
+
+def test_a_number_outside_of_its_range_reaches_the_draft(home: Path) -> None:
+    """The browser would swallow what lies outside of a field's bounds: the fields have none, the checks do."""
+    draft = begun(home)
+    page = page_with(draft)
+    assert not any(field.proto.has_min or field.proto.has_max for field in page.number_input)
+    page.number_input(key="training.epochs").set_value(0).run()
+    page.number_input(key="training.optimizer.params.lr").set_value(-5.0).run()
+    assert not page.exception and draft.experiment.training.epochs == 0
+    assert draft.experiment.training.optimizer.params["lr"] == -5.0
+    assert all(slider.min <= slider.value <= slider.max for slider in page.slider)
