@@ -425,7 +425,8 @@ class _Intake:
             if num:
                 said.append(f"{num} series {is_so[num > 1]}; see Scans.")
         if counts["refused"]:
-            said.append(f"{counts['refused']} of {len(self.entries)} files were refused: the tab Files says why.")
+            was = "was" if counts["refused"] == 1 else "were"
+            said.append(f"{counts['refused']} of {len(self.entries)} files {was} refused: the tab Files says why.")
         return said
 
     def _check_disk(self, needed: int) -> None:
