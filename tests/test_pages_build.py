@@ -212,6 +212,14 @@ def test_a_layer_that_fails_is_told_in_a_sentence_and_mended_by_its_button(home:
     assert draft.experiment == broken
 
 
+def test_sums_that_stop_at_a_broken_layer_say_so(home: Path) -> None:
+    experiment = starter()
+    whole = at("network", drafted(home, experiment))
+    broken = at("network", drafted(home, experiment.insert(Node(id="late", name="conv2d"))))
+    told = [" ".join(e.proto.body for e in session.get("html")) for session in (whole, broken)]
+    assert "at least" not in told[0] and told[1].count("<dd>at least ") == 3
+
+
 def test_a_layer_of_another_version_is_shown_as_unknown_and_can_be_removed(home: Path) -> None:
     nodes = (*starter().network[:2], Node(id="odd", name="hyper_conv"), *starter().network[2:])
     draft = drafted(home, starter().replace("network", nodes))
@@ -572,6 +580,20 @@ def test_a_finished_run_tells_the_numbers_of_the_epoch_that_is_kept(home: Path) 
     told = " ".join(e.proto.body for e in opened("runs").get("html"))
     assert "<dt>Validation accuracy, epoch 2</dt><dd>0.700</dd>" in told
     assert "<dt>Validation loss, epoch 2</dt><dd>0.550</dd>" in told and "2.000" not in told
+
+
+def test_what_differs_is_told_in_the_words_of_the_catalogs(home: Path) -> None:
+    first = starter().replace("training.optimizer", Choice(name="adamw", params={"lr": 0.01}))
+    second = first.replace("training.optimizer", Choice(name="sgd")).replace("data.size_px", 96)
+    second = second.insert(Node(id="late", name="dropout", params={"p": 0.3}))
+    second = second.replace("training.augment", (Choice(name="blur"),))
+    runs = [RunStore(home).create(e.replace("name", n)) for e, n in ((first, "one"), (second, "two"))]
+    table = opened("runs", run=",".join(run.id for run in runs)).dataframe[0].value
+    found = {row[0]: (row[1], row[2]) for row in table.values.tolist()}
+    assert found["Optimizer"] == ("AdamW", "SGD") and found["Layer late"] == ("–", "Dropout")
+    assert found["Optimizer: learning rate"] == ("0.01", "0.05") and found["Size"] == ("64", "96")
+    assert found["Augmentation: Blur"] == ("–", "Blur")
+    assert not [words for words in found if "late:" in words or "Blur:" in words]
 
 
 def test_an_unknown_run_in_the_url_falls_back_to_the_newest(home: Path) -> None:
