@@ -22,6 +22,7 @@ from pages.kit.pairs import band, pairs
 from pages.kit.words import ago, amount, duration, path_words, plain, value_words
 
 _CSS = """<style>
+.st-key-run-meant button{box-shadow:inset 4px 0 0 #4a78ef}
 .st-key-run-list .stButton>button{justify-content:flex-start;text-align:left;padding:.35rem .6rem;min-height:3.3rem}
 .st-key-run-list .stButton>button>div,.st-key-run-list .stButton>button>div>span,
 .st-key-run-list [data-testid=stMarkdownContainer]{width:100%}
@@ -104,8 +105,6 @@ def best_words(view: RunView) -> str:
 
 def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str]) -> None:
     """One card a run: a press shows it alone, a tick lays it over the others."""
-    if len(shown) > 1:  # buttons and sections mean the first one; ids are digits, letters and "-"
-        st.html(f"<style>.st-key-only-{shown[0]} button{{border:2px solid {charts.palette()[0]}}}</style>")
     waiting = [m.id for m in markers(home()) if m.id in views and views[m.id].status == "queued"]
     with st.container(key="run-list", gap="xsmall"):
         for run in runs:
@@ -116,7 +115,9 @@ def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str
             elif view.active and view.epochs:
                 facts.insert(0, f"epoch {view.epoch} of {view.epochs}")
             words = plain(" · ".join(filter(None, facts)))
-            with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
+            meant = len(shown) > 1 and run.id == shown[0]  # buttons and sections mean this one
+            marked = "run-meant" if meant else None
+            with st.container(key=marked, horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
                 key = f"pick-{run.id}"
                 if st.session_state.get(key) != (run.id in shown):
                     st.session_state[key] = run.id in shown
