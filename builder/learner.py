@@ -31,6 +31,7 @@ from builder.spec import Choice, Experiment
 from builder.task import Task
 
 LAST = "last"  # last-<number>.pt: everything needed to go on
+_SPOKEN = {"auc": "AUC", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
 BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
 _AUGMENT = 1  # keeps the random numbers of augmentation apart from those of the order
 
@@ -259,7 +260,7 @@ class Learner:
         """How it went, in one or two sentences."""
         place, training = self.place, self.experiment.training
         best = (
-            f" Best {'training' if self.val is None else 'validation'} {place.monitor.replace('_', ' ')}: "
+            f" Best {'training' if self.val is None else 'validation'} {_SPOKEN.get(place.monitor, place.monitor)}: "
             f"{place.best:.4g}, in epoch {place.best_epoch}."
             if place.best is not None
             else ""
