@@ -379,7 +379,8 @@ def test_no_number_breaks_the_training_page(home: Path, cats: str, value: int) -
     assert {"training.epochs", "training.batch_size"} <= set(fields)
     for key, field in fields.items():
         assert not field.proto.has_min and not field.proto.has_max  # the browser would swallow it
-        session.number_input(key=key).set_value(type(field.value)(value)).run()
+        typed: float = value if isinstance(field.value, int) else float(value)
+        session.number_input(key=str(key)).set_value(typed).run()
         assert not session.exception, (key, session.exception)
     assert session.button(key="start-training").disabled
 

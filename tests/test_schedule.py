@@ -75,13 +75,12 @@ def test_what_the_page_draws_is_what_training_does(name: str, epochs: int, steps
 
 
 def test_a_plateau_drops_the_rate_only_after_the_wait_and_goes_on_from_a_saved_state() -> None:
-    choice = {"wait_epochs": 2, "factor": 0.1}
     losses = [1.0, 0.9, 0.91, math.nan, 0.9, 0.8, 0.85, 0.85, 0.85]
-    whole = Plateau(**choice)
+    whole = Plateau(wait_epochs=2, factor=0.1)
     told = [whole.after(loss) for loss in losses]
     assert told == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
     for cut in range(len(losses)):
-        first, second = Plateau(**choice), Plateau(**choice)
+        first, second = Plateau(wait_epochs=2, factor=0.1), Plateau(wait_epochs=2, factor=0.1)
         [first.after(loss) for loss in losses[:cut]]
         second.restore(first.state())
         assert [second.after(loss) for loss in losses[cut:]] == told[cut:]
