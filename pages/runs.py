@@ -348,7 +348,7 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     labels = labels_of(runs)
     offered = curves.axes(views)
     names = curves.scores(views)
-    one, two, three, four = st.columns([1.55, 1.1, 1, 1.4], gap="small", vertical_alignment="bottom")
+    one, two, three, four = st.columns([1.85, 1, 1, 1.25], gap="small", vertical_alignment="bottom")
     with one:
         axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis")
     with two:
