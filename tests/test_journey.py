@@ -87,7 +87,7 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     # Training: long enough to be watched, begun by the one main button.
     button(page, "to-training").click()
     epochs = keyed(page, "training.epochs").locator("input")
-    epochs.fill("300")
+    epochs.fill("5000")  # no machine is through with them before the journey is
     epochs.press("Enter")
     start = button(page, "start-training")
     expect(start).to_be_enabled(timeout=30_000)
