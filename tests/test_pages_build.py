@@ -257,6 +257,18 @@ def test_a_branch_is_made_by_choosing_what_feeds_a_layer(home: Path) -> None:
     assert draft.experiment.at(f"network.{third}.inputs") == ()
 
 
+def test_what_a_browser_still_tells_of_a_layer_that_is_gone_changes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A click right after an undo carries the state of widgets that the undo removed; it once ended in a traceback.
+    draft = drafted(home, starter())
+    before = draft.experiment
+    monkeypatch.setattr(layers.st, "session_state", {"wires:gone": ids(draft)[0], "wires:emptied": None})
+    layers.rewire(draft, "gone_1", "wires:gone")
+    layers.rewire(draft, ids(draft)[2], "wires:emptied")
+    assert draft.experiment == before
+
+
 def test_an_experiment_file_is_opened_or_refused_in_a_sentence(home: Path) -> None:
     draft = drafted(home, starter())
     session = at("network", draft)

@@ -158,9 +158,15 @@ def delete(draft: Draft, id: str) -> None:
 
 
 def rewire(draft: Draft, id: str, key: str) -> None:
-    """Takes the choice of inputs from a widget; the layer above alone is written as no wires at all."""
+    """Takes the choice of inputs from a widget; the layer above alone is written as no wires at all.
+
+    Does nothing for a layer that is gone (a browser that has not yet heard of an undo still tells what it had chosen)
+    and for an emptied field: every layer is fed by something.
+    """
     now = draft.experiment
     chosen = st.session_state[key]
+    if chosen is None or all(n.id != id for n in now.network):
+        return
     wanted = tuple(chosen) if isinstance(chosen, list) else (chosen,)
     if wanted == (above(now, id)[-1],):
         wanted = ()
