@@ -11,7 +11,20 @@ from importlib import import_module
 from math import isfinite
 from typing import Any, TypeVar
 
-__all__ = ["Catalog", "Domain", "Flag", "Float", "Int", "LayerSpec", "OneOf", "Part", "Text", "UnknownPart", "load"]
+__all__ = [
+    "LAYOUTS",
+    "Catalog",
+    "Domain",
+    "Flag",
+    "Float",
+    "Int",
+    "LayerSpec",
+    "OneOf",
+    "Part",
+    "Text",
+    "UnknownPart",
+    "load",
+]
 
 
 def load(path: str) -> Any:
@@ -208,6 +221,17 @@ class Part:
         return load(self.target)
 
 
+LAYOUTS = {
+    "vector": "a vector",
+    "sequence": "a sequence",
+    "maps": "a picture",
+    "series": "a series of slices",
+    "volume": "a volume",
+}
+"""What the dimensions of a tensor mean, batch left out, with words for people: vector (F), sequence (T, F), maps
+(C, H, W), series (S, C, H, W) of slices one after another, volume (C, D, H, W)."""
+
+
 @dataclass(frozen=True)
 class LayerSpec(Part):
     """A layer of a network.
@@ -215,15 +239,18 @@ class LayerSpec(Part):
     Attributes:
         inferred: constructor arguments that the planner fills in, each by a rule about the input: "channels" (size of
             dimension 1), "features" (size of the last dimension), "size" (height), "axis" (1: where channels or
-            features lie), "classes" (number of classes of the data).
+            features lie), "classes" (number of classes of the data), "steps" (of a sequence: size of dimension 1).
         inputs: 1, or 2 for "two or more".
-        ranks: numbers of dimensions, batch included, that it accepts; () = any.
+        takes: layouts (`LAYOUTS`) that it accepts; () = any. A layer that takes maps works on each slice of a series,
+            one that takes vectors on each step of a sequence, without saying so.
+        gives: layout of a result of four dimensions, which its size cannot tell; "" = that of the first input.
         untrained: settings under which it is built where its initial weights do not matter (planning, loading a run).
     """
 
     inferred: Mapping[str, str] = field(default_factory=dict)
     inputs: int = 1
-    ranks: tuple[int, ...] = ()
+    takes: tuple[str, ...] = ()
+    gives: str = ""
     untrained: Mapping[str, Any] = field(default_factory=dict)
 
 

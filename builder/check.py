@@ -4,10 +4,10 @@ from typing import Any
 
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
-from builder.network import Plan, Planned, input_shape, plan, show, wires
+from builder.network import Plan, Planned, plan_of, show, wires
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
-from builder.spec import INPUT, Experiment, Node, Problem, SpecError
+from builder.spec import INPUT, Experiment, Node, Problem, SpecError, feeder
 from builder.task import TASKS, find
 
 __all__ = ["problems"]
@@ -124,9 +124,9 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pr
     if not nodes:
         return [Problem("network", "The network has no layers yet. Add one, or begin from a starter.")]
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
-    planned = plan(nodes, input_shape(experiment), num_classes)
+    planned = plan_of(experiment, num_classes)
     found = [_layer_problem(experiment, planned, n, num_classes) for n in planned.nodes if n.message]
-    used = {i for feeds in wires(nodes) for i in feeds}
+    used = {feeder(i) for feeds in wires(nodes) for i in feeds}
     for node in nodes[:-1]:
         if node.id not in used:
             found.append(
@@ -150,7 +150,7 @@ def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_cla
     if node.where.startswith("params."):
         return Problem(path, node.message, repair="Remove this setting", fix=_fix(experiment, path, None))
     for words, fixed in _repairs(experiment, planned, node):
-        after = plan(fixed.network, input_shape(experiment), num_classes)
+        after = plan_of(fixed, num_classes)
         if not after[node.id].message:
             return Problem(path, node.message, repair=words, fix=fixed)
     remove = experiment.remove(node.id) if len(experiment.network) > 1 else None
@@ -159,17 +159,17 @@ def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_cla
 
 def _repairs(experiment: Experiment, planned: Plan, node: Planned) -> list[tuple[str, Experiment]]:
     """Edits that might mend `node`, the most likely first; the caller keeps the first that does."""
-    shapes = {INPUT: planned.input} | {n.id: n.shape for n in planned.nodes}
     index = experiment._index(node.id)
     above = experiment.network[index - 1].id if index else INPUT
     found: list[tuple[str, Experiment]] = []
-    first = shapes.get(node.inputs[0]) if node.inputs else None
+    shapes = [planned.along(wire) for wire in node.inputs]
+    first = shapes[0] if shapes else None
     if first is not None and len(first) == 3 and len(node.inputs) == 1:
         for words, name in (("Put global pooling before it", "global_pool"), ("Flatten before it", "flatten")):
             extra = Node(id=experiment.fresh_id(name), name=name, inputs=node.inputs if node.inputs != (above,) else ())
             found.append((words, _before(experiment, node, extra)))
-    if len(node.inputs) >= 2 and all(shapes.get(i) is not None for i in node.inputs):
-        base, other = shapes[node.inputs[0]], shapes[node.inputs[-1]]
+    if len(node.inputs) >= 2 and all(shape is not None for shape in shapes):
+        base, other = shapes[0], shapes[-1]
         if base and other and len(base) == len(other) == 3:
             step = max(1, round(base[1] / max(1, other[1]))), max(1, round(other[1] / max(1, base[1])))
             for source, target, stride in ((0, other, step[0]), (-1, base, step[1])):
@@ -222,7 +222,7 @@ def _head(experiment: Experiment, planned: Plan, num_classes: int, known: bool) 
     )
     path = f"network.{last.id}" + (".params.out_features" if last.name == "linear" else "")
     for repair, fixed in repairs:
-        if plan(fixed.network, input_shape(experiment), num_classes).output == wanted:
+        if plan_of(fixed, num_classes).output == wanted:
             return [Problem(path, words, repair=repair, fix=fixed)]
     return [Problem(path, words)]
 
@@ -236,7 +236,7 @@ def _memory(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pro
     import psutil
 
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
-    planned = plan(experiment.network, input_shape(experiment), num_classes)
+    planned = plan_of(experiment, num_classes)
     room = int(psutil.virtual_memory().total * 0.85)
     batch = experiment.training.batch_size
     if planned.training_bytes(1) > room:

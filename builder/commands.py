@@ -149,7 +149,7 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
 
     experiment, dataset = _read(asked)
     classes = len(dataset.classes) if dataset is not None else 2
-    planned = network.plan(experiment.network, network.input_shape(experiment), classes)
+    planned = network.plan_of(experiment, classes)
     nodes = [
         {
             "id": n.id,

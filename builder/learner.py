@@ -85,9 +85,7 @@ class Learner:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # the shapes stay the same: let it look for the fastest kernels once
         self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-        model = network.assemble(
-            experiment.network, network.input_shape(experiment), len(dataset.classes), seed=training.seed
-        )
+        model = network.assemble_of(experiment, len(dataset.classes), seed=training.seed)
         self.model = model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.train = Scans(prepared, labels, train, device)
         self.val = Scans(prepared, labels, val, device) if len(val) else None

@@ -41,31 +41,41 @@ def attributes(experiment: Experiment) -> dict[str, str]:
 
 def model_source(experiment: Experiment, num_classes: int) -> str:
     """The text of model.py: the class `Model`, every layer with its settings and the shape that comes out of it."""
+    from builder.blocks.network import PerItem
+
     shape = network.input_shape(experiment)
-    planned = network.plan(experiment.network, shape, num_classes)
-    shapes: dict[str, tuple[int, ...]] = {INPUT: shape, **{n.id: n.shape for n in planned.nodes if n.shape is not None}}
+    planned = network.plan_of(experiment, num_classes)
     names = attributes(experiment)
-    wires = dict(zip(shapes, [(), *network.wires(experiment.network)], strict=True))
     chain = [INPUT, *(n.id for n in experiment.network)]
-    straight = all(wires[below] == (above,) for above, below in zip(chain, chain[1:], strict=False))
+    straight = all(
+        below.inputs == (above,) and not below.taps for above, below in zip(chain, planned.nodes, strict=False)
+    )
     blocks: dict[str, str] = {}
     made, used = [], []
-    for node in experiment.network:
+    for node, place in zip(experiment.network, planned.nodes, strict=True):
+        shapes = [s for s in map(planned.along, place.inputs) if s is not None]
+        assert place.shape is not None and len(shapes) == len(place.inputs), f"{node.id} has no shape"
         spec = LAYERS[node.name]
         assert isinstance(spec, LayerSpec)
         module, _, kind = spec.target.partition(":")
-        if module == "builder.blocks":
+        if module.startswith("builder.blocks."):
             blocks[kind] = inspect.getsource(spec.load())
-        given = network.arguments(node, [shapes[i] for i in wires[node.id]], num_classes, trained=True)
+        items = [s[1:] for s in shapes] if place.each else shapes
+        given = network.arguments(node, items, num_classes, trained=True)
         usual = inspect.signature(spec.load()).parameters
         said = {key: value for key, value in given.items() if key not in usual or usual[key].default != value}
         words = ", ".join(f"{key}={value!r}" for key, value in said.items())
         call = f"{'' if kind in blocks else 'nn.'}{kind}({words})"
-        made.append(f"        self.{names[node.id]} = {call}  # {network.show(shapes[node.id])}")
-        feeds = ["x" if straight or i == INPUT else names[i] for i in wires[node.id]]
+        if place.each:
+            blocks["PerItem"] = inspect.getsource(PerItem)
+            call = f"PerItem({call})"
+        made.append(
+            f"        self.{names[node.id]} = {call}  # {' and '.join(map(network.show, place.taps or (place.shape,)))}"
+        )
+        feeds = ["x" if straight else _variable(planned, names, wire) for wire in place.inputs]
         result = "x" if straight else names[node.id]
         used.append(f"        {result} = self.{names[node.id]}({', '.join(feeds)})")
-    last = "x" if straight else names[experiment.network[-1].id]
+    last = "x" if straight else _variable(planned, names, experiment.network[-1].id)
     lines = [
         f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
         "",
@@ -90,6 +100,14 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         "",
     ]
     return "\n".join(line.rstrip(" ") for line in lines)
+
+
+def _variable(planned: network.Plan, names: dict[str, str], wire: str) -> str:
+    """What a wire is called in the exported forward: "backbone_1:2" -> "backbone_1[1]"."""
+    if wire == INPUT:
+        return "x"
+    id, _, tap = wire.partition(":")
+    return f"{names[id]}[{int(tap or 0) - 1}]" if planned[id].taps else names[id]
 
 
 def train_source(experiment: Experiment, multi_label: bool) -> str:

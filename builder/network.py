@@ -11,17 +11,17 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
-from builder.catalog import LayerSpec, UnknownPart
+from builder.catalog import LAYOUTS, LayerSpec, UnknownPart
 from builder.parts.layers import LAYERS
-from builder.spec import INPUT, Experiment, Node
+from builder.spec import INPUT, Experiment, Node, feeder
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from builder.blocks import Network
+    from builder.blocks.network import Network
 
 Shape = tuple[int, ...]
-"""Sizes without the batch: (channels, height, width) or (features,)."""
+"""Sizes without the batch; what they mean is told by a layout of `builder.catalog.LAYOUTS`."""
 
 MAX_PASS_PARAMETERS = 50_000_000
 """Largest layer that may be tried out on the CPU where the meta device cannot tell its shape."""
@@ -32,7 +32,10 @@ class Planned:
     """One layer of a plan.
 
     Attributes:
-        inputs: ids that feed it. shape: what comes out, None where it cannot be told. parameters: learned numbers.
+        inputs: wires that feed it. shape: what comes out, None where it cannot be told. parameters: learned numbers.
+        layout: what the dimensions of `shape` mean; "" where that cannot be told.
+        taps: shapes of all that comes out, where that is several things (the last of them is `shape`); else ().
+        each: it works on every slice of a series, or step of a sequence, alone.
         flops: floating point operations for one scan (2 per multiply-add). activations: numbers it puts out.
         message: "" or what is wrong, in words. where: path below the node that the message is about ("" = the node).
         value: a setting's value that would be allowed, as a repair (None: no such repair).
@@ -48,6 +51,9 @@ class Planned:
     message: str = ""
     where: str = ""
     value: Any = None
+    layout: str = ""
+    taps: tuple[Shape, ...] = ()
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,14 @@ class Plan:
     """A whole network, planned.
 
     Attributes:
-        input: (C, H, W) of the scan. output: shape of the last layer, None where something is wrong above it.
+        input: shape of the scan. layout: what its dimensions mean.
+        output: shape of the last layer, None where something is wrong above it.
         parameters, flops: sums. activation_bytes: float32 memory of all layers' outputs for one scan.
     """
 
     input: Shape
     nodes: tuple[Planned, ...]
+    layout: str = "maps"
 
     @property
     def output(self) -> Shape | None:
@@ -89,6 +97,13 @@ class Plan:
     def __getitem__(self, id: str) -> Planned:
         return next(n for n in self.nodes if n.id == id)
 
+    def along(self, wire: str) -> Shape | None:
+        """The shape of what a wire ("input", "conv_1", "backbone_1:2") carries; None where it cannot be told."""
+        if wire == INPUT:
+            return self.input
+        node = next((n for n in self.nodes if n.id == feeder(wire)), None)
+        return _tapped(node.shape, node.taps, wire) if node else None
+
 
 @dataclass(frozen=True)
 class _Outcome:
@@ -98,11 +113,26 @@ class _Outcome:
     message: str = ""
     where: str = ""
     value: Any = None
+    layout: str = ""
+    taps: tuple[Shape, ...] = ()
+    each: bool = False
+
+
+def _tapped(shape: Shape | None, taps: tuple[Shape, ...], wire: str) -> Shape | None:
+    number = wire.partition(":")[2]
+    if not number:
+        return shape
+    return taps[int(number) - 1] if number.isdecimal() and 1 <= int(number) <= len(taps) else None
 
 
 def input_shape(experiment: Experiment) -> Shape:
-    """Returns (channels, height, width) of what this experiment's network sees."""
+    """Returns the shape of what this experiment's network sees: (C, H, W), or what `input_layout` says."""
     return (experiment.data.channels, experiment.data.size_px, experiment.data.size_px)
+
+
+def input_layout(experiment: Experiment) -> str:
+    """Returns what the dimensions of `input_shape` mean: a layout of `builder.catalog.LAYOUTS`."""
+    return "maps"
 
 
 def settings(node: Node) -> dict[str, Any]:
@@ -122,18 +152,28 @@ def wires(nodes: Sequence[Node]) -> list[tuple[str, ...]]:
     return [n.inputs or ((nodes[k - 1].id,) if k else (INPUT,)) for k, n in enumerate(nodes)]
 
 
-def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int) -> Plan:
+def plan_of(experiment: Experiment, num_classes: int) -> Plan:
+    """Plans an experiment's network for what it sees: `plan` with `input_shape` and `input_layout`."""
+    return plan(experiment.network, input_shape(experiment), num_classes, input_layout(experiment))
+
+
+def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: str = "") -> Plan:
     """Finds every layer's shape and cost on the meta device, collecting what is wrong instead of stopping at it.
 
     Args:
-        nodes: the network, in order. input_shape: (C, H, W) of the scan. num_classes: of the data set.
+        nodes: the network, in order. num_classes: of the data set. input_shape: of the scan.
+        layout: of the scan; "" = what its number of sizes says (four: a series).
     """
-    known: dict[str, Shape | None] = {INPUT: input_shape}
+    layout = layout or {1: "vector", 2: "sequence", 3: "maps", 4: "series"}[len(input_shape)]
+    known: dict[str, tuple[Shape | None, str, tuple[Shape, ...]]] = {INPUT: (input_shape, layout, ())}
     planned: list[Planned] = []
     ids = [n.id for n in nodes]
     for node, feeds in zip(nodes, wires(nodes), strict=True):
-        missing = [i for i in feeds if i not in known]
-        if missing:
+        missing = [feeder(i) for i in feeds if feeder(i) not in known]
+        untapped = [i for i in feeds if ":" in i and feeder(i) in known and not _has_tap(known[feeder(i)], i)]
+        if untapped:
+            found = _Outcome(None, message=_no_tap(untapped[0], known[feeder(untapped[0])][2]), where="inputs")
+        elif missing:
             later = missing[0] in ids
             found = _Outcome(
                 None,
@@ -142,14 +182,19 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int) -> Plan:
                 where="inputs",
             )
         else:
-            shapes = [known[i] for i in feeds]
+            sources = [known[feeder(i)] for i in feeds]
+            shapes = [_tapped(shape, taps, i) for i, (shape, _, taps) in zip(feeds, sources, strict=True)]
             if any(s is None for s in shapes):
                 found = _checked(node)
             else:
                 found = _outcome(
-                    node.name, json.dumps(node.params, sort_keys=True), tuple(cast(list[Shape], shapes)), num_classes
+                    node.name,
+                    json.dumps(node.params, sort_keys=True),
+                    tuple(cast(list[Shape], shapes)),
+                    tuple(layout for _, layout, _ in sources),
+                    num_classes,
                 )
-        known[node.id] = found.shape
+        known[node.id] = (found.shape, found.layout, found.taps)
         planned.append(
             Planned(
                 node.id,
@@ -158,13 +203,27 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int) -> Plan:
                 found.shape,
                 found.parameters,
                 found.flops,
-                prod(found.shape) if found.shape else 0,
+                sum(map(prod, found.taps)) or (prod(found.shape) if found.shape else 0),
                 found.message,
                 found.where,
                 found.value,
+                found.layout,
+                found.taps,
+                found.each,
             )
         )
-    return Plan(input_shape, tuple(planned))
+    return Plan(input_shape, tuple(planned), layout)
+
+
+def _has_tap(source: tuple[Shape | None, str, tuple[Shape, ...]], wire: str) -> bool:
+    shape, _, taps = source
+    return shape is None or _tapped(shape, taps, wire) is not None
+
+
+def _no_tap(wire: str, taps: tuple[Shape, ...]) -> str:
+    id, _, number = wire.partition(":")
+    has = f"it has {len(taps)}" if taps else "it has only one output"
+    return f"It is fed by output {number} of {id!r}, but {has}."
 
 
 def _checked(node: Node) -> _Outcome:
@@ -193,7 +252,9 @@ def _refused(name: str, params: dict[str, Any], error: Exception) -> _Outcome:
 
 
 @lru_cache(maxsize=4096)
-def _outcome(name: str, params_json: str, shapes: tuple[Shape, ...], num_classes: int) -> _Outcome:
+def _outcome(
+    name: str, params_json: str, shapes: tuple[Shape, ...], layouts: tuple[str, ...], num_classes: int
+) -> _Outcome:
     """Shape and cost of one layer, cached: an edit replans only the layers whose input changed."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -204,12 +265,13 @@ def _outcome(name: str, params_json: str, shapes: tuple[Shape, ...], num_classes
         settings(node)
     except (UnknownPart, ValueError) as error:
         return _refused(name, node.params, error)
-    said = _fits(spec, shapes)
+    said = _fits(spec, shapes, layouts)
     if said:
         return said
+    each = works_on_each(spec, layouts)
     try:
         with torch.device("meta"):
-            module = build(node, shapes, num_classes, trained=True).eval()
+            module = build(node, shapes, num_classes, trained=True, each=each).eval()
             tensors = [torch.empty((2, *s)) for s in shapes]
         parameters = sum(p.numel() for p in module.parameters())
         counter = FlopCounterMode(display=False)
@@ -223,20 +285,51 @@ def _outcome(name: str, params_json: str, shapes: tuple[Shape, ...], num_classes
                     raise ValueError(
                         "Its shape could only be told by computing it, and it is too large for that."
                     ) from None
-                module = build(node, shapes, num_classes, trained=True).eval()
+                module = build(node, shapes, num_classes, trained=True, each=each).eval()
                 with counter:
                     out = module(*[torch.zeros((2, *s)) for s in shapes])
     except (ValueError, RuntimeError, AssertionError, TypeError, AttributeError, IndexError) as error:
-        return _explained(spec, settings(node), shapes, error)
-    if not isinstance(out, torch.Tensor):
-        return _Outcome(None, message=f"{spec.title} puts out {type(out).__name__}, not one tensor.")
-    return _Outcome(tuple(out.shape[1:]), parameters, counter.get_total_flops() // 2)
+        return _explained(spec, settings(node), tuple(s[1:] for s in shapes) if each else shapes, error)
+    outs = out if isinstance(out, tuple) else (out,)
+    if not outs or not all(isinstance(o, torch.Tensor) for o in outs):
+        return _Outcome(None, message=f"{spec.title} puts out {type(out).__name__}, not tensors.")
+    came = tuple(tuple(o.shape[1:]) for o in outs)
+    layout = _layout(spec, came[-1], layouts[0], each)
+    if not layout:
+        kind = LAYOUTS["series" if layouts[0] == "series" else "sequence"]
+        return _Outcome(
+            None, message=f"{spec.title} cannot work on {kind}: what it gives for one item has no place there."
+        )
+    return _Outcome(
+        came[-1],
+        parameters,
+        counter.get_total_flops() // 2,
+        layout=layout,
+        taps=came if isinstance(out, tuple) else (),
+        each=each,
+    )
 
 
-_RANKS = {2: "a vector", 3: "a sequence", 4: "a picture (channels, height, width)", 5: "a volume"}
+_PER_ITEM = {"series": "maps", "sequence": "vector"}
+"""What one item of a series or sequence is."""
 
 
-def _fits(spec: LayerSpec, shapes: tuple[Shape, ...]) -> _Outcome | None:
+def works_on_each(spec: LayerSpec, layouts: Sequence[str]) -> bool:
+    """Says whether a layer fed by these layouts is applied to every slice of a series, or step of a sequence, alone."""
+    whole = not spec.takes or all(layout in spec.takes for layout in layouts)
+    return not whole and len(set(layouts)) == 1 and _PER_ITEM.get(layouts[0]) in spec.takes
+
+
+def _layout(spec: LayerSpec, shape: Shape, came: str, each: bool) -> str:
+    """What the dimensions of a result mean; "" where no layout fits."""
+    if each:
+        return {2: "sequence", 4: "series"}.get(len(shape), "")
+    if len(shape) == 4:
+        return spec.gives or (came if came in ("series", "volume") else "volume")
+    return {1: "vector", 2: "sequence", 3: "maps"}.get(len(shape), "")
+
+
+def _fits(spec: LayerSpec, shapes: tuple[Shape, ...], layouts: tuple[str, ...]) -> _Outcome | None:
     """Says it when number or kind of inputs do not suit the layer."""
     if spec.inputs == 1 and len(shapes) > 1:
         return _Outcome(None, message=f"{spec.title} takes one input; it has {len(shapes)}.", where="inputs")
@@ -244,11 +337,14 @@ def _fits(spec: LayerSpec, shapes: tuple[Shape, ...]) -> _Outcome | None:
         return _Outcome(
             None, message=f"{spec.title} joins two or more layers; choose what else feeds it.", where="inputs"
         )
-    for shape in shapes:
-        if spec.ranks and len(shape) + 1 not in spec.ranks:
-            wanted = " or ".join(_RANKS[r] for r in spec.ranks)
-            got = _RANKS.get(len(shape) + 1, "something else")
-            return _Outcome(None, message=f"{spec.title} expects {wanted}; it gets {got} of shape {show(shape)}.")
+    if not spec.takes or works_on_each(spec, layouts):
+        return None
+    for shape, layout in zip(shapes, layouts, strict=True):
+        if layout not in spec.takes:
+            wanted = " or ".join(LAYOUTS[k] for k in spec.takes)
+            return _Outcome(
+                None, message=f"{spec.title} expects {wanted}; it gets {LAYOUTS[layout]} of shape {show(shape)}."
+            )
     return None
 
 
@@ -308,46 +404,74 @@ def arguments(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bo
         "size": shape[1] if len(shape) > 1 else 1,
         "axis": 1,
         "classes": num_classes,
+        "steps": shape[0],
     }
     chosen = {**settings(node), **(spec.untrained if trained else {})}
     return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **chosen}
 
 
-def build(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False) -> "nn.Module":
+def build(
+    node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False, each: bool = False
+) -> "nn.Module":
     """Builds the module of one node for inputs of `shapes` (batch left out); `trained`: see `arguments`.
 
+    Args:
+        each: it is to work on every item of its inputs, whose first size is the number of items (`Planned.each`).
     Raises:
         UnknownPart, ValueError, RuntimeError: what `settings` or the layer itself refuses.
     """
-    return cast("nn.Module", LAYERS[node.name].load()(**arguments(node, shapes, num_classes, trained)))
+    from builder.blocks.network import PerItem
+
+    items = [s[1:] for s in shapes] if each else shapes
+    module = cast("nn.Module", LAYERS[node.name].load()(**arguments(node, items, num_classes, trained)))
+    return PerItem(module) if each else module
+
+
+def assemble_of(
+    experiment: Experiment, num_classes: int, *, seed: int | None = None, trained: bool = False
+) -> "Network":
+    """Builds an experiment's network for what it sees: `assemble` with `input_shape` and `input_layout`."""
+    return assemble(
+        experiment.network,
+        input_shape(experiment),
+        num_classes,
+        input_layout(experiment),
+        seed=seed,
+        trained=trained,
+    )
 
 
 def assemble(
-    nodes: Sequence[Node], input_shape: Shape, num_classes: int, *, seed: int | None = None, trained: bool = False
+    nodes: Sequence[Node],
+    input_shape: Shape,
+    num_classes: int,
+    layout: str = "",
+    *,
+    seed: int | None = None,
+    trained: bool = False,
 ) -> "Network":
     """Builds the whole network.
 
     Args:
         seed: fixes the initial weights without touching the caller's random state. trained: see `build`.
     Returns:
-        a module: (B, C, H, W) float -> output of the last node; `.layers[id]` is the module of node `id`.
+        a module: (B, *input_shape) float -> output of the last node; `.layers[id]` is the module of node `id`.
     Raises:
         ValueError: the network cannot be planned; all sentences at once.
     """
     import torch
 
-    from builder.blocks import Network
+    from builder.blocks.network import Network
 
-    planned = plan(nodes, input_shape, num_classes)
+    planned = plan(nodes, input_shape, num_classes, layout)
     wrong = [f"{n.id}: {n.message}" for n in planned.nodes if n.message]
     if wrong or not nodes:
         raise ValueError(" ".join(wrong) or "The network has no layers.")
-    shapes = {INPUT: input_shape} | {n.id: cast(Shape, n.shape) for n in planned.nodes}
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         layers = {
-            n.id: build(n, [shapes[i] for i in p.inputs], num_classes, trained)
+            n.id: build(n, [cast(Shape, planned.along(i)) for i in p.inputs], num_classes, trained, p.each)
             for n, p in zip(nodes, planned.nodes, strict=True)
         }
     return Network(layers, {p.id: p.inputs for p in planned.nodes})

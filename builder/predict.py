@@ -110,9 +110,7 @@ class Predictor:
         try:
             stored = checkpoints.load_weights(folder / f"{checkpoint}.safetensors")
             facts = _facts(stored.metadata, experiment)
-            net = network.assemble(
-                experiment.network, network.input_shape(experiment), len(facts["classes"]), trained=True
-            )
+            net = network.assemble_of(experiment, len(facts["classes"]), trained=True)
             checkpoints.pour(stored.tensors, net, f"{checkpoint}.safetensors")
         except checkpoints.CheckpointError as error:
             raise PredictError(str(error)) from error
@@ -186,11 +184,10 @@ class Predictor:
 
         Layers that learn nothing and keep the shape of their one input (activations, dropout) are left out.
         """
-        planned = network.plan(self.experiment.network, network.input_shape(self.experiment), len(self.classes)).nodes
-        shapes = {node.id: node.shape for node in planned}
+        planned = network.plan_of(self.experiment, len(self.classes))
         sides: dict[str, int] = {}
-        for node in planned:
-            passive = not node.parameters and [node.shape] == [shapes.get(id) for id in node.inputs]
+        for node in planned.nodes:
+            passive = not node.parameters and [node.shape] == [planned.along(wire) for wire in node.inputs]
             if node.shape is not None and len(node.shape) == 3 and not passive:
                 sides[node.id] = min(node.shape[1:])
         for least in (4, 2):

@@ -39,7 +39,11 @@ class Choice(_Frozen):
 
 
 class Node(Choice):
-    """A layer in a network. `inputs` are ids of earlier nodes or "input"; () means the node above."""
+    """A layer in a network.
+
+    `inputs` are wires: ids of earlier nodes or "input"; () means the node above. A layer that puts out several things
+    (the stages of a backbone) has taps: "backbone_1:2" is its second one, plain "backbone_1" its last.
+    """
 
     id: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
     inputs: tuple[str, ...] = ()
@@ -50,6 +54,11 @@ class Node(Choice):
         if value == INPUT:
             raise ValueError('the id "input" is the scan itself')
         return value
+
+
+def feeder(wire: str) -> str:
+    """Returns the id of the node that a wire comes from: "backbone_1:2" -> "backbone_1"."""
+    return wire.partition(":")[0]
 
 
 def _default(part: Any, name: str) -> Any:
@@ -236,8 +245,8 @@ class Experiment(_Frozen):
         for k, node in enumerate(self.network):
             if k == index:
                 continue
-            if id in node.inputs:
-                wires = [w for i in node.inputs for w in (feeds if i == id else (i,))]
+            if id in map(feeder, node.inputs):
+                wires = [w for i in node.inputs for w in (feeds if feeder(i) == id else (i,))]
                 node = node.model_copy(update={"inputs": tuple(dict.fromkeys(wires))})
             elif below and k == index + 1 and not node.inputs and gone.inputs:
                 node = node.model_copy(update={"inputs": gone.inputs})

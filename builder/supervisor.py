@@ -60,7 +60,7 @@ PRELOAD = (  # what a first step and a first answer need; each was seconds of a 
     "sklearn.metrics",
     "PIL.Image",
     "timm",
-    "builder.blocks",
+    "builder.blocks.network",
     "builder.worker",
     "builder.train",
     "builder.predict",

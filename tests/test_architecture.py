@@ -72,7 +72,7 @@ ENGINE = {
     # results
     "predict": "scans sandbox spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
-    "listing": "catalog parts spec network schedule batches",
+    "listing": "catalog parts spec network schedule batches blocks",
     "export": "catalog parts spec network scans data prepared predict task runs checkpoint listing",
 }
 TASKS = "catalog parts spec data task blocks"
@@ -85,7 +85,7 @@ FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
 
 HEAVY = ("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy")
-AT_THE_TOP = {f"builder/{name}.py" for name in ("blocks", "augment", "train", "learner", "batches", "optim")}
+AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 
@@ -181,8 +181,8 @@ def _allowed(path: Path) -> set[str] | None:
 
 def test_the_walls_are_checked_on_the_whole_house():
     names = {_name(path) for path in SOURCES}
-    assert {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers.py", "pages/shell.py"} <= names
-    missing = {module for module in ENGINE if module != "parts"} - {path.stem for path in SOURCES}
+    assert {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers/__init__.py", "pages/shell.py"} <= names
+    missing = {module for module in ENGINE if module not in ("parts", "blocks")} - {path.stem for path in SOURCES}
     assert not missing, f"the import table lists modules that do not exist: {sorted(missing)}"
 
 
@@ -245,7 +245,7 @@ def test_streamlit_lives_in_the_pages_only(path: Path):
 
 @every_source
 def test_heavy_packages_are_imported_inside_functions(path: Path):
-    if _name(path) in AT_THE_TOP:
+    if _name(path) in AT_THE_TOP or _name(path).startswith("builder/blocks/"):
         return
     found = [
         f"{dotted} (line {line})"

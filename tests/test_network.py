@@ -6,7 +6,9 @@ import time
 import pytest
 import torch
 
+from builder.catalog import LayerSpec
 from builder.network import assemble, input_shape, plan
+from builder.parts.layers import LAYERS
 from builder.spec import Experiment, Node
 
 
@@ -109,3 +111,89 @@ def test_a_layer_that_has_no_meta_kernel_is_tried_on_the_cpu(monkeypatch):
 
 def test_the_scan_that_a_network_sees_is_that_of_the_data_section():
     assert input_shape(Experiment().replace("data.size_px", 96).replace("data.colour", "rgb")) == (3, 96, 96)
+
+
+# -- layouts: series and sequences ------------------------------------------------------------------------------------
+
+
+def test_a_picture_layer_fed_by_a_series_works_on_every_slice_with_shared_weights() -> None:
+    nodes = [
+        Node(id="conv", name="conv2d", params={"out_channels": 4, "stride": 2}),
+        Node(id="norm", name="batch_norm"),
+        Node(id="relu", name="relu"),
+        Node(id="pool", name="global_pool"),
+        Node(id="scores", name="class_scores"),
+    ]
+    planned = plan(nodes, (5, 1, 16, 16), 3, "series")
+    assert [n.shape for n in planned.nodes] == [(5, 4, 8, 8)] * 3 + [(5, 4), (5, 3)]
+    assert [n.layout for n in planned.nodes] == ["series"] * 3 + ["sequence"] * 2
+    assert [n.each for n in planned.nodes] == [True, True, False, True, True]
+    net = assemble(nodes, (5, 1, 16, 16), 3, "series", seed=0).eval()
+    flat = assemble(nodes, (1, 16, 16), 3, seed=0).eval()
+    scans = torch.rand(2, 5, 1, 16, 16)
+    assert net(scans).shape == (2, 5, 3)
+    assert torch.allclose(net(scans)[1, 3], flat(scans[1, 3:4])[0], atol=1e-6)
+    assert planned.parameters == plan(nodes, (1, 16, 16), 3).parameters
+
+
+def test_a_picture_layer_refuses_a_volume_in_words() -> None:
+    planned = plan([Node(id="conv", name="conv2d")], (1, 8, 16, 16), 2, "volume")
+    assert planned.nodes[0].message == "Convolution expects a picture; it gets a volume of shape 1 x 8 x 16 x 16."
+
+
+def test_flattening_a_series_keeps_its_slices_and_flattening_those_does_not() -> None:
+    nodes = [Node(id="each", name="flatten"), Node(id="all", name="flatten"), Node(id="out", name="linear")]
+    planned = plan(nodes, (5, 1, 4, 4), 2, "series")
+    assert [n.shape for n in planned.nodes] == [(5, 16), (80,), (64,)]
+
+
+# -- taps -------------------------------------------------------------------------------------------------------------
+
+
+class _Stages(torch.nn.Module):
+    """Three feature stages, shallow to deep."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x, x[:, :, ::2, ::2], x[:, :, ::4, ::4]
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = LayerSpec("stages", "Stages", f"{__name__}:_Stages", "For this test.", takes=("maps",))
+    monkeypatch.setitem(LAYERS._parts, "stages", spec)
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_wire_names_a_tap_and_a_plain_one_means_the_last() -> None:
+    nodes = [
+        Node(id="b", name="stages"),
+        Node(id="last", name="global_pool"),
+        Node(id="second", name="conv2d", inputs=("b:2",), params={"out_channels": 5}),
+        Node(id="pooled", name="global_pool"),
+        Node(id="both", name="concatenate", inputs=("last", "pooled")),
+    ]
+    planned = plan(nodes, (3, 8, 8), 2)
+    assert planned["b"].taps == ((3, 8, 8), (3, 4, 4), (3, 2, 2)) and planned["b"].shape == (3, 2, 2)
+    assert planned.along("b:1") == (3, 8, 8) and planned["second"].shape == (5, 4, 4)
+    assert planned["both"].shape == (8,)
+    net = assemble(nodes, (3, 8, 8), 2, seed=0)
+    scan = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(net(scan)[:, :3], scan[:, :, ::4, ::4].mean((2, 3)))
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_tap_that_is_not_there_is_refused_in_words() -> None:
+    nodes = [Node(id="b", name="stages"), Node(id="relu", name="relu", inputs=("b:4",))]
+    assert plan(nodes, (3, 8, 8), 2)["relu"].message == "It is fed by output 4 of 'b', but it has 3."
+    nodes = [Node(id="a", name="relu"), Node(id="b", name="relu", inputs=("a:1",))]
+    assert plan(nodes, (3, 8, 8), 2)["b"].message == "It is fed by output 1 of 'a', but it has only one output."
+
+
+@pytest.mark.usefixtures("stages")
+def test_removing_a_layer_mends_the_wires_to_its_taps() -> None:
+    nodes = (
+        Node(id="first", name="relu"),
+        Node(id="b", name="stages"),
+        Node(id="c", name="add", inputs=("b:2", "b:3")),
+    )
+    assert Experiment(network=nodes).remove("b").network[-1].inputs == ("first",)

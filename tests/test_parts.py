@@ -13,14 +13,14 @@ from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.spec import Data, Node, Training
 
-SHAPES = {2: (16,), 4: (8, 12, 12)}
+SHAPES = {"vector": (16,), "maps": (8, 12, 12)}  # by layout
 PARTS = [*LAYERS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *AUGMENTATIONS.values(), PREPARE, TRAINING]
 
 
 def shapes_of(spec: LayerSpec) -> list[tuple[int, ...]]:
     if spec.name == "timm_backbone":
         return [(1, 64, 64)]
-    return [SHAPES[rank] for rank in (spec.ranks or (2, 4))]
+    return [SHAPES[layout] for layout in (spec.takes or SHAPES) if layout in SHAPES]
 
 
 def network_of(

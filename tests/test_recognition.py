@@ -183,7 +183,7 @@ def test_an_unknown_score_to_watch_is_told_with_a_repair():
 def test_a_starter_is_made_of_catalogue_layers_fits_any_number_of_classes_and_survives_its_own_json(experiment):
     assert all(node.name in LAYERS for node in experiment.network)
     for num_classes in (2, 7):
-        planned = network.plan(experiment.network, network.input_shape(experiment), num_classes)
+        planned = network.plan_of(experiment, num_classes)
         assert planned.output == RECOGNITION.head(num_classes)
         assert not [node.message for node in planned.nodes if node.message]
     assert type(experiment).loads(experiment.dumps()) == experiment

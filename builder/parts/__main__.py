@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-from builder.catalog import Domain, Flag, LayerSpec, OneOf, Part, Text
+from builder.catalog import LAYOUTS, Domain, Flag, LayerSpec, OneOf, Part, Text
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
-
-_INPUTS = {2: "a vector", 4: "a picture"}
 
 
 def reference() -> str:
@@ -34,7 +32,7 @@ def _part(part: Part, heading: str) -> str:
     if part.target:
         facts.append(f"builds `{part.target}`")
     if isinstance(part, LayerSpec):
-        kinds = " or ".join(_INPUTS[r] for r in part.ranks) or "anything"
+        kinds = " or ".join(LAYOUTS[k] for k in part.takes) or "anything"
         facts.append(f"takes {'two or more of ' if part.inputs > 1 else ''}{kinds}")
     lines = [f"{heading} {part.title}", f"{' · '.join(facts)}", part.help]
     if part.params:

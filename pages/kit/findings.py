@@ -12,7 +12,7 @@ import streamlit as st
 from builder.check import ASSUMED_CLASSES, problems
 from builder.data import Dataset, Fingerprint, Summary, UnknownDataset, datasets
 from builder.execute import home
-from builder.network import Plan, input_shape, plan
+from builder.network import Plan, plan_of
 from builder.spec import Experiment, Problem
 from builder.task import TASKS, find
 from pages.kit import go
@@ -68,7 +68,7 @@ def look(experiment: Experiment) -> Findings:
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
     found = Findings(
         summary,
-        plan(experiment.network, input_shape(experiment), num_classes),
+        plan_of(experiment, num_classes),
         tuple(problems(experiment, fingerprint)),
         num_classes,
     )

@@ -1,0 +1,27 @@
+"""Layers that join several others."""
+
+from builder.catalog import LayerSpec
+
+PARTS = (
+    LayerSpec(
+        "add",
+        "Add",
+        "builder.blocks.join:Add",
+        "Sum of two or more layers of one shape: a skip connection, through which gradients flow freely.",
+        (),
+        "Join",
+        "skip shortcut residual plus merge",
+        inputs=2,
+    ),
+    LayerSpec(
+        "concatenate",
+        "Concatenate",
+        "builder.blocks.join:Concatenate",
+        "Stacks the channels (or features) of two or more layers.",
+        (),
+        "Join",
+        "merge join cat skip",
+        inputs=2,
+        takes=("vector", "maps", "volume"),
+    ),
+)
