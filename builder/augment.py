@@ -2,7 +2,8 @@
 
 All geometry of one image (flips, shear, zoom, rotation, shift) is composed into ONE 2 x 3 matrix and resampled ONCE, so
 nothing blurs twice and only one pass over the pixels is paid. Grey values change after that, always in the same order:
-blur, contrast and brightness, gamma, colour, noise, whatever order they were chosen in.
+blur, contrast and brightness, gamma, colour, noise, whatever order they were chosen in. All slices of a series or
+volume move by the same matrix and change their grey values alike; only noise is new in every pixel, as in a scanner.
 
 Every random number comes from one generator that the caller seeds by (seed, epoch, step): the same step of the same run
 is varied in the same way on every machine, in every process, after every restart.
@@ -37,7 +38,7 @@ class Chosen(Protocol):
 class Augmented(NamedTuple):
     """A varied batch.
 
-    images: (B, C, H, W) float in [0, 1]. boxes: per image (m, 4) of the boxes still visible. masks: (B, 1, H, W).
+    images: as they came, float in [0, 1]. boxes: per image (m, 4) of the boxes still visible. masks: (B, 1, H, W).
     kept: per image (n,) bool, which of the boxes that came in are among `boxes`. What did not come in is None.
     """
 
@@ -53,9 +54,11 @@ class Augment:
     Args:
         choices: augmentations with the names and settings of `parts.images.AUGMENTATIONS`; each has a `probability`
             per image. Angles in degrees, shifts as fractions of the picture, grey values as fractions of [0, 1].
+        layout: of one image: "maps" (C, H, W), "series" (S, C, H, W) or "volume" (C, D, H, W). One image, whatever its
+            layout, is varied as one.
 
     Raises:
-        ValueError: for a name that is not one of ours.
+        ValueError: for a name or a layout that is not one of ours.
     """
 
     NAMES = (
@@ -64,7 +67,10 @@ class Augment:
         *("blur", "contrast", "brightness", "gamma", "colour", "noise"),
     )
 
-    def __init__(self, choices: Iterable[Chosen] = ()) -> None:
+    def __init__(self, choices: Iterable[Chosen] = (), layout: str = "maps") -> None:
+        if layout not in ("maps", "series", "volume"):
+            raise ValueError(f"There is no layout {layout!r}; there are maps, series and volume.")
+        self.layout = layout
         self.settings: dict[str, dict[str, float]] = {}
         for choice in choices:
             if choice.name not in self.NAMES:
@@ -81,7 +87,8 @@ class Augment:
         """Vary a batch.
 
         Args:
-            images: (B, C, H, W) float in [0, 1], on any device; never changed in place.
+            images: (B, C, H, W), (B, S, C, H, W) or (B, C, D, H, W), as `layout` says, float in [0, 1], on any device;
+                never changed in place.
             generator: a CPU generator; all random numbers come from it, or from one seeded by it (noise on a GPU).
             boxes: per image (n, 4) float, x0 y0 x1 y1 in pixels, the picture spanning 0..W and 0..H.
             masks: (B, 1, H, W) of any type; resampled to the nearest pixel, so labels stay labels.
@@ -94,6 +101,10 @@ class Augment:
         kept = None if boxes is None else [torch.ones(len(b), dtype=torch.bool, device=b.device) for b in boxes]
         if not self.settings or not len(images):
             return Augmented(images, moved, masks, kept)
+        shape = images.shape
+        # One transform an image: slices are to it what channels are, more planes that go the same way.
+        images = images.flatten(1, -3)
+        planes = {"maps": (1, shape[1], 1), "series": (*shape[1:3], 1), "volume": (1, *shape[1:3])}[self.layout]
         chance = self._draws(len(images), generator)
         if any(name in self.settings for name in (*_RESAMPLED, *_FLIPS)):
             height, width = images.shape[-2:]
@@ -108,7 +119,8 @@ class Augment:
             if moved is not None:
                 pairs = [_move_boxes(b, m, height, width) for b, m in zip(moved, matrices, strict=True)]
                 moved, kept = [box for box, _ in pairs], [keep for _, keep in pairs]
-        return Augmented(self._shade(images, chance, generator), moved, masks, kept)
+        images = self._shade(images, chance, generator, planes)
+        return Augmented(images if images.shape == shape else images.view(shape), moved, masks, kept)
 
     # ---- chance ----
 
@@ -162,11 +174,21 @@ class Augment:
 
     # ---- grey values ----
 
-    def _shade(self, images: Tensor, chance: Mapping[str, tuple[Tensor, Tensor]], generator: torch.Generator) -> Tensor:
-        """Blur, contrast and brightness, gamma, colour, noise; each only on the images it falls on; back in [0, 1]."""
+    def _shade(
+        self,
+        images: Tensor,
+        chance: Mapping[str, tuple[Tensor, Tensor]],
+        generator: torch.Generator,
+        planes: tuple[int, int, int],
+    ) -> Tensor:
+        """Blur, contrast and brightness, gamma, colour, noise; each only on the images it falls on; back in [0, 1].
+
+        Args:
+            images: (B, P, H, W). planes: how the P planes lie: (slices before the channels, channels, slices within).
+        """
         meant = {name: rows for name in chance if len(rows := chance[name][0].nonzero()[:, 0])}
         meant = {n: r for n, r in meant.items() if n not in _RESAMPLED + _FLIPS}
-        if "colour" in meant and images.shape[1] != 3:
+        if "colour" in meant and planes[1] != 3:
             del meant["colour"]  # hue and saturation mean nothing on grey scans
         if not meant:
             return images
@@ -199,7 +221,8 @@ class Augment:
             saturation = 1 + amounts("colour").flatten() * self.settings["colour"]["saturation"]
             hue = amounts("colour", 1).flatten() * self.settings["colour"]["hue"] * 2 * math.pi
             mix = _colour_matrices(saturation, hue)
-            images[rows] = torch.einsum("bij,bjhw->bihw", mix, images[rows])
+            part = images[rows].unflatten(1, planes)
+            images[rows] = torch.einsum("bij,bsjdhw->bsidhw", mix, part).flatten(1, 3)
         if "noise" in meant:
             rows = meant["noise"].to(device)
             sigma = (amounts("noise") + 1) / 2 * self.settings["noise"]["sigma"]

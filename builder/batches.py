@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from builder.data import Prepared
-from builder.spec import Experiment
+from builder.spec import Data, Experiment
 
 RESIDENT_SHARE = 0.25  # of the free GPU memory that the scans may take; else they come batch by batch
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's constants for pretrained backbones
@@ -33,7 +35,7 @@ def updates(count: int, batch_size: int, accumulate: int) -> list[list[tuple[int
 
 def normalization(experiment: Experiment, prepared: Prepared) -> tuple[list[float], list[float]]:
     """Mean and spread per channel that are taken off and divided by, for values in [0, 1]."""
-    channels = prepared.images.shape[1]
+    channels = experiment.data.channels
     chosen = experiment.data.normalize
     if chosen == "none":
         return [0.0] * channels, [1.0] * channels
@@ -42,6 +44,11 @@ def normalization(experiment: Experiment, prepared: Prepared) -> tuple[list[floa
         mean, std = (list(v) if channels == 3 else [sum(v) / 3] * channels for v in IMAGENET)
         return mean, std
     return [float(v) for v in prepared.mean], [float(v) for v in prepared.std]
+
+
+def by_channel(values: Sequence[float], data: Data, device: torch.device) -> Tensor:
+    """One float32 number per channel, shaped to be added to a batch: (C, 1, 1), of volumes (C, 1, 1, 1)."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, *[1] * (-data.channel_axis - 1))
 
 
 class Scans:
@@ -72,7 +79,7 @@ class Scans:
         return torch.from_numpy(rows.view(np.int16) if rows.dtype == np.uint16 else rows)
 
     def batch(self, positions: np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) float32 in [0, 1] and labels, both on the device, at `positions` within the split."""
+        """Images (B, *shape of a scan) float32 in [0, 1] and labels, on the device, at `positions` of the split."""
         if isinstance(positions, slice):
             positions = np.arange(len(self.indices))[positions]
         places = torch.from_numpy(positions)

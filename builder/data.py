@@ -26,7 +26,18 @@ from pathlib import Path
 import numpy as np
 
 from builder.fingerprint import SPLITS, Fact, Fingerprint
-from builder.prepared import Placement, Prepared, Progress, UnusableScan, build, digest, place, prepare, quantize
+from builder.prepared import (
+    Placement,
+    Prepared,
+    Progress,
+    UnusableScan,
+    build,
+    chosen,
+    digest,
+    place,
+    prepare,
+    quantize,
+)
 from builder.scan import Scan, Window
 from builder.spec import Data
 
@@ -42,6 +53,7 @@ __all__ = [
     "Summary",
     "UnknownDataset",
     "UnusableScan",
+    "chosen",
     "datasets",
     "delete",
     "pixels_digest",

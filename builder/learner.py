@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from builder import checkpoint, network, optim
 from builder.augment import Augment
-from builder.batches import Scans, normalization, updates
+from builder.batches import Scans, by_channel, normalization, updates
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
 from builder.parts.images import AUGMENTATIONS
@@ -84,19 +84,21 @@ class Learner:
         _seed_everything(training.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # the shapes stay the same: let it look for the fastest kernels once
-        self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
+        # The order in memory that convolutions of pictures like best exists for four dimensions only.
+        last = training.channels_last and experiment.data.layout == "maps"
+        self.memory_format = torch.channels_last if last else torch.contiguous_format
         model = network.assemble_of(experiment, len(dataset.classes), seed=training.seed)
         self.model = model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.train = Scans(prepared, labels, train, device)
         self.val = Scans(prepared, labels, val, device) if len(val) else None
         self.mean, self.std = (
-            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-            for values in normalization(experiment, prepared)
+            by_channel(values, experiment.data, device) for values in normalization(experiment, prepared)
         )
         objective = task.objective(training, labels[train], len(dataset.classes), dataset.multi_label)
         self.objective = objective.to(device) if isinstance(objective, nn.Module) else objective
         self.augment = Augment(
-            Choice(name=c.name, params=optim.settings(AUGMENTATIONS[c.name], c)) for c in training.augment
+            (Choice(name=c.name, params=optim.settings(AUGMENTATIONS[c.name], c)) for c in training.augment),
+            layout=experiment.data.layout,
         )
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2)
         self.penalized = optim.weights(self.model)

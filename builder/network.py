@@ -126,13 +126,13 @@ def _tapped(shape: Shape | None, taps: tuple[Shape, ...], wire: str) -> Shape | 
 
 
 def input_shape(experiment: Experiment) -> Shape:
-    """Returns the shape of what this experiment's network sees: (C, H, W), or what `input_layout` says."""
-    return (experiment.data.channels, experiment.data.size_px, experiment.data.size_px)
+    """Returns the shape of what this experiment's network sees: `spec.Data.shape`."""
+    return experiment.data.shape
 
 
 def input_layout(experiment: Experiment) -> str:
     """Returns what the dimensions of `input_shape` mean: a layout of `builder.catalog.LAYOUTS`."""
-    return "maps"
+    return experiment.data.layout
 
 
 def settings(node: Node) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """From a scan to the network's input: the one preprocessing of training, test page and export.
 
-Order: window, inversion, slices, colour, resize. The result is quantized once (8 bits for 8-bit sources, else 16) and
-kept in a memory-mapped array, so that training only gathers rows; `quantize` gives a new scan exactly the same values.
+Order: slices, window, inversion, colour, resize, each slice alike. The result is quantized once (8 bits for 8-bit
+sources, else 16) and kept in a memory-mapped array, so that training only gathers rows; `quantize` gives a new scan
+exactly the same values.
 """
 
 import hashlib
@@ -72,33 +73,66 @@ def place(height: int, width: int, data: Data, aspect: float = 1.0) -> Placement
     raise ValueError(f"The fit {data.fit!r} is unknown: choose pad, stretch or crop.")
 
 
+def chosen(num_slices: int, data: Data) -> tuple[int, ...]:
+    """Positions of the slices of a scan that the network sees as a series or volume; -1 stands for a black slice.
+
+    "spread" cuts the scan into `data.num_slices` equal parts and takes the slice in the middle of each: all slices
+    where the numbers agree, and some of them several times where the scan has fewer. "middle" takes neighbours from
+    the middle; where the scan has fewer, black slices lie at both ends.
+    """
+    wanted = data.num_slices
+    if data.slice_choice == "spread":
+        return tuple((2 * k + 1) * num_slices // (2 * wanted) for k in range(wanted))
+    if data.slice_choice == "middle":
+        first = (num_slices - wanted) // 2
+        return tuple(k if 0 <= k < num_slices else -1 for k in range(first, first + wanted))
+    raise ValueError(f"The choice of slices {data.slice_choice!r} is unknown: choose spread or middle.")
+
+
 def prepare(scan: Scan, data: Data) -> np.ndarray:
     """The scan as the network sees it.
 
-    Returns: float32 (C, size_px, size_px) in [0, 1]; C is 1 for grey and 3 for rgb.
+    Returns: float32 in [0, 1] of `data.shape`: (C, H, W), a series (S, C, H, W) or a volume (C, D, H, W); C is 1 for
+    grey and 3 for rgb.
 
-    Steps: grey values through the window and inversion (`scans.display`), slices to one picture, colour, then an
-    antialiased bilinear resize (Pillow, mode "F": the kernel grows with the reduction). A picture that already has the
-    wanted size is passed on untouched.
+    Steps: grey values through the window and inversion (`scans.display`), slices to one picture or the chosen slices,
+    colour, then an antialiased bilinear resize (Pillow, mode "F": the kernel grows with the reduction). A picture that
+    already has the wanted size is passed on untouched.
 
     Raises:
         UnusableScan: NaN or infinite pixels, or neither one nor three channels.
     """
     if scan.pixels.dtype.kind == "f" and not np.isfinite(scan.pixels).all():
         raise UnusableScan("The scan holds pixel values that are not finite numbers (NaN or infinity).")
-    shown = display(scan, data.window)
-    picture = _picture(shown, data.slices)
-    if picture.shape[0] not in (1, 3):
+    if scan.pixels.shape[1] not in (1, 3):
         raise UnusableScan(
-            f"The scan has {picture.shape[0]} channels; expected one (grey) or three (red, green, blue)."
+            f"The scan has {scan.pixels.shape[1]} channels; expected one (grey) or three (red, green, blue)."
         )
+    if data.layout == "maps":
+        return np.clip(_square(_picture(scan, data), scan, data), 0.0, 1.0)
+    wanted = chosen(len(scan.pixels), data)
+    taken = sorted({index for index in wanted if index >= 0})
+    shown = dict(zip(taken, display(scan, data.window, taken), strict=True))
+    stack: np.ndarray = np.zeros((data.num_slices, data.channels, data.size_px, data.size_px), np.float32)
+    made, last = stack[0], -1
+    for position, index in enumerate(wanted):
+        if index >= 0:  # ascending: a slice that is shown twice follows itself
+            stack[position] = made = made if index == last else _square(shown.pop(index), scan, data)
+            last = index
+    if data.layout == "volume":
+        stack = np.ascontiguousarray(np.moveaxis(stack, 0, 1))
+    return np.clip(stack, 0.0, 1.0, out=stack)
+
+
+def _square(picture: np.ndarray, scan: Scan, data: Data) -> np.ndarray:
+    """One picture (1 or 3, h, w) of `scan` as float32 (C, size_px, size_px): its colours, then its size."""
     if data.colour == "grey" and picture.shape[0] == 3:
         same = np.array_equal(picture[0], picture[1]) and np.array_equal(picture[0], picture[2])
         picture = picture[:1] if same else np.tensordot(_GREY, picture, 1)[None]
     picture = _resized(picture, place(picture.shape[1], picture.shape[2], data, pixel_aspect(scan)), data.size_px)
     if data.colour == "rgb" and picture.shape[0] == 1:
         picture = np.repeat(picture, 3, axis=0)
-    return np.ascontiguousarray(np.clip(picture, 0.0, 1.0), np.float32)
+    return np.ascontiguousarray(picture, np.float32)
 
 
 def pixel_aspect(scan: Scan) -> float:
@@ -110,16 +144,15 @@ def pixel_aspect(scan: Scan) -> float:
     return 1.0 if abs(aspect - 1) < 0.01 or not 0.1 < aspect < 10 else float(aspect)
 
 
-def _picture(shown: np.ndarray, slices: str) -> np.ndarray:
-    if shown.shape[0] == 1:
-        return shown[0]
-    if slices == "middle":
-        return shown[shown.shape[0] // 2]
-    if slices == "mean":
-        return shown.mean(axis=0, dtype=np.float64).astype(np.float32)
-    if slices == "maximum":
-        return shown.max(axis=0)
-    raise ValueError(f"The way {slices!r} to make one picture of a volume is unknown: choose middle, mean or maximum.")
+def _picture(scan: Scan, data: Data) -> np.ndarray:
+    """One picture (C, H, W) in [0, 1] of all slices."""
+    if len(scan.pixels) == 1 or data.slices == "middle":
+        return display(scan, data.window, (len(scan.pixels) // 2,))[0]
+    if data.slices == "mean":
+        return display(scan, data.window).mean(axis=0, dtype=np.float64).astype(np.float32)
+    if data.slices == "maximum":
+        return display(scan, data.window).max(axis=0)
+    raise ValueError(f"The use of slices {data.slices!r} is unknown: choose middle, mean, maximum, series or volume.")
 
 
 def _resized(picture: np.ndarray, placement: Placement, size: int) -> np.ndarray:
@@ -159,7 +192,8 @@ class Prepared:
     """Every case of a dataset as network input.
 
     Attributes:
-        images: memory map (N, C, H, W) uint8 or uint16, in the order of `Dataset.cases`; value / unit is in [0, 1].
+        images: memory map uint8 or uint16 in the order of `Dataset.cases`: (N, C, H, W), of series (N, S, C, H, W), of
+            volumes (N, C, D, H, W); value / unit is in [0, 1].
         unit: 255 or 65535.
         mean, std: (C,) float64 over all pixels of the train split, of value / unit.
         file: the array's file, open: it stays readable when the dataset grows and drops its caches. None for arrays
@@ -173,7 +207,7 @@ class Prepared:
     file: BinaryIO | None = None
 
     def rows(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The images at `indices` as (len(indices), C, H, W), read from the file rather than through the map.
+        """The images at `indices` as (len(indices), ...), read from the file rather than through the map.
 
         A process that gathers through a map counts every page it ever touched as its own; this one stays flat.
         """
@@ -208,6 +242,8 @@ def _offset(images: np.ndarray) -> int:
 def digest(data: Data, unit: int, num_cases: int) -> str:
     """Names the cache folder: everything that decides the pixels, and the number of cases (adding makes a new one)."""
     settings = [_VERSION, data.size_px, data.fit, data.colour, data.window, data.slices, unit, num_cases]
+    if data.layout != "maps":
+        settings += [data.num_slices, data.slice_choice]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
@@ -249,13 +285,14 @@ def _build(
     draft = folder.parent / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     draft.mkdir(parents=True)
     try:
-        shape = (num_cases, data.channels, data.size_px, data.size_px)
+        shape = (num_cases, *data.shape)
         kind = np.uint8 if unit == 255 else np.uint16
         needed, free = int(np.prod(shape)) * kind().itemsize, shutil.disk_usage(draft).free
         if needed * 1.05 + 50e6 > free:
             raise UnusableScan(
-                f"Preparing {num_cases} scans at {data.size_px} px needs {needed / 1e9:.1f} GB; the disk has "
-                f"{free / 1e9:.1f} GB free. Choose a smaller size or make room."
+                f"Preparing {num_cases} scans at {_size(data)} needs {needed / 1e9:.1f} GB; the disk has "
+                f"{free / 1e9:.1f} GB free. Choose a smaller size{'' if data.layout == 'maps' else ', fewer slices'} "
+                "or make room."
             )
         seen: np.ndarray = np.zeros((data.channels, unit + 1), np.int64)
         everything = not np.any(train)
@@ -267,7 +304,7 @@ def _build(
                 image = quantize(prepare(scan, data), unit)
                 file.write(image.tobytes())
                 if everything or train[count - 1]:
-                    for channel, values in zip(seen, image, strict=True):
+                    for channel, values in zip(seen, np.moveaxis(image, data.channel_axis, 0), strict=True):
                         channel += np.bincount(values.reshape(-1), minlength=unit + 1)
                 if progress:
                     progress(count, num_cases)
@@ -288,6 +325,10 @@ def _build(
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _size(data: Data) -> str:
+    return f"{data.size_px} px" if data.layout == "maps" else f"{data.num_slices} slices of {data.size_px} px"
 
 
 def _moments(seen: np.ndarray, unit: int) -> tuple[np.ndarray, np.ndarray]:

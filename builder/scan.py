@@ -8,7 +8,7 @@ writes it to a file. `display` is the only place where a window is applied.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -278,10 +278,12 @@ def check_size(rows: int, cols: int, slices: int, samples: int, bytes_per_sample
         )
 
 
-def display(scan: Scan, window: str = "auto") -> np.ndarray:
+def display(scan: Scan, window: str = "auto", only: Sequence[int] | None = None) -> np.ndarray:
     """The scan as a picture: windowed, MONOCHROME1 inverted, padding black.
 
     Args:
+        only: positions of the slices that are wanted, in that order; None for all. Ranges that are taken from the
+            pixels (full, percentile) are those of the whole scan all the same.
         window: "auto" (the first VOI LUT or window of the file; without one the full range for 8-bit, else
             "percentile"), "stored range" (all values the stored bits can hold; the values present for signed and
             float pixels), "percentile" (0.5 % to 99.5 % of the pixels that are no padding), one of `NAMED_WINDOWS`
@@ -291,12 +293,12 @@ def display(scan: Scan, window: str = "auto") -> np.ndarray:
     Raises: ValueError for a name that is neither listed nor in the file.
     Source: DICOM PS3.3 C.11.2.1.2, C.11.2.1.3.
     """
-    pixels = scan.pixels
+    pixels = scan.pixels if only is None else scan.pixels[list(only)]
     if scan.photometric == "RGB":
         return _stretch(pixels, *_stored_range(scan))
     if window == "auto" and scan.windows:
         picture = _apply(pixels, scan.windows[0])
-    elif window == "stored range" or (window == "auto" and pixels.dtype == np.uint8):
+    elif window == "stored range" or (window == "auto" and scan.pixels.dtype == np.uint8):
         picture = _stretch(pixels, *_stored_range(scan))
     elif window in ("auto", "percentile"):
         picture = _stretch(pixels, *_percentile_range(scan))
@@ -310,7 +312,7 @@ def display(scan: Scan, window: str = "auto") -> np.ndarray:
     if scan.photometric == "MONOCHROME1":
         np.subtract(1, picture, out=picture)
     if scan.valid is not None:
-        picture *= scan.valid[:, None]
+        picture *= (scan.valid if only is None else scan.valid[list(only)])[:, None]
     return picture
 
 

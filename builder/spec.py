@@ -20,6 +20,9 @@ VERSION = 1
 INPUT = "input"
 """The id under which a node names the scan itself among its inputs."""
 
+STACKS = ("series", "volume")
+"""Ways of `Data.slices` by which the network sees several slices of a scan instead of one picture."""
+
 Value = bool | int | float | str | None
 
 
@@ -74,12 +77,34 @@ class Data(_Frozen):
     colour: str = _default(PREPARE, "colour")
     window: str = _default(PREPARE, "window")
     slices: str = _default(PREPARE, "slices")
+    num_slices: int = _default(PREPARE, "num_slices")
+    slice_choice: str = _default(PREPARE, "slice_choice")
     normalize: str = _default(PREPARE, "normalize")
 
     @property
     def channels(self) -> int:
         """Channels of a prepared scan: 1 for grey, 3 for rgb."""
         return 3 if self.colour == "rgb" else 1
+
+    @property
+    def layout(self) -> str:
+        """What a prepared scan is: "maps" (one picture), "series" (slices one after another) or "volume"."""
+        return self.slices if self.slices in STACKS else "maps"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of a prepared scan: (C, H, W) of maps, (S, C, H, W) of a series, (C, D, H, W) of a volume."""
+        side = self.size_px
+        return {
+            "maps": (self.channels, side, side),
+            "series": (self.num_slices, self.channels, side, side),
+            "volume": (self.channels, self.num_slices, side, side),
+        }[self.layout]
+
+    @property
+    def channel_axis(self) -> int:
+        """Where the channels lie in a prepared scan or a batch of them, counted from the end: -3, of a volume -4."""
+        return -4 if self.layout == "volume" else -3
 
 
 class Training(_Frozen):
@@ -163,8 +188,15 @@ class Experiment(_Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical document: equal choices, equal digest."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """SHA-256 (hex) of the canonical document: equal choices, equal digest.
+
+        How many slices and which is left out where the network sees one picture: it means nothing there, and runs from
+        before these settings existed keep their digest.
+        """
+        plain = self.model_dump(mode="json")
+        if self.data.layout == "maps":
+            del plain["data"]["num_slices"], plain["data"]["slice_choice"]
+        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     # -- paths --------------------------------------------------------------------------------------------------------

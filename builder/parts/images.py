@@ -45,8 +45,28 @@ PREPARE = Part(
         OneOf(
             "slices",
             "middle",
-            ("middle", "mean", "maximum"),
-            "How a series or volume becomes one picture: its middle slice, the mean or the maximum over slices.",
+            ("middle", "mean", "maximum", "series", "volume"),
+            "What the network sees of a scan with several slices: one picture (the middle slice, the mean or the maximum "
+            "over slices); a series, slice after slice in order, for layers that look at each slice or at their order; "
+            "or a volume, for 3-D layers.",
+        ),
+        Int(
+            "num_slices",
+            16,
+            2,
+            512,
+            "How many slices of a scan the network sees, as a series or a volume. More is slower.",
+            1,
+            True,
+            "slices",
+        ),
+        OneOf(
+            "slice_choice",
+            "spread",
+            ("spread", "middle"),
+            "Which slices are taken. spread: evenly from the first to the last; a scan with fewer shows some twice. "
+            "middle: neighbours from the middle; a scan with fewer gets black slices at both ends. No slice is ever "
+            "computed between two others.",
         ),
         OneOf(
             "normalize",
