@@ -155,9 +155,9 @@ def inspector(draft: drafts.Draft, found: findings.Findings) -> None:
     if at == INPUT or not at:
         st.subheader("Scan", anchor=False)
         st.markdown(
-            f"What every layer begins from: `{show(found.plan.input)}`, channels x height x width, once prepared."
+            f"What every layer begins from: `{show(found.plan.input)}`, {layers.scan_axes(now.data)}, once prepared."
         )
-        st.caption("Size, colour and grey window are chosen on the Training page, under Preparation.")
+        st.caption("Size, colour, grey window and slices are chosen on the Training page, under Preparation.")
         if st.button("Change the preparation", key="to-preparation", icon=":material/tune:"):
             go.to("training")
         return

@@ -35,6 +35,8 @@ _SECTIONS = {
     "Stopping": ("monitor", "patience"),
 }
 _LOSS = ("class_weights",)
+_OF_STACKS = ("num_slices", "slice_choice")
+"""Settings that mean something only where the network sees several slices."""
 _DRAWN_STEPS = 400
 _AGAIN_S = 3.0  # two presses of Start within this time are one
 _GALLERY = "augment"  # slot of the job that varies an example
@@ -57,7 +59,9 @@ def preparation(draft: drafts.Draft, found: findings.Findings) -> None:
         left, right = st.columns([3.4, 1], gap="medium")
         with left:
             dataset(draft, found)
-            forms.section(draft, "data", PREPARE.params, found.problems)
+            stacked = draft.experiment.data.layout != "maps"
+            params = [p for p in PREPARE.params if stacked or p.name not in _OF_STACKS]
+            forms.section(draft, "data", params, found.problems)
         with right, st.container(key="example", gap="xsmall"):
             shown(draft, found)
 
@@ -114,13 +118,26 @@ def shown(draft: drafts.Draft, found: findings.Findings) -> None:
     if seen is None:
         st.caption("The data set has no training scan.")
         return
-    if seen.image is None:
+    many = f"{data.num_slices} slices of " if seen.slices else ""
+    if not seen.pictures:
         st.markdown(f":red[{plain(seen.problem)}]")
     else:
-        st.image(seen.image, width="stretch", alt="A training scan as the network sees it")
+        shown_slice(seen)
     label = f"**{plain(seen.label)}** · " if seen.label else ""
-    st.caption(f"{label}{seen.before}, prepared to {data.size_px} x {data.size_px} px")
+    st.caption(f"{label}{seen.before}, prepared to {many}{data.size_px} x {data.size_px} px")
     st.button("Another scan", key="another-example", icon=":material/casino:", type="tertiary", on_click=another)
+
+
+def shown_slice(seen: examples.Example) -> None:
+    """The example's picture; of several slices the one that the slider says."""
+    place, count = 0, len(seen.pictures)
+    if seen.slices:
+        if not 1 <= st.session_state.get("example-slice", 0) <= count:
+            st.session_state["example-slice"] = count // 2 + 1  # before the slider is drawn: fewer slices than before
+        place = st.slider("Slice", 1, count, key="example-slice") - 1
+        which = seen.slices[place]
+        st.caption(f"Slice {which} of the scan" if which else "Black: the scan has no slice here")
+    st.image(seen.pictures[place], width="stretch", alt="A training scan as the network sees it")
 
 
 def another() -> None:

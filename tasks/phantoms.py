@@ -33,7 +33,7 @@ class Phantom:
 
 
 @dataclass(frozen=True)
-class _Anatomy:
+class Anatomy:
     """What stays the same over all slices of one patient; positions and radii in units of half the image (-1..1)."""
 
     body: tuple[float, float]
@@ -43,6 +43,25 @@ class _Anatomy:
     liver_signal: float
     shading: tuple[float, float]
     noise: float
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Anatomy:
+        """One patient at random."""
+        return cls(
+            body=(rng.uniform(0.74, 0.92), rng.uniform(0.56, 0.74)),
+            liver=(
+                rng.uniform(-0.36, -0.26),
+                rng.uniform(-0.12, 0.0),
+                rng.uniform(0.38, 0.46),
+                rng.uniform(0.30, 0.38),
+                rng.uniform(-0.5, 0.1),
+            ),
+            kidney=(rng.uniform(0.34, 0.46), rng.uniform(0.16, 0.28), rng.uniform(0.10, 0.14)),
+            gain=rng.uniform(0.88, 1.12),
+            liver_signal=rng.uniform(0.42, 0.54),
+            shading=(rng.uniform(-0.15, 0.15), rng.uniform(-0.15, 0.15)),
+            noise=rng.uniform(0.02, 0.045),
+        )
 
 
 def cohort(seed: int, num_images: int = 240, size_px: int = 64) -> Iterator[Phantom]:
@@ -56,9 +75,9 @@ def cohort(seed: int, num_images: int = 240, size_px: int = 64) -> Iterator[Phan
     patient = 0
     while made < num_images:
         label = CLASSES[patient % len(CLASSES)]
-        anatomy = _anatomy(rng)
+        anatomy = Anatomy.drawn(rng)
         for _ in range(min(int(rng.integers(2, 5)), num_images - made)):
-            image, mask = _slice(rng, anatomy, label, size_px)
+            image, mask = draw(rng, anatomy, _LESION_CONTRAST.get(label), size_px)
             yield Phantom(image, mask, label, f"P{patient + 1:03d}", f"phantom-{made + 1:04d}.png")
             made += 1
         patient += 1
@@ -78,26 +97,20 @@ def write_cohort(folder: Path, seed: int, num_images: int = 240, size_px: int = 
     return folder
 
 
-def _anatomy(rng: np.random.Generator) -> _Anatomy:
-    return _Anatomy(
-        body=(rng.uniform(0.74, 0.92), rng.uniform(0.56, 0.74)),
-        liver=(
-            rng.uniform(-0.36, -0.26),
-            rng.uniform(-0.12, 0.0),
-            rng.uniform(0.38, 0.46),
-            rng.uniform(0.30, 0.38),
-            rng.uniform(-0.5, 0.1),
-        ),
-        kidney=(rng.uniform(0.34, 0.46), rng.uniform(0.16, 0.28), rng.uniform(0.10, 0.14)),
-        gain=rng.uniform(0.88, 1.12),
-        liver_signal=rng.uniform(0.42, 0.54),
-        shading=(rng.uniform(-0.15, 0.15), rng.uniform(-0.15, 0.15)),
-        noise=rng.uniform(0.02, 0.045),
-    )
+def draw(
+    rng: np.random.Generator,
+    body: Anatomy,
+    contrast: float | None,
+    size_px: int,
+    noise: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One slice through one patient: (H, W) uint16 and the lesion's mask.
 
-
-def _slice(rng: np.random.Generator, body: _Anatomy, label: str, size_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """One slice through one patient: (H, W) uint16 and the lesion's mask."""
+    Args:
+        contrast: of the lesion against the liver, in units of the signal (about -0.4 to 0.5); None: no lesion.
+        noise: draws the noise of the acquisition; `rng` itself where None. The same `rng` state with another `noise`
+            is the same slice, taken again.
+    """
     axis = (np.arange(size_px) + 0.5) / size_px * 2 - 1
     x, y = np.meshgrid(axis - rng.normal(0, 0.02), axis - rng.normal(0, 0.02))
     edge = 2.0 / size_px
@@ -140,17 +153,18 @@ def _slice(rng: np.random.Generator, body: _Anatomy, label: str, size_px: int) -
         paint(disc(vx, vy, 0.028, 0.028) * liver, body.liver_signal + rng.choice((-0.2, 0.2)))
 
     mask = np.zeros(signal.shape, bool)
-    if label in _LESION_CONTRAST:
+    if contrast is not None:
         angle, reach = rng.uniform(0, 2 * np.pi), 0.6 * np.sqrt(rng.uniform(0, 1))
         size = rng.uniform(0.12, 0.20)
         mx, my = lx + np.cos(angle) * reach * lrx, ly + np.sin(angle) * reach * lry
         lesion = disc(mx, my, size, size * rng.uniform(0.75, 1.0), rng.uniform(0, np.pi))
-        paint(lesion, body.liver_signal + _LESION_CONTRAST[label] * rng.uniform(0.75, 1.15) + 0.02 * texture)
+        paint(lesion, body.liver_signal + contrast * rng.uniform(0.75, 1.15) + 0.02 * texture)
         mask = lesion > 0.5
 
     signal *= body.gain * (1 + body.shading[0] * x + body.shading[1] * y)
-    real = signal + rng.normal(0, body.noise, signal.shape)
-    imaginary = rng.normal(0, body.noise, signal.shape)
+    noise = noise or rng
+    real = signal + noise.normal(0, body.noise, signal.shape)
+    imaginary = noise.normal(0, body.noise, signal.shape)
     magnitude = np.hypot(real, imaginary)
     return np.clip(np.round(magnitude * 36_000), 0, 65_535).astype(np.uint16), mask
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.data import Dataset, Summary, UnusableScan, prepare
+from builder.data import Dataset, Summary, UnusableScan, chosen, prepare
 from builder.execute import home
 from builder.spec import Data
 
@@ -20,15 +20,18 @@ class Example:
     """A prepared training scan.
 
     Attributes:
-        image: uint8 (H, W) or (H, W, 3). before: size of the scan as it was read, in words. label: its class or "".
-        index: position in the data set. problem: why there is no image, in words.
+        pictures: uint8 (H, W) or (H, W, 3) each: one, or the slices of a series or volume in order; () where there is
+            none. slices: which slices of the scan they are, counted from 1 (0: a black one); () for one picture.
+        before: size of the scan as it was read, in words. label: its class or "".
+        index: position in the data set. problem: why there is no picture, in words.
     """
 
-    image: np.ndarray | None
+    pictures: tuple[np.ndarray, ...]
     before: str
     label: str
     index: int
     problem: str = ""
+    slices: tuple[int, ...] = ()
 
 
 def picture(values: np.ndarray) -> np.ndarray:
@@ -42,22 +45,27 @@ def example(summary: Summary, data: Data, number: int) -> Example | None:
     return _example(summary.id, summary.changed, data.model_dump_json(), number)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _example(dataset: str, _changed: float, data_json: str, number: int) -> Example | None:
     opened = Dataset.open(home(), dataset)
-    chosen = opened.indices("train")
-    if not len(chosen):
+    trained = opened.indices("train")
+    if not len(trained):
         return None
     # 7919 is prime: neighbours in the import are often one patient, a big stride shows different ones.
-    index = int(chosen[(number * 7919) % len(chosen)])
+    index = int(trained[(number * 7919) % len(trained)])
     case = opened.cases[index]
     before = _size(case.shape)
     label = _label(opened.classes, case.label)
     try:
-        prepared = prepare(opened.scan(index), Data.model_validate_json(data_json))
+        data = Data.model_validate_json(data_json)
+        prepared = prepare(opened.scan(index), data)
     except (UnusableScan, ValueError) as error:
-        return Example(None, before, label, index, str(error))
-    return Example(picture(prepared), before, label, index)
+        return Example((), before, label, index, str(error))
+    if data.layout == "maps":
+        return Example((picture(prepared),), before, label, index)
+    slices = np.moveaxis(prepared, data.channel_axis, 1)
+    taken = tuple(k + 1 for k in chosen(case.shape[0], data))
+    return Example(tuple(map(picture, slices)), before, label, index, slices=taken)
 
 
 def _size(shape: tuple[int, int, int, int]) -> str:

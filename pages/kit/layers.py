@@ -184,7 +184,17 @@ def caption(node: Node, shape: tuple[int, ...] | None, parameters: int, feeds_it
 def scan_caption(data: Data, shape: tuple[int, ...]) -> str:
     """Returns what the scan's own card says."""
     colour = "grey" if data.channels == 1 else "red, green, blue"
-    return f"*{colour}, {data.size_px} x {data.size_px} px* `{show(shape)}` :gray[–]"
+    slices = "" if data.layout == "maps" else f"{data.num_slices} slices of "
+    return f"*{colour}, {slices}{data.size_px} x {data.size_px} px* `{show(shape)}` :gray[–]"
+
+
+def scan_axes(data: Data) -> str:
+    """Returns what the sizes of a prepared scan count, in their order."""
+    return {
+        "maps": "channels x height x width",
+        "series": "slices x channels x height x width",
+        "volume": "channels x slices x height x width",
+    }[data.layout]
 
 
 def parted(ids: Sequence[str], said: Container[str]) -> list[list[str]]:
