@@ -116,7 +116,26 @@ def _data(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Probl
         if experiment.data.dataset:
             return [Problem("data.dataset", f"There is no data set {experiment.data.dataset!r} on this machine.")]
         return [Problem("data.dataset", "No scans are chosen yet. Choose a data set, or import one on the Data page.")]
-    return find(experiment.task).problems(experiment, fingerprint)
+    return [*_slices(experiment, fingerprint), *find(experiment.task).problems(experiment, fingerprint)]
+
+
+def _slices(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
+    """Says it where a series or volume is asked of scans that have no, or too few, slices."""
+    data, counts = experiment.data, fingerprint.num_slices
+    if data.layout == "maps" or not counts:
+        return []
+    what = f"a {data.layout}"
+    if counts["max"] < 2:
+        words = f"Every scan of this data set is a single picture; {what} needs scans of several slices."
+        return [Problem("data.slices", words, repair="See one picture", fix=_fix(experiment, "data.slices", "middle"))]
+    if data.num_slices <= counts["median"] and counts["min"] > 1:
+        return []
+    fewer = "single pictures" if counts["min"] < 2 else f"of only {counts['min']} slices"
+    filled = "one slice is shown several times" if data.slice_choice == "spread" else "black slices fill the rest"
+    least = max(2, counts["min"] if data.num_slices <= counts["median"] else counts["median"])
+    words = f"Some scans are {fewer}, but the network sees {data.num_slices}: of those, {filled}."
+    fix = _fix(experiment, "data.num_slices", least) if least < data.num_slices else None
+    return [Problem("data.num_slices", words, "warning", f"Use {least} slices" if fix else "", fix)]
 
 
 def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:

@@ -222,7 +222,11 @@ def export(work: Work) -> Steps:
 
 
 def augment(work: Work) -> Steps:
-    """Shows what the augmentations do to one case: {before, after: [...]}, PNG files in the job folder."""
+    """Shows what the augmentations do to one case: {before, after: [...]}, PNG files in the job folder.
+
+    Of a series or volume they show the middle slice.
+    """
+    import numpy as np
     import torch
 
     from builder.augment import Augment
@@ -236,16 +240,23 @@ def augment(work: Work) -> Steps:
     case = payload.get("case")
     if case is None:
         case = next(iter(dataset.indices("train")), 0)
-    image = prepare(dataset.scan(int(case)), Data(**(payload.get("data") or {})))
+    data = Data(**(payload.get("data") or {}))
+    image = prepare(dataset.scan(int(case)), data)
     chosen = [Choice(**choice) for choice in payload.get("augment") or ()]
     complete = [Choice(name=c.name, params={**AUGMENTATIONS[c.name].defaults, **c.params}) for c in chosen]
     num = max(1, min(12, int(payload.get("num") or 6)))
     generator = torch.Generator().manual_seed(int(payload.get("seed") or 0))
     batch = torch.from_numpy(image).expand(num, *image.shape).contiguous()
-    _save_picture(work.folder / "before.png", image)
+    middle = data.num_slices // 2  # of a series or volume: its slices are varied alike
+
+    def keep(name: str, values: Any) -> None:
+        slices = values if data.layout == "maps" else np.moveaxis(values, data.channel_axis, 1)[middle]
+        _save_picture(work.folder / name, slices)
+
+    keep("before.png", image)
     names = [f"after-{n:02d}.png" for n in range(1, num + 1)]
-    for name, varied in zip(names, Augment(complete)(batch, generator).images, strict=True):
-        _save_picture(work.folder / name, varied.numpy())
+    for name, varied in zip(names, Augment(complete, data.layout)(batch, generator).images, strict=True):
+        keep(name, varied.numpy())
     return {"before": "before.png", "after": names}
 
 

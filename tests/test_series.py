@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from PIL import Image
 from builder import network
 from builder.augment import Augment
 from builder.batches import by_channel, normalization
+from builder.check import problems
 from builder.data import Dataset, UnusableScan, chosen, prepare, quantize
+from builder.fingerprint import Fingerprint
 from builder.parts.images import AUGMENTATIONS
 from builder.prepared import digest
 from builder.scan import Scan, Window
-from builder.spec import Choice, Data, Experiment
+from builder.spec import Choice, Data, Experiment, Problem
 
 SERIES = Data(slices="series", num_slices=6, size_px=16)
 VOLUME = SERIES.model_copy(update={"slices": "volume"})
@@ -165,7 +168,7 @@ def test_another_number_or_choice_of_slices_is_another_cache_and_pictures_keep_t
     old = digest(Data(), 255, 10)
     assert old == "bab43c4159d13516", "caches from before series existed stay reachable"
     assert digest(Data(num_slices=40), 255, 10) == old
-    changes = [{}, {"num_slices": 7}, {"slice_choice": "middle"}, {"slices": "volume"}]
+    changes: list[dict[str, Any]] = [{}, {"num_slices": 7}, {"slice_choice": "middle"}, {"slices": "volume"}]
     assert len({digest(SERIES.model_copy(update=change), 255, 10) for change in changes}) == 4
 
 
@@ -257,3 +260,48 @@ def test_noise_is_new_in_every_slice():
 def test_an_unknown_layout_is_refused():
     with pytest.raises(ValueError, match="maps, series and volume"):
         Augment([], layout="film")
+
+
+# -- what the check says of it ----------------------------------------------------------------------------------------
+
+
+def about_slices(data: Data, **num_slices: int) -> list[Problem]:
+    """What the check says of `data.slices` and its settings for data of so many slices."""
+    counts = {split: {"a": 30, "b": 30} for split in ("train", "val", "test")}
+    facts = Fingerprint(num_cases=180, num_patients=90, classes=("a", "b"), class_counts=counts, num_slices=num_slices)
+    found = problems(Experiment(data=data.model_copy(update={"dataset": "x"})), facts)
+    return [p for p in found if p.path in ("data.slices", "data.num_slices", "data.slice_choice")]
+
+
+def test_a_series_of_single_pictures_is_refused_with_a_repair():
+    for data in (SERIES, VOLUME):
+        (problem,) = about_slices(data, min=1, median=1, max=1)
+        assert problem.severity == "error" and f"a {data.slices} needs scans of several slices" in problem.message
+        assert problem.fix is not None and problem.fix.data.slices == "middle"
+        assert not about_slices(problem.fix.data, min=1, median=1, max=1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "way", "words", "better"),
+    [
+        ({"min": 3, "median": 4, "max": 9}, "spread", "of only 3 slices.*shown several times", 4),
+        ({"min": 3, "median": 4, "max": 9}, "middle", "of only 3 slices.*black slices", 4),
+        ({"min": 1, "median": 8, "max": 9}, "spread", "single pictures", 2),
+        ({"min": 2, "median": 8, "max": 9}, "spread", "", None),
+        ({"min": 6, "median": 6, "max": 6}, "spread", "", None),
+    ],
+)
+def test_scans_of_too_few_slices_are_warned_of_with_a_number_that_fits(counts, way, words, better):
+    found = about_slices(SERIES.model_copy(update={"slice_choice": way}), **counts)
+    if not words:
+        assert not found
+        return
+    (problem,) = found
+    assert problem.severity == "warning" and re.search(words, problem.message), problem.message
+    assert problem.fix is not None and problem.fix.data.num_slices == better
+
+
+def test_pictures_of_a_series_need_no_word_and_odd_numbers_are_mended():
+    assert not about_slices(Data(), min=1, median=1, max=1) and not about_slices(Data(), min=9, median=9, max=9)
+    (problem,) = about_slices(SERIES.model_copy(update={"num_slices": 1}), min=9, median=9, max=9)
+    assert problem.severity == "error" and problem.fix is not None and problem.fix.data.num_slices == 2
