@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
+from re import fullmatch
 from typing import Any, TypeVar
 
 __all__ = [
     "LAYOUTS",
     "Catalog",
+    "Digest",
     "Domain",
     "Flag",
     "Float",
@@ -180,7 +182,27 @@ class Text(_Named):
         return (get_close_matches(str(value), self.names(), n=1, cutoff=0.5) or [self.default])[0]
 
 
-Domain = Int | Float | OneOf | Flag | Text
+@dataclass(frozen=True)
+class Digest(_Named):
+    """A file that was taken in, by the SHA-256 of its content (64 hexadecimal digits); "" = none."""
+
+    name: str
+    help: str
+    title: str = ""
+    default: str = ""
+
+    def parse(self, value: Any) -> str:
+        """Returns `value` if it is "" or a digest; raises ValueError with a plain sentence."""
+        if not isinstance(value, str) or (value and not fullmatch(r"[0-9a-f]{64}", value)):
+            raise ValueError(f"{self.label} must be the SHA-256 of a file that was taken in, not {value!r}.")
+        return value
+
+    def nearest(self, value: Any) -> str:
+        """Returns "": no file."""
+        return ""
+
+
+Domain = Int | Float | OneOf | Flag | Text | Digest
 
 
 @dataclass(frozen=True)
@@ -239,19 +261,29 @@ class LayerSpec(Part):
     Attributes:
         inferred: constructor arguments that the planner fills in, each by a rule about the input: "channels" (size of
             dimension 1), "features" (size of the last dimension), "size" (height), "axis" (1: where channels or
-            features lie), "classes" (number of classes of the data), "steps" (of a sequence: size of dimension 1).
+            features lie), "classes" (number of classes of the data), "steps" (of a sequence: size of dimension 1),
+            "channels_each" and "sizes" ((height, width)) of every input; of the scan: "scan_channels", "scan_size".
         inputs: 1, or 2 for "two or more".
+        most: largest number of inputs; 0 = one where `inputs` is 1, else any number.
         takes: layouts (`LAYOUTS`) that it accepts; () = any. A layer that takes maps works on each slice of a series,
             one that takes vectors on each step of a sequence, without saying so.
         gives: layout of a result of four dimensions, which its size cannot tell; "" = that of the first input.
         untrained: settings under which it is built where its initial weights do not matter (planning, loading a run).
+        needs: packages other than torch that exported code with this layer imports, as pip names them.
     """
 
     inferred: Mapping[str, str] = field(default_factory=dict)
     inputs: int = 1
+    most: int = 0
     takes: tuple[str, ...] = ()
     gives: str = ""
     untrained: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one input may feed it."""
+        return self.inputs > 1 or self.most > 1
 
 
 class UnknownPart(KeyError):

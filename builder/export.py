@@ -22,6 +22,7 @@ import numpy as np
 
 from builder.data import Dataset, UnknownDataset
 from builder.listing import TEMPLATES, attributes, model_source, train_source
+from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.runs import Run, read_json, write_atomic
 from builder.scans import NAMED_WINDOWS, Scan
@@ -138,8 +139,7 @@ def _versions(*packages: str) -> dict[str, str]:
 
 def _requirements(experiment: Experiment) -> str:
     packages = ["torch", "safetensors", "numpy", "pillow", "pydicom"]
-    if any(node.name == "timm_backbone" for node in experiment.network):
-        packages.append("timm")
+    packages += sorted({package for node in experiment.network for package in LAYERS[node.name].needs})
     return "".join(f"{name}=={number.partition('+')[0]}\n" for name, number in _versions(*packages).items())
 
 

@@ -59,9 +59,11 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         assert isinstance(spec, LayerSpec)
         module, _, kind = spec.target.partition(":")
         if module.startswith("builder.blocks."):
-            blocks[kind] = inspect.getsource(spec.load())
+            for own in reversed(spec.load().__mro__):  # type: ignore[attr-defined]
+                if own.__module__.startswith("builder.blocks."):
+                    blocks[own.__name__] = inspect.getsource(own)
         items = [s[1:] for s in shapes] if place.each else shapes
-        given = network.arguments(node, items, num_classes, trained=True)
+        given = network.arguments(node, items, num_classes, trained=True, scan=shape)
         usual = inspect.signature(spec.load()).parameters
         said = {key: value for key, value in given.items() if key not in usual or usual[key].default != value}
         words = ", ".join(f"{key}={value!r}" for key, value in said.items())

@@ -193,6 +193,7 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                     tuple(cast(list[Shape], shapes)),
                     tuple(layout for _, layout, _ in sources),
                     num_classes,
+                    input_shape if _asks_for_the_scan(node) else (),
                 )
         known[node.id] = (found.shape, found.layout, found.taps)
         planned.append(
@@ -213,6 +214,10 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
             )
         )
     return Plan(input_shape, tuple(planned), layout)
+
+
+def _asks_for_the_scan(node: Node) -> bool:
+    return node.name in LAYERS and any(rule.startswith("scan") for rule in LAYERS[node.name].inferred.values())
 
 
 def _has_tap(source: tuple[Shape | None, str, tuple[Shape, ...]], wire: str) -> bool:
@@ -253,7 +258,7 @@ def _refused(name: str, params: dict[str, Any], error: Exception) -> _Outcome:
 
 @lru_cache(maxsize=4096)
 def _outcome(
-    name: str, params_json: str, shapes: tuple[Shape, ...], layouts: tuple[str, ...], num_classes: int
+    name: str, params_json: str, shapes: tuple[Shape, ...], layouts: tuple[str, ...], num_classes: int, scan: Shape
 ) -> _Outcome:
     """Shape and cost of one layer, cached: an edit replans only the layers whose input changed."""
     import torch
@@ -271,7 +276,7 @@ def _outcome(
     each = works_on_each(spec, layouts)
     try:
         with torch.device("meta"):
-            module = build(node, shapes, num_classes, trained=True, each=each).eval()
+            module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval()
             tensors = [torch.empty((2, *s)) for s in shapes]
         parameters = sum(p.numel() for p in module.parameters())
         counter = FlopCounterMode(display=False)
@@ -285,7 +290,7 @@ def _outcome(
                     raise ValueError(
                         "Its shape could only be told by computing it, and it is too large for that."
                     ) from None
-                module = build(node, shapes, num_classes, trained=True, each=each).eval()
+                module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval()
                 with counter:
                     out = module(*[torch.zeros((2, *s)) for s in shapes])
     except (ValueError, RuntimeError, AssertionError, TypeError, AttributeError, IndexError) as error:
@@ -331,8 +336,10 @@ def _layout(spec: LayerSpec, shape: Shape, came: str, each: bool) -> str:
 
 def _fits(spec: LayerSpec, shapes: tuple[Shape, ...], layouts: tuple[str, ...]) -> _Outcome | None:
     """Says it when number or kind of inputs do not suit the layer."""
-    if spec.inputs == 1 and len(shapes) > 1:
-        return _Outcome(None, message=f"{spec.title} takes one input; it has {len(shapes)}.", where="inputs")
+    most = spec.most or (1 if spec.inputs == 1 else len(shapes))
+    if len(shapes) > most:
+        words = "one input" if most == 1 else f"at most {most} inputs"
+        return _Outcome(None, message=f"{spec.title} takes {words}; it has {len(shapes)}.", where="inputs")
     if spec.inputs > 1 and len(shapes) < spec.inputs:
         return _Outcome(
             None, message=f"{spec.title} joins two or more layers; choose what else feeds it.", where="inputs"
@@ -377,7 +384,7 @@ def _explained(spec: LayerSpec, chosen: dict[str, Any], shapes: tuple[Shape, ...
             near = max(d for d in range(1, count + 1) if shape[0] % d == 0 and outs % d == 0)
             counts = f"{shape[0]} channels coming in" + (f" and {outs} going out" if "out_channels" in chosen else "")
             return _Outcome(None, message=f"{count} {unit} do not divide {counts}.", where=f"params.{name}", value=near)
-    if spec.inputs > 1:
+    if len(shapes) > 1 or spec.inputs > 1:
         return _Outcome(None, message=str(error), where="inputs")
     first = str(error).split("\n")[0][:200]
     return _Outcome(None, message=f"{spec.title} cannot work on {show(shape)}: {first}")
@@ -388,42 +395,50 @@ def show(shape: Shape) -> str:
     return " x ".join(map(str, shape))
 
 
-def arguments(node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False) -> dict[str, Any]:
+def arguments(
+    node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False, scan: Shape = ()
+) -> dict[str, Any]:
     """Returns every keyword argument of a node's target for inputs of `shapes`: inferred ones, then its settings.
 
     Args:
         trained: its initial weights do not matter (they will be loaded, or only its shape is wanted).
+        scan: shape of the scan (of the series, or the volume), for layers that ask for it.
     Raises:
         UnknownPart, ValueError: what `settings` refuses.
     """
     spec = LAYERS[node.name]
     shape = shapes[0]
-    rules = {
+    rules: dict[str, Any] = {
         "channels": shape[0],
         "features": shape[-1],
         "size": shape[1] if len(shape) > 1 else 1,
         "axis": 1,
         "classes": num_classes,
         "steps": shape[0],
+        "channels_each": tuple(s[0] for s in shapes),
+        "sizes": tuple(s[-2:] for s in shapes),
     }
+    if len(scan) >= 3:
+        rules |= {"scan_channels": scan[-3], "scan_size": scan[-2:]}
     chosen = {**settings(node), **(spec.untrained if trained else {})}
     return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **chosen}
 
 
 def build(
-    node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False, each: bool = False
+    node: Node, shapes: Sequence[Shape], num_classes: int, trained: bool = False, each: bool = False, scan: Shape = ()
 ) -> "nn.Module":
     """Builds the module of one node for inputs of `shapes` (batch left out); `trained`: see `arguments`.
 
     Args:
         each: it is to work on every item of its inputs, whose first size is the number of items (`Planned.each`).
+        scan: see `arguments`.
     Raises:
         UnknownPart, ValueError, RuntimeError: what `settings` or the layer itself refuses.
     """
     from builder.blocks.network import PerItem
 
     items = [s[1:] for s in shapes] if each else shapes
-    module = cast("nn.Module", LAYERS[node.name].load()(**arguments(node, items, num_classes, trained)))
+    module = cast("nn.Module", LAYERS[node.name].load()(**arguments(node, items, num_classes, trained, scan)))
     return PerItem(module) if each else module
 
 
@@ -471,7 +486,7 @@ def assemble(
         if seed is not None:
             torch.manual_seed(seed)
         layers = {
-            n.id: build(n, [cast(Shape, planned.along(i)) for i in p.inputs], num_classes, trained, p.each)
+            n.id: build(n, [cast(Shape, planned.along(i)) for i in p.inputs], num_classes, trained, p.each, input_shape)
             for n, p in zip(nodes, planned.nodes, strict=True)
         }
     return Network(layers, {p.id: p.inputs for p in planned.nodes})

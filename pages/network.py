@@ -186,7 +186,7 @@ def wires(draft: drafts.Draft, now: Experiment, node: Node, spec: object) -> Non
     def words(id: str) -> str:
         return "the scan" if id == INPUT else id
 
-    if isinstance(spec, LayerSpec) and spec.inputs > 1:
+    if isinstance(spec, LayerSpec) and spec.several:
         if st.session_state.get(key) != fed:
             st.session_state[key] = fed
         st.multiselect(

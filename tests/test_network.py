@@ -197,3 +197,41 @@ def test_removing_a_layer_mends_the_wires_to_its_taps() -> None:
         Node(id="c", name="add", inputs=("b:2", "b:3")),
     )
     assert Experiment(network=nodes).remove("b").network[-1].inputs == ("first",)
+
+
+# -- what a layer may ask for beyond its first input ------------------------------------------------------------------
+
+
+class _Curious(torch.nn.Module):
+    """Tells all that it was told."""
+
+    def __init__(self, channels, sizes, scan_channels, scan_size):
+        super().__init__()
+        self.told = channels, sizes, scan_channels, scan_size
+
+    def forward(self, x, *others):
+        return x
+
+
+@pytest.fixture
+def curious(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"channels": "channels_each", "sizes": "sizes", "scan_channels": "scan_channels", "scan_size": "scan_size"}
+    target = f"{__name__}:_Curious"
+    spec = LayerSpec("curious", "Curious", target, "For this test.", takes=("maps",), inferred=rules, most=2)
+    monkeypatch.setitem(LAYERS._parts, "curious", spec)
+
+
+@pytest.mark.usefixtures("curious")
+@pytest.mark.parametrize("scan", [(3, 16, 12), (5, 3, 16, 12)], ids=["picture", "series"])
+def test_a_layer_may_ask_for_all_its_inputs_and_for_the_scan(scan: tuple[int, ...]) -> None:
+    nodes = [Node(id="a", name="conv2d", params={"stride": 2}), Node(id="b", name="curious", inputs=("a", "input"))]
+    net = assemble(nodes, scan, 2, seed=0)
+    layer = getattr(net.layers["b"], "layer", net.layers["b"])
+    assert layer.told == ((16, 3), ((8, 6), (16, 12)), 3, (16, 12))
+
+
+@pytest.mark.usefixtures("curious")
+def test_a_layer_may_take_up_to_a_number_of_inputs() -> None:
+    nodes = [Node(id="b", name="curious", inputs=("input", "input", "input"))]
+    assert plan(nodes, (3, 8, 8), 2)["b"].message == "Curious takes at most 2 inputs; it has 3."
+    assert plan([Node(id="b", name="curious")], (3, 8, 8), 2)["b"].message == ""

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from builder.catalog import Catalog, Flag, Float, Int, LayerSpec, OneOf, Part, Text, UnknownPart
+from builder.catalog import Catalog, Digest, Flag, Float, Int, LayerSpec, OneOf, Part, Text, UnknownPart
 from builder.network import assemble, plan, settings
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.layers import LAYERS
@@ -116,6 +116,7 @@ def test_values_outside_a_domain_are_refused_in_words_and_the_nearest_is_allowed
             OneOf: ["no such option", None, 3],
             Flag: [1, "yes", None],
             Text: ["no_such_model_anywhere", "", 3],
+            Digest: ["no digest", "F" * 64, 3, None],
         }[type(domain)]
         for value in wrong:
             with pytest.raises(ValueError, match=r"\w+ .*\."):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from builder.catalog import LAYOUTS, Domain, Flag, LayerSpec, OneOf, Part, Text
+from builder.catalog import LAYOUTS, Digest, Domain, Flag, LayerSpec, OneOf, Part, Text
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
@@ -33,7 +33,8 @@ def _part(part: Part, heading: str) -> str:
         facts.append(f"builds `{part.target}`")
     if isinstance(part, LayerSpec):
         kinds = " or ".join(LAYOUTS[k] for k in part.takes) or "anything"
-        facts.append(f"takes {'two or more of ' if part.inputs > 1 else ''}{kinds}")
+        several = "two or more of " if part.inputs > 1 else f"up to {part.most} of " if part.most > 1 else ""
+        facts.append(f"takes {several}{kinds}")
     lines = [f"{heading} {part.title}", f"{' · '.join(facts)}", part.help]
     if part.params:
         rows = [f"| `{p.name}` | {p.default} | {_allowed(p)} | {p.help} |" for p in part.params]
@@ -48,6 +49,8 @@ def _allowed(domain: Domain) -> str:
         return "yes, no"
     if isinstance(domain, Text):
         return f"any name of `{domain.known}`" if domain.known else "text"
+    if isinstance(domain, Digest):
+        return "a SHA-256, or nothing"
     unit = f" {domain.unit}" if domain.unit else ""
     return f"{domain.low:g} to {domain.high:g}{unit}{' (log scale)' if domain.log else ''}"
 

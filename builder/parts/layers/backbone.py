@@ -30,5 +30,6 @@ PARTS = (
         inferred={"in_channels": "channels", "size_px": "size"},
         takes=("maps",),
         untrained={"weights": "none"},
+        needs=("timm",),
     ),
 )
