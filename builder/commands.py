@@ -144,7 +144,8 @@ def starter(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{nodes: [{id, name, shape (without batch), parameters, flops, message}], input, output, parameters, flops}"""
+    """{nodes: [{id, name, shape (without batch), parameters, flops, receptive_field (px), message}], input, output,
+    parameters, flops}"""
     from builder import network
 
     experiment, dataset = _read(asked)
@@ -157,6 +158,7 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
             "shape": None if n.shape is None else list(n.shape),
             "parameters": n.parameters,
             "flops": n.flops,
+            "receptive_field": list(n.receptive_field),
             "message": n.message,
         }
         for n in planned.nodes
@@ -168,10 +170,11 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
         "parameters": planned.parameters,
         "flops": planned.flops,
     }
-    rows = [("input", "", network.show(planned.input), "")]
+    rows = [("input", "", network.show(planned.input), "", "")]
     for n in planned.nodes:
-        rows.append((n.id, n.name, n.message or network.show(n.shape or ()), f"{n.parameters:,}"))
-    rows.append(("", "", "in all", f"{planned.parameters:,} parameters, {planned.flops:,} FLOPs a scan"))
+        seen = f"sees {network.show(n.receptive_field)}" if n.receptive_field else ""
+        rows.append((n.id, n.name, n.message or network.show(n.shape or ()), seen, f"{n.parameters:,}"))
+    rows.append(("", "", "in all", "", f"{planned.parameters:,} parameters, {planned.flops:,} FLOPs a scan"))
     wrong = [f"{n.id}: {n.message}" for n in planned.nodes if n.message]
     if wrong:
         if not asked.json:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from builder.catalog import LAYOUTS, LayerSpec, UnknownPart
 from builder.parts.layers import LAYERS
+from builder.receptive import Field, Tracker, composed, identity
 from builder.spec import INPUT, Experiment, Node, feeder
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Planned:
         flops: floating point operations for one scan (2 per multiply-add). activations: numbers it puts out.
         message: "" or what is wrong, in words. where: path below the node that the message is about ("" = the node).
         value: a setting's value that would be allowed, as a repair (None: no such repair).
+        receptive_field: how much of the scan one number that comes out sees: (height, width) in px, for a series
+            (slices, height, width), for a volume (depth, height, width); at most the scan's own size; () unknown.
     """
 
     id: str
@@ -54,6 +57,7 @@ class Planned:
     layout: str = ""
     taps: tuple[Shape, ...] = ()
     each: bool = False
+    receptive_field: Shape = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,11 @@ class _Outcome:
     layout: str = ""
     taps: tuple[Shape, ...] = ()
     each: bool = False
+    fields: tuple[Field, ...] = ()
+
+
+SEEN = {"vector": (), "sequence": (0,), "maps": (1, 2), "series": (0, 2, 3), "volume": (1, 2, 3)}
+"""By layout, the dimensions of a scan along which a receptive field extends."""
 
 
 def _tapped(shape: Shape | None, taps: tuple[Shape, ...], wire: str) -> Shape | None:
@@ -166,6 +175,8 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
     """
     layout = layout or {1: "vector", 2: "sequence", 3: "maps", 4: "series"}[len(input_shape)]
     known: dict[str, tuple[Shape | None, str, tuple[Shape, ...]]] = {INPUT: (input_shape, layout, ())}
+    sizes = {(0, d): input_shape[d] for d in SEEN[layout]}
+    sees: dict[str, tuple[Field, ...]] = {INPUT: (identity(input_shape, axes=SEEN[layout]),)}
     planned: list[Planned] = []
     ids = [n.id for n in nodes]
     for node, feeds in zip(nodes, wires(nodes), strict=True):
@@ -196,6 +207,9 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                     input_shape if _asks_for_the_scan(node) else (),
                 )
         known[node.id] = (found.shape, found.layout, found.taps)
+        if found.fields:
+            fed = [sees[feeder(i)][int(i.partition(":")[2] or 0) - 1] for i in feeds]
+            sees[node.id] = tuple(composed(field, fed) for field in found.fields)
         planned.append(
             Planned(
                 node.id,
@@ -211,6 +225,7 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                 found.layout,
                 found.taps,
                 found.each,
+                sees[node.id][-1].reaches(sizes) if found.fields else (),
             )
         )
     return Plan(input_shape, tuple(planned), layout)
@@ -282,7 +297,7 @@ def _outcome(
         counter = FlopCounterMode(display=False)
         with torch.no_grad():
             try:
-                with counter:
+                with counter, Tracker(tensors) as tracker:
                     out = module(*tensors)
             except NotImplementedError:
                 # Some operators do not exist on the meta device: one real pass on the CPU tells, cached like the rest.
@@ -291,8 +306,9 @@ def _outcome(
                         "Its shape could only be told by computing it, and it is too large for that."
                     ) from None
                 module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval()
-                with counter:
-                    out = module(*[torch.zeros((2, *s)) for s in shapes])
+                tensors = [torch.zeros((2, *s)) for s in shapes]
+                with counter, Tracker(tensors) as tracker:
+                    out = module(*tensors)
     except (ValueError, RuntimeError, AssertionError, TypeError, AttributeError, IndexError) as error:
         return _explained(spec, settings(node), tuple(s[1:] for s in shapes) if each else shapes, error)
     outs = out if isinstance(out, tuple) else (out,)
@@ -312,6 +328,7 @@ def _outcome(
         layout=layout,
         taps=came if isinstance(out, tuple) else (),
         each=each,
+        fields=tuple(tracker.field(o) for o in outs),
     )
 
 

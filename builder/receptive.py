@@ -152,6 +152,11 @@ def _all(call: _Call) -> Field:
     return Field(((),) * len(call.out), frozenset().union(*(f.everything() for f in call.fields)))
 
 
+def _nothing(call: _Call) -> Field:
+    """A new tensor, only shaped like another."""
+    return Field(((),) * len(call.out))
+
+
 def _numbers(value: Any, count: int, default: int) -> list[int]:
     """An operator's setting for each of `count` axes: [] is the default, one number stands for all."""
     if value is None or (isinstance(value, list | tuple) and not value):
@@ -223,11 +228,6 @@ def _enlarged(taps: int) -> Callable[[_Call], Field]:
         return call.each(change)
 
     return rule
-
-
-def _shuffled(call: _Call) -> Field:
-    """Pixel shuffle: channels become pixels, so that neighbouring outputs see one and the same input."""
-    return _enlarged(1)(call)
 
 
 def _padded(call: _Call) -> Field:
@@ -387,10 +387,12 @@ _WINDOWS += ("avg_pool2d", "avg_pool3d", "avg_pool1d", "max_pool2d", "max_pool3d
 _NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm")
 _NORMS += ("native_group_norm", "native_layer_norm", "_batch_norm_no_update", "_batch_norm_with_update", "batch_norm")
 _COPIES = ("clone", "detach", "_to_copy", "contiguous", "alias", "lift_fresh", "native_dropout", "dropout")
-_COPIES += ("feature_dropout", "_fused_rms_norm", "rms_norm", "_prelu_kernel", "expand")
+_COPIES += ("feature_dropout", "_fused_rms_norm", "rms_norm", "_prelu_kernel")
+_FRESH = ("new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like")
 _RULES: dict[str, Callable[[_Call], Field]] = {
     **dict.fromkeys(_WINDOWS, _windowed),
     **dict.fromkeys(_NORMS + _COPIES, _same),
+    **dict.fromkeys(_FRESH, _nothing),
     **dict.fromkeys(("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d"), _adaptive),
     **dict.fromkeys(("adaptive_max_pool3d", "adaptive_avg_pool1d", "adaptive_max_pool1d"), _adaptive),
     **dict.fromkeys(("upsample_nearest2d", "upsample_nearest1d", "upsample_nearest3d"), _enlarged(1)),
@@ -403,7 +405,9 @@ _RULES: dict[str, Callable[[_Call], Field]] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin", "logsumexp", "_softmax", "_log_softmax", "max", "min"), _reduced),
     **dict.fromkeys(("mm", "addmm", "linear"), _product),
     **dict.fromkeys(("cat", "stack"), _stacked),
-    "pixel_shuffle": _shuffled,
+    "expand": _pointwise,
+    "pixel_shuffle": _enlarged(1),  # neighbouring outputs see one and the same input
+    "unbind": _selected,
     "slice": _sliced,
     "select": _selected,
     "unsqueeze": _inserted,
@@ -470,7 +474,10 @@ def _mode(fields: Any) -> AbstractContextManager[Any]:
                 named,
                 tuple(result.shape),
             )
-            fields[result] = _rule(call, pointwise, number)
+            try:
+                fields[result] = _rule(call, pointwise, number)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+                fields[result] = _all(call)  # called in a way that its rule does not know: a bound, never too small
 
     return Watching()
 
@@ -489,23 +496,17 @@ def _tensors(values: Any) -> list[Any]:
 
 def _rule(call: _Call, pointwise: bool, number: int) -> Field:
     """The field of one result of a call. `number`: which of its results."""
-    if call.name in ("split", "split_with_sizes", "chunk", "unbind"):
+    rule: Callable[[_Call], Field] = _RULES.get(call.name, _pointwise if pointwise else _all)
+    mixed = rule is _windowed and len(call.fields) > 1  # weights that depend on the scan
+    flat = rule in (_windowed, _adaptive) and len(call.out) != len(call.shapes[0])
+    if mixed or flat:
+        return _all(call)
+    if call.name in ("split", "split_with_sizes", "chunk"):
         return _part(call, number)
-    if call.name == "expand":
-        return _pointwise(call)
-    if call.name in _RULES:
-        rule = _RULES[call.name]
-        if rule is _windowed and len(call.fields) > 1:
-            return _all(call)  # weights that depend on the scan
-        if rule in (_windowed, _adaptive) and len(call.out) != len(call.shapes[0]):
-            return _all(call)
-        return rule(call)
-    return _pointwise(call) if pointwise else _all(call)
+    return rule(call)
 
 
 def _part(call: _Call, number: int) -> Field:
-    if call.name == "unbind":
-        return _selected(call)
     dim = call.args.get("dim", 0) % len(call.shapes[0])
     sizes = call.args.get("split_sizes") or call.args.get("split_size")
     start = sum(sizes[:number]) if isinstance(sizes, list | tuple) else number * int(sizes or 1)

@@ -23,7 +23,9 @@ ENGINE = {
     "spec": "catalog parts",
     # networks
     "blocks": "",
-    "network": "catalog parts spec blocks",
+    "receptive": "",
+    "network": "catalog parts spec blocks receptive",
+    "stepping": "",
     # files of strangers to scans
     "scan": "",
     "dicom_file": "scan",

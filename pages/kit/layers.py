@@ -28,6 +28,7 @@ __all__ = [
     "parted",
     "rewire",
     "scan_caption",
+    "sees",
     "select",
     "selected",
     "settings",
@@ -48,6 +49,21 @@ def operations(flops: float) -> str:
     """Returns floating point operations short: 13.2 MFLOP."""
     short = count(flops)
     return f"{short}FLOP" if " " in short else f"{short} FLOP"
+
+
+def sees(field: Sequence[int], scan: Sequence[int]) -> str:
+    """Returns a receptive field in words. `field`: as planned; `scan`: the scan's own sizes along the same axes."""
+    if not field:
+        return "unknown"
+    if all(a >= b for a, b in zip(field, scan, strict=True)):
+        return "the whole scan"
+    if not any(field):
+        return "nothing of the scan"
+    if len(field) == 1:
+        return f"{field[0]} of {scan[0]}"
+    *items, height, width = field
+    picture = "whole slices" if items and (height, width) == tuple(scan[-2:]) else f"{height} x {width} px"
+    return f"{picture} of {items[0]} slice{'s' if items[0] != 1 else ''}" if items else picture
 
 
 def settings(node: Node) -> str:
