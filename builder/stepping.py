@@ -43,7 +43,8 @@ class Geometry:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Geometry:
         """What `to_json` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+        facts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        return cls(**facts)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
