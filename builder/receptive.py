@@ -382,12 +382,44 @@ def _product(call: _Call) -> Field:
     return call.each(lambda d, span: None if d == len(call.out) - 1 else span)
 
 
-_WINDOWS = """convolution _convolution mkldnn_convolution max_pool1d max_pool2d max_pool3d max_pool2d_with_indices
-max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d""".split()
-_NORMS = """native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm batch_norm
-_batch_norm_no_update _batch_norm_with_update native_group_norm native_layer_norm""".split()
-_COPIES = """clone detach _to_copy contiguous alias lift_fresh native_dropout dropout feature_dropout _fused_rms_norm
-rms_norm _prelu_kernel""".split()
+_WINDOWS = [
+    "convolution",
+    "_convolution",
+    "mkldnn_convolution",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+]
+_NORMS = [
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "cudnn_batch_norm",
+    "batch_norm",
+    "_batch_norm_no_update",
+    "_batch_norm_with_update",
+    "native_group_norm",
+    "native_layer_norm",
+]
+_COPIES = [
+    "clone",
+    "detach",
+    "_to_copy",
+    "contiguous",
+    "alias",
+    "lift_fresh",
+    "native_dropout",
+    "dropout",
+    "feature_dropout",
+    "_fused_rms_norm",
+    "rms_norm",
+    "_prelu_kernel",
+]
 _FRESH = ("new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like")
 _RULES: dict[str, Callable[[_Call], Field]] = {
     **dict.fromkeys(_WINDOWS, _windowed),
