@@ -382,7 +382,7 @@ def _product(call: _Call) -> Field:
     return call.each(lambda d, span: None if d == len(call.out) - 1 else span)
 
 
-_WINDOWS = [
+_WINDOWS = (
     "convolution",
     "_convolution",
     "mkldnn_convolution",
@@ -394,8 +394,8 @@ _WINDOWS = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
-]
-_NORMS = [
+)
+_NORMS = (
     "native_batch_norm",
     "_native_batch_norm_legit",
     "_native_batch_norm_legit_no_training",
@@ -405,8 +405,8 @@ _NORMS = [
     "_batch_norm_with_update",
     "native_group_norm",
     "native_layer_norm",
-]
-_COPIES = [
+)
+_COPIES = (
     "clone",
     "detach",
     "_to_copy",
@@ -419,7 +419,7 @@ _COPIES = [
     "_fused_rms_norm",
     "rms_norm",
     "_prelu_kernel",
-]
+)
 _FRESH = ("new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like")
 _RULES: dict[str, Callable[[_Call], Field]] = {
     **dict.fromkeys(_WINDOWS, _windowed),
