@@ -345,6 +345,7 @@ elif opened is not None:
         st.pills(
             "Datasets",
             list(names),
+            default=now,
             key="dataset-pick",
             format_func=lambda id: names[id],
             label_visibility="collapsed",

@@ -123,6 +123,7 @@ def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str
                     st.session_state[key] = run.id in shown
                 st.checkbox(
                     f"Show {plain(name_of(run))} in the charts",
+                    value=run.id in shown,
                     key=key,
                     label_visibility="collapsed",
                     on_change=pick,

@@ -77,7 +77,7 @@ def dataset(draft: drafts.Draft, found: findings.Findings) -> None:
         st.selectbox(
             "Scans",
             options,
-            index=None,
+            index=options.index(now) if now else None,
             key="data.dataset",
             placeholder="Choose a data set" if known else "No data set on this machine yet",
             format_func=lambda id: _dataset_words(known.get(id), id),
@@ -167,7 +167,7 @@ def operation(draft: drafts.Draft, part: Part, found: findings.Findings) -> None
     key = f"switch:{part.name}"
     if st.session_state.get(key) != chosen:
         st.session_state[key] = chosen
-    st.toggle(part.title, key=key, help=plain(part.help), on_change=switch, args=(draft, part.name))
+    st.toggle(part.title, value=chosen, key=key, help=plain(part.help), on_change=switch, args=(draft, part.name))
     if chosen:
         forms.marks(draft, forms.problems_at(found.problems, path))
         with st.container(border=True, gap="xsmall", key=f"settings-{part.name}"):
@@ -357,7 +357,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings) -> None:
         st.subheader("Before the start", anchor=False)
         if st.session_state.get("name") != now.name:
             st.session_state["name"] = now.name
-        st.text_input("Name of the run", key="name", max_chars=120, on_change=rename, args=(draft,))
+        st.text_input("Name of the run", value=now.name, key="name", max_chars=120, on_change=rename, args=(draft,))
         costs(draft, found)
         for heading, severity in (("In the way", "error"), ("To think about", "warning")):
             faults = [p for p in found.problems if p.severity == severity]

@@ -330,6 +330,20 @@ def test_without_an_experiment_the_training_page_offers_to_begin(home: Path) -> 
     assert "Before the start" in said(session)
 
 
+def test_a_widget_is_mounted_with_what_the_draft_says(home: Path) -> None:
+    # A browser tells a fresh widget's default until it has taken in its value: a click in that moment wrote zeros.
+    changed = {"training.epochs": 77, "training.checkpoint_every_s": 33, "training.label_smoothing": 0.05}
+    experiment = starter()
+    for path, value in changed.items():
+        experiment = experiment.replace(path, value)
+    session = at("training", drafted(home, experiment))
+    widgets = {w.key: w for w in [*session.number_input, *session.slider]}
+    for path, value in changed.items():
+        told = widgets[path].proto.default
+        assert (list(told) if hasattr(told, "__len__") else [told]) == [value], path
+    assert session.text_input(key="name").proto.default == experiment.name
+
+
 def test_every_setting_of_the_catalogs_has_its_widget(home: Path, cats: str) -> None:  # noqa: F811
     session = at("training", ready(home, cats))
     paths = [f"training.{p.name}" for p in TRAINING.params] + [f"data.{p.name}" for p in PREPARE.params]

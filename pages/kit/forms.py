@@ -2,7 +2,8 @@
 
 A widget never owns a value: before it is drawn it is set to what the draft says (so undo, a repair and another tab's
 edit appear in it), and its callback compares with the draft before it writes (so a rerun that changes nothing adds no
-step).
+step). It is also drawn with that value as its default: a browser that has just mounted a widget tells the default until
+it has taken in what it was set to, and what is typed in that moment would carry zeros of all the others along.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def field(
     if unit and unit not in name.lower().split():
         name = f"{name} ({unit})"
     if isinstance(domain, Flag):
-        st.toggle(name, **common)
+        st.toggle(name, value=value is True, **common)
     elif isinstance(domain, OneOf):
         _one_of(name, domain, value, common)
     elif isinstance(domain, Int):
@@ -78,7 +79,7 @@ def field(
     elif isinstance(domain, Float):
         _float(name, domain, value, common)
     else:
-        st.text_input(name, **common)
+        st.text_input(name, value=str(value), **common)
     if refused is not None:
         st.caption(f":red[{plain(refused)}]")
     marks(draft, problems_at(problems, path))
@@ -88,9 +89,9 @@ def field(
 def _one_of(name: str, domain: OneOf, value: Any, common: dict[str, Any]) -> None:
     options = list(domain.options) if value in domain.options else [*domain.options, value]
     if len(options) <= _SEGMENTS and sum(len(o) for o in options) <= 34:
-        st.segmented_control(name, options, required=True, **common)
+        st.segmented_control(name, options, default=value, required=True, **common)
     else:
-        st.selectbox(name, options, **common)
+        st.selectbox(name, options, index=options.index(value), **common)
 
 
 def _int(name: str, domain: Int, value: int, common: dict[str, Any]) -> None:
@@ -99,18 +100,18 @@ def _int(name: str, domain: Int, value: int, common: dict[str, Any]) -> None:
         max(domain.high, value),
     )  # a loaded document may lie outside; its problem says so
     if not domain.log and (high - low) / domain.step <= _SLIDER_STEPS // 2:
-        st.slider(name, low, high, step=domain.step, **common)
+        st.slider(name, low, high, value, step=domain.step, **common)
     else:
         # No bounds: the browser would keep a value outside of them to itself, shown but never told to anyone.
-        st.number_input(name, step=domain.step, **common)
+        st.number_input(name, value=value, step=domain.step, **common)
 
 
 def _float(name: str, domain: Float, value: float, common: dict[str, Any]) -> None:
     low, high = float(min(domain.low, value)), float(max(domain.high, value))
     if not domain.log and domain.step and (high - low) / domain.step <= _SLIDER_STEPS:
-        st.slider(name, low, high, step=float(domain.step), format="%g", **common)
+        st.slider(name, low, high, float(value), step=float(domain.step), format="%g", **common)
     else:
-        st.number_input(name, step=_step_of(domain), format="%g", **common)
+        st.number_input(name, value=float(value), step=_step_of(domain), format="%g", **common)
 
 
 def _step_of(domain: Float) -> float:
@@ -177,6 +178,7 @@ def choice(
     st.selectbox(
         label or catalog.name.capitalize(),
         names,
+        index=names.index(now.name),
         key=path,
         format_func=lambda name: catalog[name].title if name in catalog else name,
         on_change=_switch,
