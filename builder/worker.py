@@ -260,6 +260,33 @@ def augment(work: Work) -> Steps:
     return {"before": "before.png", "after": names}
 
 
+def look(work: Work) -> Steps:
+    """Runs the network of a draft, or a run of the same network, on one scan and keeps what each layer made of it.
+
+    The payload is {experiment, run or none, and either dataset and case, or sample}; for the answer see `look.look`.
+    """
+    from builder import look as looking
+    from builder.data import Dataset
+    from builder.spec import Experiment
+
+    payload = work.job.payload
+    yield Progress(step=0, total=3, note="reading the scan")
+    experiment = Experiment.checked(payload["experiment"])
+    dataset = Dataset.open(work.home, payload["dataset"]) if payload.get("dataset") else None
+    words = str(payload.get("words") or "")
+    if dataset is not None and payload.get("case") is not None:
+        scan = dataset.scan(int(payload["case"]))
+    else:
+        scan = looking.sample(payload.get("sample") or "CT")
+    yield Progress(step=1, total=3, note="preparing the network")
+    if payload.get("run"):
+        subject = looking.of_run(Run(work.home, payload["run"]).folder, experiment, scan, words, dataset)
+    else:
+        subject = looking.untrained(experiment, scan, words, dataset)
+    yield Progress(step=2, total=3, note="looking at every layer")
+    return looking.look(subject, work.folder)
+
+
 KINDS: dict[str, Handler] = {
     "train": train,
     "import": import_scans,
@@ -268,6 +295,7 @@ KINDS: dict[str, Handler] = {
     "evaluate": evaluate,
     "export": export,
     "augment": augment,
+    "look": look,
 }
 
 

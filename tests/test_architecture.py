@@ -74,6 +74,7 @@ ENGINE = {
     # results
     "predict": "scans sandbox spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
+    "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
     "export": "catalog parts spec network scans data prepared predict task runs checkpoint listing",
 }

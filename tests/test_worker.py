@@ -84,8 +84,10 @@ class Worked:
         self.elsewhere = self.submit("export", **asked, to="fax")
         augment = [{"name": "rotate", "params": {"degrees": 20}}]
         self.augmented = self.submit("augment", dataset=self.dataset, data={"size_px": 32}, augment=augment, num=3)
+        document = json.loads(self.experiment.dumps())
+        self.looked = self.submit("look", experiment=document, dataset=self.dataset, case=3, run=self.run.id)
         jobs = (self.by_file, self.by_case, self.unreadable, self.unknown, self.evaluated, self.exported)
-        work_on(self.run, self.orphan, *jobs, self.elsewhere, self.augmented)
+        work_on(self.run, self.orphan, *jobs, self.elsewhere, self.augmented, self.looked)
 
     def submit(self, kind: str, **payload: Any) -> Job:
         return self.store.submit_job(kind, payload)
@@ -163,6 +165,13 @@ def test_an_evaluation_an_export_and_a_preview_answer(worked: Worked) -> None:
     pictures = [np.asarray(Image.open(worked.augmented.folder / name)) for name in (told["before"], *told["after"])]
     assert [p.shape for p in pictures] == [(32, 32)] * 4
     assert not (pictures[1] == pictures[2]).all()
+
+
+def test_a_look_answers_with_every_layer_and_its_arrays(worked: Worked) -> None:
+    told = worked.result(worked.looked)
+    assert told["order"] == ["conv", "act", "flat", "head"] and worked.run.id in told["weights"]
+    maps = np.load(worked.looked.folder / told["layers"]["conv"]["maps"], allow_pickle=False)
+    assert maps.shape == (4, 16, 16)
 
 
 def test_no_name_is_left_in_any_log_event_or_result(worked: Worked) -> None:
