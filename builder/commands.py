@@ -286,7 +286,8 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder is read as one series.
+    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
+    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}.
 
     Exit code 2, with the same shape, where one of the scans has an error.
     """
@@ -299,9 +300,7 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     with Sandbox() as box:
         for typed in asked.scans:
             try:
-                path = _existing(typed)
-                paths = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-                found = predictor.finding(read(paths, box)).plain()
+                found = predictor.finding(read([_existing(typed)], box)).plain()
             except (Unreadable, ValueError) as error:  # a misspelt path too: the other answers are not lost by it
                 findings.append({"scan": typed, "error": str(error)})
             else:

@@ -29,7 +29,7 @@ from builder.runs import Run, write_atomic
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _CELLS = 4_000_000  # weights held at once: 32 MB
-_ROWS = 256  # prepared scans read at once
+_READ_BYTES = 256 << 20  # of prepared scans, as floats, at once
 
 
 class EvaluateError(ValueError):
@@ -366,11 +366,12 @@ def _computed(
         raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
     prepared = dataset.prepared(predictor.experiment.data)
     parts = []
-    for start in range(0, len(indices), _ROWS):
-        rows = prepared.rows(indices[start : start + _ROWS])
+    step = max(1, min(256, _READ_BYTES // (4 * int(np.prod(prepared.images.shape[1:])))))
+    for start in range(0, len(indices), step):
+        rows = prepared.rows(indices[start : start + step])
         parts.append(predictor.probabilities(rows.astype(np.float32) / np.float32(prepared.unit)))
         if progress:
-            progress(min(start + _ROWS, len(indices)), len(indices))
+            progress(min(start + step, len(indices)), len(indices))
     cases = np.array([dataset.cases[i].id for i in indices])
     found = Predictions(np.concatenate(parts), dataset.labels[indices], dataset.patients[indices], cases)
     temporary = run.folder / f".predictions-{split}.{os.getpid()}.npz"

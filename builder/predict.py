@@ -7,7 +7,9 @@ may be gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,10 @@ import numpy as np
 
 from builder import checkpoint as checkpoints
 from builder import network, task
-from builder.data import prepare, quantize
+from builder.data import chosen, prepare, quantize
+from builder.gathering import SourceRefused, gather
 from builder.sandbox import Sandbox
-from builder.scans import Scan
+from builder.scans import Scan, Unreadable
 from builder.spec import Experiment, SpecError
 
 if TYPE_CHECKING:
@@ -52,11 +55,15 @@ class Finding:
     Attributes:
         probabilities: by class, each 0..1; they sum to 1 unless the task is multi-label.
         top: the class with the largest probability.
-        heatmap: (H, W) float32 in [0, 1], largest value 1: where the evidence for `top` lies (Grad-CAM); None where the
-            network has no layer that keeps height and width, or nothing speaks for `top`.
-        image: (C, H, W) float32 in [0, 1], exactly what the network saw.
+        heatmap: (H, W), or (S, H, W) of several slices, float32 in [0, 1], largest value 1: where the evidence for
+            `top` lies (Grad-CAM); None where the network has no layer that keeps height and width, or nothing speaks
+            for `top`.
+        image: (C, H, W), (S, C, H, W) or (C, D, H, W) as `layout` ("maps", "series", "volume") says, float32 in [0, 1]:
+            exactly what the network saw.
         covered: one entry for each region asked for.
         notes: warnings and remarks in words.
+        slices: which slices of the scan were seen, in order, counted from 1 (0: a black one); () for one picture.
+        num_slices: how many slices the scan has.
     """
 
     probabilities: dict[str, float]
@@ -65,9 +72,27 @@ class Finding:
     image: np.ndarray
     covered: tuple[Covered, ...] = ()
     notes: tuple[str, ...] = ()
+    slices: tuple[int, ...] = ()
+    num_slices: int = 1
+    layout: str = "maps"
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The picture, or the slices in order, as (S, C, H, W)."""
+        if self.layout == "maps":
+            return self.image[None]
+        return self.image if self.layout == "series" else np.moveaxis(self.image, 1, 0)
+
+    @property
+    def telling(self) -> int:
+        """The slice, counted from 0 among those seen, with the most evidence for `top`; the middle one without any."""
+        if self.heatmap is None or self.heatmap.ndim == 2:
+            return len(self.slices) // 2
+        return int(self.heatmap.sum((1, 2)).argmax())
 
     def plain(self) -> dict[str, Any]:
-        """The finding without its arrays, as JSON data."""
+        """The finding without its arrays, as JSON data; of a series or volume also {slices: {of, seen, telling}}."""
+        told = {"slices": {"of": self.num_slices, "seen": list(self.slices), "telling": self.telling}}
         return {
             "top": self.top,
             "probabilities": self.probabilities,
@@ -75,6 +100,7 @@ class Finding:
                 {"box": list(c.box), "probabilities": c.probabilities, "change": c.change} for c in self.covered
             ],
             "notes": list(self.notes),
+            **(told if self.slices else {}),
         }
 
 
@@ -136,27 +162,36 @@ class Predictor:
             device=device,
         )
 
+    @property
+    def num_slices(self) -> int:
+        """How many slices of a scan the network sees; 1 for one picture."""
+        return self.experiment.data.num_slices if self.experiment.data.layout != "maps" else 1
+
     def prepared(self, scan: Scan) -> np.ndarray:
-        """What the network sees of `scan`: (C, H, W) float32 in [0, 1], on the same steps of grey as in training."""
+        """What the network sees of `scan`: float32 in [0, 1] of `spec.Data.shape`, on the steps of grey of training."""
         return quantize(prepare(scan, self.experiment.data), self.unit).astype(np.float32) / np.float32(self.unit)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (B, K) float32 for prepared `images` (B, C, H, W) in [0, 1]."""
+        """Probabilities (B, K) float32 for prepared `images` (B, *spec.Data.shape) in [0, 1]."""
         import torch
 
+        size = max(1, _BATCH // self.num_slices)
         with torch.inference_mode():
-            parts = [self._answer(self._tensor(images[k : k + _BATCH])) for k in range(0, len(images), _BATCH)]
+            parts = [self._answer(self._tensor(images[k : k + size])) for k in range(0, len(images), size)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
     def finding(self, scan: Scan, occlude: Sequence[Box] = ()) -> Finding:
-        """What the run says of `scan`; each region in `occlude` is blanked once with the picture's median."""
+        """What the run says of `scan`; each region in `occlude` is blanked once with the picture's median, of a series
+        on every slice."""
         image = self.prepared(scan)
         boxes = [_checked(box) for box in occlude]
         batch = np.stack([image, *(blanked(image, box) for box in boxes)])
         whole, *rest = self.probabilities(batch)
         top = int(whole.argmax())
         heatmap = self.heatmap(image, top)
-        notes = [*scan.notes, *differences(scan, self.fingerprint)]
+        data, of = self.experiment.data, len(scan.pixels)
+        slices = () if data.layout == "maps" else tuple(index + 1 for index in chosen(of, data))
+        notes = [*scan.notes, *differences(scan, self.fingerprint), *_about_slices(slices, of)]
         if heatmap is None:
             notes.append(
                 "There is no heat map: no layer of this network that keeps height and width speaks for this class."
@@ -164,34 +199,39 @@ class Predictor:
         covered = tuple(
             Covered(box, self._named(row), self._named(row - whole)) for box, row in zip(boxes, rest, strict=True)
         )
-        return Finding(self._named(whole), self.classes[top], heatmap, image, covered, tuple(dict.fromkeys(notes)))
+        told = tuple(dict.fromkeys(notes))
+        return Finding(self._named(whole), self.classes[top], heatmap, image, covered, told, slices, of, data.layout)
 
     def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
-        """Grad-CAM of one prepared image (C, H, W) for one class: (H, W) float32 in [0, 1], or None (see `Finding`).
+        """Grad-CAM of one prepared image for one class: (H, W) float32 in [0, 1], of several slices (S, H, W), or None
+        (see `Finding`).
 
         Taken at the last layer that keeps a map and has something positive to show: behind a ReLU the absence of a
         pattern, which may be what speaks for the class, is cut to zero, and an earlier layer tells it.
         """
-        for layer in self._spatial_layers():
+        for layer, layout in self._spatial_layers():
             found = self.net.get_submodule(f"layers.{layer}")
-            heat = grad_cam(self.net, found, self._tensor(image[None]), class_index, exclusive=not self.multi_label)
+            inputs = self._tensor(image[None])
+            heat = grad_cam(self.net, found, inputs, class_index, exclusive=not self.multi_label, layout=layout)
+            if heat is not None and self.num_slices > 1:
+                return np.broadcast_to(heat, (self.num_slices, *heat.shape[-2:]))  # one map may speak for all slices
             if heat is not None:
                 return heat
         return None
 
-    def _spatial_layers(self) -> list[str]:
-        """Ids of the layers that keep a map of at least 4 x 4, else of at least 2 x 2 cells, the last one first.
+    def _spatial_layers(self) -> list[tuple[str, str]]:
+        """Ids and layouts of the layers that keep maps of at least 4 x 4, else of at least 2 x 2 cells, the last first.
 
         Layers that learn nothing and keep the shape of their one input (activations, dropout) are left out.
         """
         planned = network.plan_of(self.experiment, len(self.classes))
-        sides: dict[str, int] = {}
+        sides: dict[tuple[str, str], int] = {}
         for node in planned.nodes:
             passive = not node.parameters and [node.shape] == [planned.along(wire) for wire in node.inputs]
-            if node.shape is not None and len(node.shape) == 3 and not passive:
-                sides[node.id] = min(node.shape[1:])
+            if node.shape is not None and node.layout in ("maps", "series", "volume") and not passive:
+                sides[node.id, node.layout] = min(node.shape[-2:])
         for least in (4, 2):
-            found = [id for id, side in sides.items() if side >= least]
+            found = [layer for layer, side in sides.items() if side >= least]
             if found:
                 return found[::-1]
         return []
@@ -199,7 +239,8 @@ class Predictor:
     def _tensor(self, images: np.ndarray) -> torch.Tensor:
         import torch
 
-        normal = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        shape = (-1, *[1] * (-self.experiment.data.channel_axis - 1))
+        normal = (images - self.mean.reshape(shape)) / self.std.reshape(shape)
         return torch.from_numpy(np.ascontiguousarray(normal, np.float32)).to(self.device)
 
     def _answer(self, inputs: torch.Tensor) -> np.ndarray:
@@ -211,53 +252,113 @@ class Predictor:
 
 
 def read(paths: Sequence[Path], box: Sandbox) -> Scan:
-    """The scan in one file, or in the files of one series, decoded in the sandbox; raises `scans.Unreadable`."""
-    return box.read(list(paths), series=len(paths) > 1)
+    """The scan in one file, in the files of one series, or in one folder or zip of them, decoded in the sandbox.
+
+    Raises:
+        scans.Unreadable: in words, for what is no scan.
+    """
+    if len(paths) != 1 or not (paths[0].is_dir() or _is_zip(paths[0])):
+        return box.read(list(paths), series=len(paths) > 1)
+    with tempfile.TemporaryDirectory(prefix="scanloom-ask-") as place:
+        try:
+            files = [found.path for found in gather(paths[0], Path(place)).found]
+        except SourceRefused as error:
+            raise Unreadable(str(error)) from None
+        if not files:
+            raise Unreadable("There is nothing in it that could be a scan.")
+        return box.read(files, series=len(files) > 1)
+
+
+def _is_zip(path: Path) -> bool:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(4) in (b"PK\3\4", b"PK\5\6")
+    return False
+
+
+def _about_slices(slices: Sequence[int], of: int) -> list[str]:
+    """In words, what of a scan's slices a network for series or volumes has seen."""
+    if not slices:
+        return []
+    seen, blank = len(set(slices) - {0}), slices.count(0)
+    have = "The scan is one picture" if of == 1 else f"The scan has {of} slices"
+    filled = f", and {blank} black ones beside them" if blank else ""
+    if of == 1:
+        again = f"it was shown {len(slices)} times" if not blank else f"it was shown among {blank} black slices"
+        return [
+            f"{have}, but this network reads {len(slices)} slices in their order: {again}, so the answer says little."
+        ]
+    if seen == of:
+        twice = f"; some were shown more than once to make {len(slices)}" if len(slices) - blank > of else ""
+        return [f"{have}; the network saw all of them{twice}{filled}."]
+    return [f"{have}; the network saw {seen} of them{filled}."]
 
 
 def grad_cam(
-    net: torch.nn.Module, layer: torch.nn.Module, inputs: torch.Tensor, class_index: int, exclusive: bool = True
+    net: torch.nn.Module,
+    layer: torch.nn.Module,
+    inputs: torch.Tensor,
+    class_index: int,
+    exclusive: bool = True,
+    layout: str = "maps",
 ) -> np.ndarray | None:
-    """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input (1, C, H, W).
+    """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input.
 
     Channels of the layer's output are weighted by the mean gradient of the class score, summed, and what is negative is
     cut. Where classes exclude each other the score is the class's log-odds against all others, since softmax leaves
-    single logits undetermined: the same answer may raise this class's logit or lower the others'.
+    single logits undetermined: the same answer may raise this class's logit or lower the others'. Every slice of a
+    series has weights of its own; a volume has one weight per channel.
 
-    Returns: (H, W) float32 at the input's size, scaled to a largest value of 1; None where nothing is positive.
+    Args:
+        inputs: (1, C, H, W), (1, S, C, H, W) or (1, C, D, H, W). layout: of the layer's output: "maps", "series" or
+            "volume".
+    Returns: (H, W), of a series or volume (S, H, W), float32 at the input's size, scaled to a largest value of 1; None
+        where nothing is positive.
     """
     import torch
 
     held: list[torch.Tensor] = []
 
-    def keep(module: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        held.append(output)
-        return output.clone()  # a later layer may work in place on its copy
+    def keep(module: torch.nn.Module, args: Any, output: Any) -> Any:
+        last = output[-1] if isinstance(output, tuple) else output
+        held.append(last)
+        own = last.clone()  # a later layer may work in place on its copy
+        return (*output[:-1], own) if isinstance(output, tuple) else own
 
     hook = layer.register_forward_hook(keep)
     try:
-        with torch.enable_grad():
+        # cuDNN goes back through recurrent layers in training mode only; without it they can be asked as they answer.
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=inputs.ndim == 4):
             scores = net(inputs.clone().requires_grad_(True))[0]
             score = scores[class_index]
             if exclusive:
                 score = score - torch.cat([scores[:class_index], scores[class_index + 1 :]]).logsumexp(0)
-            (slopes,) = torch.autograd.grad(score, held[-1])
+            (slopes,) = torch.autograd.grad(score, held[-1], allow_unused=True)
     finally:
         hook.remove()
-    weights = slopes.mean((2, 3), keepdim=True)
-    evidence = torch.relu((weights * held[-1].detach()).sum(1, keepdim=True))
-    full = torch.nn.functional.interpolate(evidence, inputs.shape[2:], mode="bilinear", align_corners=False)[0, 0]
+    if slopes is None:  # the score rests on other taps of this layer
+        return None
+    stacked = layout != "maps"
+    weights = slopes.mean((2, 3, 4) if layout == "volume" else (-2, -1), keepdim=True)
+    channels = -3 if layout != "volume" else -4
+    evidence = torch.relu((weights * held[-1].detach()).sum(channels))[:, None]  # (1, 1, h, w) or (1, 1, s, h, w)
+    if stacked:
+        slices = inputs.shape[1] if layout == "series" else inputs.shape[2]
+        size, mode = (slices, *inputs.shape[-2:]), "trilinear"
+    else:
+        size, mode = tuple(inputs.shape[-2:]), "bilinear"
+    full = torch.nn.functional.interpolate(evidence, size, mode=mode, align_corners=False)[0, 0]
     most = float(full.max())
     return (full / most).float().cpu().numpy() if most > 0 else None
 
 
 def blanked(image: np.ndarray, box: Box) -> np.ndarray:
-    """`image` (C, H, W) with the region `box` set to each channel's median; at least one pixel is covered."""
-    _, height, width = image.shape
+    """`image` (..., H, W) with the region `box` of every plane set to the plane's median; at least one pixel of each is
+    covered."""
+    height, width = image.shape[-2:]
     left, top = int(np.floor(box[0] * width)), int(np.floor(box[1] * height))
     right, bottom = max(int(np.ceil(box[2] * width)), left + 1), max(int(np.ceil(box[3] * height)), top + 1)
     result = image.copy()
-    result[:, top:bottom, left:right] = np.median(image, axis=(1, 2))[:, None, None]
+    result[..., top:bottom, left:right] = np.median(image, axis=(-2, -1))[..., None, None]
     return result
 
 

@@ -170,6 +170,9 @@ def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> S
 def predict(work: Work) -> Steps:
     """Asks a run about one scan: {finding, image, heatmap, size}; the pictures are PNG files in the job folder.
 
+    Of a series or volume `image` and `heatmap` are those of the most telling slice; `images` and `heatmaps` are those
+    of all slices that were seen.
+
     The scan is either in `files` (one, or the slices of a series), or `case` number n of `dataset`.
     """
     import numpy as np
@@ -190,15 +193,20 @@ def predict(work: Work) -> Steps:
     predictor = Predictor.open(asked.folder, checkpoint=payload.get("checkpoint") or "best")
     yield Progress(step=2, total=3, note="asking the network")
     finding = predictor.finding(scan, occlude=[tuple(box) for box in payload.get("occlude") or ()])
-    _save_picture(work.folder / "input.png", finding.image)
-    if finding.heatmap is not None:
-        _save_picture(work.folder / "heat.png", finding.heatmap[None])
-    return {
-        "finding": finding.plain(),
-        "image": "input.png",
-        "heatmap": None if finding.heatmap is None else "heat.png",
-        "size": list(np.shape(finding.image)[1:]),
-    }
+    heat = finding.heatmap
+    result: dict[str, Any] = {"finding": finding.plain(), "size": list(np.shape(finding.image)[-2:])}
+    _save_picture(work.folder / "input.png", finding.pictures[finding.telling])
+    if heat is not None:
+        _save_picture(work.folder / "heat.png", heat[None] if heat.ndim == 2 else heat[finding.telling][None])
+    if finding.slices:
+        names = [f"{n:03d}.png" for n in range(len(finding.slices))]
+        for name, values in zip(names, finding.pictures, strict=True):
+            _save_picture(work.folder / f"input-{name}", values)
+        for name, values in zip(names, () if heat is None else heat, strict=heat is not None):
+            _save_picture(work.folder / f"heat-{name}", values[None])
+        result["images"] = [f"input-{name}" for name in names]
+        result["heatmaps"] = [] if heat is None else [f"heat-{name}" for name in names]
+    return {**result, "image": "input.png", "heatmap": None if heat is None else "heat.png"}
 
 
 def evaluate(work: Work) -> Steps:

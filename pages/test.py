@@ -143,7 +143,7 @@ def dropped(run: Run) -> list[Path]:
     arrived = dropbox.box(
         _SLOT,
         label="Drop a scan here",
-        help="DICOM, NIfTI, NRRD, PNG, JPEG or TIFF; several files at once count as one series.",
+        help="DICOM, NIfTI, NRRD, PNG, JPEG or TIFF; several files at once, or a zip, count as one series.",
     )
     job = jobs.of_slot(_SLOT)
     newest = dropbox.newest(_SLOT, arrived, used=job is not None and not job.view().active)
@@ -178,8 +178,8 @@ def answer(run: Run, source: Source | None) -> None:
     if job is None or result is None:
         return
     finding = result["finding"]
-    picture = heat.loaded(job.folder / result["image"])
-    warm = heat.loaded(job.folder / result["heatmap"]) if result["heatmap"] else None
+    place = slice_place(job.id, finding)
+    picture, warm = pictures(job.folder, result, place)
     label = label_of(run, source)
     probability = finding["probabilities"][finding["top"]]
     with style.card(key="answer"):
@@ -188,10 +188,12 @@ def answer(run: Run, source: Source | None) -> None:
             right = label == finding["top"]
             icon = ":green[:material/check_circle:]" if right else ":orange[:material/cancel:]"
             st.markdown(f"{icon} Its label is **{plain(label)}**.")
+        if place is not None:
+            slice_slider(job.id, finding)
         one, two, three = st.columns([1, 1, 1.15], gap="medium")
         with one, st.container(key="seen", gap="xsmall"):
             st.image(heat.enlarged(picture, _SIDE_PX), width="stretch", alt="The scan as the network saw it")
-            st.caption("As the network saw it")
+            st.caption(f"As the network saw it{which_slice(finding, place)}")
         over = None
         with two, st.container(key="looked", gap="xsmall"):
             if warm is not None:
@@ -200,7 +202,7 @@ def answer(run: Run, source: Source | None) -> None:
                 st.image(
                     heat.enlarged(over, _SIDE_PX), width="stretch", alt=f"Where the evidence for {finding['top']} lies"
                 )
-                st.caption(f"What speaks for {plain(finding['top'])} (Grad-CAM)")
+                st.caption(f"What speaks for {plain(finding['top'])} (Grad-CAM){which_slice(finding, place)}")
                 st.slider("Strength of the heat map", 0.0, 1.0, 0.6, 0.05, key="heat-opacity")
         with three:
             bars(finding["probabilities"], finding["top"])
@@ -209,6 +211,45 @@ def answer(run: Run, source: Source | None) -> None:
         st.caption(f":material/info: {_NOT_CLINICAL} A high number is not a certain one.")
         downloads(run, finding, picture, over)
     cover(run, source, job.id, picture, finding)
+
+
+def slice_place(job: str, finding: dict[str, Any]) -> int | None:
+    """Which of the slices that the network saw is shown, from 0; None where it saw one picture."""
+    if "slices" not in finding:
+        return None
+    chosen = st.session_state.get(f"seen-slice-{job}", finding["slices"]["telling"] + 1)
+    return int(min(max(chosen, 1), len(finding["slices"]["seen"]))) - 1
+
+
+def slice_slider(job: str, finding: dict[str, Any]) -> None:
+    """The choice of the slice that is shown; it begins with the one that tells most."""
+    told = finding["slices"]
+    st.slider(
+        "Slice",
+        1,
+        len(told["seen"]),
+        told["telling"] + 1,
+        key=f"seen-slice-{job}",
+        help=f"The slices that the network saw, in order. Most of the evidence lies in number {told['telling'] + 1}.",
+    )
+
+
+def which_slice(finding: dict[str, Any], place: int | None) -> str:
+    """Words for the slice that is shown; "" where there is only one picture."""
+    if place is None:
+        return ""
+    number = finding["slices"]["seen"][place]
+    return f": slice {number} of {finding['slices']['of']}" if number else ": black, the scan has no slice here"
+
+
+def pictures(folder: Path, result: dict[str, Any], place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the network saw and its heat map, or of several slices those of number `place`."""
+    if place is None:
+        return heat.loaded(folder / result["image"]), (
+            heat.loaded(folder / result["heatmap"]) if result["heatmap"] else None
+        )
+    warm = result["heatmaps"]
+    return heat.loaded(folder / result["images"][place]), heat.loaded(folder / warm[place]) if warm else None
 
 
 def label_of(run: Run, source: Source | None) -> str:
@@ -301,6 +342,7 @@ def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, find
             "Draw a box over what you think decides. The network is asked again with it covered: if the answer stays, "
             "it rests on something else. What is covered becomes the median grey of the scan; a network may take a "
             "grey patch itself for something."
+            + (" Of several slices every one is covered there." if "slices" in finding else "")
         )
         if source is None:
             st.caption("Drop the scan again to cover parts of it.")

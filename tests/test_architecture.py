@@ -72,7 +72,7 @@ ENGINE = {
     "learner": "parts spec network data augment task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
-    "predict": "scans sandbox spec network data task runs checkpoint",
+    "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
