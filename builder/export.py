@@ -195,16 +195,17 @@ def _readme(run: Run, predictor: Predictor) -> str:
         "python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*",
         "```",
         "",
-        "predict.py reads PNG, JPEG, BMP, TIFF and DICOM images and prepares them exactly as in training. A scan that",
-        "it cannot read is answered by a line with the reason; the others keep their answers, and the exit code is 2.",
+        "predict.py reads PNG, JPEG, BMP, TIFF and DICOM images and prepares them exactly as in training. Pages of a",
+        "TIFF and frames of a DICOM image are slices; a folder is one DICOM series, its images sorted by their place.",
+        "A scan that it cannot read is answered by a line with the reason; the others keep their answers, and the exit",
+        "code is 2.",
         "parity.json holds the largest difference between ScanLoom's answers and those of this code, run in a process",
         "of its own.",
         "",
         "What it does not read, and says so:",
         "",
-        "- NIfTI, NRRD and enhanced DICOM, which ScanLoom reads (so does it series of several files as one scan; here",
-        "  every file is a scan of its own);",
-        "- pictures of several pages, such as a multi-page TIFF, whose pages ScanLoom takes as slices;",
+        "- NIfTI, NRRD and enhanced DICOM, which ScanLoom reads;",
+        "- a folder with anything but the images of one DICOM series, of which ScanLoom would take the largest stack;",
         "- PNG with 16 bits a colour, which ScanLoom reads, and TIFF with 16 bits a colour, which it refuses too;",
         "- DICOM with a window table (VOI LUT), which ScanLoom reads.",
         "",
@@ -288,7 +289,8 @@ def _scans(predictor: Predictor, home: Path) -> tuple[str, list[Scan]]:
     except UnknownDataset:
         random = np.random.default_rng(0)
         kind, top = (np.uint8, 256) if predictor.unit == 255 else (np.uint16, 65536)
-        shape = (1, data.channels, data.size_px + 3, data.size_px)
+        slices = 1 if data.layout == "maps" else data.num_slices + 3
+        shape = (slices, data.channels, data.size_px + 3, data.size_px)
         photometric = "RGB" if data.channels == 3 else "MONOCHROME2"
         pictures = [random.integers(0, top, shape).astype(kind) for _ in range(_CASES)]
         scans = [Scan(pixels, photometric=photometric, bits=8 * kind().itemsize) for pixels in pictures]

@@ -121,14 +121,17 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
     chosen = {**part.defaults, **training.optimizer.params}
     words = "".join(f", {key}={value!r}" for key, value in chosen.items())
     formulas, rate, after = _schedule(training.schedule)
+    layout = experiment.data.layout
+    axes = {"maps": (0, 2, 3), "series": (0, 1, 3, 4), "volume": (0, 2, 3, 4)}[layout]  # all but the channels
+    ones = "None, None, None" if layout == "volume" else "None, None"
     normalize = {
         "dataset": [
-            "mean = images.mean((0, 2, 3))[:, None, None]",
-            "std = images.std((0, 2, 3), correction=0)[:, None, None].clamp(min=1e-6)",
+            f"mean = images.mean({axes})[:, {ones}]",
+            f"std = images.std({axes}, correction=0)[:, {ones}].clamp(min=1e-6)",
         ],
     }.get(
         experiment.data.normalize,
-        ['mean, std = (torch.tensor(SETTINGS[name]).float()[:, None, None] for name in ("mean", "std"))'],
+        [f'mean, std = (torch.tensor(SETTINGS[name]).float()[:, {ones}] for name in ("mean", "std"))'],
     )
     batch, imports = ["batch = images[rows]"], ""
     if training.augment:
@@ -138,7 +141,7 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
         ]
         normalize.append("augment = Augment([")
         normalize.extend(f"    {choice}," for choice in choices)
-        normalize.append("])")
+        normalize.append("])" if layout == "maps" else f"], layout={layout!r})")
         batch = ["batch = augment(images[rows], random).images"]
     return Template((TEMPLATES / "train.py.txt").read_text(encoding="utf-8")).substitute(
         imports=imports,

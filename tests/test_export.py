@@ -106,6 +106,8 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
     Image.fromarray(colour).save(tmp_path / "colour.png")
     Image.fromarray(np.dstack([colour, colour[..., 0]])).save(tmp_path / "alpha.png")
     Image.fromarray(colour[..., 0]).save(tmp_path / "grey8.bmp")
+    pages = [Image.fromarray(page) for page in random.integers(0, 60_000, (5, 40, 50)).astype(np.uint16)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     ct = random.integers(-1000, 1500, (48, 64)).astype(np.int16)
     files = {
         "window.dcm": corpus.dicom_bytes(
@@ -136,7 +138,7 @@ def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_ans
     grey = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
     page = Image.fromarray(grey)
     page.save(tmp_path / "good.png")
-    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page, page])
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page, page.resize((20, 20))])
     (tmp_path / "bad.png").write_bytes(b"no picture at all")
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:300])
     (tmp_path / "colour16.png").write_bytes(png_of_16_bit_colour(8, 8))
@@ -149,7 +151,14 @@ def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_ans
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert [answer["scan"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
-    words = ["no PNG", "has 3 pages", "No such file", "cannot be read", "colour picture of 16 bits", "VOI LUT"]
+    words = [
+        "no PNG",
+        "slices of this scan differ in size",
+        "No such file",
+        "cannot be read",
+        "colour picture of 16 bits",
+        "VOI LUT",
+    ]
     for answer, said in zip(answers, words, strict=False):
         assert said in answer["error"] and answer["error"].endswith(".") and "probabilities" not in answer
     assert sum(answers[-1]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
@@ -169,7 +178,7 @@ def png_of_16_bit_colour(rows: int, cols: int) -> bytes:
 def test_the_readme_names_what_predict_py_does_not_read(folder):
     readme = (folder / "README.md").read_text()
     refused = readme.split("What it does not read")[1]
-    assert all(words in refused for words in ("multi-page TIFF", "PNG with 16 bits a colour", "VOI LUT", "NIfTI"))
+    assert all(words in refused for words in ("one DICOM series", "PNG with 16 bits a colour", "VOI LUT", "NIfTI"))
 
 
 def test_train_py_trains_on_a_folder_per_class_and_its_result_can_be_asked(folder, little, tmp_path):
