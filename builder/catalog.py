@@ -259,10 +259,12 @@ class LayerSpec(Part):
     """A layer of a network.
 
     Attributes:
-        inferred: constructor arguments that the planner fills in, each by a rule about the input: "channels" (size of
-            dimension 1), "features" (size of the last dimension), "size" (height), "axis" (1: where channels or
-            features lie), "classes" (number of classes of the data), "steps" (of a sequence: size of dimension 1),
-            "channels_each" and "sizes" ((height, width)) of every input; of the scan: "scan_channels", "scan_size".
+        inferred: constructor arguments that the planner fills in, each by a rule about the input: "channels" (how many
+            there are, or features of a sequence or vector), "features" (size of the last dimension), "size" (height),
+            "axis" (the dimension where channels or features lie, counted with the batch), "classes" (number of classes
+            of the data), "steps" (of a sequence), "channels_each" and "sizes" ((height, width)) of every input; of the
+            scan: "scan_channels", "scan_size".
+        fixed: constructor arguments that are the same wherever this layer stands.
         inputs: 1, or 2 for "two or more".
         most: largest number of inputs; 0 = one where `inputs` is 1, else any number.
         takes: layouts (`LAYOUTS`) that it accepts; () = any. A layer that takes maps works on each slice of a series,
@@ -273,6 +275,7 @@ class LayerSpec(Part):
     """
 
     inferred: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     inputs: int = 1
     most: int = 0
     takes: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 from builder.catalog import LAYOUTS, LayerSpec, UnknownPart
+from builder.fits import misfit
 from builder.parts.layers import LAYERS
 from builder.receptive import Field, Tracker, composed, identity
 from builder.spec import INPUT, Experiment, Node, feeder
@@ -289,6 +290,11 @@ def _outcome(
     if said:
         return said
     each = works_on_each(spec, layouts)
+    item = shapes[0][1:] if each else shapes[0]
+    unfit = misfit(spec, settings(node), item)
+    if unfit:
+        where = f"params.{unfit.setting}" if unfit.setting else ""
+        return _Outcome(None, message=unfit.message, where=where, value=unfit.value)
     try:
         with torch.device("meta"):
             module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval()
@@ -310,7 +316,7 @@ def _outcome(
                 with counter, Tracker(tensors) as tracker:
                     out = module(*tensors)
     except (ValueError, RuntimeError, AssertionError, TypeError, AttributeError, IndexError) as error:
-        return _explained(spec, settings(node), tuple(s[1:] for s in shapes) if each else shapes, error)
+        return _explained(spec, item, len(shapes) > 1 or spec.inputs > 1, error)
     outs = out if isinstance(out, tuple) else (out,)
     if not outs or not all(isinstance(o, torch.Tensor) for o in outs):
         return _Outcome(None, message=f"{spec.title} puts out {type(out).__name__}, not tensors.")
@@ -372,39 +378,12 @@ def _fits(spec: LayerSpec, shapes: tuple[Shape, ...], layouts: tuple[str, ...]) 
     return None
 
 
-def _explained(spec: LayerSpec, chosen: dict[str, Any], shapes: tuple[Shape, ...], error: Exception) -> _Outcome:
-    """Turns torch's complaint into a sentence with a place and, where one is plain, a value that works."""
-    shape = shapes[0]
-    kernel, padding = chosen.get("kernel_size"), chosen.get("padding", 0)
-    if kernel and len(shape) == 3:
-        reach = (kernel - 1) * chosen.get("dilation", 1) + 1
-        room = min(shape[1:]) + 2 * padding
-        if reach > room:
-            fits = max(1, (room - 1) // chosen.get("dilation", 1) + 1)
-            return _Outcome(
-                None,
-                message=f"Its window spans {reach} px but the picture has only {room} px here, padding included.",
-                where="params.kernel_size",
-                value=fits,
-            )
-        if "groups" not in chosen and padding > kernel // 2:
-            return _Outcome(
-                None,
-                message=f"Padding {padding} is more than half the window of {kernel} px.",
-                where="params.padding",
-                value=kernel // 2,
-            )
-    for name, unit in (("groups", "groups"), ("num_groups", "groups")):
-        count = chosen.get(name)
-        outs = chosen.get("out_channels", shape[0])
-        if count and (shape[0] % count or outs % count):
-            near = max(d for d in range(1, count + 1) if shape[0] % d == 0 and outs % d == 0)
-            counts = f"{shape[0]} channels coming in" + (f" and {outs} going out" if "out_channels" in chosen else "")
-            return _Outcome(None, message=f"{count} {unit} do not divide {counts}.", where=f"params.{name}", value=near)
-    if len(shapes) > 1 or spec.inputs > 1:
+def _explained(spec: LayerSpec, shape: Shape, several: bool, error: Exception) -> _Outcome:
+    """What torch or a block complained about, as a sentence: what `builder.fits` does not foresee."""
+    if several:
         return _Outcome(None, message=str(error), where="inputs")
-    first = str(error).split("\n")[0][:200]
-    return _Outcome(None, message=f"{spec.title} cannot work on {show(shape)}: {first}")
+    first = str(error).split("\n")[0][:200].rstrip(".")
+    return _Outcome(None, message=f"{spec.title} cannot work on {show(shape)}: {first}.")
 
 
 def show(shape: Shape) -> str:
@@ -425,11 +404,12 @@ def arguments(
     """
     spec = LAYERS[node.name]
     shape = shapes[0]
+    stepwise = len(shape) == 2  # a sequence: its features lie last
     rules: dict[str, Any] = {
-        "channels": shape[0],
+        "channels": shape[-1] if stepwise else shape[0],
         "features": shape[-1],
         "size": shape[1] if len(shape) > 1 else 1,
-        "axis": 1,
+        "axis": 2 if stepwise else 1,
         "classes": num_classes,
         "steps": shape[0],
         "channels_each": tuple(s[0] for s in shapes),
@@ -438,7 +418,7 @@ def arguments(
     if len(scan) >= 3:
         rules |= {"scan_channels": scan[-3], "scan_size": scan[-2:]}
     chosen = {**settings(node), **(spec.untrained if trained else {})}
-    return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **chosen}
+    return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **spec.fixed, **chosen}
 
 
 def build(

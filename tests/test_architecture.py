@@ -23,8 +23,9 @@ ENGINE = {
     "spec": "catalog parts",
     # networks
     "blocks": "",
+    "fits": "catalog",
     "receptive": "",
-    "network": "catalog parts spec blocks receptive",
+    "network": "catalog parts spec blocks fits receptive",
     "stepping": "",
     # files of strangers to scans
     "scan": "",

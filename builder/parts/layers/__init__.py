@@ -6,6 +6,7 @@ A setting's name is the keyword argument of the layer's target; `inferred` argum
 from builder.catalog import Catalog
 from builder.parts.layers import (
     activation,
+    attention,
     backbone,
     block,
     convolution,
@@ -13,6 +14,7 @@ from builder.parts.layers import (
     linear,
     normalization,
     pooling,
+    recurrent,
     regularization,
     shape,
 )
@@ -28,6 +30,8 @@ LAYERS = Catalog(
         *linear.PARTS,
         *activation.PARTS,
         *join.PARTS,
+        *recurrent.PARTS,
+        *attention.PARTS,
         *block.PARTS,
         *backbone.PARTS,
     ),

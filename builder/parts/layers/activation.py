@@ -18,6 +18,23 @@ PARTS = (
         "ReLU that lets a little of the negative side through: no dead units (Maas 2013).",
         Float("negative_slope", 0.01, 0.0, 1.0, "Slope on the negative side.", 0.01),
     ),
+    LayerSpec(
+        "prelu",
+        "PReLU",
+        "torch.nn:PReLU",
+        "ReLU whose slope on the negative side is learned, one for each channel (He 2015).",
+        (Float("init", 0.25, 0.0, 1.0, "Slope that learning begins with.", 0.05, title="First slope"),),
+        "Activation",
+        "activation nonlinearity parametric leaky",
+        inferred={"num_parameters": "channels"},
+        takes=("vector", "maps", "volume"),
+    ),
+    _activation(
+        "relu6",
+        "ReLU6",
+        "torch.nn:ReLU6",
+        "ReLU that ends at 6 (Krizhevsky 2010): safe in half precision; used in MobileNets.",
+    ),
     _activation(
         "elu",
         "ELU",
@@ -28,7 +45,22 @@ PARTS = (
     _activation(
         "gelu", "GELU", "torch.nn:GELU", "Smooth relative of ReLU used in transformers (Hendrycks and Gimpel 2016)."
     ),
+    _activation(
+        "selu",
+        "SELU",
+        "torch.nn:SELU",
+        "ELU scaled so that values keep mean 0 and spread 1 through many layers without any norm (Klambauer 2017).",
+        finds="self-normalizing",
+    ),
     _activation("silu", "SiLU (Swish)", "torch.nn:SiLU", "x times its sigmoid; smooth (Elfwing 2018).", finds="swish"),
+    _activation("mish", "Mish", "torch.nn:Mish", "Smooth relative of SiLU: x tanh(softplus(x)) (Misra 2019)."),
+    _activation(
+        "hardswish",
+        "Hardswish",
+        "torch.nn:Hardswish",
+        "SiLU drawn with straight lines: nearly the same, cheaper on phones (Howard 2019, MobileNetV3).",
+        finds="swish silu",
+    ),
     _activation(
         "sigmoid",
         "Sigmoid",
@@ -52,6 +84,6 @@ PARTS = (
         "Activation",
         "activation probabilities",
         inferred={"dim": "axis"},
-        takes=("vector", "maps", "volume"),
+        takes=("vector", "sequence", "maps", "volume"),
     ),
 )

@@ -14,6 +14,16 @@ PARTS = (
         inputs=2,
     ),
     LayerSpec(
+        "multiply",
+        "Multiply",
+        "builder.blocks.join:Multiply",
+        "Product of two or more layers, number by number: one gates the other. A side of 1 is stretched to fit.",
+        (),
+        "Join",
+        "gate attention product times mask merge",
+        inputs=2,
+    ),
+    LayerSpec(
         "concatenate",
         "Concatenate",
         "builder.blocks.join:Concatenate",
@@ -21,7 +31,8 @@ PARTS = (
         (),
         "Join",
         "merge join cat skip",
+        inferred={"dim": "axis"},
         inputs=2,
-        takes=("vector", "maps", "volume"),
+        takes=("vector", "sequence", "maps", "volume"),
     ),
 )

@@ -2,6 +2,8 @@
 
 from builder.catalog import Float, LayerSpec
 
+_CHANNELS = Float("p", 0.1, 0.0, 0.95, "Share of channels that is dropped.", 0.05, title="Share dropped")
+
 PARTS = (
     LayerSpec(
         "dropout",
@@ -17,9 +19,29 @@ PARTS = (
         "Channel dropout",
         "torch.nn:Dropout2d",
         "Sets whole channels to zero at random in training (Tompson 2015); the right dropout between convolutions.",
-        (Float("p", 0.1, 0.0, 0.95, "Share of channels that is dropped.", 0.05, title="Share dropped"),),
+        (_CHANNELS,),
         "Regularization",
         "overfitting spatial dropout",
         takes=("maps",),
+    ),
+    LayerSpec(
+        "channel_dropout_1d",
+        "Feature dropout 1-D",
+        "builder.blocks.regularization:SequenceDropout1d",
+        "Sets whole features of a sequence to zero, over all of its time, at random in training (Tompson 2015).",
+        (Float("p", 0.1, 0.0, 0.95, "Share of features that is dropped.", 0.05, title="Share dropped"),),
+        "Regularization",
+        "overfitting spatial channel dropout temporal",
+        takes=("sequence",),
+    ),
+    LayerSpec(
+        "channel_dropout_3d",
+        "Channel dropout 3-D",
+        "torch.nn:Dropout3d",
+        "Sets whole channels of a volume to zero at random in training (Tompson 2015); between 3-D convolutions.",
+        (_CHANNELS,),
+        "Regularization",
+        "overfitting spatial dropout volumetric",
+        takes=("volume",),
     ),
 )
