@@ -113,6 +113,7 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1400, "height": 950})
             page.add_init_script(CLOCK)
             page.goto(f"http://127.0.0.1:{port}/network?draft={draft.id}")
+            page.locator(".st-key-network-view").get_by_text("List", exact=True).click(timeout=90_000)
             card(page, "scores").wait_for(timeout=90_000)
             page.wait_for_timeout(1500)
             card(page, "conv2d_1").click()

@@ -15,7 +15,7 @@ from builder.catalog import LAYOUTS, LayerSpec, UnknownPart
 from builder.fits import misfit
 from builder.parts.layers import LAYERS
 from builder.receptive import Field, Tracker, composed, identity
-from builder.spec import INPUT, Experiment, Node, feeder
+from builder.spec import INPUT, UNWIRED, Experiment, Node, feeder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -183,7 +183,9 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
     for node, feeds in zip(nodes, wires(nodes), strict=True):
         missing = [feeder(i) for i in feeds if feeder(i) not in known]
         untapped = [i for i in feeds if ":" in i and feeder(i) in known and not _has_tap(known[feeder(i)], i)]
-        if untapped:
+        if feeds == (UNWIRED,):
+            found = _Outcome(None, message="Nothing is connected to it yet.", where="inputs")
+        elif untapped:
             found = _Outcome(None, message=_no_tap(untapped[0], known[feeder(untapped[0])][2]), where="inputs")
         elif missing:
             later = missing[0] in ids

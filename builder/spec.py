@@ -19,6 +19,8 @@ from builder.parts.training import TRAINING
 VERSION = 1
 INPUT = "input"
 """The id under which a node names the scan itself among its inputs."""
+UNWIRED = "-"
+"""The only wire of a node that nothing feeds yet: a document may hold it, a run may not."""
 
 STACKS = ("series", "volume")
 """Ways of `Data.slices` by which the network sees several slices of a scan instead of one picture."""
@@ -45,7 +47,8 @@ class Node(Choice):
     """A layer in a network.
 
     `inputs` are wires: ids of earlier nodes or "input"; () means the node above. A layer that puts out several things
-    (the stages of a backbone) has taps: "backbone_1:2" is its second one, plain "backbone_1" its last.
+    (the stages of a backbone) has taps: "backbone_1:2" is its second one, plain "backbone_1" its last. ("-",) = nothing
+    feeds it yet.
     """
 
     id: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
@@ -279,6 +282,7 @@ class Experiment(_Frozen):
                 continue
             if id in map(feeder, node.inputs):
                 wires = [w for i in node.inputs for w in (feeds if feeder(i) == id else (i,))]
+                wires = [w for w in wires if w != UNWIRED] or [UNWIRED]
                 node = node.model_copy(update={"inputs": tuple(dict.fromkeys(wires))})
             elif below and k == index + 1 and not node.inputs and gone.inputs:
                 node = node.model_copy(update={"inputs": gone.inputs})

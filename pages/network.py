@@ -1,4 +1,4 @@
-"""What looks at them? The network as a list of layer cards: a palette, the list, and the form of the open layer."""
+"""What looks at them? The network on a canvas, or as a list of layer cards, and the form of the open layer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from builder.catalog import LayerSpec
 from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
+from pages.kit import canvas, findings, forms, go, layers, style
 from pages.kit import draft as drafts
-from pages.kit import findings, forms, go, layers, style
 from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
 
@@ -53,6 +53,12 @@ _CSS = """<style>
 @media (max-width:1150px){.st-key-palette{max-height:17rem;overflow-y:auto;flex-wrap:nowrap}
  .st-key-palette>*{flex-shrink:0}}
 </style>"""
+_CANVAS_CSS = """<style>
+.stMainBlockContainer{max-width:none!important;padding:2.2rem 1.6rem 1rem}
+[data-testid=stColumn]:has(> * > * > .st-key-inspector){max-height:calc(100vh - 11.2rem);overflow-y:auto}
+</style>"""
+CANVAS, LIST = "Canvas", "List"
+VIEW = "network-view"
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 
 
@@ -148,8 +154,8 @@ def actions(draft: drafts.Draft, node: Node) -> None:
             )
 
 
-def inspector(draft: drafts.Draft, found: findings.Findings) -> None:
-    """The form of the open layer, out of its catalog entry."""
+def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = True) -> None:
+    """The form of the open layer, out of its catalog entry. `whole`: with what is done to the layer as a whole."""
     now = draft.experiment
     at = layers.selected(draft)
     if at == INPUT or not at:
@@ -165,13 +171,17 @@ def inspector(draft: drafts.Draft, found: findings.Findings) -> None:
     planned = found.plan[at]
     st.subheader(plain(layers.title(node)), anchor=False)
     if node.name not in LAYERS:
-        actions(draft, node)
+        if whole:
+            actions(draft, node)
         findings.repairs(draft, found.about(f"network.{at}"), "form")
         return
     spec = LAYERS[node.name]
     st.caption(plain(spec.help))
-    actions(draft, node)
     path = f"network.{at}"
+    if whole:
+        actions(draft, node)
+    else:
+        findings.repairs(draft, [p for p in found.about(path) if not p.path.startswith(f"{path}.params.")], "form")
     forms.section(draft, f"{path}.params", spec.params, found.problems, num_columns=1)
     wires(draft, now, node, spec)
     flow(planned, node, found)
@@ -388,14 +398,45 @@ def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
         inspector(draft, found)
 
 
+def table(draft: drafts.Draft) -> None:
+    """The canvas and the form beside it, drawn alone at an edit. The canvas has an undo and a redo of its own."""
+    found = findings.look(draft.experiment)
+    left, right = st.columns([3.3, 1], gap="small")
+    with left:
+        canvas.draw(draft, found)
+    with right, st.container(key="inspector", border=True), st.container(key=f"form-of-{layers.selected(draft)}"):
+        inspector(draft, found, whole=False)
+
+
+def view() -> str:
+    """The switch between the two ways of looking at one network; returns the chosen one."""
+    st.session_state.setdefault(VIEW, st.session_state.get("network-view-kept", CANVAS))
+    chosen = st.segmented_control(
+        "View",
+        [CANVAS, LIST],
+        key=VIEW,
+        required=True,
+        label_visibility="collapsed",
+        help="The same network: wires to draw, or a list for keyboard and screen reader.",
+    )
+    chosen = chosen or CANVAS
+    st.session_state["network-view-kept"] = chosen  # a widget's own state is forgotten on other pages
+    return chosen
+
+
 def editor(draft: drafts.Draft) -> None:
     """The page."""
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    st.html(Template(_CSS).substitute(_COLOURS[theme]))
     with style.heading("Network", "What looks at the scans?"):
+        chosen = view()
         files(draft)
         if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
             go.to("training")
+    if chosen == CANVAS:
+        st.html(_CANVAS_CSS)
+        st.fragment(key="canvas")(table)(draft)
+        return
+    theme = "dark" if st.context.theme.type == "dark" else "light"
+    st.html(Template(_CSS).substitute(_COLOURS[theme]))
     left, rest = st.columns([1.05, 4.3], gap="medium")
     with left, st.container(key="palette", gap="xsmall"):
         palette(draft)

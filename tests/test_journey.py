@@ -72,6 +72,7 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
 
     # The network: one layer more, its shape at once; and a mistake that is mended by its button.
     page.get_by_role("link", name="Network").click()
+    keyed(page, "network-view").get_by_role("radio", name="List").click(timeout=LONG_MS)
     expect(shape_of(page, "relu_1")).to_be_visible(timeout=LONG_MS)
     before = shape_of(page, "relu_1").text_content()
     card(page, "relu_1").locator("label").click()

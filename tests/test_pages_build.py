@@ -46,7 +46,12 @@ def drafted(home: Path, experiment: Experiment) -> Draft:
 
 
 def at(page: str, draft: Draft, **parameters: str) -> AppTest:
-    return opened(page, draft=draft.id, **parameters)
+    """A page with this draft open; the network as the list of cards (the canvas is tests/test_canvas.py's)."""
+    session = opened(page, draft=draft.id, **parameters)
+    if page == "network":
+        session.button_group(key="network-view").set_value("List").run()
+        assert not session.exception, session.exception
+    return session
 
 
 def ids(draft: Draft) -> list[str]:
@@ -110,6 +115,7 @@ def test_without_an_experiment_the_network_page_offers_to_begin(home: Path) -> N
     session = opened("network")
     assert "No experiment is open" in said(session) and len(primaries(session)) == 1
     pressed(session, "first-starter")
+    session.button_group(key="network-view").set_value("List").run()
     begun = Draft.open(parameter(session, "draft"), at_home=home)
     assert begun.experiment.network == starter().network
     assert "16 x 32 x 32" in card(session, begun.experiment.network[0].id)

@@ -5,6 +5,9 @@ whole document after it), an undo or a redo; the current document is the fold of
 (`?draft=`), so a reload, a restart of the server or a second tab finds the same document; what Streamlit's session
 keeps is only a cache. Two tabs may edit one draft: each edit is applied to the newest document under a lock, so neither
 loses the other's.
+
+Beside the document a draft keeps how the network lies on the canvas (`layout`). It is part of the steps that undo takes
+back, but not of the experiment: it changes no result, no digest and no file that is saved.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -47,6 +50,8 @@ class _Version:
     words: str
     path: str
     at: float
+    number: int  # of the edit in the file: the same in every process
+    layout: str  # how the network lies on the canvas, as compact JSON
 
 
 @dataclass
@@ -56,6 +61,7 @@ class _Fold:
     versions: list[_Version] = field(default_factory=list)
     cursor: int = -1
     offset: int = 0
+    edits: int = 0
     joinable: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -81,8 +87,12 @@ class _Fold:
             self.cursor, self.joinable = min(len(self.versions) - 1, self.cursor + 1), False
         elif op == "edit":
             text = json.dumps(entry["experiment"], separators=(",", ":"))
-            new = _Version(text, str(entry.get("words", "")), str(entry.get("path", "")), float(entry["at"]))
             last = self.versions[self.cursor] if self.cursor >= 0 else None
+            told = entry.get("layout")
+            layout = json.dumps(told, separators=(",", ":")) if told is not None else last.layout if last else "{}"
+            words, path = str(entry.get("words", "")), str(entry.get("path", ""))
+            new = _Version(text, words, path, float(entry["at"]), self.edits, layout)
+            self.edits += 1
             joins = self.joinable and last and new.path and last.path == new.path and new.at - last.at < _JOIN_S
             del self.versions[self.cursor + 1 :]
             if joins and len(self.versions) > 1:
@@ -170,6 +180,21 @@ class Draft:
         return _parsed(fold.versions[fold.cursor].text)
 
     @property
+    def layout(self) -> dict[str, Any]:
+        """How the network lies on the canvas; {} = as the canvas puts it by itself."""
+        fold = self._refresh()
+        return dict(json.loads(fold.versions[fold.cursor].layout))
+
+    @property
+    def steps(self) -> tuple[int | None, int, int | None]:
+        """Numbers that name the version before, the present and the next one, the same in every tab; None = none."""
+        fold = self._refresh()
+        near = range(fold.cursor - 1, fold.cursor + 2)
+        before, now, after = (fold.versions[k].number if 0 <= k < len(fold.versions) else None for k in near)
+        assert now is not None, "an opened draft has a version"
+        return before, now, after
+
+    @property
     def name(self) -> str:
         """The experiment's name, or words for an unnamed one."""
         return self.experiment.name or "Unnamed experiment"
@@ -207,6 +232,20 @@ class Draft:
             if fold.cursor < 0 or _parsed(fold.versions[fold.cursor].text) != experiment:
                 self._append_edit(experiment, words, "")
 
+    def edit(
+        self, change: Callable[[Experiment, dict[str, Any]], tuple[Experiment, dict[str, Any]]], words: str
+    ) -> Experiment:
+        """Applies `change` to the newest document and layout as one step, and returns the document.
+
+        What `change` raises is passed on; nothing is written then, nor where nothing has changed.
+        """
+        with self._alone():
+            old, layout = self.experiment, self.layout
+            new, placed = change(old, dict(layout))
+            if new != old or placed != layout:
+                self._append_edit(new, words, "", placed)
+            return new
+
     def undo(self) -> None:
         """Takes the last edit back; does nothing at the first version."""
         with self._alone():
@@ -226,9 +265,12 @@ class Draft:
             _folds.pop(self._file, None)
         self._file.unlink(missing_ok=True)
 
-    def _append_edit(self, experiment: Experiment, words: str, path: str) -> None:
-        document = json.loads(experiment.dumps())
-        self._append({"op": "edit", "at": time.time(), "words": words, "path": path, "experiment": document})
+    def _append_edit(self, experiment: Experiment, words: str, path: str, layout: dict[str, Any] | None = None) -> None:
+        entry = {"op": "edit", "at": time.time(), "words": words, "path": path}
+        entry["experiment"] = experiment.model_dump(mode="json")
+        if layout is not None:
+            entry["layout"] = layout
+        self._append(entry)
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"

@@ -1,5 +1,5 @@
-"""ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, and `dropzone`, uploads that go to
-disk.
+"""ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
+and `network`, the canvas on which a network is clicked together.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -8,13 +8,13 @@ server.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
-__all__ = ["Mark", "Report", "Series", "curves", "dropzone"]
+__all__ = ["Mark", "Report", "Series", "curves", "dropzone", "network"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ _dropzone = st.components.v2.component(
     <button type="button" class="cancel" hidden>Cancel</button>
     <button type="button" class="again" hidden>Try the failed ones again</button></div>
   <ul hidden></ul></div>""",
+    isolate_styles=True,
+)
+_network = st.components.v2.component(
+    "scanloom-components.network",
+    js="network.js",
+    css="network.css",
+    html='<div class="nw-mount"></div>',
     isolate_styles=True,
 )
 
@@ -173,6 +180,22 @@ def dropzone(
         return None
     failed = tuple((str(f["name"]), str(f["reason"])) for f in told["failed"])
     return Report(int(told["done"]), int(told["bytes"]), failed, int(told["seq"]))
+
+
+def network(*, key: str, data: Mapping[str, Any], on_edits: Callable[[], None]) -> Any:
+    """Draws the network canvas.
+
+    Args:
+        key: fixed; its state is `st.session_state[key].edits`, {mount, edits: [[number, edit]], selected}, where each
+            edit is repeated until `data["heard"]` has reached its number.
+        data: what `javascript/network.js` lists.
+        on_edits: called before the rerun whenever the canvas told something.
+
+    Returns:
+        The last `edits` that the canvas told, or None before the first.
+    """
+    state: Any = _network(key=key, data=data, default={"edits": None}, on_edits_change=on_edits)
+    return state.edits
 
 
 def _nothing() -> None:

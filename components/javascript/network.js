@@ -1,0 +1,32 @@
+// The canvas on which a network is clicked together. React Flow draws it; dagre ranks it; everything else is in network/.
+//
+// data: {draft, graph: {nodes: [{id, name, brief, feeds, shape, layout, cost, taps?, each?, wrong?}], places, scan, shape, layout},
+//   palette: [{name, title, group, help, finds, brief, inputs, takes}], layouts, facts: [[label, value]], whole: [problem],
+//   steps: {before, now, after, undo, redo}, mount, heard, names, refused: [[number, words]], selected, starters}
+// state "edits": {mount, edits: [[number, edit]], selected, asked}, one per gesture; an edit is repeated until `heard` reaches it.
+import { createRoot } from 'react-dom/client'
+import { App } from './network/App.jsx'
+import { Desk } from './network/desk.js'
+import { createElement } from 'react'
+import '@xyflow/react/dist/base.css'
+import './network/network.css'
+
+const mounted = new WeakMap()
+
+export default function ({ parentElement, data, setStateValue }) {
+  let kept = mounted.get(parentElement)
+  if (kept) {
+    kept.desk.receive(data, setStateValue)
+  } else {
+    const place = parentElement.querySelector('.nw-mount')
+    kept = { desk: new Desk(), root: createRoot(place) }
+    mounted.set(parentElement, kept)
+    window.scanloomNetworkMounts = (window.scanloomNetworkMounts ?? 0) + 1
+    kept.desk.receive(data, setStateValue)
+    kept.root.render(createElement(App, { desk: kept.desk }))
+  }
+  return () => {
+    kept.root.unmount()
+    mounted.delete(parentElement)
+  }
+}
