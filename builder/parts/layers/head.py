@@ -1,0 +1,54 @@
+"""Last layers: what the network answers. (Class scores stand in `linear`.)"""
+
+from builder.catalog import Flag, Int, LayerSpec
+
+PARTS = (
+    LayerSpec(
+        "mask_scores",
+        "Mask scores",
+        "builder.blocks.head:MaskScores",
+        "The usual last layer of segmentation: one score per class for every pixel of the scan.",
+        (Flag("full_size", True, "Scale the scores up to the scan's height and width (bilinear)."),),
+        "Heads",
+        "segmentation head output mask pixel logits",
+        inferred={"in_channels": "channels", "classes": "classes", "scan_size": "scan_size"},
+        takes=("maps",),
+    ),
+    LayerSpec(
+        "box_head",
+        "Boxes",
+        "builder.blocks.head:BoxHead",
+        "The last layer of detection (FCOS, Tian 2019): every place of its maps tells a class, a box and how central it "
+        "lies in it. One map, or several for lesions of several sizes.",
+        (
+            Int("hidden", 64, 32, 1024, "Channels inside; a multiple of 32.", step=32, title="Inner channels"),
+            Int("num_convs", 2, 1, 8, "Convolutions in each of its two towers.", title="Convolutions"),
+        ),
+        "Heads",
+        "detection head output bounding box lesion anchor-free fcos",
+        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        most=8,
+        takes=("maps",),
+        needs=("torchvision",),
+    ),
+    LayerSpec(
+        "image_head",
+        "Image",
+        "builder.blocks.head:ImageHead",
+        "The last layer of enhancement: a picture with the scan's channels and size.",
+        (
+            Flag(
+                "residual",
+                False,
+                "Learn only what to add to the scan (Zhang 2017): easier and safer for denoising. The scan is then the "
+                "second input.",
+                title="Learn the difference",
+            ),
+        ),
+        "Heads",
+        "enhancement denoise head output picture reconstruction residual",
+        inferred={"channels": "channels_each", "scan_channels": "scan_channels", "scan_size": "scan_size"},
+        most=2,
+        takes=("maps",),
+    ),
+)
