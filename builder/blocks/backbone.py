@@ -1,5 +1,7 @@
 """timm's models as feature extractors: whole, as taps of their stages, or one stage at a time."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,6 +16,7 @@ class TimmModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.net: Any = None
         self.still: tuple[str, ...] = ()
 
     @staticmethod
@@ -32,7 +35,7 @@ class TimmModel(nn.Module):
         import timm
 
         cfg = timm.get_pretrained_cfg(model)
-        given = {"in_chans": in_channels, "num_classes": 0}
+        given: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
         if cfg is not None and cfg.fixed_input_size:
             given["img_size"] = size_px
         stored = TimmModel.stored(model, in_channels, given, weights, file)
@@ -73,8 +76,8 @@ class TimmModel(nn.Module):
         ends = [key.removesuffix(names[0]) for key in found if key.endswith(names[0])]
         prefix = max(ends, key=lambda p: sum(p + name in found for name in names), default="")
         cfg = timm.get_pretrained_cfg(model)
-        heads = (cfg.classifier or ()) if cfg is not None else ()
-        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        told: Any = (cfg.classifier or ()) if cfg is not None else ()
+        heads = (told,) if isinstance(told, str) else tuple(told)
         return {
             key.removeprefix(prefix): tensor
             for key, tensor in found.items()
@@ -108,7 +111,7 @@ class TimmModel(nn.Module):
         infos = [info for info in getattr(net, "feature_info", ())]
         if not infos or not hasattr(net, "forward_intermediates"):
             raise ValueError("This model tells no feature stages; choose its output 'map' or 'pooled'.")
-        if len(infos) > 6:
+        if len(infos) > 6 or (len(infos) > 4 and len({info["reduction"] for info in infos}) == 1):
             return [len(infos) * k // 4 - 1 for k in range(1, 5)]
         return list(range(len(infos)))
 
@@ -124,7 +127,7 @@ class TimmModel(nn.Module):
     def upstream(net, outputs: tuple[torch.Tensor, ...]) -> set[str]:
         """Names of the parameters that `outputs` depend on."""
         named = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        total = sum(y.float().sum() for y in outputs)
+        total = torch.stack([y.float().sum() for y in outputs]).sum()
         found = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=True)
         return {name for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
@@ -292,7 +295,7 @@ class TimmStage(TimmModel):
             import timm
 
             with torch.device("meta"):
-                net = timm.create_model(model, num_classes=0)
+                net: Any = timm.create_model(model, num_classes=0)
             cls.known["reduction", model] = [net.feature_info[k]["reduction"] for k in cls.stages(net)]
         return cls.known["reduction", model][min(stage, len(cls.known["reduction", model])) - 1]
 
@@ -364,7 +367,9 @@ class TimmStage(TimmModel):
         if current is not y:
             raise ValueError(f"{model} cannot be parted into stages: it does more than its layers one by one.")
         native = [m.permute(0, 2, 3, 1) for m in maps] if getattr(net, "output_fmt", "") == "NHWC" else maps
-        ends, stages, start = [], [], 0
+        ends: list[int] = []
+        stages: list[tuple[list[str], int]] = []
+        start = 0
         for index, shape in zip(indices, [m.shape for m in native], strict=True):
             name = net.feature_info[index]["module"]
             inside = [k for k, c in enumerate(chain) if c[0] == name or c[0].startswith(f"{name}.")]
@@ -381,7 +386,7 @@ class TimmStage(TimmModel):
 
     def _prune(self, keep: set[str]) -> None:
         """Takes all layers but these out of the model; what stays keeps its name."""
-        for name, module in list(self.net.named_modules()):
+        for name in [name for name, _ in self.net.named_modules()]:
             if not name or any(name == k or name.startswith(f"{k}.") or k.startswith(f"{name}.") for k in keep):
                 continue
             above, _, own = name.rpartition(".")

@@ -86,7 +86,7 @@ class UnetPlusPlusDecoder(Decoder):
         self.check("U-Net++", sizes, halving=True)
         further = resolution == "scan" and tuple(scan_size) != tuple(sizes[0])
         if further:
-            self.check("U-Net++ up to the scan's size", (tuple(scan_size), *sizes), halving=True)
+            self.check("U-Net++ up to the scan's size", (scan_size, *sizes), halving=True)
         num_steps = len(sizes) if further else len(sizes) - 1
         widths = [min(max(512, out_channels), out_channels * 2**k) for k in range(num_steps)][::-1]
         self.steps = Steps([0, *channels], widths if further else [*widths, out_channels], n_blocks=len(sizes))

@@ -10,6 +10,8 @@ from builder.parts.layers import (
     backbone,
     block,
     convolution,
+    decoder,
+    head,
     join,
     linear,
     normalization,
@@ -34,5 +36,7 @@ LAYERS = Catalog(
         *attention.PARTS,
         *block.PARTS,
         *backbone.PARTS,
+        *decoder.PARTS,
+        *head.PARTS,
     ),
 )

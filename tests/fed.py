@@ -1,0 +1,25 @@
+"""Layers that cannot stand alone behind the scan: what feeds them in the contract tests."""
+
+from builder.catalog import LayerSpec
+from builder.spec import Node
+
+HALVED = {"level2": "input", "level4": "level2", "level8": "level4"}
+FEEDS = {
+    "unet_decoder": ("level2", "level4", "level8"),
+    "unetplusplus_decoder": ("level2", "level4", "level8"),
+    "fpn_decoder": ("level2", "level4", "level8"),
+    "deeplab_decoder": ("level2", "level8"),
+    "mask_scores": ("level2",),
+    "image_head": ("level2",),
+    "box_head": ("level2", "level4"),
+}
+
+
+def fed(spec: LayerSpec, params: dict | None = None) -> list[Node]:
+    """The layer "layer" behind poolings that halve the scan again and again; [] for layers that need no such thing."""
+    if spec.name not in FEEDS:
+        return []
+    wanted = FEEDS[spec.name]
+    needed = list(HALVED)[: 1 + max(list(HALVED).index(i) for i in wanted)]
+    pools = [Node(id=i, name="average_pool", inputs=(HALVED[i],)) for i in needed]
+    return [*pools, Node(id="layer", name=spec.name, params=params or {}, inputs=wanted)]
