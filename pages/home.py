@@ -9,7 +9,7 @@ from builder.execute import home
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError
 from builder.spec import Experiment, SpecError
 from builder.task import TASKS
-from pages.kit import draft, go, jobs, style
+from pages.kit import curves, draft, go, jobs, style
 from pages.kit.draft import Draft, DraftMissing
 from pages.kit.machine import free_disk_bytes, memory_words, this_machine
 from pages.kit.words import ago, amount, duration, plain, size
@@ -94,12 +94,8 @@ def show_runs(runs: list[Run], was_active: bool) -> None:
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.id}"):
             st.markdown(f"**{plain(name_of(run))}**", width="stretch")
             st.markdown(style.badge(view.status), width="content")
-            best = view.best or {}
-            facts = [f"epoch {view.epoch} of {view.epochs}", duration(view.seconds)]
-            if best.get("value") is not None:
-                metric = str(best["metric"]).removeprefix("val/").replace("_", " ")
-                facts.insert(0, f"best {plain(metric)} {best['value']:.3f}")
-            st.caption(" · ".join(facts), width="content")
+            facts = [curves.best_words(view), f"epoch {view.epoch} of {view.epochs}", duration(view.seconds)]
+            st.caption(plain(" · ".join(filter(None, facts))), width="content")
             if st.button("Watch" if view.active else "Open", key=f"open-{run.id}", icon=":material/show_chart:"):
                 go.to("runs", run=run.id)
         if view.reason and not view.active:

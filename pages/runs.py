@@ -95,21 +95,13 @@ def pick(id: str, key: str) -> None:
         st.query_params["run"] = ",".join(asked)
 
 
-def best_words(view: RunView) -> str:
-    """The best score in words, "" while there is none."""
-    best = view.best or {}
-    if best.get("value") is None:
-        return ""
-    return f"best {curves.name_words(str(best['metric'])).removeprefix('validation ')} {best['value']:.3f}"
-
-
 def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str]) -> None:
     """One card a run: a press shows it alone, a tick lays it over the others."""
     waiting = [m.id for m in markers(home()) if m.id in views and views[m.id].status == "queued"]
     with st.container(key="run-list", gap="xsmall"):
         for run in runs:
             view = views[run.id]
-            facts = [best_words(view), ago(begun(run))]
+            facts = [curves.best_words(view), ago(begun(run))]
             if run.id in waiting:
                 facts.insert(0, f"number {waiting.index(run.id) + 1} in the queue")
             elif view.active and view.epochs:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from builder.runs import TIME, RunView
 from pages.kit.charts import smooth, thinned
 
-__all__ = ["AXES", "NOISY", "Line", "across", "axes", "best_at", "best_value", "lines", "scores"]
+__all__ = ["AXES", "NOISY", "Line", "across", "axes", "best_at", "best_value", "best_words", "lines", "scores"]
 
 AXES = ("step", "epoch", "minutes")
 NOISY = ("step/loss", "step/gradient")  # what a mean may stand for; a learning rate is no noise
@@ -53,6 +53,14 @@ def best_at(view: RunView, axis: str) -> float | None:
     ends = view.curves.get("train/loss", ([], []))[0]
     epoch = int((view.best or {}).get("epoch") or 0)
     return across(view, [ends[epoch - 1]], axis)[0] if 0 < epoch <= len(ends) else None
+
+
+def best_words(view: RunView) -> str:
+    """The best score in words, "" while there is none."""
+    best = view.best or {}
+    if best.get("value") is None:
+        return ""
+    return f"best {name_words(str(best['metric'])).removeprefix('validation ')} {best['value']:.3f}"
 
 
 def best_value(view: RunView, name: str) -> float | None:
