@@ -81,6 +81,11 @@ class Plan:
         return self.nodes[-1].shape if self.nodes else None
 
     @property
+    def extent(self) -> Shape:
+        """Sizes of the scan along which receptive fields are told: (height, width), with slices or depth before."""
+        return tuple(self.input[d] for d in SEEN[self.layout])
+
+    @property
     def parameters(self) -> int:
         """All learned numbers of the layers that could be planned."""
         return sum(n.parameters for n in self.nodes)

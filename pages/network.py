@@ -12,7 +12,7 @@ from builder.catalog import LayerSpec
 from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
-from pages.kit import canvas, findings, forms, go, layers, style
+from pages.kit import canvas, findings, forms, go, layers, style, think
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
@@ -233,14 +233,18 @@ def flow(planned: Planned, node: Node, found: findings.Findings) -> None:
         ("Comes out", show(planned.shape) if planned.shape else "nothing yet"),
         ("Parameters", f"{planned.parameters:,}"),
         ("Operations", layers.operations(planned.flops)),
+        ("Activations", size(4 * planned.activations)),
+        ("One number sees", layers.sees(planned.receptive_field, found.plan.extent)),
         ("Name", node.id),
     ]
     pairs(rows)
 
 
 def summary(found: findings.Findings) -> None:
-    """The network in five numbers; sums that stop at a broken layer say so."""
+    """The network in six numbers; sums that stop at a broken layer say so."""
     planned = found.plan
+    pictures = [n.receptive_field for n in planned.nodes if n.layout in ("maps", "series", "volume")]
+    deepest = pictures[-1] if pictures else ()
     least = "at least " if any(node.shape is None for node in planned.nodes) else ""
     out = show(planned.output) if planned.output else "–"
     classes = f"{found.num_classes} classes" if found.summary else f"{found.num_classes} classes assumed"
@@ -250,6 +254,7 @@ def summary(found: findings.Findings) -> None:
             ("Parameters", least + layers.count(planned.parameters)),
             ("Operations a scan", least + layers.operations(planned.flops)),
             ("Activations a scan", least + size(planned.activation_bytes)),
+            *([("Last feature map sees", layers.sees(deepest, planned.extent))] if deepest else []),
             (f"Output, {classes}", out),
         ]
     )
@@ -396,6 +401,7 @@ def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
             no_layers(draft)
     with right, st.container(key="inspector", border=True):
         inspector(draft, found)
+    think.panel(draft, found)
 
 
 def table(draft: drafts.Draft) -> None:
@@ -406,6 +412,7 @@ def table(draft: drafts.Draft) -> None:
         canvas.draw(draft, found)
     with right, st.container(key="inspector", border=True), st.container(key=f"form-of-{layers.selected(draft)}"):
         inspector(draft, found, whole=False)
+    think.panel(draft, found)  # after the canvas, which has its new shapes by then
 
 
 def view() -> str:
@@ -431,6 +438,7 @@ def editor(draft: drafts.Draft) -> None:
         files(draft)
         if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
             go.to("training")
+    think.watch()
     if chosen == CANVAS:
         st.html(_CANVAS_CSS)
         st.fragment(key="canvas")(table)(draft)

@@ -12,7 +12,7 @@ from builder.data import Dataset, Summary, UnusableScan, chosen, prepare
 from builder.execute import home
 from builder.spec import Data
 
-__all__ = ["Example", "example", "picture"]
+__all__ = ["Example", "example", "label_words", "picture"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _example(dataset: str, _changed: float, data_json: str, number: int) -> Exam
     index = int(trained[(number * 7919) % len(trained)])
     case = opened.cases[index]
     before = _size(case.shape)
-    label = _label(opened.classes, case.label)
+    label = label_words(opened.classes, case.label)
     try:
         data = Data.model_validate_json(data_json)
         prepared = prepare(opened.scan(index), data)
@@ -74,7 +74,8 @@ def _size(shape: tuple[int, int, int, int]) -> str:
     return f"{width} x {height} px, {kind}" + (f", {slices} slices" if slices > 1 else "")
 
 
-def _label(classes: tuple[str, ...], label: Any) -> str:
+def label_words(classes: tuple[str, ...], label: Any) -> str:
+    """Returns a case's label, or labels, in words; "" where it has none."""
     if label is None:
         return ""
     return ", ".join(classes[k] for k in label) if isinstance(label, tuple) else classes[label]
