@@ -144,7 +144,12 @@ def _figure(
     row, column = position
     width = len(outputs)
     learned = geometry.learned
-    titles = ["What goes in", "Under the window", *(["Weights", "Products"] if learned else []), f"Row {row + 1}"]
+    titles = [
+        "What goes in",
+        "Under the window",
+        *(["Weights", "Products"] if learned else []),
+        f"Row {row + 1} as it comes out",
+    ]
     specs: list[list[dict[str, Any] | None]] = (
         [[{"rowspan": 2}, {}, {}, {}], [None, {"colspan": 3}, None, None]]
         if learned
@@ -251,8 +256,8 @@ def _table(values: np.ndarray, most: float, at: Step) -> Any:
 
 def _cell(value: float) -> str:
     """At most five letters: 0, 0.12, -1.3, 250."""
-    if value == 0:
-        return "0"
+    if abs(value) < 0.005:
+        return "0" if value == 0 else "0.00"
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
