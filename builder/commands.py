@@ -115,14 +115,18 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def starters(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{starters: [{name, task, size_px, layers, epochs}]}"""
+    """{starters: [{name, task, input, size_px, layers, epochs, when}]}; input: "maps", "series" or "volume"."""
+    from builder import task
+
     found = [
         {
             "name": e.name,
             "task": e.task,
+            "input": e.data.layout,
             "size_px": e.data.size_px,
             "layers": len(e.network),
             "epochs": e.training.epochs,
+            "when": task.find(e.task).when.get(e.name, ""),
         }
         for e in _starters()
     ]

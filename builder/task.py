@@ -53,6 +53,8 @@ class Task(ABC):
     Attributes:
         name, title, help: as in `TASKS`. label_kind: "class" (one or several classes a scan).
         headline: the metric people look at first. metrics: {name: True where higher is better}.
+        demos: {kind of demo set: name of the starter that suits it}, the simplest first.
+        when: {name of a starter: one paragraph for people on when to use it}.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Task(ABC):
     label_kind: str
     headline: str
     metrics: dict[str, bool]
+    demos: dict[str, str]
+    when: dict[str, str]
 
     @abstractmethod
     def head(self, num_classes: int) -> tuple[int, ...]:
@@ -97,8 +101,12 @@ class Task(ABC):
         """Returns what is wrong with the data or the training for this task (a class missing from a split, ...)."""
 
     @abstractmethod
-    def demo(self, seed: int, folder: Path) -> Path:
-        """Writes a small synthetic set into `folder` (scans and labels.csv) and returns the path of labels.csv."""
+    def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
+        """Writes a small synthetic set into `folder` (scans and labels.csv) and returns the path of labels.csv.
+
+        Args:
+            kind: one of `demos`; "" for the first.
+        """
 
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:

@@ -139,7 +139,7 @@ def import_scans(work: Work) -> Steps:
 
 
 def demo(work: Work) -> Steps:
-    """Makes the task's synthetic set and imports it; the result is the import's report."""
+    """Makes a synthetic set of the task (`kind`, else its first) and imports it; the result is the import's report."""
     from builder import task
     from builder.intake import Source
 
@@ -148,9 +148,11 @@ def demo(work: Work) -> Steps:
     place = work.folder / "demo"
     place.mkdir()
     try:
-        labels = kind.demo(int(work.job.payload.get("seed") or 0), place)
+        wanted = str(work.job.payload.get("kind") or "")
+        labels = kind.demo(int(work.job.payload.get("seed") or 0), place, wanted)
         source = Source("csv", place, labels, synthetic=True)
-        return (yield from _intake(work, source, f"Demo: {kind.title} (synthetic)", {"task": kind.name}))
+        name = f"Demo: {kind.title}{f', {wanted}' if wanted else ''} (synthetic)"
+        return (yield from _intake(work, source, name, {"task": kind.name}))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

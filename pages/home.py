@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from builder.data import Dataset, UnknownDataset, datasets
+from builder.data import Dataset, Summary, UnknownDataset, datasets
 from builder.execute import home
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError
 from builder.spec import Experiment, SpecError
-from builder.task import TASKS
+from builder.task import TASKS, find
 from pages.kit import curves, draft, go, jobs, style
 from pages.kit.draft import Draft, DraftMissing
 from pages.kit.machine import free_disk_bytes, memory_words, this_machine
@@ -17,24 +17,32 @@ from pages.kit.words import ago, amount, duration, plain, size
 NUM_RECENT = 6
 DEMO = "demo"  # slot of the job that makes a demo set
 TASK = next(iter(TASKS))
+DEMOS = list(find(TASK).demos)
 
 
-def try_it() -> None:
-    """Opens the first starter on a demo set: the one that is there, else one that a job makes now."""
-    made = next((found for found in datasets(home()) if found.synthetic and found.task == TASK), None)
+def try_it(kind: str) -> None:
+    """Opens the starter for a kind of demo set on such a set: the one that is there, else one that a job makes now."""
+    made = next((s for s in datasets(home()) if s.synthetic and s.task == TASK and demo_kind(s) == kind), None)
     if made is not None:
         open_demo(made.id)
         return
+    payload = {"task": TASK, "seed": 0} | ({} if kind == DEMOS[0] else {"kind": kind})
     try:
-        jobs.submit("demo", {"task": TASK, "seed": 0}, DEMO)
+        jobs.submit("demo", payload, DEMO)
     except StoreError as error:
         st.session_state["home-error"] = str(error)
 
 
+def demo_kind(summary: Summary) -> str:
+    """Which kind of demo set it is: told by whether its scans have several slices."""
+    return "series" if summary.fingerprint.num_slices.get("max", 1) > 1 and "series" in DEMOS else DEMOS[0]
+
+
 def open_demo(dataset: str) -> None:
     """Makes the draft for a demo set; the page then goes on to Training."""
-    name, starter = next(iter(go.starters().items()))
-    go.begin(starter.replace("name", f"Demo: {name}"), dataset, "demo")
+    summary = next((s for s in datasets(home()) if s.id == dataset), None)
+    name = find(TASK).demos[demo_kind(summary) if summary else DEMOS[0]]
+    go.begin(go.starters()[name].replace("name", f"Demo: {name}"), dataset, "demo")
     st.session_state["go-on"] = "training"
 
 
@@ -52,9 +60,9 @@ def arrive() -> None:
 
 def open_starter() -> None:
     """Begins with the chosen starter, on the newest dataset if there is one."""
-    found = datasets(home())
     chosen = st.session_state["starter"]
-    go.begin(go.starters()[chosen], found[0].id if found else "", f"starter {chosen}")
+    starter = go.starters()[chosen]
+    go.begin(starter, go.newest(datasets(home()), starter), f"starter {chosen}")
     st.session_state["go-on"] = "network"
 
 
@@ -178,8 +186,21 @@ def four_ways(first_time: bool) -> None:
             type="primary" if first_time else "secondary",
             width="stretch",
             on_click=try_it,
+            args=(DEMOS[0],),
             disabled=jobs.of_slot(DEMO) is not None,
         )
+        for kind in DEMOS[1:]:
+            st.button(
+                f"Try {kind}",
+                key=f"try-{kind}",
+                icon=":material/burst_mode:",
+                type="tertiary",
+                width="stretch",
+                help=plain(find(TASK).when[find(TASK).demos[kind]]),
+                on_click=try_it,
+                args=(kind,),
+                disabled=jobs.of_slot(DEMO) is not None,
+            )
     with two, style.card("Your scans", height="stretch"):
         st.caption("DICOM, NIfTI, NRRD, PNG, JPEG, TIFF, zip: dropped here, or from a folder of this machine.")
         if st.button("Import scans", key="to-import", icon=":material/upload_file:", width="stretch"):

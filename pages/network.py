@@ -12,6 +12,7 @@ from builder.catalog import LayerSpec
 from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
+from builder.task import find
 from pages.kit import canvas, findings, forms, go, layers, style, think
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
@@ -280,8 +281,10 @@ def from_starter(draft: drafts.Draft | None, task: str) -> None:
     for starter in findings.starters(task):
         with st.container(border=True, gap="xsmall"):
             st.markdown(f"**{plain(starter.name)}**")
+            st.caption(plain(find(starter.task).when.get(starter.name, "")))
+            slices = "" if starter.data.layout == "maps" else f"{starter.data.num_slices} slices of "
             st.caption(
-                f"{amount(len(starter.network), 'layer')}, {starter.data.size_px} px {starter.data.colour}, "
+                f"{amount(len(starter.network), 'layer')}, {slices}{starter.data.size_px} px {starter.data.colour}, "
                 f"{amount(starter.training.epochs, 'epoch')}"
             )
             st.button(

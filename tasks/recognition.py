@@ -9,7 +9,7 @@ import numpy as np
 
 from builder.spec import Choice, Data, Experiment, Node, Problem, Training
 from builder.task import Objective, Task
-from tasks import phantoms
+from tasks import perfusion, phantoms
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,29 @@ class Recognition(Task):
     label_kind = "class"
     headline = "auc"
     metrics = {"auc": True, "balanced_accuracy": True, "accuracy": True, "f1": True, "loss": False}
+    demos = {"pictures": "tiny-cnn", "series": "cnn-bigru"}
+    when = {
+        "tiny-cnn": "For a first look: thirteen layers that learn in about a minute without a GPU. Take it for small grey "
+        "pictures, to see whether there is anything to learn at all, and as the score that anything larger has to beat.",
+        "vgg-style": "For lessons and comparisons: pairs of 3x3 convolutions with a pooling after each, the plainest way "
+        "to go deep. Its linear layers see the whole picture, so it suits findings that always lie in the same place; "
+        "with few scans it soon learns them by heart.",
+        "small-cnn": "For collections of thousands of tiny pictures such as MedMNIST (28 px): residual blocks, strong "
+        "augmentation, weights for rare classes. Fast on any machine; too coarse for findings of a few pixels in a large "
+        "scan.",
+        "residual-cnn": "The first choice for your own pictures when you have some hundreds to thousands of them and want "
+        "to learn from nothing: residual blocks at 128 px. It wants a GPU, or patience.",
+        "efficientnet-lite0": "For few scans (dozens to hundreds): it begins with what it learned on a million "
+        "photographs and is fine-tuned on yours. Mostly the best figures for pictures, in the fewest epochs; it expects "
+        "three channels and is heavier than the others.",
+        "cnn-bigru": "For a case of several slices or moments whose order means something: contrast that washes in or "
+        "out, a lesion followed from slice to slice, a short clip. The same small CNN looks at each slice, then a GRU "
+        "reads what it found from first to last and back. Needs far fewer weights than a 3-D network. Where order means "
+        "nothing, a pooling over time instead of the GRU is as good and simpler.",
+        "small-3d-cnn": "For small volumes in which a finding reaches over neighbouring slices and its shape in depth "
+        "matters, such as nodules in CT. 3-D convolutions see depth as they see height and width, but cost much more "
+        "memory and time: begin with few, small slices. With thick slices far apart cnn-bigru is often the better start.",
+    }
 
     def head(self, num_classes: int) -> tuple[int, ...]:
         """One score for each class."""
@@ -155,9 +178,13 @@ class Recognition(Task):
             found.append(Problem("training.class_weights", words, "warning", "Weigh the classes", better))
         return found
 
-    def demo(self, seed: int, folder: Path) -> Path:
-        """Writes 240 synthetic slices (see `phantoms`) and gives back their labels.csv."""
-        return phantoms.write_cohort(folder, seed) / "labels.csv"
+    def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
+        """Writes 240 synthetic slices (see `phantoms`), or 120 contrast series of which only the order tells (see
+        `perfusion`), and gives back their labels.csv."""
+        write = {"": phantoms.write_cohort, "pictures": phantoms.write_cohort, "series": perfusion.write_cohort}
+        if kind not in write:
+            raise ValueError(f"There is no demo set {kind!r}; there are {', '.join(self.demos)}.")
+        return write[kind](folder, seed) / "labels.csv"
 
     def starters(self) -> tuple[Experiment, ...]:
         """Ready experiments, the simplest first."""
@@ -272,6 +299,56 @@ class Recognition(Task):
                 ("timm_backbone", {"model": "tf_efficientnet_lite0", "weights": "installed package"}),
                 ("global_pool", {}),
                 ("dropout", {"p": 0.3}),
+                ("class_scores", {}),
+            ),
+            _starter(
+                "cnn-bigru",
+                Data(slices="series", num_slices=12, size_px=48),
+                Training(
+                    optimizer=Choice(name="adamw", params={"lr": 0.004}),
+                    schedule=Choice(name="one_cycle"),
+                    augment=_MILD,
+                    epochs=20,
+                    batch_size=16,
+                    l2=0.01,
+                ),
+                ("conv2d", {"out_channels": 12, "kernel_size": 5, "stride": 2, "padding": 2, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("conv2d", {"out_channels": 24, "stride": 2, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("conv2d", {"out_channels": 32, "bias": False}),
+                ("batch_norm", {}),
+                ("relu", {}),
+                ("global_pool", {"kind": "both"}),
+                ("gru", {"units": 32, "bidirectional": True}),
+                ("dropout", {"p": 0.2}),
+                ("class_scores", {}),
+            ),
+            _starter(
+                "small-3d-cnn",
+                Data(slices="volume", num_slices=12, size_px=48),
+                Training(
+                    optimizer=Choice(name="adamw", params={"lr": 0.004}),
+                    schedule=Choice(name="one_cycle"),
+                    augment=_MILD,
+                    epochs=20,
+                    batch_size=8,
+                    l2=0.01,
+                ),
+                ("conv3d", {"out_channels": 12, "stride": 2, "bias": False}),
+                ("batch_norm_3d", {}),
+                ("relu", {}),
+                ("conv3d", {"out_channels": 24, "bias": False}),
+                ("batch_norm_3d", {}),
+                ("relu", {}),
+                ("max_pool_3d", {}),
+                ("conv3d", {"out_channels": 48, "bias": False}),
+                ("batch_norm_3d", {}),
+                ("relu", {}),
+                ("global_pool", {"kind": "both"}),
+                ("dropout", {"p": 0.2}),
                 ("class_scores", {}),
             ),
         )

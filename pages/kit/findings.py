@@ -122,5 +122,4 @@ def begin(starter: Experiment, draft: Draft | None = None) -> None:
         fresh = starter.replace("name", now.name).replace("data.dataset", kept)
         draft.put(fresh, f"began from {starter.name}")
         return
-    newest = next((s.id for s in datasets(home()) if s.task == starter.task), "")
-    go.begin(starter, newest, f"began from {starter.name}")
+    go.begin(starter, go.newest(datasets(home()), starter), f"began from {starter.name}")
