@@ -30,26 +30,42 @@ class Recognition(Task):
     metrics = {"auc": True, "balanced_accuracy": True, "accuracy": True, "f1": True, "loss": False}
     demos = {"pictures": "tiny-cnn", "series": "cnn-bigru"}
     when = {
-        "tiny-cnn": "For a first look: thirteen layers that learn in about a minute without a GPU. Take it for small grey "
-        "pictures, to see whether there is anything to learn at all, and as the score that anything larger has to beat.",
-        "vgg-style": "For lessons and comparisons: pairs of 3x3 convolutions with a pooling after each, the plainest way "
-        "to go deep. Its linear layers see the whole picture, so it suits findings that always lie in the same place; "
-        "with few scans it soon learns them by heart.",
-        "small-cnn": "For collections of thousands of tiny pictures such as MedMNIST (28 px): residual blocks, strong "
-        "augmentation, weights for rare classes. Fast on any machine; too coarse for findings of a few pixels in a large "
-        "scan.",
-        "residual-cnn": "The first choice for your own pictures when you have some hundreds to thousands of them and want "
-        "to learn from nothing: residual blocks at 128 px. It wants a GPU, or patience.",
-        "efficientnet-lite0": "For few scans (dozens to hundreds): it begins with what it learned on a million "
-        "photographs and is fine-tuned on yours. Mostly the best figures for pictures, in the fewest epochs; it expects "
-        "three channels and is heavier than the others.",
-        "cnn-bigru": "For a case of several slices or moments whose order means something: contrast that washes in or "
-        "out, a lesion followed from slice to slice, a short clip. The same small CNN looks at each slice, then a GRU "
-        "reads what it found from first to last and back. Needs far fewer weights than a 3-D network. Where order means "
-        "nothing, a pooling over time instead of the GRU is as good and simpler.",
-        "small-3d-cnn": "For small volumes in which a finding reaches over neighbouring slices and its shape in depth "
-        "matters, such as nodules in CT. 3-D convolutions see depth as they see height and width, but cost much more "
-        "memory and time: begin with few, small slices. With thick slices far apart cnn-bigru is often the better start.",
+        "tiny-cnn": (
+            "For a first look: a few layers that learn in about a minute without a GPU. Take it for small grey "
+            "pictures, to see whether there is anything to learn at all, and as the score that anything larger has to"
+            " beat."
+        ),
+        "vgg-style": (
+            "For lessons and comparisons: pairs of 3x3 convolutions with a pooling after each, the plainest way to go"
+            " deep. Its linear layers see the whole picture, so it suits findings that always lie in the same place; "
+            "with few scans it soon learns them by heart."
+        ),
+        "small-cnn": (
+            "For collections of thousands of tiny pictures such as MedMNIST (28 px): residual blocks, strong "
+            "augmentation, weights for rare classes. Fast on any machine; too coarse for findings of a few pixels in "
+            "a large scan."
+        ),
+        "residual-cnn": (
+            "The first choice for your own pictures when you have some hundreds to thousands of them and want to "
+            "learn from nothing: residual blocks at 128 px. It wants a GPU, or patience."
+        ),
+        "efficientnet-lite0": (
+            "For few scans (dozens to hundreds): it begins with what it learned on a million photographs and is fine-"
+            "tuned on yours. Mostly the best figures for pictures, in the fewest epochs; it expects three channels "
+            "and is heavier than the others."
+        ),
+        "cnn-bigru": (
+            "For a case of several slices or moments whose order means something: contrast that washes in or out, a "
+            "lesion followed from slice to slice, a short clip. The same small CNN looks at each slice, then a GRU "
+            "reads what it found from first to last and back. Needs far fewer weights than a 3-D network. Where order"
+            " means nothing, a pooling over time instead of the GRU is as good and simpler."
+        ),
+        "small-3d-cnn": (
+            "For small volumes in which a finding reaches over neighbouring slices and its shape in depth matters, "
+            "such as nodules in CT. 3-D convolutions see depth as they see height and width, but cost much more "
+            "memory and time: begin with few, small slices. With thick slices far apart cnn-bigru is often the better"
+            " start."
+        ),
     }
 
     def head(self, num_classes: int) -> tuple[int, ...]:
