@@ -51,7 +51,7 @@ class Recognition(Task):
         ),
         "efficientnet-lite0": (
             "For few scans (dozens to hundreds): it begins with what it learned on a million photographs and is fine-"
-            "tuned on yours. Mostly the best figures for pictures, in the fewest epochs; it expects three channels "
+            "tuned on yours. Often the best figures for pictures, in the fewest epochs; it expects three channels "
             "and is heavier than the others."
         ),
         "cnn-bigru": (

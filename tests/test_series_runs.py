@@ -19,9 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_files import dicom, imported
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from builder import checkpoint, task
+from builder.check import problems
 from builder.data import Dataset
+from builder.evaluate import evaluate
 from builder.export import TOLERANCE, export
 from builder.predict import Finding, Predictor, blanked, read
 from builder.runs import EpochEnded, Run
@@ -29,6 +32,7 @@ from builder.sandbox import Sandbox
 from builder.scan import Scan, Unreadable
 from builder.spec import Choice, Data, Experiment, Node, Training
 from builder.train import train
+from tasks import perfusion
 
 SIDE = 16
 RECOGNITION = task.find("recognition")
@@ -84,8 +88,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset, Run]:
 
 
 def test_a_network_over_slices_learns_what_only_their_order_tells(made):
-    from builder.evaluate import evaluate
-
     home, dataset, run = made
     assert dataset.fingerprint.num_slices["max"] > 5
     figures = evaluate(run, home, resamples=50)
@@ -138,6 +140,76 @@ def test_memory_stays_flat_however_many_series_there_are(made):
         images, _ = scans.batch((np.arange(8) + k) % len(dataset))
     assert images.shape == (8, 5, 1, SIDE, SIDE)
     assert psutil.Process().memory_info().rss - before < 8 << 20
+
+
+# -- the demo set and the starters -----------------------------------------------------------------------------------
+
+
+def test_the_demo_series_carry_their_label_in_the_order_of_slices_and_nowhere_else():
+    made = list(perfusion.cohort(seed=3, num_series=60, size_px=32))
+    labels = np.array([series.label == "wash-out" for series in made])
+    falling = np.array([np.diff(series.levels).mean() < 0 for series in made])
+    assert np.array_equal(labels, falling) and all(12 <= len(series.slices) <= 20 for series in made)
+    patients: dict[str, set[str]] = {}
+    for series in made:
+        patients.setdefault(series.patient, set()).add(series.label)
+    assert len(patients) > 20 and all(len(found) == 1 for found in patients.values())
+    # Whatever does not look at the order: brightness, spread and range of levels, number of slices.
+    facts = {
+        "brightness": [series.slices.mean() for series in made],
+        "spread": [series.slices.std() for series in made],
+        "agent": [series.levels.mean() for series in made],
+        "number": [len(series.slices) for series in made],
+    }
+    for name, values in facts.items():
+        assert 0.25 < roc_auc_score(labels, values) < 0.75, name
+    again = list(perfusion.cohort(seed=3, num_series=2, size_px=32))
+    assert all(np.array_equal(a.slices, b.slices) for a, b in zip(made, again, strict=False))
+
+
+def test_the_task_makes_each_of_its_demo_sets_and_refuses_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(perfusion.write_cohort, "__defaults__", (4, 32))
+    table = RECOGNITION.demo(0, tmp_path / "demo", "series")
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 4 and {row["label"] for row in rows} == set(perfusion.CLASSES)
+    with Image.open(table.parent / rows[0]["file"]) as image:
+        assert getattr(image, "n_frames", 1) >= 12 and np.asarray(image).dtype == np.uint16
+    starters = {starter.name for starter in RECOGNITION.starters()}
+    assert set(RECOGNITION.demos.values()) <= starters
+    with pytest.raises(ValueError, match="no demo set 'films'; there are pictures, series"):
+        RECOGNITION.demo(0, tmp_path / "other", "films")
+
+
+def test_every_starter_comes_with_a_paragraph_on_when_to_use_it():
+    names = [starter.name for starter in RECOGNITION.starters()]
+    assert set(RECOGNITION.when) == set(names)
+    assert all(30 <= len(words.split()) <= 110 and words.endswith(".") for words in RECOGNITION.when.values())
+    layouts = {starter.name: starter.data.layout for starter in RECOGNITION.starters()}
+    assert layouts["cnn-bigru"] == "series" and layouts["small-3d-cnn"] == "volume"
+
+
+@pytest.mark.parametrize("name", ["cnn-bigru", "small-3d-cnn"])
+def test_the_starters_over_slices_fit_their_demo_and_are_exported_with_proof(name, tmp_path):
+    home = tmp_path / "home"
+    place = perfusion.write_cohort(tmp_path / "demo", seed=0, num_series=30, size_px=32)
+    dataset = little_run.imported(home, place, synthetic=True)
+    starter = little_run.starter(name).replace("data.dataset", dataset.id)
+    assert not [p for p in problems(starter, dataset.fingerprint) if p.severity == "error"]
+    small = starter.replace("data.size_px", 32).replace("training.epochs", 1)
+    run = little_run.trained(home, small, dataset)
+    finding = Predictor.open(run.folder).finding(dataset.scan(0))
+    assert finding.layout == starter.data.layout and len(finding.slices) == 12
+    assert finding.heatmap is None or finding.heatmap.shape == (12, 32, 32)
+    proof = json.loads((export(run, home, out=tmp_path / "out").with_suffix("") / "parity.json").read_text())
+    assert proof["difference"]["input"] == 0 and proof["difference"]["probabilities"] <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn-bigru", "small-3d-cnn"])
+def test_the_starters_over_slices_learn_their_demo_as_shipped(name, home, tmp_path):
+    dataset = little_run.imported(home, RECOGNITION.demo(0, tmp_path / "demo", "series").parent, synthetic=True)
+    run = little_run.trained(home, little_run.starter(name), dataset)
+    assert evaluate(run, home)["metrics"]["auc"]["value"] > 0.9
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------
