@@ -1,0 +1,77 @@
+"""A network as the graph of ATen operators it runs: what every foreign format is written from.
+
+Operators are few, layers are many. A format that knows the operators knows every layer of the catalogue and every timm
+model that is made of them, and no layer needs a second description.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+
+class Untraceable(ValueError):
+    """A network whose operators depend on the scans, so that they cannot be written down once. In words."""
+
+
+def trace(net: torch.nn.Module, shape: Sequence[int], device: str = "cpu") -> ExportedProgram:
+    """The network in evaluation as a `torch.export` program, for any number of scans at a time.
+
+    Args:
+        net: takes one batch, (B, *shape) float32. shape: of one scan. device: "cpu", or "meta" for a network without
+            numbers, which tells the operators all the same.
+    Raises:
+        Untraceable: torch cannot write the network down.
+    """
+    import torch
+    from torch.export import Dim, export
+
+    class Whole(torch.nn.Module):
+        """One named input, whatever the network calls its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, image: torch.Tensor) -> Any:
+            return self.net(image)
+
+    whole = Whole().eval()
+    with _quiet(), torch.no_grad():
+        try:
+            with torch.device(device):
+                # A batch of one would be taken for a rule that there is always one.
+                return export(whole, (torch.zeros(2, *shape),), dynamic_shapes=({0: Dim.DYNAMIC},))
+        except Exception as error:  # what export raises is of many kinds, and none is promised
+            said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise Untraceable(f"torch cannot write this network down as a graph: {said[:200]}") from error
+
+
+def layer_path(node: Node) -> str:
+    """Dotted path, below the network's layers, of the module that ran an operator; "" for none."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]).removeprefix("net.").removeprefix("layers.") if stack else ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings, and with attention spelled out instead of fused into an operator of torch's own."""
+    import torch
+
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
