@@ -1,13 +1,13 @@
-"""A trained run to take away: readable PyTorch code that needs nothing of ScanLoom, with a proof that it answers the
-same.
+"""A network to take away: as readable code or in a format that other tools run, with a proof that it answers the same.
 
-The network is spelled out from the document; blocks that no library has come with their own source. The proof runs the
-exported code in a fresh Python process on the same scans; an export that differs is never handed out.
+A trained run, or a network that has not learned anything yet. Every target writes a folder; the proof asks what was
+written, in a fresh Python process and on the same scans; an export that differs is never handed out.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,49 +15,197 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from builder import keras_export, network, onnx_export, program_export, pytorch_export
 from builder.data import Dataset, UnknownDataset
-from builder.listing import TEMPLATES, attributes, model_source, train_source
-from builder.parts.layers import LAYERS
+from builder.drawing import svg
 from builder.predict import Predictor
-from builder.runs import Run, read_json, write_atomic
+from builder.prepared import pixel_aspect
+from builder.readme import PACKAGES, readme, requirements, versions
+from builder.runs import Run, write_atomic
 from builder.scans import NAMED_WINDOWS, Scan
-from builder.spec import Experiment
+from builder.spec import Experiment, Problem
+from builder.tracing import Untraceable
 
-TARGETS = ("pytorch",)
-TOLERANCE = 1e-5
-"""Largest difference of a probability between the app and the exported code."""
+TOLERANCE = pytorch_export.TOLERANCE
+"""Largest difference of a probability between the app and the exported PyTorch code."""
 _CASES = 16
 _TIMEOUT_S = 300
 
 
 class ExportError(ValueError):
-    """A run that cannot be exported. Its text is one sentence for people."""
+    """A network that cannot be exported. Its text is one sentence for people."""
 
 
-def export(run: Run, home: Path, to: str = "pytorch", out: Path | None = None) -> Path:
-    """Write a stand-alone copy of a trained run and give back its zip file.
+@dataclass(frozen=True)
+class Target:
+    """A format.
 
-    The folder beside the zip (same name without ".zip") holds model.py, predict.py, train.py, settings.json,
-    weights.safetensors, requirements.txt, README.md and parity.json {cases, source, tolerance, difference {input,
-    probabilities}, versions}.
+    Attributes:
+        title, help: for people. tolerance: the largest difference of a probability; None where nothing is computed.
+    """
 
-    Args:
-        out: the folder to write into; the run's own folder `exports` by default.
+    name: str
+    title: str
+    help: str
+    tolerance: float | None = None
+
+
+TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target(
+            "pytorch",
+            "PyTorch project",
+            "Readable code with weights: the network, its training and how scans are prepared.",
+            TOLERANCE,
+        ),
+        Target(
+            "keras",
+            "Keras 3",
+            "A .keras file with the weights, and the same network as a readable model.py.",
+            keras_export.TOLERANCE,
+        ),
+        Target(
+            "onnx",
+            "ONNX",
+            "One file for onnxruntime, from grey values to probabilities: window, resize and normalization inside.",
+            onnx_export.TOLERANCE,
+        ),
+        Target(
+            "torch-export",
+            "torch.export program",
+            "A .pt2 file: the network as a fixed graph that torch runs without any model code.",
+            program_export.TOLERANCE,
+        ),
+        Target("document", "Document", "Every choice as one JSON file, which ScanLoom opens again."),
+        Target("svg", "Drawing", "The network as a picture for a paper or a slide (SVG)."),
+    )
+}
+
+
+# -- what is exported -------------------------------------------------------------------------------------------------
+
+
+def trained(run: Run) -> Predictor:
+    """What is exported of a run: its best weights, with the preparation of its training.
+
     Raises:
-        ExportError: an unknown format, a folder that cannot be written, or an export whose answers differ from the
-            app's by more than `TOLERANCE`.
         PredictError: the run cannot be rebuilt.
     """
+    return Predictor.open(run.folder)
+
+
+def untrained(experiment: Experiment, home: Path) -> Predictor:
+    """What is exported of a network that has learned nothing: the weights that a training of it would begin with.
+
+    Classes are those of its data set; two that are called "class 1" and "class 2" where none is chosen. Scans are not
+    shifted and scaled by a data set's mean and spread, which only a training takes.
+
+    Raises:
+        ExportError: a network that does not fit together.
+    """
+    classes, multi_label, unit, facts = ("class 1", "class 2"), False, 255, {}
+    if experiment.data.dataset:
+        try:
+            dataset = Dataset.open(home, experiment.data.dataset)
+            classes, multi_label, unit = tuple(dataset.classes), dataset.multi_label, dataset.unit
+            facts = dataset.fingerprint.to_json()
+        except UnknownDataset as error:
+            raise ExportError(str(error)) from error
+    try:
+        net = network.assemble_of(experiment, len(classes), seed=experiment.training.seed)
+    except ValueError as error:
+        raise ExportError(f"The network cannot be built. {error}") from error
+    mean, std = pytorch_export.normalization(experiment)
+    return Predictor(experiment, classes, multi_label, unit, mean, std, "", net.eval(), facts)
+
+
+def unsupported(experiment: Experiment, to: str, num_classes: int = 2) -> tuple[Problem, ...]:
+    """What a format cannot carry of a network, each with the layer's path; () where nothing stands in the way.
+
+    Nothing is computed: the operators are read off the network on torch's meta device. What is wrong with the network
+    itself is told too.
+
+    Raises:
+        ExportError: an unknown format.
+    """
+    _target(to)
+    return _unsupported(experiment.dumps(), to, num_classes)
+
+
+@lru_cache(maxsize=64)
+def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...]:
+    import torch
+
+    experiment = Experiment.loads(document)
+    planned = network.plan_of(experiment, num_classes)
+    wrong = [Problem(f"network.{n.id}", n.message) for n in planned.nodes if n.message]
+    if not planned.nodes:
+        wrong = [Problem("network", "The network has no layers.")]
+    if wrong and to != "document":
+        return tuple(wrong)
+    check = {
+        "keras": keras_export.unsupported,
+        "onnx": onnx_export.unsupported,
+        "torch-export": program_export.unsupported,
+    }
+    if to not in check:
+        return ()
+    with torch.device("meta"):
+        net = network.assemble_of(experiment, num_classes, trained=True).eval()
+    try:
+        found = check[to](net, planned.input)
+    except Untraceable as error:
+        return (Problem("network", f"{TARGETS[to].title}: {error}"),)
+    return tuple(
+        Problem(
+            f"network.{path.split('.')[0]}" if path else "network",
+            f"{TARGETS[to].title} cannot carry this layer: {words}",
+        )
+        for path, words in dict(found).items()
+    )
+
+
+def _target(to: str) -> Target:
     if to not in TARGETS:
         raise ExportError(f"There is no export to {to!r}; there is {', '.join(TARGETS)}.")
-    predictor = Predictor.open(run.folder)
-    out = Path(out) if out is not None else run.folder / "exports"
-    name = f"{run.id}-{to}"
+    return TARGETS[to]
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def export(what: Run | Experiment, home: Path, to: str = "pytorch", out: Path | None = None) -> Path:
+    """Write a stand-alone copy of a network and give back its zip file.
+
+    The folder beside the zip (same name without ".zip") holds what the target writes, the document as experiment.json,
+    README.md and parity.json {cases, source, tolerance, difference {input, probabilities}, versions}.
+
+    Args:
+        what: a trained run, or an experiment, whose network is taken as a training of it would begin.
+        out: the folder to write into; the run's own folder `exports` by default.
+    Raises:
+        ExportError: an unknown format, a folder that cannot be written, a layer that the format cannot carry, or an
+            export whose answers differ from the app's by more than the target's tolerance.
+        PredictError: the run cannot be rebuilt.
+    """
+    target = _target(to)
+    run = what if isinstance(what, Run) else None
+    predictor = trained(what) if isinstance(what, Run) else untrained(what, home)
+    problems = unsupported(predictor.experiment, to, len(predictor.classes))
+    if problems:
+        raise ExportError(" ".join(f"{p.path.removeprefix('network.')}: {p.message}" for p in problems))
+    if out is None and run is None:
+        raise ExportError("Say where the export is to be written.")
+    out = Path(out) if out is not None else what.folder / "exports"  # type: ignore[union-attr]
+    name = f"{run.id if run else file_name(predictor.experiment.name)}-{to}"
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         passing = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
@@ -65,13 +213,13 @@ def export(run: Run, home: Path, to: str = "pytorch", out: Path | None = None) -
         folder = Path(passing.name) / name
         with _writing(out):
             folder.mkdir()
-            _write(folder, run, predictor)
-        proof = _proof(folder, predictor, home)
-        if max(proof["difference"].values()) > TOLERANCE:
-            most = max(proof["difference"].values())
+            before = _write(folder, target, predictor, run)
+        proof = _proof(folder, target, predictor, home, before)
+        most = float(np.max([0.0, *proof["difference"].values()]))  # one that is no number shows
+        if target.tolerance is not None and not most <= target.tolerance:
             raise ExportError(
-                f"The exported code answers differently from the app (by up to {most:.2g}; {TOLERANCE:g} is allowed), "
-                "so it is not handed out. This is a fault of ScanLoom's own."
+                f"The exported code answers differently from the app (by up to {most:.2g}; {target.tolerance:g} is "
+                "allowed), so it is not handed out. This is a fault of ScanLoom's own."
             )
         with _writing(out):
             write_atomic(folder / "parity.json", json.dumps(proof, indent=2) + "\n")
@@ -85,6 +233,11 @@ def export(run: Run, home: Path, to: str = "pytorch", out: Path | None = None) -
     return out / f"{name}.zip"
 
 
+def file_name(name: str) -> str:
+    """A network's name as part of a file name: letters, digits, "-" and "_"."""
+    return re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-")[:60] or "network"
+
+
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
     """What the disk refuses in here is told in words."""
@@ -95,7 +248,8 @@ def _writing(out: Path) -> Iterator[None]:
         raise ExportError(f"The folder {out} cannot be written ({reason}).") from error
 
 
-def _write(folder: Path, run: Run, predictor: Predictor) -> None:
+def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) -> str:
+    """Writes all files but the proof; returns what a fresh process has to do before it can be asked."""
     experiment = predictor.experiment
     settings = {
         "classes": list(predictor.classes),
@@ -106,128 +260,27 @@ def _write(folder: Path, run: Run, predictor: Predictor) -> None:
         "std": [float(v) for v in predictor.std],
         "named_windows": {name: list(pair) for name, pair in NAMED_WINDOWS.items()},
     }
-    names = attributes(experiment)
-    tensors = {}
-    for key, tensor in predictor.net.state_dict().items():
-        _, id, rest = key.split(".", 2)
-        tensors[f"{names[id]}.{rest}"] = tensor.detach().cpu().contiguous()
-    from safetensors.torch import save
-
-    (folder / "weights.safetensors").write_bytes(save(tensors))
     texts = {
-        "settings.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
-        "model.py": model_source(experiment, len(predictor.classes)),
-        "predict.py": (TEMPLATES / "predict.py.txt").read_text(encoding="utf-8"),
-        "train.py": train_source(experiment, predictor.multi_label),
-        "requirements.txt": _requirements(experiment),
-        "README.md": _readme(run, predictor),
+        "experiment.json": experiment.dumps(),
+        "README.md": readme(target.name, target.title, predictor, run),
     }
-    if experiment.training.augment:
-        texts["augment.py"] = (Path(__file__).parent / "augment.py").read_text(encoding="utf-8")
+    if target.tolerance is not None:
+        texts["requirements.txt"] = requirements(target.name, experiment)
+        texts["settings.json"] = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    if target.name == "svg":
+        texts["network.svg"] = svg(experiment, len(predictor.classes))
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-
-
-# -- words ------------------------------------------------------------------------------------------------------------
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in packages}
-
-
-def _requirements(experiment: Experiment) -> str:
-    packages = ["torch", "safetensors", "numpy", "pillow", "pydicom"]
-    packages += sorted({package for node in experiment.network for package in LAYERS[node.name].needs})
-    return "".join(f"{name}=={number.partition('+')[0]}\n" for name, number in _versions(*packages).items())
-
-
-def _readme(run: Run, predictor: Predictor) -> str:
-    experiment = predictor.experiment
-    report = read_json(run.folder / "evaluation-test.json")
-    facts = predictor.fingerprint
-    lines = [
-        f"# {experiment.name}",
-        "",
-        "**Not for clinical use.** A model trained with ScanLoom, for research and teaching. Its figures hold for "
-        "scans like those it was tested on, and for no others.",
-        "",
-        f"Run {run.id}. Classes: {', '.join(predictor.classes)}"
-        + (" (a scan may show several, or none)." if predictor.multi_label else "."),
-    ]
-    if facts.get("synthetic"):
-        lines += ["", "**It was trained on synthetic phantoms: it knows nothing about people.**"]
-    if facts:
-        source = facts.get("patient_source", "")
-        lines += [
-            "",
-            f"The data set: {facts.get('num_cases', 0)} scans of {facts.get('num_patients', 0)} patients (told apart "
-            f"by: {source}), of modality {', '.join(facts.get('modalities', {})) or 'unknown'}.",
-        ]
-    lines += ["", "## Figures on the test split", ""]
-    if report is None:
-        lines += ["The run has not been evaluated on its test split, so nothing is known of its quality."]
-    else:
-        columns = ("sensitivity", "specificity", "auc")
-        lines += [
-            f"{report['n']} scans of {report['patients']} patients; 95 % intervals from a bootstrap over patients. "
-            f"Always answering the commonest class would give an accuracy of {report['majority_accuracy']:.3f}.",
-            "",
-            "| figure | value | 95 % interval |",
-            "|---|---|---|",
-            *(f"| {name.replace('_', ' ')} | {_interval(figure)} |" for name, figure in report["metrics"].items()),
-            "",
-            "| class | scans | sensitivity | specificity | AUC |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {_cell(name)} | {row['n']} | {' | '.join(_short(row[key]) for key in columns)} |"
-                for name, row in report["per_class"].items()
-            ),
-        ]
-    lines += [
-        "",
-        "## Use",
-        "",
-        "```",
-        "python -m pip install -r requirements.txt",
-        "python predict.py scan.png        # probabilities, one JSON line a scan",
-        "python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*",
-        "```",
-        "",
-        "predict.py reads PNG, JPEG, BMP, TIFF and DICOM images and prepares them exactly as in training. Pages of a",
-        "TIFF and frames of a DICOM image are slices; a folder is one DICOM series, its images sorted by their place.",
-        "A scan that it cannot read is answered by a line with the reason; the others keep their answers, and the exit",
-        "code is 2.",
-        "parity.json holds the largest difference between ScanLoom's answers and those of this code, run in a process",
-        "of its own.",
-        "",
-        "What it does not read, and says so:",
-        "",
-        "- NIfTI, NRRD and enhanced DICOM, which ScanLoom reads;",
-        "- a folder with anything but the images of one DICOM series, of which ScanLoom would take the largest stack;",
-        "- PNG with 16 bits a colour, which ScanLoom reads, and TIFF with 16 bits a colour, which it refuses too;",
-        "- DICOM with a window table (VOI LUT), which ScanLoom reads.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _interval(figure: dict[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "undefined | |"
-    return f"{figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f}"
-
-
-def _cell(name: str) -> str:
-    """A class name that cannot break the table it stands in."""
-    return name.replace("|", "\\|").replace("\n", " ")
-
-
-def _short(figure: dict[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "undefined"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    writers = {
+        "pytorch": pytorch_export.write,
+        "keras": keras_export.write,
+        "onnx": onnx_export.write,
+        "torch-export": program_export.write,
+    }
+    try:
+        return writers[target.name](folder, predictor) if target.name in writers else ""
+    except Untraceable as error:
+        raise ExportError(str(error)) from error
 
 
 # -- the proof --------------------------------------------------------------------------------------------------------
@@ -238,68 +291,84 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 import predict
 cases = np.load(sys.argv[2], allow_pickle=False)
-images = []
+images, straight = [], []
 for k in range(int(cases["num"])):
     window = cases[f"window{k}"]
     words = (*map(float, window[:2]), str(window[2]), cases[f"table{k}"]) if len(window) else ()
     valid = cases[f"valid{k}"] if cases[f"valid{k}"].size else None
-    images.append(predict.prepare(predict.Scan(
+    scan = predict.Scan(
         cases[f"pixels{k}"], int(cases[f"bits{k}"]), str(cases[f"photometric{k}"]), words, valid,
-    float(cases[f"aspect{k}"]) )))
+    float(cases[f"aspect{k}"]) )
+    images.append(predict.prepare(scan))
+    if hasattr(predict, "straight"):
+        straight.append(predict.straight(scan))
 model = predict.load()
 answers = predict.probabilities(model, np.stack(images))
+if any(given is not None for given in straight):
+    whole = np.stack([answers[k] if s is None else predict.ask(model, *s)[0] for k, s in enumerate(straight)])
+    told = {"straight": whole, "num_straight": sum(s is not None for s in straight)}
+else:
+    told = {}
 assert not any(name.split(".")[0] in ("builder", "tasks") for name in sys.modules), "the export imports ScanLoom"
-np.savez(sys.argv[3], images=np.stack(images), answers=answers)
+np.savez(sys.argv[3], images=np.stack(images), answers=answers, **told)
 """
 
 
-def _proof(folder: Path, predictor: Predictor, home: Path) -> dict[str, Any]:
-    """Largest differences between the app and the exported code in a fresh process, on stored scans of the data set."""
+def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, before: str) -> dict[str, Any]:
+    """Largest differences between the app and the export in a fresh process, on stored scans of the data set."""
+    used = {"python": sys.version.split()[0], **versions(*PACKAGES[target.name])}
+    if target.tolerance is None:
+        same = Experiment.loads((folder / "experiment.json").read_bytes()).digest == predictor.experiment.digest
+        assert same, "the document does not read back as itself"
+        return {"cases": 0, "source": "nothing is computed", "tolerance": 0.0, "difference": {}, "versions": used}
     source, scans = _scans(predictor, home)
     ours = np.stack([predictor.prepared(scan) for scan in scans])
     answers = predictor.probabilities(ours)
     with tempfile.TemporaryDirectory(prefix="scanloom-parity-") as place:
         given, told = Path(place) / "cases.npz", Path(place) / "answers.npz"
         np.savez(given, **_packed(scans))
-        command = [sys.executable, "-I", "-B", "-c", _CHECK, str(folder), str(given), str(told)]
+        command = [sys.executable, "-I", "-B", "-c", before + _CHECK, str(folder), str(given), str(told)]
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         if done.returncode:
             raise ExportError(f"The exported code does not run, so it is not handed out: {_last_line(done.stderr)}")
         with np.load(told, allow_pickle=False) as found:
-            images, theirs = found["images"], found["answers"]
+            difference = {
+                "input": float(np.abs(found["images"] - ours).max()),
+                "probabilities": float(np.abs(found["answers"] - answers).max()),
+            }
+            if "straight" in found:
+                difference["from_grey_values"] = float(np.abs(found["straight"] - answers).max())
     return {
         "cases": len(scans),
         "source": source,
-        "tolerance": TOLERANCE,
-        "difference": {
-            "input": float(np.abs(images - ours).max()),
-            "probabilities": float(np.abs(theirs - answers).max()),
-        },
-        "versions": {"python": sys.version.split()[0], **_versions("torch", "numpy", "pillow")},
+        "tolerance": target.tolerance,
+        "difference": difference,
+        "versions": used,
     }
 
 
 def _scans(predictor: Predictor, home: Path) -> tuple[str, list[Scan]]:
-    """Scans spread over the data set; where it is gone, random pictures of the training's size, said so."""
+    """Scans spread over the data set; where there is none, random pictures of the training's size, said so."""
     data = predictor.experiment.data
-    try:
-        dataset = Dataset.open(home, data.dataset)
-        chosen = np.unique(np.linspace(0, len(dataset) - 1, min(_CASES, len(dataset))).astype(int))
-        return "scans of the data set", [dataset.scan(int(i)) for i in chosen]
-    except UnknownDataset:
-        random = np.random.default_rng(0)
-        kind, top = (np.uint8, 256) if predictor.unit == 255 else (np.uint16, 65536)
-        slices = 1 if data.layout == "maps" else data.num_slices + 3
-        shape = (slices, data.channels, data.size_px + 3, data.size_px)
-        photometric = "RGB" if data.channels == 3 else "MONOCHROME2"
-        pictures = [random.integers(0, top, shape).astype(kind) for _ in range(_CASES)]
-        scans = [Scan(pixels, photometric=photometric, bits=8 * kind().itemsize) for pixels in pictures]
-        return "random pictures (the data set is gone)", scans
+    why = "no data set is chosen"
+    if data.dataset:
+        try:
+            dataset = Dataset.open(home, data.dataset)
+            chosen = np.unique(np.linspace(0, len(dataset) - 1, min(_CASES, len(dataset))).astype(int))
+            return "scans of the data set", [dataset.scan(int(i)) for i in chosen]
+        except UnknownDataset:
+            why = "the data set is gone"
+    random = np.random.default_rng(0)
+    kind, top = (np.uint8, 256) if predictor.unit == 255 else (np.uint16, 65536)
+    slices = 1 if data.layout == "maps" else data.num_slices + 3
+    shape = (slices, data.channels, data.size_px + 3, data.size_px)
+    photometric = "RGB" if data.channels == 3 else "MONOCHROME2"
+    pictures = [random.integers(0, top, shape).astype(kind) for _ in range(_CASES)]
+    scans = [Scan(pixels, photometric=photometric, bits=8 * kind().itemsize) for pixels in pictures]
+    return f"random pictures ({why})", scans
 
 
 def _packed(scans: list[Scan]) -> dict[str, Any]:
-    from builder.prepared import pixel_aspect
-
     packed: dict[str, Any] = {"num": len(scans)}
     for k, scan in enumerate(scans):
         first = scan.windows[:1]

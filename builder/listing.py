@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import keyword
+import sys
 import textwrap
 from pathlib import Path
 from string import Template
@@ -110,6 +111,30 @@ def _variable(planned: network.Plan, names: dict[str, str], wire: str) -> str:
         return "x"
     id, _, tap = wire.partition(":")
     return f"{names[id]}[{int(tap or 0) - 1}]" if planned[id].taps else names[id]
+
+
+def predict_source(network: str = "", *imports: str) -> str:
+    """The text of predict.py.
+
+    Args:
+        network: name of a template whose `load` and `probabilities` take the place of PyTorch's ("" = PyTorch's own).
+        imports: the packages of that template's own.
+    """
+    text = (TEMPLATES / "predict.py.txt").read_text(encoding="utf-8")
+    if not network:
+        return text
+    reading, mark, rest = text.partition("# -- the network --")
+    _, command, last = rest.partition("# -- the command --")
+    assert mark and command, "predict.py.txt has lost its headings"
+    standard = [f"import {name}" for name in sorted({"argparse", "json", "sys", *imports} & sys.stdlib_module_names)]
+    foreign = [f"import {name}\n" for name in imports if name not in sys.stdlib_module_names]
+    reading = reading.replace("import argparse\nimport json\nimport sys", "\n".join(standard))
+    reading = reading.replace("import torch\n", "".join(foreign)).replace(
+        "from safetensors.torch import load_file\n", ""
+    )
+    reading = reading.replace("Needs torch, safetensors, numpy and pillow;", "Needs what requirements.txt names;")
+    own = (TEMPLATES / network).read_text(encoding="utf-8")
+    return f"{reading}{mark}{rest.partition(chr(10))[0]}\n\n\n{own}\n\n{command}{last}"
 
 
 def train_source(experiment: Experiment, multi_label: bool) -> str:

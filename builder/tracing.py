@@ -46,7 +46,7 @@ def trace(net: torch.nn.Module, shape: Sequence[int], device: str = "cpu") -> Ex
             return self.net(image)
 
     whole = Whole().eval()
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             with torch.device(device):
                 # A batch of one would be taken for a rule that there is always one.
@@ -63,7 +63,7 @@ def layer_path(node: Node) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without torch's warnings, and with attention spelled out instead of fused into an operator of torch's own."""
     import torch
 
@@ -75,3 +75,11 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def symbolic(node: Any) -> bool:
+    """Whether a node of the graph is a number about sizes, not a tensor."""
+    import torch
+
+    value = node.meta.get("val") if hasattr(node, "meta") else None
+    return isinstance(value, int | bool | float | torch.SymInt | torch.SymBool | torch.SymFloat)

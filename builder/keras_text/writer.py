@@ -1,7 +1,7 @@
 """The text of a Keras 3 model that computes what a traced network computes, and the weights of its layers.
 
-One line a layer, named by the ids of the document; `keras_table` knows the operators. Only Keras' own layers and
-operations are written, so that the saved model opens anywhere without code of ours.
+One line a layer, named by the ids of the document; the modules beside this one know the operators. Only Keras' own
+layers and operations are written, so that the saved model opens anywhere without code of ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from builder.listing import quoted
-from builder.tracing import layer_path
+from builder.tracing import layer_path, symbolic
 
 if TYPE_CHECKING:
     import torch
@@ -112,10 +112,21 @@ def keras_model(program: ExportedProgram, shape: Sequence[int], name: str) -> Ke
     return KerasModel("\n".join(lines), writer.weights)
 
 
-class Writer:
-    """Walks the graph and writes a line for each operator; the converters of `keras_table` call back into it."""
+def refused(program: ExportedProgram) -> list[tuple[str, str]]:
+    """(path of the layer, why) of everything in a traced network that cannot be written down; [] for none."""
+    writer = Writer(program, collect=True)
+    try:
+        writer.written()
+    except Unsupported as error:
+        writer.refusals.append((error.layer, str(error)))
+    return writer.refusals
 
-    def __init__(self, program: ExportedProgram, avoid: frozenset[str] = frozenset()) -> None:
+
+class Writer:
+    """Walks the graph and writes a line for each operator; the converters of `TABLE` call back into it."""
+
+    def __init__(self, program: ExportedProgram, avoid: frozenset[str] = frozenset(), collect: bool = False) -> None:
+        """`avoid`: names that layers must not have. `collect`: note what cannot be written and go on."""
         import torch
 
         self.program = program
@@ -123,17 +134,18 @@ class Writer:
         self.weights: dict[str, list[torch.Tensor]] = {}
         self.weightless: set[str] = set()
         self.operations: set[str] = set()
-        self.avoid = avoid
+        self.avoid, self.collect = avoid, collect
+        self.refusals: list[tuple[str, str]] = []
         self.values: dict[Node, Any] = {}
         self.device = next((t.device for t in program.state_dict.values()), torch.device("cpu"))
         self._taken = {"scan", "keras", "layers", "ops"}
         self._node: Any = None
         self._busy: dict[str, int] = {}
         for node in program.graph.nodes:
-            if node.op == "call_function" and hasattr(node.target, "_schema") and not symbolic(node):
-                if node.target._schema.name not in _SILENT:
-                    path = layer_path(node)
-                    self._busy[path] = self._busy.get(path, 0) + 1
+            schema = getattr(node.target, "_schema", None)
+            if schema is not None and schema.name not in _SILENT and not symbolic(node):
+                path = layer_path(node)
+                self._busy[path] = self._busy.get(path, 0) + 1
 
     def written(self) -> str:
         """Writes all lines; returns the name of the output."""
@@ -154,7 +166,7 @@ class Writer:
                     self.values[node] = Variable("scan")
             elif node.op == "call_function" and not symbolic(node):
                 with torch.no_grad():
-                    self._call(node)
+                    self._attempt(node)
             elif node.op == "output":
                 results = node.args[0]
                 if len(results) != 1:
@@ -166,8 +178,19 @@ class Writer:
         found = self.program.state_dict.get(key)
         return (found if found is not None else self.program.constants[key]).detach()
 
+    def _attempt(self, node: Node) -> None:
+        try:
+            self._call(node)
+        except Unsupported as error:
+            if not self.collect:
+                raise
+            self.refusals.append((error.layer, str(error)))
+            several = isinstance(node.meta["val"], list | tuple)
+            missing = Variable("missing")
+            self.values[node] = Several((missing,) * len(node.meta["val"])) if several else missing
+
     def _call(self, node: Node) -> None:
-        from builder.keras_table import TABLE
+        from builder.keras_text.converters import TABLE
 
         if getattr(node.target, "__name__", "") == "getitem":
             part = self.values[node.args[0]].parts[node.args[1]]  # type: ignore[index]
@@ -176,7 +199,12 @@ class Writer:
             self.values[node] = part
             return
         operator = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
-        if operator in ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"):
+        if operator in (
+            "_assert_tensor_metadata",
+            "_assert_scalar",
+            "sym_constrain_range_for_size",
+            "sym_constrain_range",
+        ):
             return
         if self._fold(node, operator):
             return
@@ -199,7 +227,9 @@ class Writer:
         if sized and operator not in ("zeros", "ones", "full", "expand", "new_zeros", "new_ones", "new_full", "empty"):
             return False
         fill = {v: self.values[v].tensor if not symbolic(v) else 1 for v in flat}
-        args, kwargs = tree.tree_map(lambda v: fill.get(v, v) if hasattr(v, "op") else v, (node.args, dict(node.kwargs)))
+        args, kwargs = tree.tree_map(
+            lambda v: fill.get(v, v) if hasattr(v, "op") else v, (node.args, dict(node.kwargs))
+        )
         if sized and operator == "expand":
             own = args[0]
             args = (own, [1 if hasattr(v, "op") else v for v in node.args[1]])  # type: ignore[union-attr]
@@ -295,9 +325,7 @@ class Writer:
         rank = len(rank_sizes)
         tensors = [t.reshape((1,) * (rank - t.dim()) + tuple(t.shape)) for t in (scale, shift) if t is not None]
         for tensor in tensors:
-            if tensor.dim() > rank or any(
-                s != 1 and s != own for s, own in zip(tensor.shape, rank_sizes, strict=True)
-            ):
+            if tensor.dim() > rank or any(s != 1 and s != own for s, own in zip(tensor.shape, rank_sizes, strict=True)):
                 raise self.unsupported("it joins a constant that is larger than what comes in")
             if tensor.shape[0] != 1:
                 raise self.unsupported("it holds a constant for every scan of a batch")
@@ -324,7 +352,9 @@ class Writer:
         if tensor.dim() < 2 or tensor.shape[0] != 1 or not tensor.is_floating_point():
             raise self.unsupported("it holds a constant that Keras cannot keep as a weight")
         flat = tensor.reshape(-1)
-        source = next(n for n in self.program.graph.nodes if n.op == "placeholder" and self.values.get(n) == Variable("scan"))
+        source = next(
+            n for n in self.program.graph.nodes if n.op == "placeholder" and self.values.get(n) == Variable("scan")
+        )
         zeros = ", ".join(["0"] * (len(sizes(source)) - 2))
         nothing = self.line(f"ops.zeros_like(scan[:, {zeros}{', ' if zeros else ''}:1])", "zeros_like", "nothing")
         self.operations.add("get_item")
@@ -333,16 +363,15 @@ class Writer:
         return self.layer(f"Reshape({tuple(tensor.shape[1:])!r}", made, hint="shaped") if tensor.dim() > 2 else made
 
 
-_SILENT = {"aten::zeros", "aten::ones", "aten::full", "aten::contiguous", "aten::detach", "aten::_assert_tensor_metadata"}
+_SILENT = {
+    "aten::zeros",
+    "aten::ones",
+    "aten::full",
+    "aten::contiguous",
+    "aten::detach",
+    "aten::_assert_tensor_metadata",
+}
 """Operators that no reader of the model's text has to hear of."""
-
-
-def symbolic(node: Any) -> bool:
-    """Whether a node of the graph is a number about sizes, not a tensor."""
-    import torch
-
-    value = node.meta.get("val") if hasattr(node, "meta") else None
-    return isinstance(value, int | bool | float | torch.SymInt | torch.SymBool | torch.SymFloat)
 
 
 def sizes(value: Any) -> tuple[int | None, ...]:

@@ -1,0 +1,74 @@
+"""The Keras 3 export: model.py (one line a layer), model.keras and model.weights.h5, and a predict.py.
+
+The files of Keras are made by running that model.py in a process of its own, on Keras' torch backend; so what is proven
+is what is handed out, and Keras is never imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from builder.keras_text.writer import Unsupported, keras_model, refused
+from builder.listing import predict_source
+from builder.network import input_shape
+from builder.predict import Predictor
+from builder.tracing import trace
+
+if TYPE_CHECKING:
+    import torch
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability between the app and the exported model."""
+
+_MAKE = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "torch"
+sys.path.insert(0, sys.argv[1])
+import numpy
+import model
+net = model.build()
+arrays = {}
+with numpy.load(os.path.join(sys.argv[1], "weights.npz"), allow_pickle=False) as stored:
+    for key in stored.files:
+        layer, _, number = key.rpartition("/")
+        arrays.setdefault(layer, {})[int(number)] = stored[key]
+for layer, found in arrays.items():
+    net.get_layer(layer).set_weights([found[k] for k in range(len(found))])
+net.save(os.path.join(sys.argv[1], "model.keras"))
+net.save_weights(os.path.join(sys.argv[1], "model.weights.h5"))
+os.remove(os.path.join(sys.argv[1], "weights.npz"))
+del net
+"""
+
+
+def unsupported(net: torch.nn.Module, shape: Sequence[int]) -> list[tuple[str, str]]:
+    """(path of the layer, what Keras lacks for it) of every operator without a counterpart; `net` on torch's meta
+    device.
+
+    Raises:
+        Untraceable: the network cannot be written down as operators at all.
+    """
+    return refused(trace(net, shape, "meta"))
+
+
+def write(folder: Path, predictor: Predictor) -> str:
+    """Writes model.py, predict.py and the weights; returns the code that makes Keras' own files of them."""
+    experiment = predictor.experiment
+    shape = input_shape(experiment)
+    made = keras_model(trace(predictor.net, shape), shape, experiment.name)
+    arrays = {
+        f"{layer}/{k}": tensor.cpu().numpy()
+        for layer, tensors in made.weights.items()
+        for k, tensor in enumerate(tensors)
+    }
+    np.savez(folder / "weights.npz", **arrays)
+    (folder / "model.py").write_text(made.source, encoding="utf-8")
+    (folder / "predict.py").write_text(predict_source("network_keras.py.txt", "os"), encoding="utf-8")
+    return _MAKE
+
+
+__all__ = ["TOLERANCE", "Unsupported", "unsupported", "write"]

@@ -1,0 +1,228 @@
+"""The words of an export: README.md and requirements.txt."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from builder.parts.layers import LAYERS
+from builder.predict import Predictor
+from builder.runs import Run, read_json
+from builder.spec import Experiment
+
+_READING = ("numpy", "pillow", "pydicom")
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "pytorch": ("torch", "safetensors", *_READING),
+    "keras": ("keras", "torch", *_READING),
+    "onnx": ("onnxruntime", *_READING),
+    "torch-export": ("torch", *_READING),
+    "document": (),
+    "svg": (),
+}
+"""What the files of each target need in order to run."""
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions at hand, which are those that were tested."""
+    return {name: version(name) for name in packages}
+
+
+def requirements(to: str, experiment: Experiment) -> str:
+    """The text of requirements.txt."""
+    packages = list(PACKAGES[to])
+    if to == "pytorch":
+        packages += sorted({package for node in experiment.network for package in LAYERS[node.name].needs})
+    return "".join(f"{name}=={number.partition('+')[0]}\n" for name, number in versions(*packages).items())
+
+
+def readme(to: str, title: str, predictor: Predictor, run: Run | None) -> str:
+    """The text of README.md: what this is, what is known of its quality, how it is used, what it does not do."""
+    parts = [
+        _head(title, predictor, run),
+        *([_figures(run)] if run is not None else []),
+        _USE[to].format(**_facts(predictor)),
+    ]
+    if to in ("pytorch", "keras", "onnx", "torch-export"):
+        parts.append(_READS)
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _head(title: str, predictor: Predictor, run: Run | None) -> str:
+    experiment, facts = predictor.experiment, predictor.fingerprint
+    several = " (a scan may show several, or none)" if predictor.multi_label else ""
+    classes = f"Classes: {', '.join(predictor.classes)}{several}."
+    lines = [f"# {experiment.name}", ""]
+    if run is not None:
+        lines += [
+            "**Not for clinical use.** A model trained with ScanLoom, for research and teaching. Its figures hold for "
+            "scans like those it was tested on, and for no others.",
+            "",
+            f"Run {run.id}, exported as: {title}. {classes}",
+        ]
+        if facts.get("synthetic"):
+            lines += ["", "**It was trained on synthetic phantoms: it knows nothing about people.**"]
+        if facts:
+            source = facts.get("patient_source", "")
+            lines += [
+                "",
+                f"The data set: {facts.get('num_cases', 0)} scans of {facts.get('num_patients', 0)} patients (told "
+                f"apart by: {source}), of modality {', '.join(facts.get('modalities', {})) or 'unknown'}.",
+            ]
+    else:
+        lines += [
+            "**Not for clinical use, and not trained.** A network built with ScanLoom that has learned nothing yet: "
+            "its weights are those that a training begins with, and its answers mean nothing.",
+            "",
+            f"Exported as: {title}. {classes}",
+        ]
+    return "\n".join(lines)
+
+
+def _figures(run: Run) -> str:
+    report = read_json(run.folder / "evaluation-test.json")
+    lines = ["## Figures on the test split", ""]
+    if report is None:
+        return "\n".join(
+            [*lines, "The run has not been evaluated on its test split, so nothing is known of its quality."]
+        )
+    columns = ("sensitivity", "specificity", "auc")
+    lines += [
+        f"{report['n']} scans of {report['patients']} patients; 95 % intervals from a bootstrap over patients. "
+        f"Always answering the commonest class would give an accuracy of {report['majority_accuracy']:.3f}.",
+        "",
+        "| figure | value | 95 % interval |",
+        "|---|---|---|",
+        *(f"| {name.replace('_', ' ')} | {_interval(figure)} |" for name, figure in report["metrics"].items()),
+        "",
+        "| class | scans | sensitivity | specificity | AUC |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {_cell(name)} | {row['n']} | {' | '.join(_short(row[key]) for key in columns)} |"
+            for name, row in report["per_class"].items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _facts(predictor: Predictor) -> dict[str, Any]:
+    from builder.network import show
+
+    data = predictor.experiment.data
+    grey = data.colour == "grey"
+    axes = {
+        "maps": "(batch, channels, height, width)",
+        "series": "(batch, slices, channels, height, width)",
+        "volume": "(batch, channels, slices, height, width)",
+    }
+    colours = "one channel: turn colours into grey before" if grey else "three channels, or one for grey"
+    return {"shape": show(data.shape), "axes": axes[data.layout], "colours": colours, "window": data.window}
+
+
+_PROOF = """parity.json holds the largest difference between ScanLoom's answers and those of these files, asked in a
+process of their own."""
+
+_USE = {
+    "pytorch": f"""
+## Use
+
+```
+python -m pip install -r requirements.txt
+python predict.py scan.png        # probabilities, one JSON line a scan
+python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*
+```
+
+{_PROOF}
+""",
+    "keras": f"""
+## Use
+
+```
+python -m pip install -r requirements.txt
+python predict.py scan.png        # probabilities, one JSON line a scan
+```
+
+- model.keras: the network with its weights; `keras.saving.load_model("model.keras")` needs no code of ours.
+- model.py: the same network, one line a layer; `build()` makes it anew, model.weights.h5 holds its weights.
+
+The network takes ({{shape}}) per scan, normalized as predict.py does, channels first, and gives scores (before softmax
+or sigmoid). It was tested on Keras' torch backend. Set KERAS_BACKEND to use another one; TensorFlow computes
+convolutions with channels first on a graphics card only.
+
+{_PROOF}
+""",
+    "onnx": f"""
+## Use
+
+```
+python -m pip install -r requirements.txt
+python predict.py scan.png        # probabilities, one JSON line a scan
+```
+
+model.onnx takes scans as they are and gives `probabilities` (and `scores`, before softmax or sigmoid, and `image`, what
+the network saw). Its inputs:
+
+- `pixels`, float32 {{axes}}: grey values of any height and width after the modality rescale (Hounsfield units for CT),
+  {{colours}};
+- `window`, two float64: the value shown as black and the value shown as white; for MONOCHROME1 the other way round.
+  The network was made for the window "{{window}}";
+- `aspect`, one float64, may be left out: height of a pixel over its width.
+
+Inside the graph, exactly as in the app: the window, the antialiased resize with its borders, the steps of grey and
+the normalization. Outside, and done by predict.py: reading files, choosing or averaging slices, turning colours into
+grey, pixels that the file marks as padding, finding percentiles, and windows that are a curve or a table (it passes
+such scans on already windowed, with the window 0 to 1).
+
+{_PROOF} `from_grey_values` is the difference where the graph alone prepared the scan.
+""",
+    "torch-export": f"""
+## Use
+
+```
+python -m pip install -r requirements.txt
+python predict.py scan.png        # probabilities, one JSON line a scan
+```
+
+network.pt2 is a `torch.export` program: `torch.export.load("network.pt2").module()` takes prepared scans ({{shape}}
+each, values from 0 to 1), normalizes them itself and gives probabilities. predict.py prepares scans for it.
+
+{_PROOF}
+""",
+    "document": """
+experiment.json holds every choice: data, network and training. Open it on ScanLoom's start page, or train it with
+`python -m builder train experiment.json`.
+""",
+    "svg": """
+network.svg is a drawing of the network, from top to bottom: every layer with its settings and the shape that comes out.
+experiment.json is the network itself.
+""",
+}
+_READS = """
+predict.py reads PNG, JPEG, BMP, TIFF and DICOM images and prepares them exactly as in training. Pages of a
+TIFF and frames of a DICOM image are slices; a folder is one DICOM series, its images sorted by their place.
+A scan that it cannot read is answered by a line with the reason; the others keep their answers, and the exit
+code is 2.
+
+What it does not read, and says so:
+
+- NIfTI, NRRD and enhanced DICOM, which ScanLoom reads;
+- a folder with anything but the images of one DICOM series, of which ScanLoom would take the largest stack;
+- PNG with 16 bits a colour, which ScanLoom reads, and TIFF with 16 bits a colour, which it refuses too;
+- DICOM with a window table (VOI LUT), which ScanLoom reads.
+"""
+
+
+def _interval(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "undefined | |"
+    return f"{figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f}"
+
+
+def _cell(name: str) -> str:
+    """A class name that cannot break the table it stands in."""
+    return name.replace("|", "\\|").replace("\n", " ")
+
+
+def _short(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
