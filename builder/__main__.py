@@ -121,10 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
-    made = command("export", commands.export, "Take a run away as plain PyTorch code.")
-    made.add_argument("run", metavar="RUN")
-    made.add_argument("--to", default="pytorch")
-    made.add_argument("--out", metavar="FOLDER", help="where to (default: the run's own folder)")
+    made = command("export", commands.export, "Take a network away, with a proof that it answers the same.")
+    made.add_argument("run", metavar="RUN|FILE", help="a run, or an experiment as JSON, untrained")
+    made.add_argument(
+        "--to", default="pytorch", metavar="FORMAT", help="pytorch, keras, onnx, torch-export, document or svg"
+    )
+    made.add_argument("--out", metavar="FOLDER", help="where to (default: the run's own folder, or this one)")
+    made.add_argument("--data", metavar="N", help="id or name of the data set of an experiment")
     return parser
 
 

@@ -326,14 +326,36 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def export(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, to, file, folder, parity: {cases, source, tolerance, difference, versions}}"""
-    from builder.export import export as exported
+    """{run | experiment, to, file, folder, parity: {cases, source, tolerance, difference, versions}}
 
+    RUN is the id of a run, or the file of an experiment ("-": stdin), whose untrained network is then taken. Where a
+    layer cannot be carried: {error, problems: [{path, message}]}, with exit code 2.
+    """
+    from builder import export as exports
+
+    what: Run | Experiment
+    if asked.run == "-" or asked.run.endswith(".json"):
+        what, _ = _read(argparse.Namespace(experiment=asked.run, data=asked.data))
+        experiment, classes = what, len(exports.classes_of(what, home())[0])
+        named = {"experiment": what.name}
+    else:
+        what = _run(asked.run)
+        experiment, classes = what.experiment, 2
+        named = {"run": asked.run}
     out = Path(asked.out).absolute() if asked.out else None
-    file = exported(_run(asked.run), home(), to=asked.to, out=out)
+    if out is None and "experiment" in named:
+        out = Path.cwd()
+    problems = exports.unsupported(experiment, asked.to, classes)
+    if problems:
+        told = [{"path": p.path, "message": p.message} for p in problems]
+        words = " ".join(f"{p.path}: {p.message}" for p in problems)
+        raise Mistake(words, {"error": words, "problems": told})
+    file = exports.export(what, home(), to=asked.to, out=out)
     folder = file.with_suffix("")
     parity = json.loads((folder / "parity.json").read_text())
-    answer = {"run": asked.run, "to": asked.to, "file": str(file), "folder": str(folder), "parity": parity}
+    answer = {**named, "to": asked.to, "file": str(file), "folder": str(folder), "parity": parity}
+    if not parity["cases"]:
+        return answer, str(file)
     difference = parity["difference"]["probabilities"]
     return answer, f"{file}\nLargest difference from the app over {parity['cases']} scans: {difference:.2g}."
 

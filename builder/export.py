@@ -27,7 +27,7 @@ from builder.data import Dataset, UnknownDataset
 from builder.drawing import svg
 from builder.predict import Predictor
 from builder.prepared import pixel_aspect
-from builder.readme import PACKAGES, readme, requirements, versions
+from builder.readme import MAKERS, PACKAGES, readme, requirements, versions
 from builder.runs import Run, write_atomic
 from builder.scans import NAMED_WINDOWS, Scan
 from builder.spec import Experiment, Problem
@@ -111,20 +111,28 @@ def untrained(experiment: Experiment, home: Path) -> Predictor:
     Raises:
         ExportError: a network that does not fit together.
     """
-    classes, multi_label, unit, facts = ("class 1", "class 2"), False, 255, {}
-    if experiment.data.dataset:
-        try:
-            dataset = Dataset.open(home, experiment.data.dataset)
-            classes, multi_label, unit = tuple(dataset.classes), dataset.multi_label, dataset.unit
-            facts = dataset.fingerprint.to_json()
-        except UnknownDataset as error:
-            raise ExportError(str(error)) from error
+    classes, multi_label, unit, facts = classes_of(experiment, home)
     try:
         net = network.assemble_of(experiment, len(classes), seed=experiment.training.seed)
     except ValueError as error:
         raise ExportError(f"The network cannot be built. {error}") from error
     mean, std = pytorch_export.normalization(experiment)
     return Predictor(experiment, classes, multi_label, unit, mean, std, "", net.eval(), facts)
+
+
+def classes_of(experiment: Experiment, home: Path) -> tuple[tuple[str, ...], bool, int, dict[str, Any]]:
+    """(classes, several labels a scan, steps of grey, facts) of an experiment's data set, or two classes without one.
+
+    Raises:
+        ExportError: a data set that is named but not there.
+    """
+    if not experiment.data.dataset:
+        return ("class 1", "class 2"), False, 255, {}
+    try:
+        dataset = Dataset.open(home, experiment.data.dataset)
+    except UnknownDataset as error:
+        raise ExportError(str(error)) from error
+    return tuple(dataset.classes), dataset.multi_label, dataset.unit, dataset.fingerprint.to_json()
 
 
 def unsupported(experiment: Experiment, to: str, num_classes: int = 2) -> tuple[Problem, ...]:
@@ -316,7 +324,7 @@ np.savez(sys.argv[3], images=np.stack(images), answers=answers, **told)
 
 def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, before: str) -> dict[str, Any]:
     """Largest differences between the app and the export in a fresh process, on stored scans of the data set."""
-    used = {"python": sys.version.split()[0], **versions(*PACKAGES[target.name])}
+    used = {"python": sys.version.split()[0], **versions(*PACKAGES[target.name], *MAKERS.get(target.name, ()))}
     if target.tolerance is None:
         same = Experiment.loads((folder / "experiment.json").read_bytes()).digest == predictor.experiment.digest
         assert same, "the document does not read back as itself"

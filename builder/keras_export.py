@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def write(folder: Path, predictor: Predictor) -> str:
         for layer, tensors in made.weights.items()
         for k, tensor in enumerate(tensors)
     }
-    np.savez(folder / "weights.npz", **arrays)
+    np.savez(folder / "weights.npz", **cast(Any, arrays))
     (folder / "model.py").write_text(made.source, encoding="utf-8")
     (folder / "predict.py").write_text(predict_source("network_keras.py.txt", "os"), encoding="utf-8")
     return _MAKE

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     import onnx
     import torch
+    from torch.export import ExportedProgram
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the app and the exported model."""
@@ -49,41 +50,53 @@ def unsupported(net: torch.nn.Module, shape: Sequence[int]) -> list[tuple[str, s
     Raises:
         Untraceable: the network cannot be written down as operators at all.
     """
+    program = trace(net, shape, "meta")
+    if not _missing(program, _TAKEN_APART):
+        return []
+    # Some operators are taken apart into smaller ones that ONNX has: only doing it tells.
+    with _silent():
+        return _missing(program.run_decompositions(_smaller()), frozenset())
+
+
+_TAKEN_APART = frozenset(
+    {"batch_norm", "rms_norm", "movedim", "moveaxis", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "alpha_dropout"}
+)
+"""Operators that torch's exporter takes apart into smaller ones which ONNX has, whatever their settings."""
+
+
+def _missing(program: ExportedProgram, fine: frozenset[str]) -> list[tuple[str, str]]:
+    """The operators of a graph that torch's exporter has no ONNX for, beside those whose name is in `fine`."""
     found = []
-    for node in trace(net, shape, "meta").graph.nodes:
+    for node in program.graph.nodes:
         if node.op == "call_function" and hasattr(node.target, "_schema") and not symbolic(node):
             name = node.target._schema.name.removeprefix("aten::")
-            if not _known(node.target):
+            if name not in fine and not name.startswith("_assert") and not _known(node.target):
                 found.append((layer_path(node), f"the operator {name} has no counterpart in ONNX."))
     return found
 
 
 @lru_cache(maxsize=1)
-def _registered() -> Any:
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
+def _written() -> frozenset[Any]:
+    """The operators that torch's exporter writes as ONNX."""
+    from torch.onnx._internal.exporter import _decomp, _registration
 
-    return ONNXRegistry.from_torchlib()
+    return frozenset(_decomp.get_onnx_implemented_overloads(_registration.ONNXRegistry.from_torchlib()))
+
+
+def _smaller() -> Any:
+    """How torch's exporter takes the others apart."""
+    from torch.onnx._internal.exporter import _decomp
+
+    return _decomp.create_onnx_friendly_decomposition_table(set(_written()))
 
 
 @lru_cache(maxsize=4096)
 def _known(operator: Any) -> bool:
-    """Whether torch's exporter writes an operator down, itself or taken apart into smaller ones."""
+    """Whether torch's exporter writes an operator, or the one that does the same without working in place."""
     import torch
-    from torch._decomp import decomposition_table
 
-    if _registered().is_registered(operator) or operator in decomposition_table:
-        return True
-    functional = operator._schema.name.rstrip("_")
-    plain = getattr(torch.ops.aten, functional.removeprefix("aten::"), None)
-    plain = getattr(plain, operator._overloadname, None) if plain is not None else None
-    if plain is not None and (_registered().is_registered(plain) or plain in decomposition_table):
-        return True
-    composite = torch._C.DispatchKey.CompositeImplicitAutograd
-    return bool(operator.has_kernel_for_dispatch_key(composite)) and functional not in _STUCK
-
-
-_STUCK = {"aten::adaptive_max_pool1d"}
-"""Operators that torch takes apart into ones that have no counterpart."""
+    plain = getattr(torch.ops.aten, operator._schema.name.removeprefix("aten::").rstrip("_"), None)
+    return operator in _written() or getattr(plain, operator._overloadname, None) in _written()
 
 
 def write(folder: Path, predictor: Predictor) -> str:

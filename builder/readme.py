@@ -22,6 +22,10 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 """What the files of each target need in order to run."""
 
 
+MAKERS: dict[str, tuple[str, ...]] = {"keras": ("torch",), "onnx": ("torch", "onnx", "onnxscript")}
+"""What the files of a target were made with beside that."""
+
+
 def versions(*packages: str) -> dict[str, str]:
     """The versions at hand, which are those that were tested."""
     return {name: version(name) for name in packages}

@@ -222,13 +222,19 @@ def evaluate(work: Work) -> Steps:
 
 
 def export(work: Work) -> Steps:
-    """Packs a run to take away: {file}, a zip in the job folder."""
+    """Packs a run, or the network of an experiment that is not trained, to take away: {file, parity}.
+
+    The file is a zip in the job folder; parity is the proof that it answers as the app does.
+    """
     from builder.export import export as packed
+    from builder.spec import Experiment
 
     payload = work.job.payload
-    yield Progress(note="packing")
-    made = packed(Run(work.home, payload["run"]), work.home, to=payload.get("to") or "pytorch", out=work.folder / "out")
-    return {"file": str(Path(made).relative_to(work.folder))}
+    yield Progress(note="packing and proving")
+    what = Experiment.checked(payload["experiment"]) if "experiment" in payload else Run(work.home, payload["run"])
+    made = Path(packed(what, work.home, to=payload.get("to") or "pytorch", out=work.folder / "out"))
+    proof = json.loads((made.with_suffix("") / "parity.json").read_bytes())
+    return {"file": str(made.relative_to(work.folder)), "parity": proof}
 
 
 def augment(work: Work) -> Steps:

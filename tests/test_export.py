@@ -21,7 +21,7 @@ from fed import FEEDS
 from PIL import Image
 
 from builder import export as module
-from builder import network, optim
+from builder import network, optim, pytorch_export
 from builder.data import Dataset
 from builder.export import TOLERANCE, ExportError, export
 from builder.listing import attributes, model_source, train_source
@@ -416,9 +416,9 @@ def test_the_exported_scores_are_those_of_the_task():
 
 def test_an_export_that_answers_differently_is_not_handed_out(little, tmp_path, monkeypatch):
     home, _, run = little
-    honest = module.model_source
+    honest = pytorch_export.model_source
     monkeypatch.setattr(
-        module, "model_source", lambda *a: honest(*a).replace("        return x\n", "        return x * 1.01\n")
+        pytorch_export, "model_source", lambda *a: honest(*a).replace("        return x\n", "        return x * 1.01\n")
     )
     with pytest.raises(ExportError, match="answers differently"):
         export(run, home, out=tmp_path / "out")
@@ -427,7 +427,7 @@ def test_an_export_that_answers_differently_is_not_handed_out(little, tmp_path, 
 
 def test_an_export_that_does_not_run_is_not_handed_out(little, tmp_path, monkeypatch):
     home, _, run = little
-    monkeypatch.setattr(module, "model_source", lambda *_: "import builder.spec\nfrom nowhere import Model\n")
+    monkeypatch.setattr(pytorch_export, "model_source", lambda *_: "import builder.spec\nfrom nowhere import Model\n")
     with pytest.raises(ExportError, match="does not run"):
         export(run, home, out=tmp_path / "out")
 

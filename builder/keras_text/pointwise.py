@@ -43,7 +43,8 @@ def _relu(w: Writer, node: Any, given: dict[str, Any]) -> Any:
 def _clamp(w: Writer, node: Any, given: dict[str, Any]) -> Any:
     name = node.target._schema.name
     default = {"aten::relu6": (0.0, 6.0), "aten::hardtanh": (given.get("min_val"), given.get("max_val"))}
-    low, high = default.get(name.rstrip("_"), (given.get("min"), given.get("max")))
+    bounds: tuple[Any, Any] = default.get(name.rstrip("_"), (given.get("min"), given.get("max")))
+    low, high = bounds
     x = w.variable(given["self"])
     if low == 0 and high is not None:
         return w.layer(f"ReLU(max_value={float(high)}", x)

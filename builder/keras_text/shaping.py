@@ -59,8 +59,8 @@ def _transpose(w: Writer, node: Any, given: dict[str, Any]) -> Any:
         for place, source in sorted(zip(places, sources, strict=True)):
             order.insert(place, source)
     else:
-        pair = (given.get("dim0", given.get("axis0")), given.get("dim1", given.get("axis1")))
-        a, b = (positive(d, rank) for d in (pair if pair[0] is not None else (-2, -1)))
+        pair = (given.get("dim0", given.get("axis0", -2)), given.get("dim1", given.get("axis1", -1)))
+        a, b = (positive(int(d), rank) for d in pair)
         order[a], order[b] = order[b], order[a]
     x = w.variable(given["self"])
     if order == list(range(rank)):
@@ -164,7 +164,7 @@ def _index(w: Writer, node: Any, given: dict[str, Any]) -> Any:
 
 @converts("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 def _pad(w: Writer, node: Any, given: dict[str, Any]) -> Any:
-    flat = given.get("pad", given.get("padding"))
+    flat: list[int] = given["pad"] if "pad" in given else given["padding"]
     mode, value = given.get("mode", "constant"), given.get("value") or 0
     rank = len(w.shape(given["self"]))
     pairs = [(0, 0)] * (rank - len(flat) // 2) + [(flat[k], flat[k + 1]) for k in range(len(flat) - 2, -1, -2)]
