@@ -7,7 +7,8 @@ from builder.data import Fingerprint
 from builder.network import Plan, Planned, plan_of, show, wires
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
-from builder.spec import INPUT, Experiment, Node, Problem, SpecError, feeder
+from builder.repairs import endings, repairs
+from builder.spec import Experiment, Problem, SpecError, feeder
 from builder.task import TASKS, find
 
 __all__ = ["problems"]
@@ -168,58 +169,17 @@ def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_cla
         return Problem(path, node.message, repair=f"Use {node.value}", fix=_fix(experiment, path, node.value))
     if node.where.startswith("params."):
         return Problem(path, node.message, repair="Remove this setting", fix=_fix(experiment, path, None))
-    for words, fixed in _repairs(experiment, planned, node):
-        after = plan_of(fixed, num_classes)
-        if not after[node.id].message:
+    for words, fixed in repairs(experiment, planned, node, num_classes):
+        if _mends(planned, plan_of(fixed, num_classes), node.id):
             return Problem(path, node.message, repair=words, fix=fixed)
     remove = experiment.remove(node.id) if len(experiment.network) > 1 else None
     return Problem(path, node.message, repair="Remove this layer" if remove else "", fix=remove)
 
 
-def _repairs(experiment: Experiment, planned: Plan, node: Planned) -> list[tuple[str, Experiment]]:
-    """Edits that might mend `node`, the most likely first; the caller keeps the first that does."""
-    index = experiment._index(node.id)
-    above = experiment.network[index - 1].id if index else INPUT
-    found: list[tuple[str, Experiment]] = []
-    shapes = [planned.along(wire) for wire in node.inputs]
-    first = shapes[0] if shapes else None
-    if first is not None and len(first) == 3 and len(node.inputs) == 1:
-        for words, name in (("Put global pooling before it", "global_pool"), ("Flatten before it", "flatten")):
-            extra = Node(id=experiment.fresh_id(name), name=name, inputs=node.inputs if node.inputs != (above,) else ())
-            found.append((words, _before(experiment, node, extra)))
-    if len(node.inputs) >= 2 and all(shape is not None for shape in shapes):
-        base, other = shapes[0], shapes[-1]
-        if base and other and len(base) == len(other) == 3:
-            step = max(1, round(base[1] / max(1, other[1]))), max(1, round(other[1] / max(1, base[1])))
-            for source, target, stride in ((0, other, step[0]), (-1, base, step[1])):
-                match = Node(
-                    id=experiment.fresh_id("conv2d"),
-                    name="conv2d",
-                    params={"out_channels": target[0], "kernel_size": 1, "padding": 0, "stride": stride},
-                    inputs=(node.inputs[source],),
-                )
-                found.append(
-                    (
-                        f"Match shapes with a 1x1 convolution after {node.inputs[source]}",
-                        _before(experiment, node, match, source),
-                    )
-                )
-    if node.where == "inputs" and len(node.inputs) == 1 and index >= 2:
-        wires_to = (node.inputs[0], experiment.network[index - 2].id)
-        found.append((f"Join it with {wires_to[1]}", experiment.replace(f"network.{node.id}.inputs", wires_to)))
-    if node.where == "inputs":
-        found.append(("Feed it from the layer above", experiment.replace(f"network.{node.id}.inputs", ())))
-    return found
-
-
-def _before(experiment: Experiment, node: Planned, extra: Node, source: int = 0) -> Experiment:
-    """Returns the document with `extra` right above `node`, standing in for the node's input number `source`."""
-    index = experiment._index(node.id)
-    after = experiment.network[index - 1].id if index else INPUT
-    feeds = list(node.inputs)
-    feeds[source] = extra.id
-    pinned = () if feeds == [extra.id] else tuple(feeds)
-    return experiment.insert(extra, after).replace(f"network.{node.id}.inputs", pinned)
+def _mends(planned: Plan, after: Plan, id: str) -> bool:
+    """Says whether layer `id` is well in `after`, and so is every layer that had been well, or is new."""
+    unwell = {n.id for n in planned.nodes if n.shape is None}  # or not known: what is above them is unwell
+    return not after[id].message and not any(n.message and n.id not in unwell for n in after.nodes)
 
 
 def _head(experiment: Experiment, planned: Plan, num_classes: int, known: bool) -> list[Problem]:
@@ -228,19 +188,12 @@ def _head(experiment: Experiment, planned: Plan, num_classes: int, known: bool) 
     last = experiment.network[-1]
     if planned.output == wanted or (not known and last.name == "linear"):
         return []
-    repairs: list[tuple[str, Experiment]] = []
-    if last.name == "linear" and planned.output and len(planned.output) == 1:
-        repairs.append((f"Use {wanted[0]}", experiment.replace(f"network.{last.id}.params.out_features", wanted[0])))
-    scores = Node(id=experiment.fresh_id("class_scores"), name="class_scores")
-    repairs.append(("Add class scores at the end", experiment.insert(scores)))
-    pool = Node(id=experiment.fresh_id("global_pool"), name="global_pool")
-    repairs.append(("Add global pooling and class scores at the end", experiment.insert(pool).insert(scores)))
     words = (
         f"The network ends in {show(planned.output or ())} numbers, but "
         f"{'the data set has' if known else 'this task needs'} {wanted[0]} classes: one score for each."
     )
     path = f"network.{last.id}" + (".params.out_features" if last.name == "linear" else "")
-    for repair, fixed in repairs:
+    for repair, fixed in endings(experiment, planned, wanted):
         if plan_of(fixed, num_classes).output == wanted:
             return [Problem(path, words, repair=repair, fix=fixed)]
     return [Problem(path, words)]

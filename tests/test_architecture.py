@@ -56,7 +56,8 @@ ENGINE = {
     "intake": "scan data fingerprint gathering sources medmnist decoding sides writing",
     # what is taught, and what is wrong with it
     "task": "catalog spec",
-    "check": "catalog parts spec network task data",
+    "repairs": "catalog parts spec network",
+    "check": "catalog parts spec network task data repairs",
     # runs as facts
     "events": "",
     "runs": "events spec",
