@@ -1,5 +1,6 @@
 """What is wrong with an experiment: all of it together, each with place, sentence and, where possible, a repair."""
 
+from math import prod
 from typing import Any
 
 from builder.catalog import Catalog, Part, UnknownPart
@@ -146,6 +147,7 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pr
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
     planned = plan_of(experiment, num_classes)
     found = [_layer_problem(experiment, planned, n, num_classes) for n in planned.nodes if n.message]
+    found += _single_numbers(experiment, planned)
     used = {feeder(i) for feeds in wires(nodes) for i in feeds}
     for node in nodes[:-1]:
         if node.id not in used:
@@ -161,6 +163,21 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pr
     if planned.output is not None and experiment.task in TASKS:
         found += _head(experiment, planned, num_classes, known=fingerprint is not None)
     return found
+
+
+def _single_numbers(experiment: Experiment, planned: Plan) -> list[Problem]:
+    """Says it where a batch norm would see one number of each channel: torch refuses that in training."""
+    if experiment.training.batch_size > 1:
+        return []
+    words = (
+        "With batches of one scan, each channel here has a single number: batch norm has nothing to compare it with."
+    )
+    fix = _fix(experiment, "training.batch_size", 2)
+    return [
+        Problem(f"network.{n.id}", words, repair="Use batches of 2", fix=fix)
+        for n in planned.nodes
+        if n.name.startswith("batch_norm") and n.shape and max(n.shape) == prod(n.shape)
+    ]
 
 
 def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_classes: int) -> Problem:

@@ -97,13 +97,14 @@ def _groups(spec: LayerSpec, chosen: Mapping[str, Any], shape: Shape) -> Misfit 
             words = f"{count} groups do not divide {channels} channels coming in and {outs} going out."
             return Misfit(words, "groups", _divisor(count, channels, outs))
     if "num_groups" in chosen:
-        count = chosen["num_groups"]
+        count, fits = chosen["num_groups"], _alone(chosen["num_groups"], channels, shape)
+        words = ""
         if channels % count:
             words = f"{count} groups do not divide {channels} channels coming in."
-            return Misfit(words, "num_groups", _alone(count, channels, shape) or None)
-        if count == channels and prod(shape) == channels:
+        elif count == channels == prod(shape):
             words = f"Each of {count} groups would hold a single number: centred, all of them are zero."
-            return Misfit(words, "num_groups", _alone(count, channels, shape) or None)
+        if words:
+            return Misfit(words, "num_groups", fits) if fits else Misfit(words)
     return None
 
 

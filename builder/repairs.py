@@ -57,7 +57,7 @@ def repairs(experiment: Experiment, planned: Plan, node: Planned, num_classes: i
     shapes = [planned.along(wire) for wire in node.inputs]
     known = all(shape is not None for shape in shapes)
     if known and len(node.inputs) == 1 and LAYERS[node.name].inputs == 1:
-        # A layer for volumes over a series is meant to look across slices; else the same layer of other dimensions fits.
+        # A layer for volumes fed by a series is meant to look across slices; else its kin of other dimensions fits.
         first, second = _kin(experiment, node), _bridged(experiment, planned, node)
         yield from (*second, *first) if _layout(planned, node.inputs[0]) == "series" else (*first, *second)
         yield from _adapted(experiment, planned, node)
@@ -66,7 +66,8 @@ def repairs(experiment: Experiment, planned: Plan, node: Planned, num_classes: i
         if LAYERS[node.name].inputs == 1:
             for name in ("add", "concatenate"):
                 yield f"Join them by {LAYERS[name].title} before it", _joined(experiment, node, name)
-        yield from _matched(experiment, planned, node, num_classes)
+        if LAYERS[node.name].group == "Join":
+            yield from _matched(experiment, planned, node, num_classes)
     if node.where == "inputs":
         yield from _rewired(experiment, planned, node)
 

@@ -3,9 +3,13 @@
 import time
 
 import pytest
+import torch
 
+from builder import catalog
+from builder.catalog import LayerSpec
 from builder.check import problems
 from builder.fingerprint import Fingerprint
+from builder.parts.layers import LAYERS
 from builder.spec import Choice, Experiment, Node, Training
 from builder.task import TASKS, find
 
@@ -114,6 +118,102 @@ def test_following_the_repair_buttons_ends_in_an_experiment_without_errors(wrong
         assert repairable[0].repair
         wrong = repairable[0].fix
     assert errors(problems(wrong, DATA)) == []
+
+
+TAIL = (node("global_pool"), node("class_scores"))
+STRUCTURE = [
+    ("middle", (node("conv2d"), node("linear"), node("class_scores")), "Put global pooling before it", "global_pool"),
+    (
+        "middle",
+        (node("conv2d"), node("add", inputs=("conv2d", "input")), *TAIL),
+        "Match channels with a 1x1 convolution after input",
+        "conv2d",
+    ),
+    (
+        "middle",
+        (node("conv2d", stride=2), node("add", inputs=("conv2d", "input")), *TAIL),
+        "Match channels with a 1x1 convolution of stride 2 after input",
+        "conv2d",
+    ),
+    (
+        "middle",
+        (node("upsample", scale_factor=3), node("concatenate", inputs=("upsample", "input")), *TAIL),
+        "Resize to 96 x 96 after input",
+        "resize",
+    ),
+    (
+        "middle",
+        (node("conv2d"), node("global_pool"), node("add", inputs=("global_pool", "conv2d")), node("class_scores")),
+        "Put global pooling after conv2d",
+        "global_pool",
+    ),
+    ("middle", (node("gru"), node("class_scores")), "Read the picture row by row before it", "rows_as_sequence"),
+    ("middle", (node("flatten"), node("conv2d"), *TAIL), "Remove flatten before it", ""),
+    ("middle", (node("relu"), node("conv2d", inputs=("relu", "input")), *TAIL), "Join them by Add before it", "add"),
+    ("middle", (node("cnv2d"), *TAIL), "Use Convolution", "conv2d"),
+    (
+        "middle",
+        (node("patch_embedding"), node("transformer_block"), node("class_scores")),
+        "Pool over time before the last layer",
+        "time_pool",
+    ),
+    (
+        "series",
+        (node("conv2d"), node("gru"), node("class_scores")),
+        "Put global pooling of each slice before it",
+        "global_pool",
+    ),
+    (
+        "series",
+        (node("conv2d"), node("global_pool"), node("gru", output="all states"), node("class_scores")),
+        "Take only the last state of gru",
+        "",
+    ),
+    ("series", (node("conv2d"), *TAIL), "Pool over time before the last layer", "time_pool"),
+    ("series", (node("conv3d"), *TAIL), "Stack the slices into a volume before it", "slices_as_volume"),
+    ("volume", (node("conv2d", out_channels=4), *TAIL), "Use Convolution 3-D instead", "conv3d"),
+    (
+        "volume",
+        (node("gru"), node("class_scores")),
+        "Take the volume apart into slices and pool each before it",
+        "slices_as_sequence",
+    ),
+]
+
+
+@pytest.mark.parametrize(("slices", "nodes", "words", "adds"), STRUCTURE, ids=[case[2] for case in STRUCTURE])
+def test_one_press_of_a_structural_repair_mends_the_network(slices, nodes, words, adds) -> None:
+    wrong = experiment(*nodes).replace("data.slices", slices).replace("data.size_px", 32)
+    (found,) = [p for p in errors(problems(wrong)) if p.path.startswith("network")]
+    assert found.repair == words and found.fix is not None
+    assert [p for p in errors(problems(found.fix)) if p.path.startswith("network")] == []
+    before = {(n.id, n.name) for n in wrong.network}
+    new = [n.name for n in found.fix.network if (n.id, n.name) not in before]
+    assert adds in new if adds else new == []
+
+
+def test_a_batch_norm_that_would_compare_one_number_with_itself_is_refused_before_training() -> None:
+    single = experiment(node("global_pool"), node("linear"), node("batch_norm_1d"), node("class_scores"))
+    assert errors(problems(single, DATA)) == []
+    (found,) = errors(problems(single.replace("training.batch_size", 1), DATA))
+    assert found.path == "network.batch_norm_1d" and "single number" in found.message
+    assert found.fix and errors(problems(found.fix, DATA)) == []
+    wide = experiment(node("conv2d"), node("batch_norm"), *TAIL).replace("training.batch_size", 1)
+    assert errors(problems(wide, DATA)) == []
+
+
+def test_a_layer_made_for_colour_gets_its_three_channels_by_a_1x1_convolution(monkeypatch) -> None:
+    class Colour(torch.nn.Conv2d):
+        def __init__(self):
+            super().__init__(3, 4, 3)
+
+    spec = LayerSpec("for_colour", "For colour", "tests.colour:Colour", "A test layer.", takes=("maps",))
+    monkeypatch.setitem(LAYERS._parts, "for_colour", spec)
+    load = catalog.load
+    monkeypatch.setattr(catalog, "load", lambda path: Colour if path == "tests.colour:Colour" else load(path))
+    (found,) = errors(problems(experiment(node("for_colour"), *TAIL), DATA))
+    assert found.repair == "Bring 1 channel to 3 with a 1x1 convolution before it"
+    assert found.fix and errors(problems(found.fix, DATA)) == []
 
 
 def test_a_layer_that_nothing_uses_is_a_warning():
