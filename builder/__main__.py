@@ -103,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the split")
     command("starters", commands.starters, "List the ready experiments.")
+    made = command("weights", commands.weights, "Take in a file of pretrained weights, or fetch those that timm knows.")
+    made.add_argument("file", metavar="FILE", nargs="?", help=".safetensors, .pth or .pt")
+    made.add_argument("--fetch", metavar="MODEL", help="a timm model; says first which server it contacts")
     made = command("starter", commands.starter, "Print a ready experiment, to be kept as a file.")
     made.add_argument("name", metavar="NAME")
     for name, run, help in (

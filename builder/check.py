@@ -5,12 +5,14 @@ from typing import Any
 
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
-from builder.network import Plan, Planned, plan_of, show, wires
+from builder.network import Plan, Planned, plan_of, settings, show, wires
 from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, repairs
 from builder.spec import Experiment, Problem, SpecError, feeder
 from builder.task import TASKS, find
+from builder.weights import missing
 
 __all__ = ["problems"]
 
@@ -148,6 +150,11 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pr
     planned = plan_of(experiment, num_classes)
     found = [_layer_problem(experiment, planned, n, num_classes) for n in planned.nodes if n.message]
     found += _single_numbers(experiment, planned)
+    for node, place in zip(nodes, planned.nodes, strict=True):
+        if not place.message and (said := missing(LAYERS[node.name], settings(node))):
+            path = f"network.{node.id}.params.weights"
+            begin = "Begin at random", _fix(experiment, path, "none")
+            found.append(Problem(f"network.{node.id}.params.{said[0]}", said[1], "error", *begin))
     used = {feeder(i) for feeds in wires(nodes) for i in feeds}
     for node in nodes[:-1]:
         if node.id not in used:

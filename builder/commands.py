@@ -147,6 +147,26 @@ def starter(asked: argparse.Namespace) -> tuple[Answer, str]:
     return json.loads(known[asked.name].dumps()), known[asked.name].dumps().rstrip("\n")
 
 
+def weights(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{sha256, tensors, numbers, bytes, model}; without --json the SHA-256 alone, to be put into a layer's `file`."""
+    from dataclasses import asdict
+
+    from builder import weights as files
+
+    if bool(asked.file) == bool(asked.fetch):
+        raise Mistake("Name a file of weights, or with --fetch a timm model.")
+    data_folder()
+    if asked.fetch:
+        there = files.source(asked.fetch)
+        licence = f", licence {there.licence}" if there.licence else ""
+        say(f"Contacting {there.host} for {there.what}: about {there.bytes / 1e6:,.0f} MB{licence}.")
+        one = files.fetch(asked.fetch)
+    else:
+        one = files.take_in(_existing(asked.file))
+    say(f"{one.tensors:,} tensors, {one.numbers:,} numbers.")
+    return asdict(one), one.sha256
+
+
 def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{nodes: [{id, name, shape (without batch), parameters, flops, receptive_field (px), message}], input, output,
     parameters, flops}"""

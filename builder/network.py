@@ -16,6 +16,7 @@ from builder.fits import misfit
 from builder.parts.layers import LAYERS
 from builder.receptive import Field, Tracker, composed, identity
 from builder.spec import INPUT, UNWIRED, Experiment, Node, feeder
+from builder.weights import located
 
 if TYPE_CHECKING:
     from torch import nn
@@ -424,7 +425,7 @@ def arguments(
     }
     if len(scan) >= 3:
         rules |= {"scan_channels": scan[-3], "scan_size": scan[-2:]}
-    chosen = {**settings(node), **(spec.untrained if trained else {})}
+    chosen = {**settings(node), **spec.untrained} if trained else located(spec, settings(node))
     return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **spec.fixed, **chosen}
 
 

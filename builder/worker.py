@@ -42,7 +42,8 @@ from builder.runs import (
 RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
-PRIVATE_KINDS = ("import", "predict")  # they read files from outside: what their faults say may name a person
+# They read files from outside: what their faults say may name a person.
+PRIVATE_KINDS = ("import", "predict", "weights")
 
 
 class Stopped(Exception):
@@ -303,6 +304,27 @@ def look(work: Work) -> Steps:
     return looking.look(subject, work.folder)
 
 
+def weights(work: Work) -> Steps:
+    """Takes in a file of weights, or fetches timm's own where a person asked for that; the result is `Stored`.
+
+    The payload is {file: an uploaded file} or {fetch: the name of a timm model}.
+    """
+    from dataclasses import asdict
+
+    from builder import weights as files
+
+    model = work.job.payload.get("fetch")
+    if model:
+        yield Progress(note=f"fetching from {files.source(model).host}")
+        return asdict(files.fetch(model))
+    file = Path(work.job.payload["file"])
+    yield Progress(note="reading the file")
+    try:
+        return asdict(files.take_in(file))
+    finally:
+        _drop_ticket(work.home, file)
+
+
 KINDS: dict[str, Handler] = {
     "train": train,
     "import": import_scans,
@@ -312,6 +334,7 @@ KINDS: dict[str, Handler] = {
     "export": export,
     "augment": augment,
     "look": look,
+    "weights": weights,
 }
 
 

@@ -25,7 +25,9 @@ ENGINE = {
     "blocks": "",
     "fits": "catalog",
     "receptive": "",
-    "network": "catalog parts spec blocks fits receptive",
+    "weights": "catalog execute forkserver",
+    "network": "catalog parts spec blocks fits receptive weights",
+    "surgery": "network spec blocks",
     "stepping": "",
     # files of strangers to scans
     "scan": "",
@@ -57,7 +59,7 @@ ENGINE = {
     # what is taught, and what is wrong with it
     "task": "catalog spec",
     "repairs": "catalog parts spec network",
-    "check": "catalog parts spec network task data repairs",
+    "check": "catalog parts spec network task data repairs weights",
     # runs as facts
     "events": "",
     "runs": "events spec",

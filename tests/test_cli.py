@@ -22,7 +22,19 @@ from builder.runs import Run
 from tasks import phantoms
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("import", "starters", "starter", "plan", "check", "train", "runs", "evaluate", "predict", "export")
+COMMANDS = (
+    "import",
+    "starters",
+    "starter",
+    "weights",
+    "plan",
+    "check",
+    "train",
+    "runs",
+    "evaluate",
+    "predict",
+    "export",
+)
 
 
 @pytest.fixture(scope="module")
