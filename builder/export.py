@@ -24,7 +24,7 @@ import numpy as np
 
 from builder import keras_export, network, onnx_export, program_export, pytorch_export
 from builder.data import Dataset, UnknownDataset
-from builder.drawing import svg
+from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
 from builder.prepared import pixel_aspect
 from builder.readme import MAKERS, PACKAGES, readme, requirements, versions
@@ -276,7 +276,8 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         texts["requirements.txt"] = requirements(target.name, experiment)
         texts["settings.json"] = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     if target.name == "svg":
-        texts["network.svg"] = svg(experiment, len(predictor.classes))
+        texts["network.svg"] = network_svg(experiment, len(predictor.classes))
+        texts["graph.svg"] = graph_svg(experiment, len(predictor.classes))
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     writers = {

@@ -29,6 +29,9 @@ ENGINE = {
     "network": "catalog parts spec blocks fits receptive weights",
     "surgery": "network spec blocks",
     "stepping": "",
+    "graph": "spec network",
+    "layered": "",
+    "drawing": "parts spec network graph layered",
     # files of strangers to scans
     "scan": "",
     "dicom_file": "scan",
@@ -81,7 +84,6 @@ ENGINE = {
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
     "tracing": "",
-    "drawing": "catalog parts spec network",
     "readme": "parts spec network predict runs",
     "keras_text": "listing tracing",
     "pytorch_export": "spec listing predict prepared batches",

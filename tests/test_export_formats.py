@@ -94,7 +94,7 @@ def test_the_document_reads_back_and_the_drawing_shows_every_layer(little, tmp_p
     drawn = ElementTree.fromstring((folder / "network.svg").read_text())
     words = " ".join(drawn.itertext())
     assert all(node.id in words for node in run.experiment.network)
-    assert len(drawn.findall(".//{*}rect")) == len(run.experiment.network) + 1
+    assert len(drawn.findall(".//{*}rect[@class='layer']")) == len(run.experiment.network) + 1
 
 
 def test_a_network_that_is_not_trained_is_exported_with_the_weights_a_training_begins_with(tmp_path):
@@ -325,7 +325,7 @@ def test_onnx_answers_as_torch_does_for_recurrent_layers_and_attention():
 
 
 def test_the_drawing_escapes_what_people_type_and_marks_what_is_wrong():
-    from builder.drawing import svg
+    from builder.drawing import network_svg
 
     nodes = (
         Node(id="a", name="conv2d"),
@@ -333,7 +333,7 @@ def test_the_drawing_escapes_what_people_type_and_marks_what_is_wrong():
         Node(id="c", name="add", inputs=("a", "input")),
     )
     experiment = small(*nodes).model_copy(update={"name": '<script>"&'})
-    text = svg(experiment, 2)
+    text = network_svg(experiment, 2)
     assert "<script>" not in text and "no such &lt;layer&gt;" in text
     ElementTree.parse(io.StringIO(text))
-    assert text.count('class="e"') >= 2
+    assert text.count('class="wrong"') >= 2

@@ -6,6 +6,7 @@ open in the editor. A short job runs the network (`builder.look`); this panel on
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ import numpy as np
 import streamlit as st
 
 from builder.data import Dataset
+from builder.drawing import graph_drawing
 from builder.execute import home
+from builder.graph import sentence, trace
 from builder.look import SAMPLES, same_preparation, subject_digest
 from builder.network import show
 from builder.runs import Job, Run, RunStore, StoreError
-from builder.spec import INPUT, SpecError
+from builder.spec import INPUT, Experiment, SpecError
 from pages.kit import charts, examples, jobs, layers, mosaic, step, style
 from pages.kit import draft as drafts
 from pages.kit.findings import Findings
@@ -28,6 +31,7 @@ __all__ = ["panel", "watch"]
 _SLOT = "look"
 _UNTRAINED = ""
 _VIEWS = ("Feature maps", "Filters", "Step by step", "Values")
+_WHAT = ("Layer by layer", "Computational graph")
 _CSS = """<style>
 .st-key-think img{image-rendering:pixelated;border-radius:.25rem}
 .st-key-think [data-testid=stImageContainer] img{max-width:100%}
@@ -45,7 +49,15 @@ def panel(draft: drafts.Draft, found: Findings) -> None:
     if not draft.experiment.network:
         return
     st.html(_CSS)
-    with style.card("On your scan", key="think"):
+    with style.card(key="think"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.subheader("On your scan", anchor=False, width="content")
+            what = st.segmented_control(
+                "What to look at", _WHAT, default=_WHAT[0], key="think-what", label_visibility="collapsed"
+            )
+        if what == _WHAT[1]:
+            graph(draft, found)
+            return
         asked = _controls(draft, found)
         job, answer = jobs.of_slot(_SLOT), jobs.result(_SLOT)
         if asked:
@@ -458,3 +470,96 @@ def value_words(told: dict[str, Any], num_scans: int) -> list[str]:
     else:
         said.append(f":green[:material/check_circle:] None of its {activation['units']} units is dead on {over}.")
     return said
+
+
+# -- the computational graph -------------------------------------------------------------------------------------------
+
+
+def graph(draft: drafts.Draft, found: Findings) -> None:
+    """The computational graph of the network, forward and back, to zoom into and to take away as an SVG."""
+    wrong = [n.id for n in found.plan.nodes if n.message]
+    if wrong:
+        st.caption(f"The graph appears once the network fits together; look at {plain(', '.join(wrong[:3]))}.")
+        return
+    now = draft.experiment
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        detail = st.segmented_control(
+            "Detail",
+            list(_DETAIL),
+            default="Layers",
+            key="think-detail",
+            label_visibility="collapsed",
+            help="Operations: each single step of torch; layers of more than 40 of them stay one box.",
+        )
+        st.download_button(
+            "Save as SVG",
+            lambda: _drawn(now.model_dump_json(), found.num_classes, _DETAIL[detail or "Layers"], False)[0],
+            "graph.svg",
+            "image/svg+xml",
+            key="think-graph-svg",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    kind = _DETAIL[detail or "Layers"]
+    svg, width, height, marks, words = _drawn(now.model_dump_json(), found.num_classes, kind, _dark())
+    st.plotly_chart(
+        _zoomable(svg, width, height, marks),
+        key="think-graph",
+        config={"scrollZoom": True, "displayModeBar": False, "doubleClick": "reset"},
+        alt=f"Computational graph: {words}",
+    )
+    st.caption(f"{words} Turn the wheel to zoom, drag to move, double-click to see all of it again.")
+
+
+_DETAIL = {"Layers": "layers", "Operations": "operations"}
+_GRAPH_PX = 640
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _drawn(
+    document: str, num_classes: int, detail: str, dark: bool
+) -> tuple[str, float, float, list[tuple[float, float, str]], str]:
+    experiment = Experiment.loads(document)
+    traced = trace(experiment, num_classes, {n.id: layers.title(n) for n in experiment.network})
+    drawing = graph_drawing(traced, detail=detail, dark=dark)
+    marks = [(m.x, m.y, m.words) for m in drawing.marks]
+    return drawing.svg, drawing.width, drawing.height, marks, sentence(traced)
+
+
+def _zoomable(svg: str, width: float, height: float, marks: list[tuple[float, float, str]]) -> Any:
+    """A figure that holds the drawing as it is, sharp at every zoom, with words over each box. It opens at its top."""
+    import plotly.graph_objects as go_
+
+    source = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    figure = go_.Figure(
+        go_.Scatter(
+            x=[m[0] for m in marks],
+            y=[m[1] for m in marks],
+            text=[m[2].replace("<", "&lt;") for m in marks],
+            mode="markers",
+            marker={"size": 26, "opacity": 0},
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+    shown = min(height, max(width * 0.62, 620.0))
+    figure.update_layout(
+        height=_GRAPH_PX,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        dragmode="pan",
+        xaxis={"visible": False, "range": [0, width]},
+        yaxis={"visible": False, "range": [shown, 0], "scaleanchor": "x"},
+        images=[
+            {
+                "source": source,
+                "xref": "x",
+                "yref": "y",
+                "x": 0,
+                "y": 0,
+                "sizex": width,
+                "sizey": height,
+                "sizing": "stretch",
+                "layer": "below",
+            }
+        ],
+    )
+    return figure
