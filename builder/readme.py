@@ -197,7 +197,7 @@ experiment.json holds every choice: data, network and training. Open it on ScanL
 """,
     "svg": """
 network.svg is a drawing of the network, from top to bottom: every layer with its settings and the shape that comes out.
-graph.svg is its computational graph: every operation on the way forward (blue), every gradient on the way back (orange).
+graph.svg is its computational graph: every operation on the way forward (blue), every gradient back (orange).
 experiment.json is the network itself.
 """,
 }
