@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", commands.plan, "Shapes, parameters and cost of an experiment's network."),
         ("check", commands.check, "Everything that is wrong with an experiment; a data set may still be missing."),
         ("train", commands.train, "Train an experiment."),
+        ("preflight", commands.preflight, "A few real steps: memory, the largest safe batch, time of an epoch."),
     ):
         made = command(name, run, help)
         made.add_argument("experiment", metavar="FILE", help='the experiment as JSON; "-" reads it from stdin')

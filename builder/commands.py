@@ -225,6 +225,42 @@ def check(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, _table(rows) if rows else "Nothing is wrong with this experiment."
 
 
+def preflight(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{device, batch_size, epochs, small, large: {batch, bytes, seconds, count}, lasting_bytes, peak_bytes,
+    peak_measured, available_bytes, largest_batch, limited_by, steps_per_epoch, epoch_s, training_s}; keeps no weights
+    """
+    from builder import preflight as flying
+    from builder import task
+
+    data_folder()
+    experiment, dataset = _read(asked)
+    if dataset is None:
+        raise Mistake("No data set is chosen: name one with --data, or put its id into the experiment as data.dataset.")
+    found = _problems(experiment, dataset)
+    errors = [p for p in found if p["severity"] == "error"]
+    if errors:
+        raise Mistake(f"Nothing was tried: {_count_words(errors)}", {"error": "not tried", "problems": found})
+    told = _Progress()
+    with tempfile.TemporaryDirectory() as folder:
+        answer = flying.preflight(
+            experiment,
+            task.find(experiment.task),
+            dataset,
+            Path(folder),
+            told=lambda done, total: told.show(done, total, "preparing the scans"),
+        ).to_json()
+    told.end()
+    verdict, basis = flying.sentences(answer)
+    rows = [
+        (f"peak memory at batch {answer['batch_size']}", f"{answer['peak_bytes'] / 1e6:,.0f} MB"),
+        ("free for it now", f"{answer['available_bytes'] / 1e6:,.0f} MB"),
+        ("largest safe batch", str(answer["largest_batch"])),
+        ("an epoch", f"{answer['epoch_s']:.1f} s"),
+        (f"all {answer['epochs']} epochs", f"{answer['training_s'] / 60:.1f} min"),
+    ]
+    return answer, f"{verdict}\n{_table(rows)}\n{basis}"
+
+
 def train(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, status, epochs, best: {metric, value, epoch} | null, reason, seconds}; Ctrl-C stops and saves"""
     from builder.runs import RunStore

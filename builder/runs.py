@@ -85,7 +85,7 @@ __all__ = [
     "write_atomic",
 ]
 
-KINDS = ("train", "import", "demo", "predict", "evaluate", "export", "augment", "look", "weights")
+KINDS = ("train", "import", "demo", "predict", "evaluate", "export", "augment", "look", "preflight", "weights")
 _ID = re.compile(r"^[0-9a-f-]{1,64}\Z")
 
 

@@ -325,6 +325,26 @@ def weights(work: Work) -> Steps:
         _drop_ticket(work.home, file)
 
 
+def preflight(work: Work) -> Steps:
+    """Tries a few steps of a training and throws them away: `preflight.Preflight.to_json`, and the digest."""
+    from builder import preflight as flying
+    from builder import task
+    from builder.data import Dataset
+    from builder.spec import Experiment
+
+    experiment = Experiment.checked(work.job.payload["experiment"])
+    dataset = Dataset.open(work.home, experiment.data.dataset)
+    yield Progress(note="preparing the scans")
+
+    def prepared(done: int, total: int) -> None:
+        work.count(done, total)
+        if done == total:
+            work.tell(Progress(step=done, total=total, note="trying a few steps"))
+
+    found = flying.preflight(experiment, task.find(experiment.task), dataset, work.folder, told=prepared)
+    return {**found.to_json(), "digest": flying.subject_digest(experiment)}
+
+
 KINDS: dict[str, Handler] = {
     "train": train,
     "import": import_scans,
@@ -334,6 +354,7 @@ KINDS: dict[str, Handler] = {
     "export": export,
     "augment": augment,
     "look": look,
+    "preflight": preflight,
     "weights": weights,
 }
 

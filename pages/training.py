@@ -17,7 +17,7 @@ from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import RunStore, StoreError
 from builder.schedule import factor
 from builder.spec import Choice, SpecError
-from pages.kit import charts, examples, findings, forms, go, jobs, layers, style
+from pages.kit import charts, examples, findings, forms, go, jobs, layers, preflight, style
 from pages.kit import draft as drafts
 from pages.kit.machine import this_machine
 from pages.kit.pairs import pairs
@@ -359,6 +359,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings) -> None:
             st.session_state["name"] = now.name
         st.text_input("Name of the run", value=now.name, key="name", max_chars=120, on_change=rename, args=(draft,))
         costs(draft, found)
+        preflight.check(draft, found)
         for heading, severity in (("In the way", "error"), ("To think about", "warning")):
             faults = [p for p in found.problems if p.severity == severity]
             if faults:
@@ -468,6 +469,7 @@ def page(draft: drafts.Draft) -> None:
 
 st.html(_CSS)
 jobs.keep_in_url(_GALLERY)
+jobs.keep_in_url(preflight.SLOT)
 opened = drafts.current()
 if opened is None:
     nothing_open()

@@ -81,6 +81,7 @@ ENGINE = {
     # results
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
+    "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
     "tracing": "",

@@ -29,6 +29,7 @@ COMMANDS = (
     "weights",
     "plan",
     "check",
+    "preflight",
     "train",
     "runs",
     "evaluate",
@@ -223,6 +224,20 @@ def test_commands_that_need_no_data_folder_do_not_ask_for_one(ask, document, mon
 def test_looking_at_the_data_folder_leaves_nothing_in_it(ask, home):
     assert ask("runs")[:2] == (0, {"runs": []})
     assert list(home.iterdir()) == []
+
+
+def test_preflight_tells_memory_the_largest_batch_and_the_time(ask, at_little, document):
+    code, found, _ = ask("preflight", document, "--data", "little", "--set", "training.batch_size=8")
+    assert code == 0 and found["batch_size"] == 8 and found["peak_measured"]
+    assert found["largest_batch"] >= 2 and found["peak_bytes"] > found["lasting_bytes"] > 0
+    assert found["training_s"] == pytest.approx(found["epochs"] * found["epoch_s"])
+    code, found, words = ask("preflight", document)
+    assert code == 2 and "No data set is chosen" in found["error"] + words
+
+
+def test_plan_tells_what_each_layer_sees(ask, document):
+    _, found, _ = ask("plan", document)
+    assert found["nodes"][0]["receptive_field"] == [5, 5] and found["nodes"][-1]["receptive_field"] == [32, 32]
 
 
 def test_runs_lists_what_there_is(ask, at_little, home):

@@ -1,0 +1,89 @@
+"""Pre-flight on the Training page: a few real steps tell memory, the largest batch and the time of an epoch."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from builder.preflight import sentences, subject_digest
+from builder.runs import StoreError
+from pages.kit import draft as drafts
+from pages.kit import jobs
+from pages.kit.findings import Findings
+from pages.kit.pairs import pairs
+from pages.kit.words import duration, plain, size
+
+__all__ = ["SLOT", "check"]
+
+SLOT = "preflight"
+
+
+def check(draft: drafts.Draft, found: Findings) -> None:
+    """The button, how it is going, and what was measured."""
+    job = jobs.of_slot(SLOT)
+    busy = job is not None and job.view().active
+    st.button(
+        "Pre-flight",
+        key="preflight-go",
+        icon=":material/speed:",
+        width="stretch",
+        disabled=bool(found.errors) or found.summary is None or busy,
+        help="Does a few real training steps and throws them away: how much memory a batch takes, which one is the "
+        "largest that is safe, how long an epoch takes.",
+        on_click=ask,
+        args=(draft,),
+    )
+    refused = st.session_state.pop("preflight-refused", "")
+    if refused:
+        st.markdown(f":red[:material/error: {plain(refused)}]")
+    jobs.watch(SLOT, "Trying a few steps")
+    told = jobs.result(SLOT)
+    if told is None:
+        return
+    if told["digest"] != subject_digest(draft.experiment):
+        st.caption(":orange[:material/history: Measured before the last changes. Press Pre-flight for the present.]")
+    verdict, basis = sentences(told)
+    batch, largest = told["batch_size"], told["largest_batch"]
+    good = bool(largest) and (batch <= largest or told["limited_by"] != "memory")
+    icon = ":green[:material/check_circle:]" if good else ":red[:material/error:]"
+    st.markdown(f"{icon} {plain(verdict)}")
+    peak = f"{'' if told['peak_measured'] else 'about '}{size(told['peak_bytes'])}"
+    pairs(
+        [
+            (f"Peak memory, batch {batch}", peak),
+            ("Free for it now", size(told["available_bytes"])),
+            ("Largest safe batch", f"about {largest}" if largest else "none"),
+            ("An epoch", f"about {span(told['epoch_s'])}"),
+            (f"All {told['epochs']} epochs", f"about {span(told['training_s'])}"),
+        ]
+    )
+    now = draft.experiment.training.batch_size
+    if largest and largest != now:
+        st.button(
+            f"Use batch {largest}",
+            key="preflight-use",
+            icon=":material/build:" if not good else ":material/expand:",
+            type="secondary" if good else "primary",
+            help="A larger batch makes steady, fewer steps; it often wants a higher learning rate.",
+            on_click=use,
+            args=(draft, largest),
+        )
+    st.caption(plain(basis))
+
+
+def ask(draft: drafts.Draft) -> None:
+    """Submits the job for the draft as it is now."""
+    now = draft.experiment
+    try:
+        jobs.submit("preflight", {"experiment": now.model_dump(mode="json")}, SLOT)
+    except StoreError as error:
+        st.session_state["preflight-refused"] = str(error)
+
+
+def use(draft: drafts.Draft, batch: int) -> None:
+    """Writes the batch size into the document."""
+    draft.replace("training.batch_size", batch, f"batch of {batch}, from the pre-flight")
+
+
+def span(seconds: float) -> str:
+    """A span of time, tenths of a second where it is short: "0.7 s", "12 s", "3 min 20 s"."""
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
