@@ -15,18 +15,18 @@ from typing import Any
 from builder import task
 from builder.data import Dataset, datasets
 from builder.evaluate import evaluate, evaluation
-from builder.intake import detect, import_scans
+from builder.intake import Source, detect, import_scans
 from builder.runs import RunStore
 from builder.spec import Experiment
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def imported(home: Path, name: str, source: Path, **options: Any) -> Dataset:
+def imported(home: Path, name: str, source: Path | Source, **options: Any) -> Dataset:
     """The data set called `name` in `home`, imported from `source` where it is not there yet."""
     if any(summary.name == name for summary in datasets(home)):
         return Dataset.open(home, name)
-    steps = import_scans(detect(source), name, home, **options)
+    steps = import_scans(source if isinstance(source, Source) else detect(source), name, home, **options)
     while True:
         try:
             next(steps)

@@ -46,6 +46,18 @@ SLICED = (  # the same little CNN over each slice; the vector at the end knows t
     Node(id="head", name="class_scores"),
 )
 
+READ = (  # ... and a GRU over what it found, with errors that travel back three slices at most
+    *SLICED[:4],
+    Node(id="gru", name="gru", params={"units": 8, "layers": 2, "bidirectional": True, "dropout": 0.2, "bptt": 3}),
+    *SLICED[5:],
+)
+DEEP = (
+    Node(id="conv", name="conv3d", params={"out_channels": 6, "stride": 2}),
+    Node(id="norm", name="batch_norm_3d"),
+    *SLICED[2:4],
+    *SLICED[5:],
+)
+
 
 def ordered(rng: np.random.Generator, label: int, num_slices: int, side: int = SIDE) -> np.ndarray:
     """(S, side, side) uint8: a spot that brightens (0) or darkens (1) from slice to slice; the set tells nothing."""
@@ -100,9 +112,11 @@ def test_a_network_over_slices_learns_what_only_their_order_tells(made):
         assert there == ("falling" if label else "rising") and back != there, "the same slices the other way round"
 
 
-def test_a_stop_and_a_resume_give_the_weights_of_a_run_that_nothing_disturbed(made, tmp_path):
+@pytest.mark.parametrize("way", ["flat", "gru", "volume"])
+def test_a_stop_and_a_resume_give_the_weights_of_a_run_that_nothing_disturbed(made, tmp_path, way):
     _, dataset, _ = made
-    wanted = experiment(epochs=3).replace("data.dataset", dataset.id)
+    nodes = {"flat": SLICED, "gru": READ, "volume": DEEP}[way]
+    wanted = experiment(nodes, "volume" if way == "volume" else "series", epochs=3).replace("data.dataset", dataset.id)
 
     def ended(folder: Path, breaks: int) -> dict[str, torch.Tensor]:
         left, steps = breaks, 0
