@@ -212,11 +212,13 @@ class Predictor:
         for layer, layout in self._spatial_layers():
             found = self.net.get_submodule(f"layers.{layer}")
             inputs = self._tensor(image[None])
-            heat = grad_cam(self.net, found, inputs, class_index, exclusive=not self.multi_label, layout=layout)
-            if heat is not None and self.num_slices > 1:
+            heat = grad_cam(
+                self.net, found, inputs, class_index, not self.multi_label, layout=layout, slices=self.num_slices
+            )
+            if heat is not None and self.experiment.data.layout != "maps":
                 return np.broadcast_to(heat, (self.num_slices, *heat.shape[-2:]))  # one map may speak for all slices
             if heat is not None:
-                return heat
+                return heat if heat.ndim == 2 else heat[0]
         return None
 
     def _spatial_layers(self) -> list[tuple[str, str]]:
@@ -300,6 +302,7 @@ def grad_cam(
     class_index: int,
     exclusive: bool = True,
     layout: str = "maps",
+    slices: int = 1,
 ) -> np.ndarray | None:
     """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input.
 
@@ -309,10 +312,10 @@ def grad_cam(
     series has weights of its own; a volume has one weight per channel.
 
     Args:
-        inputs: (1, C, H, W), (1, S, C, H, W) or (1, C, D, H, W). layout: of the layer's output: "maps", "series" or
-            "volume".
-    Returns: (H, W), of a series or volume (S, H, W), float32 at the input's size, scaled to a largest value of 1; None
-        where nothing is positive.
+        inputs: (1, C, H, W), (1, S, C, H, W) or (1, C, D, H, W). slices: S or D of the inputs. layout: of the layer's
+            output: "maps", "series" or "volume", whatever that of the inputs.
+    Returns: (H, W) of maps, (slices, H, W) of a series or volume, float32 at the input's size, scaled to a largest
+        value of 1; None where nothing is positive.
     """
     import torch
 
@@ -337,15 +340,12 @@ def grad_cam(
         hook.remove()
     if slopes is None:  # the score rests on other taps of this layer
         return None
-    stacked = layout != "maps"
     weights = slopes.mean((2, 3, 4) if layout == "volume" else (-2, -1), keepdim=True)
     channels = -3 if layout != "volume" else -4
     evidence = torch.relu((weights * held[-1].detach()).sum(channels))[:, None]  # (1, 1, h, w) or (1, 1, s, h, w)
-    if stacked:
-        slices = inputs.shape[1] if layout == "series" else inputs.shape[2]
-        size, mode = (slices, *inputs.shape[-2:]), "trilinear"
-    else:
-        size, mode = tuple(inputs.shape[-2:]), "bilinear"
+    size, mode = tuple(inputs.shape[-2:]), "bilinear"
+    if layout != "maps":
+        size, mode = (slices, *size), "trilinear"
     full = torch.nn.functional.interpolate(evidence, size, mode=mode, align_corners=False)[0, 0]
     most = float(full.max())
     return (full / most).float().cpu().numpy() if most > 0 else None

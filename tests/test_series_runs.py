@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import corpus
 import little_run
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from made_files import dicom, imported
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from builder import checkpoint, task
+from builder import checkpoint, network, task
 from builder.check import problems
 from builder.data import Dataset
 from builder.evaluate import evaluate
@@ -267,6 +268,25 @@ def test_a_volume_network_is_asked_in_the_same_way(made):
     assert finding.pictures.shape == (4, 3, 8, 8) and finding.telling == 2
 
 
+@pytest.mark.parametrize(
+    ("slices", "names"),
+    [
+        ("volume", ("conv3d", "slices_as_sequence", "global_pool", "gru", "class_scores")),
+        ("series", ("conv2d", "slices_as_volume", "conv3d", "global_pool", "class_scores")),
+        ("series", ("slices_as_channels", "conv2d", "global_pool", "class_scores")),
+        ("series", ("conv2d", "global_pool", "lstm", "class_scores")),
+    ],
+)
+def test_the_heat_map_has_a_picture_for_each_slice_whatever_the_layers_make_of_them(slices, names):
+    nodes = tuple(Node(id=f"n{k}", name=name) for k, name in enumerate(names))
+    chosen = experiment(nodes, slices).replace("data.num_slices", 6)
+    net = network.assemble_of(chosen, 2, seed=3).eval()
+    predictor = Predictor(chosen, ("a", "b"), False, 255, np.zeros(1, np.float32), np.ones(1, np.float32), "", net)
+    image = predictor.prepared(Scan(ordered(np.random.default_rng(1), 0, 9)[:, None]))
+    found = [heat for k in (0, 1) if (heat := predictor.heatmap(image, k)) is not None]
+    assert found and all(heat.shape == (6, SIDE, SIDE) and heat.max() == 1 for heat in found)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6))
 def test_covering_a_region_covers_it_on_every_plane_and_nothing_else(seed):
@@ -295,8 +315,10 @@ def test_a_folder_a_zip_and_a_multi_frame_file_of_one_series_give_one_answer(mad
             packed.write(path, f"case/{path.name}")
     first, *rest = [Image.fromarray(page.astype(np.uint16)) for page in pixels]
     first.save(tmp_path / "case.tif", save_all=True, append_images=rest)
+    (tmp_path / "frames.dcm").write_bytes(corpus.dicom_bytes(pixels.astype(np.uint16)))
+    (tmp_path / "case.nii").write_bytes(corpus.nifti_bytes(pixels.astype(np.int16).transpose(2, 1, 0)))
     with Sandbox() as box:
-        scans = [read([tmp_path / name], box) for name in ("case", "case.zip", "case.tif")]
+        scans = [read([tmp_path / name], box) for name in ("case", "case.zip", "case.tif", "frames.dcm", "case.nii")]
         scans.append(read(sorted(folder.glob("*.dcm")), box))
         for bad, words in (("empty", "nothing|no file|empty"), ("text.zip", "nothing in it that could be a scan")):
             if bad.endswith("zip"):
@@ -306,8 +328,10 @@ def test_a_folder_a_zip_and_a_multi_frame_file_of_one_series_give_one_answer(mad
                 (tmp_path / bad).mkdir()
             with pytest.raises(Unreadable, match=words):
                 read([tmp_path / bad], box)
+    turned = scans.pop(4).pixels[:, 0]  # a NIfTI file whose axes run to the right and to the front: shown as DICOM is
+    assert np.array_equal(turned, pixels[:, ::-1, ::-1]), "its slices stay in order"
     assert all(np.array_equal(scan.pixels[:, 0], pixels) for scan in scans)
-    answers = [predictor.finding(scan).probabilities for scan in (scans[0], scans[1], scans[3])]
+    answers = [predictor.finding(scan).probabilities for scan in (scans[0], scans[1], scans[-1])]
     assert answers[0] == answers[1] == answers[2] and predictor.finding(scans[0]).top == "falling"
 
 
