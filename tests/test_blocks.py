@@ -8,7 +8,7 @@ from builder.blocks.attention import PatchEmbedding, PositionalEncoding, SelfAtt
 from builder.blocks.convolution import SeparableConv2d
 from builder.blocks.gating import CBAM, SqueezeExcite
 from builder.blocks.join import Multiply
-from builder.blocks.pooling import AttentionPool, GlobalPool, LpPool, TimePool
+from builder.blocks.pooling import AdaptivePool3d, AttentionPool, GlobalPool, LpPool, TimePool
 from builder.blocks.recurrent import Recurrent, RowsAsSequence, SlicesAsChannels, SlicesAsSequence
 
 KINDS = ["RNN", "LSTM", "GRU"]
@@ -89,6 +89,14 @@ def test_poolings_over_time_and_places_keep_what_they_say() -> None:
     torch.testing.assert_close(LpPool(3.0)(volume), nn.LPPool3d(3.0, 2, 2)(volume.abs()), rtol=1e-4, atol=1e-4)
     picture = torch.randn(2, 3, 6, 6)
     torch.testing.assert_close(LpPool(2.0, 3, 1)(picture), nn.LPPool2d(2.0, 3, 1)(picture), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["average", "maximum"])
+@pytest.mark.parametrize("depth", [2, 4])
+def test_pooling_a_volume_to_a_size_is_torchs_own_whether_it_divides_or_not(kind: str, depth: int) -> None:
+    x = torch.randn(2, 3, 6, 8, 12)
+    theirs = (nn.AdaptiveAvgPool3d if kind == "average" else nn.AdaptiveMaxPool3d)((depth, 4, 4))
+    torch.testing.assert_close(AdaptivePool3d(depth, 4, kind)(x), theirs(x))
 
 
 def test_lp_pooling_of_nothing_but_zeros_has_a_finite_gradient() -> None:

@@ -4,6 +4,7 @@ Seeded (`derandomize`): the same networks on every machine and run. Each is draw
 three hundred of them differ widely.
 """
 
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from builder.catalog import Domain, Flag, Float, Int, LayerSpec, OneOf
 from builder.check import problems
 from builder.listing import model_source
-from builder.network import Planned, assemble_of, plan_of, works_on_each
+from builder.network import Planned, assemble_of, plan, plan_of, works_on_each
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node, Problem
 
@@ -229,3 +230,11 @@ def check(experiment: Experiment, problem: Problem) -> None:
 
 def harmed(node: Planned) -> str:
     return f"{node.id}: {node.message}"
+
+
+def test_every_pair_of_layers_either_plans_or_says_why_in_a_sentence() -> None:
+    for shape, layout in (((8, 12, 12), "maps"), ((3, 2, 12, 12), "series"), ((2, 4, 12, 12), "volume")):
+        for one, two in product(SPECS, repeat=2):
+            nodes = [Node(id="a", name=one), Node(id="b", name=two)]
+            for node in plan(nodes, shape, CLASSES, layout).nodes:
+                assert node.shape is not None or not node.message or node.message.endswith("."), node

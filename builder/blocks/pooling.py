@@ -62,11 +62,15 @@ class AdaptivePool3d(nn.Module):
 
     def __init__(self, depth: int = 2, size: int = 4, kind: str = "average"):
         super().__init__()
-        sizes = (depth, size, size)
-        self.pool: nn.Module = nn.AdaptiveAvgPool3d(sizes) if kind == "average" else nn.AdaptiveMaxPool3d(sizes)
+        self.sizes, self.kind = (depth, size, size), kind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pool(x)
+        average = self.kind == "average"
+        if all(side % size == 0 for side, size in zip(x.shape[2:], self.sizes, strict=True)):
+            # Windows of one size: the same numbers from an operator that every format of export knows.
+            window = tuple(side // size for side, size in zip(x.shape[2:], self.sizes, strict=True))
+            return (nn.functional.avg_pool3d if average else nn.functional.max_pool3d)(x, window)
+        return (nn.functional.adaptive_avg_pool3d if average else nn.functional.adaptive_max_pool3d)(x, self.sizes)
 
 
 class LpPool(nn.Module):
