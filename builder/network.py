@@ -305,7 +305,7 @@ def _outcome(
         return _Outcome(None, message=unfit.message, where=where, value=unfit.value)
     try:
         with torch.device("meta"):
-            module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval()
+            module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval().requires_grad_(False)
             tensors = [torch.empty((2, *s)) for s in shapes]
         parameters = sum(p.numel() for p in module.parameters())
         counter = FlopCounterMode(display=False)
@@ -319,7 +319,9 @@ def _outcome(
                     raise ValueError(
                         "Its shape could only be told by computing it, and it is too large for that."
                     ) from None
-                module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval()
+                module = (
+                    build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval().requires_grad_(False)
+                )
                 tensors = [torch.zeros((2, *s)) for s in shapes]
                 with counter, Tracker(tensors) as tracker:
                     out = module(*tensors)

@@ -282,6 +282,8 @@ def _rewired(experiment: Experiment, planned: Plan, node: Planned) -> Iterator[t
     index = experiment._index(node.id)
     earlier = [n.id for n in reversed(experiment.network[:index])][:MOST_WIRES]
     feeds = tuple(wire for wire in node.inputs if feeder(wire) == INPUT or feeder(wire) in earlier)
+    if LAYERS[node.name].group == "Decoders":
+        yield from _tapped(experiment, planned, node)
     if LAYERS[node.name].inputs > 1:
         for other in [*earlier, INPUT]:
             if feeds and other not in feeds:
@@ -293,3 +295,38 @@ def _rewired(experiment: Experiment, planned: Plan, node: Planned) -> Iterator[t
     yield "Feed it from the layer above", experiment.replace(place, ())
     for other in [*feeds, *earlier[1:], INPUT]:
         yield f"Feed it from {other}", experiment.replace(place, (other,))
+
+
+def _tapped(experiment: Experiment, planned: Plan, node: Planned) -> Iterator[tuple[str, Experiment]]:
+    """Maps for a decoder, shallow to deep: its own in another order, the stages of a backbone, or other layers."""
+    place = f"network.{node.id}.inputs"
+    index = experiment._index(node.id)
+    most = LAYERS[node.name].most
+
+    def chosen(wires: list[str]) -> tuple[str, ...]:
+        """One map of each size, the largest first; the second and the last where only two are taken."""
+        sizes = {wire: shape[-2:] for wire in wires if (shape := planned.along(wire)) and len(shape) >= 3}
+        largest = sorted(sizes, key=lambda wire: sizes[wire], reverse=True)
+        kept = [w for k, w in enumerate(largest) if not k or sizes[w] != sizes[largest[k - 1]]]
+        return tuple(kept if not most or len(kept) <= most else (kept[1 : 2 if len(kept) > 2 else 1] + kept[-1:]))
+
+    if len(own := chosen(list(dict.fromkeys(node.inputs)))) > 1 and own != node.inputs:
+        yield "Order its maps shallow to deep", experiment.replace(place, own)
+    for above in reversed(experiment.network[:index]):
+        if above.name == "timm_backbone":
+            taps = planned[above.id].taps
+            if taps:
+                wires = chosen([f"{above.id}:{k}" for k in range(1, len(taps) + 1)])
+                yield f"Feed it the stages of {above.id}", experiment.replace(place, wires)
+            else:
+                opened = experiment.replace(f"network.{above.id}.params.output", "stages")
+                yield f"Let {above.id} give its stages and feed it those", _fed_by_stages(opened, node, above.id)
+    maps = chosen([n.id for n in reversed(experiment.network[:index]) if planned[n.id].layout in ("maps", "series")])
+    if len(maps) > 1:
+        yield "Feed it the last map of each size", experiment.replace(place, maps)
+
+
+def _fed_by_stages(experiment: Experiment, node: Planned, id: str) -> Experiment:
+    planned = plan_of(experiment, 2)
+    again = next(_tapped(experiment, planned, planned[node.id]), None) if planned[id].taps else None
+    return again[1] if again else experiment

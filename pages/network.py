@@ -8,12 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from builder.catalog import LayerSpec
+from builder.catalog import Digest, LayerSpec
 from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
 from builder.task import find
-from pages.kit import canvas, findings, forms, go, layers, style, think
+from pages.kit import canvas, findings, forms, go, layers, style, think, weights
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
@@ -183,19 +183,22 @@ def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = Tr
         actions(draft, node)
     else:
         findings.repairs(draft, [p for p in found.about(path) if not p.path.startswith(f"{path}.params.")], "form")
-    forms.section(draft, f"{path}.params", spec.params, found.problems, num_columns=1)
-    wires(draft, now, node, spec)
+    plainly = [p for p in spec.params if not isinstance(p, Digest)]
+    forms.section(draft, f"{path}.params", plainly, found.problems, num_columns=1)
+    weights.form(draft, node, found.problems)
+    wires(draft, found, node, spec)
     flow(planned, node, found)
 
 
-def wires(draft: drafts.Draft, now: Experiment, node: Node, spec: object) -> None:
+def wires(draft: drafts.Draft, found: findings.Findings, node: Node, spec: object) -> None:
     """What feeds the layer: several for one that joins, one for any other."""
+    now = draft.experiment
     key = f"wires:{node.id}"
-    options = layers.above(now, node.id)
+    options = [w for id in layers.above(now, node.id) for w in (id, *layers.taps(found.plan, id))]
     fed = [f for f in layers.feeds(now, node.id) if f in options]
 
     def words(id: str) -> str:
-        return "the scan" if id == INPUT else id
+        return "the scan" if id == INPUT else id.replace(":", ", output ")
 
     if isinstance(spec, LayerSpec) and spec.several:
         if st.session_state.get(key) != fed:
@@ -227,11 +230,10 @@ def wires(draft: drafts.Draft, now: Experiment, node: Node, spec: object) -> Non
 
 def flow(planned: Planned, node: Node, found: findings.Findings) -> None:
     """What goes in, what comes out, what it costs."""
-    shapes = {INPUT: found.plan.input} | {n.id: n.shape for n in found.plan.nodes}
-    came = [show(s) if (s := shapes.get(f)) else "unknown" for f in planned.inputs]
+    came = [show(s) if (s := found.plan.along(f)) else "unknown" for f in planned.inputs]
     rows = [
         ("Goes in", ", ".join(came)),
-        ("Comes out", show(planned.shape) if planned.shape else "nothing yet"),
+        ("Comes out", " and ".join(map(show, planned.taps or [planned.shape])) if planned.shape else "nothing yet"),
         ("Parameters", f"{planned.parameters:,}"),
         ("Operations", layers.operations(planned.flops)),
         ("Activations", size(4 * planned.activations)),
@@ -442,6 +444,7 @@ def editor(draft: drafts.Draft) -> None:
         if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
             go.to("training")
     think.watch()
+    weights.watch(draft)
     if chosen == CANVAS:
         st.html(_CANVAS_CSS)
         st.fragment(key="canvas")(table)(draft)

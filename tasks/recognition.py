@@ -54,6 +54,11 @@ class Recognition(Task):
             "tuned on yours. Often the best figures for pictures, in the fewest epochs; it expects three channels "
             "and is heavier than the others."
         ),
+        "efficientnet-multiscale": (
+            "For findings of very different sizes, from a speck to a whole organ, when you have hundreds of scans: the "
+            "same ImageNet network, looked at after its third, fourth and last stage at once; its first two stages are "
+            "kept as they are. Take it where efficientnet-lite0 misses what is small or fine."
+        ),
         "cnn-bigru": (
             "For a case of several slices or moments whose order means something: contrast that washes in or out, a "
             "lesion followed from slice to slice, a short clip. The same small CNN looks at each slice, then a GRU "
@@ -317,6 +322,7 @@ class Recognition(Task):
                 ("dropout", {"p": 0.3}),
                 ("class_scores", {}),
             ),
+            _multiscale(),
             _starter(
                 "cnn-bigru",
                 Data(slices="series", num_slices=12, size_px=48),
@@ -391,6 +397,41 @@ def _vgg_level(channels: int) -> tuple[_Layer, ...]:
     """Two convolutions and a pooling (Simonyan and Zisserman 2015), with the batch norms that came later."""
     one: tuple[_Layer, ...] = (("conv2d", {"out_channels": channels, "bias": False}), ("batch_norm", {}), ("relu", {}))
     return (*one, *one, ("max_pool", {}))
+
+
+def _multiscale() -> Experiment:
+    """Stages of an ImageNet backbone at three depths, each pooled, side by side (after Hariharan et al. 2015)."""
+    experiment = Experiment(
+        name="efficientnet-multiscale",
+        task=Recognition.name,
+        data=Data(size_px=160, colour="rgb", normalize="imagenet"),
+        training=Training(
+            optimizer=Choice(name="adamw", params={"lr": 0.0005}),
+            schedule=Choice(name="one_cycle"),
+            augment=_STRONG,
+            epochs=15,
+            batch_size=16,
+            l2=0.05,
+            label_smoothing=0.1,
+            class_weights=True,
+        ),
+    )
+    body = {
+        "model": "tf_efficientnet_lite0",
+        "weights": "installed package",
+        "output": "stages",
+        "frozen_stages": 2,
+    }
+    nodes = [Node(id="backbone", name="timm_backbone", params=body)]
+    nodes += [
+        Node(id=f"pool_{k}", name="global_pool", params={"kind": "both"}, inputs=(f"backbone:{k}",)) for k in (3, 4, 5)
+    ]
+    nodes += [
+        Node(id="scales", name="concatenate", inputs=("pool_3", "pool_4", "pool_5")),
+        Node(id="dropout", name="dropout", params={"p": 0.3}),
+        Node(id="scores", name="class_scores"),
+    ]
+    return experiment.replace("network", nodes)
 
 
 def _starter(name: str, data: Data, training: Training, *layers: _Layer) -> Experiment:

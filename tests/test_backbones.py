@@ -7,6 +7,7 @@ from torch import nn
 from builder.blocks.backbone import TimmBackbone, TimmStage
 from builder.blocks.decoder import FPNDecoder, UnetDecoder
 from builder.blocks.head import BoxHead, ImageHead, MaskScores
+from builder.check import problems
 from builder.listing import model_source
 from builder.network import assemble, plan
 from builder.spec import Data, Experiment, Node
@@ -222,6 +223,34 @@ def test_decoders_take_a_users_own_layers_of_any_channels_and_strides() -> None:
 def test_maps_in_a_wrong_order_are_refused_in_words(decoder: str, wires: tuple[str, ...], words: str) -> None:
     nodes = [node("timm_backbone", "b", model=SMALL, output="stages"), node(decoder, "d", *wires)]
     assert words in plan(nodes, (1, 64, 64), 2)["d"].message
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ((node("unet_decoder", "d", "b:3", "b:1", "b:2"),), "Order its maps shallow to deep"),
+        ((node("unet_decoder", "d", "b"),), "Feed it the stages of b"),
+        ((node("fpn_decoder", "d", "b", "input"),), "Feed it the stages of b"),
+        ((node("deeplab_decoder", "d", "b", "input"),), "Order its maps shallow to deep"),
+        ((node("deeplab_decoder", "d", "b:1", "b:2", "b:3"),), "Order its maps shallow to deep"),
+    ],
+)
+def test_a_decoder_wired_wrongly_is_mended_by_a_button(layers: tuple[Node, ...], words: str) -> None:
+    body = node("timm_backbone", "b", model=SMALL, output="stages")
+    experiment = Experiment(data=Data(size_px=64), network=(body, *layers))
+    (problem,) = [p for p in problems(experiment) if p.path.startswith("network.d") and p.severity == "error"]
+    assert problem.repair == words and problem.fix is not None
+    planned = plan(problem.fix.network, (1, 64, 64), 2)
+    assert planned["d"].message == "" and planned["d"].shape is not None
+
+
+def test_a_backbone_with_one_map_gives_its_stages_to_a_decoder_by_a_button() -> None:
+    layers = (node("timm_backbone", "b", model=SMALL), node("unet_decoder", "d", "b"))
+    experiment = Experiment(data=Data(size_px=64), network=layers)
+    (problem,) = [p for p in problems(experiment) if p.path.startswith("network.d") and p.severity == "error"]
+    assert problem.repair == "Let b give its stages and feed it those" and problem.fix is not None
+    assert problem.fix.at("network.d.inputs") == ("b:1", "b:2", "b:3", "b:4", "b:5")
+    assert plan(problem.fix.network, (1, 64, 64), 2).output == (16, 32, 32)
 
 
 def test_taps_of_one_size_are_no_food_for_a_u_net() -> None:

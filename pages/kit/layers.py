@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from builder.catalog import Flag, LayerSpec
-from builder.network import show, wires
+from builder.network import Plan, show, wires
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node
 from pages.kit.draft import Draft
@@ -32,6 +32,7 @@ __all__ = [
     "select",
     "selected",
     "settings",
+    "taps",
     "title",
 ]
 
@@ -97,6 +98,12 @@ def above(experiment: Experiment, id: str) -> list[str]:
     """Returns what may feed a layer: the scan and every layer above it, in order."""
     ids = [n.id for n in experiment.network]
     return [INPUT, *ids[: ids.index(id)]]
+
+
+def taps(plan: Plan, id: str) -> list[str]:
+    """Returns the wires from the taps of a layer, shallow to deep ("backbone_1:2"); [] for one with a single output."""
+    found = next((n for n in plan.nodes if n.id == id), None)
+    return [f"{id}:{k}" for k in range(1, len(found.taps) + 1)] if found else []
 
 
 def _key(draft: Draft) -> str:
