@@ -11,9 +11,12 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.runs import EpochEnded, Event, Progress, Resumed, append_whole
+
+if TYPE_CHECKING:
+    from builder.graph import Graph
 
 
 class Board:
@@ -52,6 +55,25 @@ class Board:
         settings = flat({name: kept.get(name) or {} for name in ("data", "training")})
         for summary in hparams(settings, {}):
             self._write(step=0, summary=summary)
+
+    def draw(self, graph: Graph) -> None:
+        """Adds the computational graph, forward and back, a group a layer: TensorBoard's own Graphs page shows it."""
+        from tensorboard.compat.proto import graph_pb2, node_def_pb2, tensor_shape_pb2, versions_pb2
+
+        way = {"backward": "back/", "weight": "back/weights/"}
+        names = {o.id: f"{o.layer}/{way.get(o.kind, '')}{o.note or o.name.strip('_')}_{o.id}" for o in graph.operations}
+        inputs: dict[str, list[str]] = {o.id: [] for o in graph.operations}
+        for source, target in (*graph.forward, *graph.backward):
+            inputs[target].append(names[source])
+        nodes = []
+        for operation in graph.operations:
+            node = node_def_pb2.NodeDef(name=names[operation.id], op=operation.name, input=inputs[operation.id])
+            if operation.shape:
+                sizes = [tensor_shape_pb2.TensorShapeProto.Dim(size=n) for n in operation.shape]
+                node.attr["_output_shapes"].list.shape.extend([tensor_shape_pb2.TensorShapeProto(dim=sizes)])
+            nodes.append(node)
+        drawn = graph_pb2.GraphDef(node=nodes, versions=versions_pb2.VersionDef(producer=22))
+        self._write(graph_def=drawn.SerializeToString())
 
     def _write(self, **content: Any) -> None:
         data = self._protos.Event(wall_time=time.time(), **content).SerializeToString()

@@ -13,7 +13,7 @@ from builder.layered import Arranged, Point, arrange
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, feeder
 
-__all__ = ["Drawing", "Mark", "graph_drawing", "graph_svg", "network_drawing", "network_svg"]
+__all__ = ["Drawing", "Mark", "graph_drawing", "graph_svg", "network_drawing", "network_svg", "unrolled_svg"]
 
 _FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 _MONO = "'JetBrains Mono', Menlo, Consolas, monospace"
@@ -240,6 +240,74 @@ def _settings(node: Node) -> str:
 
 def _moved(points: Sequence[Point]) -> list[Point]:
     return [(x + _PAD, y + _PAD) for x, y in points]
+
+
+# -- a recurrent layer, unrolled ---------------------------------------------------------------------------------------
+
+
+def unrolled_svg(title: str, memory: Sequence[float], truncated: int = 0, *, dark: bool = False) -> str:
+    """A recurrent layer with a copy for each step of its sequence: the state goes right, the gradient comes back left.
+
+    Args:
+        memory: for each step how much the last state hears of it (any unit); the orange arrows are as thick.
+        truncated: the gradient is cut every so many steps, counted from the end; 0 = never.
+    """
+    ink = _DARK if dark else _LIGHT
+    num, most = len(memory), max(memory, default=0.0) or 1.0
+    first = max(0, num - UNROLLED)
+    steps = list(range(first, num))
+    width, side, left = 92.0, 64.0, 74.0 if first else 30.0
+    sheet = _Sheet(ink)
+    sheet.text(_PAD, 22, f"{title}, unrolled over {num} steps", size=13, weight=650)
+    sheet.text(_PAD, 40, "state, forward", size=11, colour=ink.forward)
+    sheet.text(_PAD + 92, 40, "gradient, back through time", size=11, colour=ink.backward)
+    top = 92.0
+    if first:
+        sheet.text(_PAD, top + side / 2 + 4, f"{first} more", size=11, colour=ink.faint)
+    for place, step in enumerate(steps):
+        x = left + place * width
+        middle = x + side / 2
+        sheet.box(x, top, side, side, ink.forward_fill, ink.forward, 10)
+        sheet.text(middle, top + 28, title, size=11.5, weight=600, middle=True)
+        sheet.text(middle, top + 45, f"step {step + 1}", size=10.5, colour=ink.faint, middle=True)
+        sheet.parts.append(
+            f'<path d="M{middle:.1f},{top + side + 36:.1f} L{middle:.1f},{top + side + 2:.1f}" stroke="{ink.forward}" '
+            f'stroke-width="1.8" marker-end="url(#to)"/>'
+        )
+        sheet.box(middle - 26, top + side + 36, 52, 26, ink.panel, ink.line)
+        sheet.text(middle, top + side + 53, f"x{step + 1}", size=11, middle=True, mono=True)
+        share = memory[step] / most
+        sheet.text(
+            middle, top + side + 82, f"{100 * share:.0f} %", size=11, weight=600, colour=ink.backward, middle=True
+        )
+        sheet.marks.append(Mark(middle, top + side / 2, f"step {step + 1}: {100 * share:.1f} %"))
+        if step == num - 1:
+            continue
+        ahead, back = top + side * 0.66, top + side * 0.3
+        sheet.parts.append(
+            f'<path d="M{x + side:.1f},{ahead:.1f} L{x + width - 2:.1f},{ahead:.1f}" stroke="{ink.forward}" '
+            f'stroke-width="1.8" marker-end="url(#to)"/>'
+        )
+        cut = truncated > 0 and (num - 1 - step) % truncated == 0
+        if cut:
+            sheet.text(x + side + (width - side) / 2, back + 4, "✕", size=13, colour=ink.wrong, middle=True)
+        else:
+            thick = 0.8 + 5.2 * share
+            sheet.parts.append(
+                f'<path d="M{x + width - 2:.1f},{back:.1f} L{x + side + 3:.1f},{back:.1f}" stroke="{ink.backward}" '
+                f'stroke-width="{thick:.2f}" stroke-opacity="{0.35 + 0.65 * share:.2f}"/>'
+            )
+    end = left + (len(steps) - 1) * width + side / 2 if steps else left
+    sheet.parts.append(
+        f'<path d="M{end:.1f},{top:.1f} L{end:.1f},{top - 18:.1f}" stroke="{ink.forward}" stroke-width="1.8" '
+        f'marker-end="url(#to)"/>'
+    )
+    sheet.text(end, top - 26, "last state", size=11, weight=600, middle=True)
+    return sheet.done(left + len(steps) * width + _PAD, top + side + 96, f"{title} unrolled").svg
+
+
+UNROLLED = 14
+"""Steps that are drawn; of longer sequences the last ones."""
 
 
 # -- the computational graph -------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ MAX_SIDE = 192
 MAX_BYTES = 16_000_000
 """Size above which a layer's numbers are not kept for stepping through."""
 MAX_FOLDER_BYTES = 256_000_000
+PROBES = 8
 NUM_SCANS = 8
 """Scans over which dead units are counted and batch norms are set."""
 BINS = 60
@@ -231,8 +232,9 @@ def look(subject: Subject, folder: Path) -> dict[str, Any]:
     """Runs the subject's network once, writes what it did to `folder`, and returns the answer as JSON data::
 
         {digest, scan, weights, num_scans, image, order: [id],
-         layers: {id: {shape, layout, low, high, mean, std, wild, zeros, item, items, maps, num_channels, reduced, full,
-                       kernels: [{name, shape, file}], histogram, activation, step: {geometry, weight, bias, from}}}}
+         layers: {id: {shape, layout, low, high, mean, std, wild, zeros, item, items, maps, num_channels, reduced,
+                       full, kernels: [{name, shape, file}], histogram, activation, time,
+                       step: {geometry, weight, bias, from}}}}
 
     The layer "input" is the scan itself. `maps` is a file (C, h, w) float32 of the first channels, `full` one of all
     the numbers of the one item (slice, depth) shown, kept where a layer below is stepped through.
@@ -262,6 +264,7 @@ def look(subject: Subject, folder: Path) -> dict[str, Any]:
             found["full"] = found.get("fulls", {}).get(planned.id)
             found["kernels"] = _kernels(keep, planned, module, plan)
             found["step"] = _stepped(keep, subject.net, planned, plan, told)
+            found["time"] = _through_time(nodes[planned.id], module, args)
             found["activation"] = _activation(nodes[planned.id], module, args, planned.layout)
             told[planned.id] = found
 
@@ -476,6 +479,32 @@ def _activation(node: Node, module: nn.Module, args: Sequence[torch.Tensor], lay
         "num_scans": len(x),
     }
     return found
+
+
+def _through_time(node: Node, module: nn.Module, args: Sequence[torch.Tensor]) -> dict[str, Any] | None:
+    """How much the last state of a recurrent layer hears of each step, for this scan; None for other layers.
+
+    {memory: (T,) Frobenius norm of the derivative of the last state after step t's input, kind, truncated,
+    bidirectional}. The norm is estimated with random signs (Hutchinson 1990): E |v J|^2 = |J|_F^2.
+    """
+    import torch
+
+    if node.name not in ("rnn", "lstm", "gru") or len(args) != 1 or args[0].dim() != 3:
+        return None
+    dice = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        x = args[0][:1].detach().clone().requires_grad_(True)
+        out = module.forward(x)
+        last = out[:, -1] if out.dim() == 3 else out
+        squares = torch.zeros(x.shape[1])
+        for _ in range(PROBES):
+            signs = torch.randint(0, 2, last.shape, generator=dice) * 2.0 - 1.0
+            (slope,) = torch.autograd.grad((last * signs).sum(), x, retain_graph=True)
+            squares += slope[0].square().sum(1)
+    memory = (squares / PROBES).sqrt().tolist()
+    both = bool(node.params.get("bidirectional"))
+    truncated = int(node.params.get("bptt") or 0)
+    return {"memory": memory, "kind": node.name, "truncated": truncated, "bidirectional": both}
 
 
 def _one_by_one(module: nn.Module, x: torch.Tensor) -> bool:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -118,10 +118,24 @@ def train(work: Work) -> Steps:
     dataset = Dataset.open(work.home, experiment.data.dataset)
     work.board = Board(work.folder, work.attempt)
     work.board.describe(json.loads(experiment.dumps()))
+    if work.attempt == 1:
+        yield from _draw(work.board, experiment, max(2, len(dataset.classes)))
     yield from training(
         experiment, task.find(experiment.task), dataset, work.folder, attempt=work.attempt, stop=work.stop
     )
     return None
+
+
+def _draw(board: Board, experiment: Any, num_classes: int) -> Iterator[Event]:
+    """Writes the computational graph for TensorBoard; a network that torch cannot follow without data goes without."""
+    from builder.graph import trace
+
+    try:
+        board.draw(trace(experiment, num_classes))
+    except ValueError:
+        return  # the network does not fit together: the training says so in full
+    except (NotImplementedError, RuntimeError):
+        yield Warned("TensorBoard shows no graph: a layer of this network cannot be followed without data.")
 
 
 def import_scans(work: Work) -> Steps:

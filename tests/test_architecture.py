@@ -68,7 +68,7 @@ ENGINE = {
     "runs": "events spec",
     "execute": "runs",
     "supervisor": "runs execute",
-    "board": "runs",
+    "board": "runs graph",
     "faults": "runs",
     # training
     "checkpoint": "",

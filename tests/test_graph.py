@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from builder import drawing, graph, network
+from builder.board import Board
 from builder.layered import arrange
 from builder.spec import Data, Experiment, Node
 from builder.task import find
@@ -106,6 +108,25 @@ def test_a_network_that_does_not_fit_together_has_no_graph() -> None:
         graph.trace(broken, 2)
 
 
+def test_tensorboard_reads_the_graph_back(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
+
+    traced = graph.trace(skip_network(), 2)
+    board = Board(tmp_path, 1)
+    board.draw(traced)
+    board.close()
+    (file,) = (tmp_path / "tb").iterdir()
+    (found,) = [GraphDef.FromString(e.graph_def) for e in EventFileLoader(str(file)).Load() if e.graph_def]
+    nodes = {node.name: node for node in found.node}
+    assert len(nodes) == len(traced.operations)
+    assert all(source in nodes for node in found.node for source in node.input)
+    add = next(node for name, node in nodes.items() if name.startswith("add/add"))
+    assert {source.split("/")[0] for source in add.input} == {"a", "c"}
+    assert [d.size for d in add.attr["_output_shapes"].list.shape[0].dim] == [16, 32, 32]
+    assert {n.split("/")[0] for n in nodes if "/back/weights/weight" in n} == {"a", "c", "scores"}
+
+
 # -- the layout --------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +191,13 @@ def test_the_graph_is_drawn_forward_and_back(name: str, detail: str) -> None:
     assert "nan" not in svg.lower() and len(svg) < 500_000
     found = drawing.graph_drawing(graph.trace(experiment, 2), detail=detail)
     assert all(0 <= m.x <= found.width and 0 <= m.y <= found.height for m in found.marks)
+
+
+def test_a_recurrent_layer_is_unrolled_with_its_gradient_and_its_cuts() -> None:
+    words = words_of(drawing.unrolled_svg("GRU", [0.0, 0.0, 0.5, 1.0, 2.0], 3))
+    assert {"GRU, unrolled over 5 steps", "x1", "x5", "25 %", "100 %", "last state"} <= set(words)
+    assert words.count("✕") == 1
+    assert "86 more" in words_of(drawing.unrolled_svg("RNN", [1.0] * 100))
 
 
 def test_a_name_cannot_become_markup() -> None:

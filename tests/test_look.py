@@ -182,6 +182,24 @@ def test_a_function_of_several_values_has_no_curve(tmp_path: Path) -> None:
     assert found["curve"] is None and sum(found["histogram"]["counts"]) > 0
 
 
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_a_recurrent_layer_tells_how_far_back_it_hears(tmp_path: Path, kind: str) -> None:
+    experiment = layers_of("rows_as_sequence", (kind, {"units": 8}), "class_scores")
+    subject = look.untrained(experiment, look.sample("CT"), "")
+    told = look.look(subject, tmp_path)["layers"]["n1"]["time"]
+    assert len(told["memory"]) == 24 and told["memory"][0] < told["memory"][-1]
+    rows = torch.from_numpy(subject.scans).transpose(1, 2).flatten(2)[:1]
+    layer = subject.net.get_submodule("layers")["n1"]  # type: ignore[index]
+    jacobian = torch.autograd.functional.jacobian(lambda x: layer(x)[0], rows)[:, 0]
+    assert told["memory"] == pytest.approx(jacobian.square().sum((0, 2)).sqrt().tolist(), rel=0.8)
+
+
+def test_truncated_steps_are_not_heard(tmp_path: Path) -> None:
+    experiment = layers_of("rows_as_sequence", ("gru", {"units": 4, "bptt": 5}), "class_scores")
+    memory = look.look(look.untrained(experiment, look.sample("CT"), ""), tmp_path)["layers"]["n1"]["time"]["memory"]
+    assert memory[:-5] == [0.0] * 19 and min(memory[-5:]) > 0
+
+
 def test_only_the_layers_above_what_is_broken_are_looked_at(tmp_path: Path) -> None:
     experiment = layers_of("conv2d", "relu", ("linear", {}), "relu")
     assert look.look(look.untrained(experiment, look.sample("CT"), ""), tmp_path)["order"] == ["n0", "n1"]

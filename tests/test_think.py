@@ -183,5 +183,11 @@ def test_dead_units_are_only_told_where_enough_was_seen() -> None:
     assert "4 of 8 units are dead" in think.value_words({**told, "layout": "maps"}, 1)[1]
 
 
+def test_a_memory_that_fades_is_told() -> None:
+    assert "vanishing gradient" in think.memory_words([0.001, 0.1, 1.0], 0)[1]
+    assert "at most 2 steps" in think.memory_words([0.0, 0.1, 1.0], 2)[1]
+    assert len(think.memory_words([0.5, 0.7, 1.0], 0)) == 1 and "does not change" in think.memory_words([0.0], 0)[0]
+
+
 def test_a_starter_offers_the_panel_too(home: Path) -> None:
     assert "think-look" in buttons(at("network", drafted(home, starter())))

@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 
 from builder.data import Dataset
-from builder.drawing import graph_drawing
+from builder.drawing import graph_drawing, unrolled_svg
 from builder.execute import home
 from builder.graph import sentence, trace
 from builder.look import SAMPLES, same_preparation, subject_digest
@@ -381,6 +381,9 @@ def _width(tiles: list[np.ndarray], tile: int) -> int | Literal["stretch"]:
 
 def _steps(folder: Path, id: str, told: dict[str, Any], answer: dict[str, Any]) -> None:
     found = told.get("step")
+    if told.get("time"):
+        _time(id, told["time"])
+        return
     if found is None:
         shape = told["shape"]
         st.caption(
@@ -392,6 +395,41 @@ def _steps(folder: Path, id: str, told: dict[str, Any], answer: dict[str, Any]) 
     x = _array(str(folder), found["from"])
     weight, bias = (None if found[n] is None else _array(str(folder), found[n]) for n in ("weight", "bias"))
     step.draw(id, x, found["geometry"], weight, bias)
+
+
+def _time(id: str, told: dict[str, Any]) -> None:
+    """A recurrent layer unrolled, and how far back its last state hears."""
+    names = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+    memory = told["memory"]
+    st.image(
+        unrolled_svg(names[told["kind"]], memory, told["truncated"], dark=_dark()),
+        width="stretch",
+        alt=f"{id} unrolled over {len(memory)} steps",
+    )
+    for words in memory_words(memory, told["truncated"]):
+        st.markdown(words)
+    if told["bidirectional"]:
+        st.caption("Drawn is the direction from first to last; the other one runs the same way back, and both count.")
+
+
+def memory_words(memory: list[float], truncated: int) -> list[str]:
+    """How far back a recurrent layer hears, in sentences of markdown."""
+    most = max(memory, default=0.0)
+    if not most:
+        return ["The last state does not change with any step of this sequence."]
+    shares = [value / most for value in memory]
+    said = [
+        "In per cent: how much the last state changes with the input of each step, measured on this scan. The loudest "
+        f"step, number {shares.index(1.0) + 1}, counts as 100; the first one has **{100 * shares[0]:.2g} %**."
+    ]
+    if truncated and truncated < len(memory):
+        said.append(f"Errors travel back at most {truncated} steps: what lies before the red cross teaches nothing.")
+    elif shares[0] < 0.01 and len(shares) > 2:
+        said.append(
+            ":orange[:material/warning: The beginning is all but forgotten (a vanishing gradient).] A GRU or LSTM, a "
+            "bidirectional layer or attention pooling over all states hears more of it."
+        )
+    return said
 
 
 def _values(folder: Path, id: str, told: dict[str, Any], answer: dict[str, Any]) -> None:
