@@ -1,0 +1,99 @@
+"""Every layer of the catalogue in Keras and in ONNX: the same answers within 1e-4, or a reason in words why not.
+
+All layers are asked at once: one process of Keras, one graph of ONNX. Backbones have tests of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import prod
+from pathlib import Path
+
+import keras_twin
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from test_parts import LAYERS, alone, layouts_of, shape_of
+from torch import nn
+
+from builder.network import assemble
+from builder.onnx_export import OPSET
+from builder.tracing import trace
+
+TOLERANCE = 1e-4
+CASES = {
+    f"{spec.name}_{layout}": (spec, layout)
+    for spec in LAYERS.values()
+    for layout in layouts_of(spec)
+    if (not spec.takes or layout in spec.takes) and not spec.target.startswith("builder.blocks.backbone:")
+}
+NOT_IN_KERAS = {
+    "unet_decoder_maps": "new_empty",
+    "fpn_decoder_maps": "a figure over the scans of a batch",
+}
+"""Layers that Keras cannot carry, with the word of the reason that the user reads."""
+
+
+@pytest.fixture(scope="module")
+def layers() -> dict[str, tuple[nn.Module, torch.Tensor]]:
+    """Each layer with weights and running statistics that are not those of the start, and three scans for it."""
+    found = {}
+    for name, (spec, layout) in CASES.items():
+        shape = shape_of(spec, layout)
+        net = assemble(alone(spec), shape, 3, layout, seed=0).eval()
+        generator = torch.Generator().manual_seed(1)
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                module.running_mean.uniform_(-0.3, 0.3, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)  # type: ignore[union-attr]
+        found[name] = net, torch.randn(3, *shape, generator=generator)
+    return found
+
+
+def test_keras_computes_what_every_layer_computes_or_says_why_it_cannot(layers, tmp_path: Path) -> None:
+    nets = {name: net for name, (net, _) in layers.items()}
+    told = keras_twin.asked(nets, {name: scans for name, (_, scans) in layers.items()}, tmp_path)
+    refused = {name: words for name, words in told.items() if isinstance(words, str)}
+    assert {n: w for n, w in refused.items() if not w.startswith("unsupported: ") or n not in NOT_IN_KERAS} == {}
+    assert all(reason in refused.get(name, reason) for name, reason in NOT_IN_KERAS.items())
+    assert {name: d for name, d in told.items() if not isinstance(d, str) and not d < TOLERANCE} == {}
+    assert set(told) == set(CASES)
+
+
+class Together(nn.Module):
+    """All layers side by side: one long row of numbers in, of which each takes the first it needs; all answers out."""
+
+    def __init__(self, layers: dict[str, tuple[nn.Module, torch.Tensor]]):
+        super().__init__()
+        self.nets = nn.ModuleDict({name: net for name, (net, _) in layers.items()})
+        self.shapes = {name: tuple(scans.shape[1:]) for name, (_, scans) in layers.items()}
+
+    def forward(self, row: torch.Tensor) -> torch.Tensor:
+        scans = {name: row[:, : prod(shape)].unflatten(1, shape) for name, shape in self.shapes.items()}
+        return torch.cat([net(scans[name]).flatten(1) for name, net in self.nets.items()], dim=1)
+
+
+def test_onnx_computes_what_every_layer_computes(layers) -> None:
+    net = Together(layers).eval()
+    longest = max(prod(shape) for shape in net.shapes.values())
+    logging.disable(logging.WARNING)
+    try:
+        made = torch.onnx.export(trace(net, (longest,)), dynamo=True, verbose=False, opset_version=OPSET)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert made is not None
+    session = onnxruntime.InferenceSession(made.model_proto.SerializeToString())
+    row = torch.randn(3, longest, generator=torch.Generator().manual_seed(2))
+    answer = session.run(None, {session.get_inputs()[0].name: row.numpy()})[0]
+    with torch.inference_mode():
+        ours = {
+            name: one(row[:, : prod(net.shapes[name])].unflatten(1, net.shapes[name])) for name, one in net.nets.items()
+        }
+    edges = np.cumsum([0, *(out[0].numel() for out in ours.values())])
+    differ = {}
+    for (name, out), low, high in zip(ours.items(), edges[:-1], edges[1:], strict=True):
+        gap = float(np.abs(answer[:, low:high] - out.flatten(1).numpy()).max())
+        if not gap < TOLERANCE:
+            differ[name] = gap
+    assert differ == {}
