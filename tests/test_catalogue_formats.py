@@ -38,7 +38,7 @@ NOT_IN_KERAS = {
 @pytest.fixture(scope="module")
 def layers() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     """Each layer with weights and running statistics that are not those of the start, and three scans for it."""
-    found = {}
+    found: dict[str, tuple[nn.Module, torch.Tensor]] = {}
     for name, (spec, layout) in CASES.items():
         shape = shape_of(spec, layout)
         net = assemble(alone(spec), shape, 3, layout, seed=0).eval()
@@ -51,6 +51,7 @@ def layers() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     return found
 
 
+@pytest.mark.slow
 def test_keras_computes_what_every_layer_computes_or_says_why_it_cannot(layers, tmp_path: Path) -> None:
     nets = {name: net for name, (net, _) in layers.items()}
     told = keras_twin.asked(nets, {name: scans for name, (_, scans) in layers.items()}, tmp_path)
@@ -74,6 +75,7 @@ class Together(nn.Module):
         return torch.cat([net(scans[name]).flatten(1) for name, net in self.nets.items()], dim=1)
 
 
+@pytest.mark.slow
 def test_onnx_computes_what_every_layer_computes(layers) -> None:
     net = Together(layers).eval()
     longest = max(prod(shape) for shape in net.shapes.values())

@@ -106,6 +106,7 @@ def network(rng: Random) -> Experiment:
     return experiment if experiment.network else network(rng)
 
 
+@pytest.mark.slow
 def test_a_random_network_is_what_was_planned_and_its_exported_code_computes_the_same() -> None:
     seen: set[str] = set()
 
@@ -170,6 +171,7 @@ def told(experiment: Experiment) -> list[Problem]:
     return [p for p in problems(experiment) if p.severity == "error" and p.path.startswith("network")]
 
 
+@pytest.mark.slow
 def test_a_broken_network_is_told_with_its_place_and_its_repairs_repair() -> None:
     offered: set[str] = set()
 

@@ -219,7 +219,9 @@ def test_the_documents_sections_hold_exactly_the_settings_of_the_catalog():
     assert set(Training.model_fields) - {"optimizer", "schedule", "augment"} == {p.name for p in TRAINING.params}
 
 
-@pytest.mark.parametrize("words", ["relu", "activation", "shrink", "skip", "overfitting", "pretrained"])
+@pytest.mark.parametrize(
+    "words", ["relu", "activation", "shrink", "skip", "overfitting", "pretrained", "dilated", "time", "memory"]
+)
 def test_layers_are_found_by_what_they_do(words):
     assert LAYERS.search(words)
 
