@@ -77,15 +77,17 @@ def chosen(num_slices: int, data: Data) -> tuple[int, ...]:
     """Positions of the slices of a scan that the network sees as a series or volume; -1 stands for a black slice.
 
     "spread" cuts the scan into `data.num_slices` equal parts and takes the slice in the middle of each: all slices
-    where the numbers agree, and some of them several times where the scan has fewer. "middle" takes neighbours from
-    the middle; where the scan has fewer, black slices lie at both ends.
+    where the numbers agree, and some of them several times where the scan has fewer. Of two slices that are equally near
+    it takes the one nearer to the middle of the scan, so that a scan read backwards gives the same slices backwards.
+    "middle" takes neighbours from the middle; where the scan has fewer, black slices lie at both ends.
     """
     wanted = data.num_slices
     if data.slice_choice == "spread":
-        return tuple((2 * k + 1) * num_slices // (2 * wanted) for k in range(wanted))
+        first = [(2 * k + 1) * num_slices // (2 * wanted) for k in range((wanted + 1) // 2)]
+        return (*first, *(num_slices - 1 - k for k in reversed(first[: wanted // 2])))
     if data.slice_choice == "middle":
-        first = (num_slices - wanted) // 2
-        return tuple(k if 0 <= k < num_slices else -1 for k in range(first, first + wanted))
+        begin = (num_slices - wanted) // 2
+        return tuple(k if 0 <= k < num_slices else -1 for k in range(begin, begin + wanted))
     raise ValueError(f"The choice of slices {data.slice_choice!r} is unknown: choose spread or middle.")
 
 

@@ -56,8 +56,9 @@ def test_slices_keep_their_order_and_lie_evenly_about_the_middle(have, wanted, w
     real = [index for index in taken if index >= 0]
     assert len(taken) == wanted and real and real == sorted(real) and real[0] >= 0 and real[-1] < have
     if way == "spread":
-        assert len(real) == wanted and max(np.diff(real)) <= -(-have // wanted)
-        assert abs(real[0] - (have - 1 - real[-1])) <= 1
+        assert len(real) == wanted and max(np.diff(real)) <= -(-have // wanted) + 1
+        if wanted % 2 == 0:
+            assert [have - 1 - index for index in reversed(real)] == real, "backwards it is the same choice"
         if have <= wanted:
             assert set(real) == set(range(have)), "no slice of a short scan is left out"
     else:
