@@ -77,8 +77,8 @@ def chosen(num_slices: int, data: Data) -> tuple[int, ...]:
     """Positions of the slices of a scan that the network sees as a series or volume; -1 stands for a black slice.
 
     "spread" cuts the scan into `data.num_slices` equal parts and takes the slice in the middle of each: all slices
-    where the numbers agree, and some of them several times where the scan has fewer. Of two slices that are equally near
-    it takes the one nearer to the middle of the scan, so that a scan read backwards gives the same slices backwards.
+    where the numbers agree, and some of them several times where the scan has fewer. Of two slices that are equally
+    near it takes the one nearer to the middle of the scan: a scan read backwards gives the same slices backwards.
     "middle" takes neighbours from the middle; where the scan has fewer, black slices lie at both ends.
     """
     wanted = data.num_slices

@@ -24,7 +24,7 @@ from builder.fingerprint import Fingerprint
 from builder.parts.images import AUGMENTATIONS
 from builder.prepared import digest
 from builder.scan import Scan, Window
-from builder.spec import Choice, Data, Experiment, Problem
+from builder.spec import Choice, Data, Experiment, Node, Problem
 
 SERIES = Data(slices="series", num_slices=6, size_px=16)
 VOLUME = SERIES.model_copy(update={"slices": "volume"})
@@ -306,3 +306,18 @@ def test_pictures_of_a_series_need_no_word_and_odd_numbers_are_mended():
     assert not about_slices(Data(), min=1, median=1, max=1) and not about_slices(Data(), min=9, median=9, max=9)
     (problem,) = about_slices(SERIES.model_copy(update={"num_slices": 1}), min=9, median=9, max=9)
     assert problem.severity == "error" and problem.fix is not None and problem.fix.data.num_slices == 2
+
+
+def test_memory_is_counted_for_every_slice_and_too_many_are_refused_in_words():
+    nodes = [Node(id="conv", name="conv2d", params={"out_channels": 64}), Node(id="pool", name="global_pool")]
+    nodes += [Node(id="gru", name="gru"), Node(id="out", name="class_scores")]
+    one = Experiment(data=SERIES, network=tuple(nodes))
+    planned = network.plan_of(one, 2)
+    assert planned["conv"].activations == 6 * 64 * 16 * 16 and planned["conv"].each
+    assert planned.training_bytes(4) > 2 * 4 * 4 * planned["conv"].activations
+    counts = {split: {"a": 30, "b": 30} for split in ("train", "val", "test")}
+    slices = {"min": 600, "median": 600, "max": 600}
+    facts = Fingerprint(num_cases=180, num_patients=90, classes=("a", "b"), class_counts=counts, num_slices=slices)
+    huge = one.replace("data.num_slices", 512).replace("data.size_px", 1024).replace("data.dataset", "x")
+    found = [p for p in problems(huge, facts) if p.severity == "error"]
+    assert found and "GiB" in found[0].message
