@@ -126,7 +126,7 @@ def preflight(
     fits = int(room // each) if each > 0 else num
     most = int(TRAINING.param("batch_size").high)  # type: ignore[union-attr]
     largest = min(fits, num, most)
-    if largest > 8:
+    if largest > 8 and fits < min(num, most):
         largest -= largest % 8
     rate, begin = _pace(small, large)
     per_batch = begin + rate * batch

@@ -57,7 +57,7 @@ def check(draft: drafts.Draft, found: Findings) -> None:
         ]
     )
     now = draft.experiment.training.batch_size
-    if largest and largest != now:
+    if largest and largest != now and told["limited_by"] == "memory":  # all scans at once are no better batch
         st.button(
             f"Use batch {largest}",
             key="preflight-use",

@@ -5,7 +5,7 @@ One Plotly figure with frames: "play" moves the window over the rows in the brow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,23 @@ from pages.kit.words import amount
 
 __all__ = ["draw", "sentence"]
 
-_FRAMES = 64  # places that "play" visits
+_FRAMES = 32  # places that "play" visits
 _TEXT_UP_TO = 7  # larger windows are shown in colour only: their numbers would be too small to read
 _GREY = [[0, "#0d0f14"], [1, "#f5f6f8"]]
 
 
-def draw(id: str, x: np.ndarray, plain: Mapping[str, Any], weight: np.ndarray | None, bias: np.ndarray | None) -> None:
+def draw(
+    source: str,
+    id: str,
+    x: np.ndarray,
+    plain: Mapping[str, Any],
+    weight: np.ndarray | None,
+    bias: np.ndarray | None,
+) -> None:
     """Draws the step through one layer with its controls.
 
     Args:
+        source: names the look that the numbers are of. id: of the layer.
         x: (C, H, W), what goes into the layer. plain: its geometry as JSON. weight, bias: of a convolution.
     """
     geometry = Geometry.from_json(plain)
@@ -40,8 +48,11 @@ def draw(id: str, x: np.ndarray, plain: Mapping[str, Any], weight: np.ndarray | 
     with controls:
         shown = _input_channel(at, len(x))
         st.caption(_how(geometry))
-    out = _row(x, geometry, channel, row, weight, bias)
-    figure = _figure(x, geometry, channel, (row, column), shown, weight, bias, out)
+    dark = st.context.theme.type == "dark"
+    figure = _kept(
+        f"{source} {id} {channel} {row} {column} {shown} {dark}",
+        lambda: _figure(x, geometry, channel, (row, column), shown, weight, bias),
+    )
     with picture:
         st.plotly_chart(
             figure,
@@ -50,6 +61,12 @@ def draw(id: str, x: np.ndarray, plain: Mapping[str, Any], weight: np.ndarray | 
             alt=f"The window of {id} at row {row + 1}, column {column + 1}",
         )
         st.markdown(sentence(at, geometry))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _kept(key: str, _make: Callable[[], Any]) -> Any:
+    """The figure made once: an edit elsewhere on the page draws it again, and its frames take a third of a second."""
+    return _make()
 
 
 def _number(words: str, count: int, key: str, begin: int = 1) -> int:
@@ -135,13 +152,13 @@ def _figure(
     shown: int,
     weight: np.ndarray | None,
     bias: np.ndarray | None,
-    outputs: np.ndarray,
 ) -> Any:
     """The figure: the picture with the window, values, weights, products, and the row of outputs as it is filled."""
     import plotly.graph_objects as go_
     from plotly.subplots import make_subplots
 
     row, column = position
+    outputs = _row(x, geometry, channel, row, weight, bias)
     width = len(outputs)
     learned = geometry.learned
     titles = [
@@ -300,6 +317,9 @@ def _buttons() -> dict[str, Any]:
     return {
         "type": "buttons",
         "direction": "left",
+        "showactive": False,  # the pressed one would be white, also on a dark page
+        "bgcolor": "rgba(128,140,160,.14)",
+        "bordercolor": "rgba(128,140,160,.5)",
         "x": 0,
         "y": -0.06,
         "xanchor": "left",

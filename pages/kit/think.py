@@ -7,6 +7,8 @@ open in the editor. A short job runs the network (`builder.look`); this panel on
 from __future__ import annotations
 
 import base64
+import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +19,11 @@ from builder.data import Dataset
 from builder.drawing import graph_drawing, unrolled_svg
 from builder.execute import home
 from builder.graph import sentence, trace
-from builder.look import SAMPLES, same_preparation, subject_digest
+from builder.look import SAMPLES, subject_digest
 from builder.network import show
 from builder.runs import Job, Run, RunStore, StoreError
 from builder.spec import INPUT, Experiment, SpecError
-from pages.kit import charts, examples, jobs, layers, mosaic, step, style
+from pages.kit import charts, examples, heat, jobs, layers, mosaic, step, style
 from pages.kit import draft as drafts
 from pages.kit.findings import Findings
 from pages.kit.words import amount, plain
@@ -30,6 +32,7 @@ __all__ = ["panel", "watch"]
 
 _SLOT = "look"
 _UNTRAINED = ""
+_RUNS = 60  # the newest ones are offered
 _VIEWS = ("Feature maps", "Filters", "Step by step", "Values")
 _WHAT = ("Layer by layer", "Computational graph")
 _CSS = """<style>
@@ -138,19 +141,28 @@ def _scan(draft: drafts.Draft, found: Findings) -> tuple[dict[str, Any], str]:
     if found.summary is None:
         name = st.session_state.get("think-sample") or "CT"
         return {"sample": name}, f"sample {name}"
-    dataset = Dataset.open(home(), found.summary.id)
-    number = st.session_state.get("think-number", 0)
-    indices = dataset.indices("train")
-    if not len(indices):
+    dataset = found.summary.id
+    case = _case(dataset, found.summary.changed, st.session_state.get("think-number", 0))
+    if case is None:
         return {"sample": "CT"}, "sample CT"
+    index, label = case
+    return {"dataset": dataset, "case": index}, f"scan {index + 1}{f', {label}' if label else ''}"
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _case(dataset: str, changed: float, number: int) -> tuple[int, str] | None:
+    """Place and label of a training scan, counted round and round as the example of the Training page is."""
+    opened = Dataset.open(home(), dataset)
+    indices = opened.indices("train")
+    if not len(indices):
+        return None
     index = int(indices[(number * 7919) % len(indices)])
-    label = examples.label_words(dataset.classes, dataset.cases[index].label)
-    return {"dataset": dataset.id, "case": index}, f"scan {index + 1}{f', {label}' if label else ''}"
+    return index, examples.label_words(opened.classes, opened.cases[index].label)
 
 
 def _weights(draft: drafts.Draft) -> str:
     """Which weights: those of a fresh start, or of a run of this very network. Returns the run's id or ""."""
-    runs = {run.id: run for run in _same_network(draft)}
+    runs = _same_network(draft)
     if not runs:
         return _UNTRAINED
     return st.selectbox(
@@ -158,26 +170,37 @@ def _weights(draft: drafts.Draft) -> str:
         [_UNTRAINED, *runs],
         key="think-weights",
         width=280,
-        format_func=lambda id: f"Run {runs[id].experiment.name}, {id[9:13]}" if id else "Untrained",
+        format_func=lambda id: f"Run {runs[id]}, {id[9:13]}" if id else "Untrained",
         help="Those a training begins with, or the best ones of a run of this very network.",
     )
 
 
-def _same_network(draft: drafts.Draft) -> list[Run]:
-    """The newest runs that have learned with the network and preparation of the draft."""
-    found: list[Run] = []
-    for run in RunStore(home()).runs():
-        if len(found) == 8:
-            break
-        if not (run.folder / "best.safetensors").is_file():
-            continue
-        try:
-            own = run.experiment
-        except (SpecError, OSError):
-            continue
-        if own.network == draft.experiment.network and same_preparation(own, draft.experiment):
-            found.append(run)
+def _same_network(draft: drafts.Draft) -> dict[str, str]:
+    """{id: name} of the newest runs that have learned with the network and preparation of the draft."""
+    wanted = _learns(draft.experiment)
+    found: dict[str, str] = {}
+    for run in RunStore(home()).runs()[:_RUNS]:
+        if (run.folder / "best.safetensors").is_file():
+            name, own = _of_run(str(home()), run.id)
+            if own == wanted:
+                found[run.id] = name
     return found
+
+
+def _learns(experiment: Experiment) -> str:
+    """What weights fit into, as one string: the network and the preparation, whatever the data set."""
+    nodes = [n.model_dump(mode="json") for n in experiment.network]
+    return json.dumps([nodes, experiment.data.model_dump(mode="json", exclude={"dataset"})], sort_keys=True)
+
+
+@lru_cache(maxsize=512)
+def _of_run(where: str, id: str) -> tuple[str, str]:
+    """Name and `_learns` of a run, whose document never changes; ("", "") where it cannot be read."""
+    try:
+        own = Run(Path(where), id).experiment
+    except (SpecError, OSError):
+        return "", ""
+    return own.name, _learns(own)
 
 
 # -- the open layer ----------------------------------------------------------------------------------------------------
@@ -204,6 +227,15 @@ def _layer(draft: drafts.Draft, job: Job, answer: dict[str, Any]) -> None:
 @st.cache_data(max_entries=64, show_spinner=False)
 def _array(folder: str, file: str) -> np.ndarray:
     return np.load(Path(folder) / file, allow_pickle=False)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _sheet(folder: str, file: str, alone: bool, dark: bool) -> bytes:
+    """All maps of a layer in one PNG, on one scale or each `alone` on its own; made once, sent at every draw."""
+    values = _array(folder, file)
+    whole = mosaic.scale_of(values)
+    tiles = [mosaic.coloured(v, *(mosaic.scale_of(v) if alone else whole), dark) for v in values]
+    return heat.png(mosaic.grid(tiles))
 
 
 def _dark() -> bool:
@@ -247,14 +279,12 @@ def _maps(folder: Path, id: str, told: dict[str, Any], answer: dict[str, Any]) -
             key="think-alone",
             help="Off: one scale for all channels, so that they can be compared. On: faint ones become visible.",
         )
-        scale = mosaic.scale_of(values)
-        scales = [mosaic.scale_of(v) if alone else scale for v in values]
-        tiles = [mosaic.coloured(v, *s, _dark()) for v, s in zip(values, scales, strict=True)]
-        st.image(mosaic.grid(tiles), width="stretch", alt=f"{len(tiles)} feature maps of {id}")
+        sheet = _sheet(str(folder), told["maps"], bool(alone), _dark())
+        st.image(sheet, width="stretch", alt=f"{len(values)} feature maps of {id}")
         if alone:
             st.caption(f"Each from its own lowest to its own highest value; all lie in {_range(told)}.")
         else:
-            _legend(*scale)
+            _legend(*mosaic.scale_of(values))
         st.caption(_count_words(told, len(values)))
     with right:
         one = _channel(id, len(values)) if own else 0
@@ -394,7 +424,7 @@ def _steps(folder: Path, id: str, told: dict[str, Any], answer: dict[str, Any]) 
         return
     x = _array(str(folder), found["from"])
     weight, bias = (None if found[n] is None else _array(str(folder), found[n]) for n in ("weight", "bias"))
-    step.draw(id, x, found["geometry"], weight, bias)
+    step.draw(str(folder), id, x, found["geometry"], weight, bias)
 
 
 def _time(id: str, told: dict[str, Any]) -> None:
