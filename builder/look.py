@@ -462,13 +462,13 @@ def _activation(node: Node, module: nn.Module, args: Sequence[torch.Tensor], lay
     room = 0.15 * (high - low)
     # The picture shows the origin, where most functions bend, whatever the data does.
     grid = torch.linspace(min(low - room, -1.0), max(high + room, 1.0), CURVE)
-    y = _at(module, grid, x)
+    axis = 2 if layout in ("series", "sequence") else 1  # where channels or features lie
+    y = _at(module, grid, x, axis)
     with torch.enable_grad():
         inner = x.clone().requires_grad_(True)
         (slope,) = torch.autograd.grad(module.forward(inner).sum(), inner)
     steepest = float(torch.gradient(y, spacing=(grid,))[0].abs().max()) or 1.0
     flat = slope.abs() < FLAT * steepest
-    axis = 2 if layout in ("series", "sequence") else 1  # where channels or features lie
     per_unit = flat.movedim(axis, 0).flatten(1).all(1)
     found |= {
         "curve": {"x": grid.tolist(), "y": y.tolist()},
@@ -523,8 +523,8 @@ def _one_by_one(module: nn.Module, x: torch.Tensor) -> bool:
     return bool(torch.equal(before[rest], after[rest]))
 
 
-def _at(module: nn.Module, grid: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _at(module: nn.Module, grid: torch.Tensor, x: torch.Tensor, axis: int) -> torch.Tensor:
     """The function at each value of `grid` (N,), averaged over the channels where these have settings of their own."""
-    shape = [len(grid), *[x.shape[1] if d == 1 else 1 for d in range(1, x.dim())]]
+    shape = [len(grid), *[x.shape[axis] if d == axis else 1 for d in range(1, x.dim())]]
     spread = grid.reshape(-1, *[1] * (x.dim() - 1)).expand(shape)
     return cast("torch.Tensor", module.forward(spread.contiguous()).flatten(1).mean(1).detach())
