@@ -132,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--out", metavar="FOLDER", help="where to (default: the run's own folder, or this one)")
     made.add_argument("--data", metavar="N", help="id or name of the data set of an experiment")
+    made = command("import-network", commands.import_network, "Turn a Keras model or an ONNX graph into an experiment.")
+    made.add_argument("file", metavar="FILE", help="a .keras file, the JSON of a Keras model, or an .onnx file")
+    made.add_argument("--weights", metavar="OUT", help="also write its weights to this .safetensors file")
     return parser
 
 

@@ -416,6 +416,27 @@ def export(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, f"{file}\nLargest difference from the app over {parity['cases']} scans: {difference:.2g}."
 
 
+def import_network(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """The experiment itself, as JSON, with and without --json; what could not be mapped is told on stderr.
+
+    A layer that is not in the catalog stays in the network under its own name, which `check` tells. Nothing of the file
+    is run, and no other file is read.
+    """
+    from builder.foreign import read
+
+    found = read(_existing(asked.file))
+    for note in found.notes:
+        say(f"  note: {note}")
+    if found.missing:
+        say(f"{len(found.missing)} of {len(found.experiment.network)} layers are not in the catalog.")
+    if asked.weights:
+        if not found.tensors:
+            raise Mistake("The file holds no weights.")
+        found.save_weights(Path(asked.weights))
+        say(f"The weights are in {asked.weights}.")
+    return json.loads(found.experiment.dumps()), found.experiment.dumps().rstrip("\n")
+
+
 # -- what they share --------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "export",
+    "import-network",
 )
 
 

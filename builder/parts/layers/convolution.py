@@ -218,6 +218,22 @@ PARTS = (
         takes=("maps",),
     ),
     LayerSpec(
+        "border",
+        "Uneven border",
+        "builder.blocks.border:Border",
+        "Puts a border of its own width on each side of the picture, as TensorFlow's networks do before a stride of two.",
+        (
+            Int("left", 0, 0, 256, "Width of the border on the left.", unit="px"),
+            Int("right", 1, 0, 256, "Width of the border on the right.", unit="px"),
+            Int("top", 0, 0, 256, "Width of the border above.", unit="px"),
+            Int("bottom", 1, 0, 256, "Width of the border below.", unit="px"),
+            OneOf("fill", "zero", ("zero", "lowest"), "Zeros, or the lowest number, which a maximum never chooses."),
+        ),
+        "Resizing",
+        "pad padding margin same asymmetric tensorflow keras",
+        takes=("maps",),
+    ),
+    LayerSpec(
         "zero_pad_3d",
         "Zero padding 3-D",
         "torch.nn:ZeroPad3d",
