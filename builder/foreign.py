@@ -64,7 +64,7 @@ class Imported:
         import torch
 
         net = network.assemble_of(self.experiment, self.num_classes, trained=True)
-        state = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.tensors.items()}
+        state = {name: torch.from_numpy(np.array(array)) for name, array in self.tensors.items()}
         lacking, _ = net.load_state_dict(state, strict=False)
         lacking = [name for name in lacking if not name.endswith("num_batches_tracked")]
         if lacking:
@@ -211,7 +211,13 @@ class Assembly:
             if last.name == "linear" and last.params.get("bias", True):
                 classes = int(last.params.get("out_features", LAYERS["linear"].defaults["out_features"]))
                 self.nodes[-1] = last.model_copy(update={"name": "class_scores", "params": {}})
-        return Imported(self._experiment(), self.tensors, classes, tuple(self.missing), tuple(self.notes))
+        planned = network.plan_of(self._experiment(), classes).nodes if not self.missing else ()
+        each = {f"layers.{node.id}." for node in planned if node.each}
+        tensors = {}
+        for key, array in self.tensors.items():  # a layer that works on each item lies one step deeper
+            owner = ".".join(key.split(".")[:2]) + "."
+            tensors[f"{owner}layer.{key.removeprefix(owner)}" if owner in each else key] = array
+        return Imported(self._experiment(), tensors, classes, tuple(self.missing), tuple(self.notes))
 
 
 def _data(shape: tuple[int, ...], volume: bool) -> Data:

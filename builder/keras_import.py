@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.foreign import MAX_NUMBERS, Assembly, ForeignError, Imported
+from builder.recurrence import Last, Run, begun, flipped, gates, joined, settled
 from builder.spec import INPUT
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class _Reader:
     def __init__(self, config: dict[str, Any], weights: Arrays) -> None:
         self.layers = {_name(layer): layer for layer in config["layers"] if isinstance(layer, dict)}
         self.config, self.weights = config, weights
-        self.wires: dict[str, str] = {}
+        self.wires: dict[str, Any] = {}  # a wire, or a part of a recurrent layer that is no layer yet
         # A vector that was laid out from a picture channels last: {wire: (C, H, W)}.
         self.turned: dict[str, tuple[int, ...]] = {}
         formats = {str((la.get("config") or {}).get("data_format")) for la in self.layers.values()}
@@ -192,7 +193,7 @@ class _Reader:
         ends = [name for name, *_ in _histories(self.config.get("output_layers"))] or order[-1:]
         if len(set(ends)) > 1:
             self.out.notes.append("The model has several outputs; the last layer of the list is taken as the one.")
-        elif self.out.nodes and self.wires.get(ends[0]) != self.out.nodes[-1].id:
+        elif self.out.nodes and self._settled(ends[0]) != self.out.nodes[-1].id:
             raise ForeignError("The output of this model is not its last layer; that is not taken in.")
         if not self.weights:
             self.out.notes.append("The file holds no weights.")
@@ -227,15 +228,28 @@ class _Reader:
             raise ForeignError("The input of this model has more axes than a series of pictures.")
         return tuple(shape[1:])
 
-    def _layer(self, name: str) -> str:
+    def _settled(self, name: str) -> str:
+        """The wire behind a layer's name, which becomes a layer now if it was not one yet."""
+        if not isinstance(self.wires[name], str):
+            self.wires[name] = settled(self.out, self.wires[name], name)
+        return str(self.wires[name])
+
+    def _layer(self, name: str) -> Any:
         layer = self.layers[name]
         kind = str(layer.get("class_name"))
+        names = _feeds(layer)
         if self.config["class_name"] == "Sequential":
-            feeds = [list(self.wires.values())[-1] if self.wires else INPUT]
-        else:
-            feeds = [self.wires[feed] for feed in _feeds(layer)]
+            names = list(self.wires)[-1:]
         own = str(layer.get("module") or "keras.layers")
+        feeds: list[str] = []
         try:
+            if (
+                names
+                and kind in _OF_RUNS
+                and (made := _OF_RUNS[kind](self, name, [self.wires[n] for n in names], layer))
+            ):
+                return made
+            feeds = [self._settled(n) for n in names] or ([] if self.wires else [INPUT])
             if len(layer.get("inbound_nodes") or [0]) > 1:
                 raise _Skip("used several times")
             if not feeds:
@@ -252,7 +266,8 @@ class _Reader:
             )
             label = f"Keras {kind}" + (f" ({why})" if why else "")
             self.out.notes.append(f"{name}: there is no layer here for {label}.")
-            return self.out.unknown(f"Keras {kind}", feeds or [INPUT], name)
+            known = [wire for wire in (self.wires[n] for n in names) if isinstance(wire, str)]
+            return self.out.unknown(f"Keras {kind}", feeds or known or [INPUT], name)
 
     # -- what the converters share --
 
@@ -643,3 +658,75 @@ def _upsample(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -
 def _nothing(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     r.out.notes.append(f"{name}: left out, since it changes nothing when the network answers.")
     return feeds[0]
+
+
+# -- recurrent layers -------------------------------------------------------------------------------------------------
+
+_OfRuns = Callable[[_Reader, str, list[Any], dict[str, Any]], Any]
+
+
+def _recurrent(r: _Reader, name: str, values: list[Any], layer: dict[str, Any]) -> Any:
+    config, kind = layer.get("config") or {}, str(layer["class_name"])
+    arrays = r.weights.get(name) or []
+    if kind != "Bidirectional":
+        run = _run(config, kind, arrays, values[0])
+        return run if config.get("return_sequences") else Last(run)
+    inner = config.get("layer") or {}
+    own = inner.get("config") or {}
+    if config.get("merge_mode", "concat") != "concat":
+        raise _Skip(f"merged by {config.get('merge_mode')}")
+    half = len(arrays) // 2
+    forward = _run(own, str(inner.get("class_name")), arrays[:half], values[0])
+    backward = _run(own, str(inner.get("class_name")), arrays[half:], flipped(values[0]))
+    pair = [forward, flipped(backward)] if own.get("return_sequences") else [Last(forward), Last(backward)]
+    return joined(r.out, pair, name)
+
+
+def _run(config: dict[str, Any], kind: str, arrays: list[np.ndarray], value: Any) -> Run:
+    usual = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
+    activation = str(config.get("activation", "tanh"))
+    if kind not in ("GRU", "LSTM", "SimpleRNN") or config.get("go_backwards") or config.get("return_state"):
+        raise _Skip("of another kind")
+    different = [
+        k for k, v in usual.items() if config.get(k, v) != v and not (kind == "SimpleRNN" and k == "activation")
+    ]
+    if different or activation not in ("tanh", "relu"):
+        raise _Skip(f"with {(different or ['activation'])[0]} of its own")
+    units, tensors = int(config["units"]), {}
+    order = {"GRU": (1, 0, 2), "LSTM": (0, 1, 2, 3), "SimpleRNN": (0,)}[kind]  # GRU: update, reset, new in Keras
+    if arrays:
+        inner, recurrent = (gates(a.T, order) for a in arrays[:2])
+        zeros = np.zeros(len(inner), np.float32)
+        biases = [zeros, zeros]
+        if len(arrays) > 2:
+            biases = list(arrays[2]) if arrays[2].ndim == 2 else [arrays[2], zeros]
+        tensors = {"weight_ih_l0": inner, "weight_hh_l0": recurrent}
+        tensors |= {
+            f"bias_{side}_l0": gates(np.asarray(b), order) for side, b in zip(("ih", "hh"), biases, strict=True)
+        }
+    return begun(value, {"SimpleRNN": "rnn"}.get(kind, kind.lower()), units, tensors, activation)
+
+
+def _flip(r: _Reader, name: str, values: list[Any], layer: dict[str, Any]) -> Any:
+    axis = (layer.get("config") or {}).get("axis")
+    return flipped(values[0]) if axis in (1, [1]) else None
+
+
+def _picked(r: _Reader, name: str, values: list[Any], layer: dict[str, Any]) -> Any:
+    args = layer["inbound_nodes"][0]["args"]
+    key = args[1] if len(args) > 1 else None
+    last = isinstance(key, list) and len(key) == 2 and key[1] == -1 and isinstance(key[0], dict)
+    return Last(values[0]) if last and isinstance(values[0], Run) else None
+
+
+def _side_by_side(r: _Reader, name: str, values: list[Any], layer: dict[str, Any]) -> Any:
+    return joined(r.out, values, name)
+
+
+_OF_RUNS: dict[str, _OfRuns] = {
+    **dict.fromkeys(("GRU", "LSTM", "SimpleRNN", "Bidirectional"), _recurrent),
+    "Flip": _flip,
+    "GetItem": _picked,
+    "Concatenate": _side_by_side,
+}
+"""Kinds that work on parts of recurrent layers; a converter that returns None leaves the layer to `_TABLE`."""

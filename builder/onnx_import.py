@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from builder.foreign import MAX_NUMBERS, Assembly, ForeignError, Imported
+from builder.recurrence import Last, Run, begun, flipped, gates, joined, settled
 from builder.spec import INPUT
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class _Reader:
                 self.fixed[tensor.name] = numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise ForeignError("The weights of this graph are damaged.") from error
-        self.wires: dict[str, str] = {}
+        self.wires: dict[str, Any] = {}  # a wire, or a part of a recurrent layer that is no layer yet
         self.users: dict[str, list[Any]] = {}
         for node in self.graph.node:
             for name in node.input:
@@ -91,7 +93,7 @@ class _Reader:
         for node in self._nodes():
             self._node(node)
         end = self.end or (self.graph.output[0].name if self.graph.output else "")
-        if self.out.nodes and self.wires.get(end) != self.out.nodes[-1].id:
+        if self.out.nodes and self.settled(end, "last") != self.out.nodes[-1].id:
             raise ForeignError("The output of this graph is not its last layer; that is not taken in.")
         return self.out.finished()
 
@@ -132,11 +134,20 @@ class _Reader:
         settings = {a.name: _setting(a) for a in node.attribute}
         feeds = [self.wires[name] for name in node.input if name in self.wires]
         name = node.output[0] if node.output else node.name
+        if feeds and all(isinstance(feed, _Sizes) for feed in feeds):
+            own = [self.fixed[i] for i in node.input if i in self.fixed]
+            grown = node.op_type in ("Expand", "ConstantOfShape") and any(array.any() for array in own)
+            self.wires[name] = _Sizes("filled" if grown else "sizes")
+            return
         try:
             if node.domain not in ("", "ai.onnx"):
                 raise _Skip(f"of {node.domain}"[:40])
             if not feeds and self._folded(node, settings):
                 return
+            if node.op_type in _OF_RUNS and (made := _OF_RUNS[node.op_type](self, node, settings)) is not None:
+                self.wires[name] = made
+                return
+            feeds = [self.settled(i, _hint(node)) for i in node.input if i in self.wires]
             if node.op_type not in _TABLE:
                 raise _Skip("")
             wire = _TABLE[node.op_type](self, node, settings)
@@ -145,7 +156,8 @@ class _Reader:
                 return  # what depends on no scan and is not understood: whoever needs it says so
             why = f" ({error})" if isinstance(error, _Skip | ForeignError | ValueError) and str(error) else ""
             self.out.notes.append(f"{name}: there is no layer here for ONNX {node.op_type}{why}.")
-            wire = self.out.unknown(f"ONNX {node.op_type}", feeds, _hint(node))
+            known = [feed for feed in feeds if isinstance(feed, str) and not isinstance(feed, _Sizes)]
+            wire = self.out.unknown(f"ONNX {node.op_type}", known or [INPUT], _hint(node))
         self.wires[name] = wire
 
     def _folded(self, node: Any, settings: dict[str, Any]) -> bool:
@@ -164,11 +176,17 @@ class _Reader:
 
     # -- what the converters share --
 
+    def settled(self, name: str, hint: str) -> str:
+        """The wire behind a value, which becomes a layer now if it was not one yet."""
+        if name in self.wires and not isinstance(self.wires[name], str):
+            self.wires[name] = settled(self.out, self.wires[name], hint)
+        return str(self.wires.get(name, ""))
+
     def wire(self, node: Any, k: int = 0) -> str:
         """The wire behind an input of a node."""
         if node.input[k] not in self.wires:
             raise _Skip("of a constant")
-        return self.wires[node.input[k]]
+        return str(self.wires[node.input[k]])
 
     def array(self, node: Any, k: int) -> np.ndarray | None:
         """The constant behind an input of a node; None where the input is left out."""
@@ -525,17 +543,8 @@ def _target(r: _Reader, node: Any) -> list[int]:
     raise _Skip("to a shape that depends on the scan")
 
 
-@_for("Shape", "Gather", "Slice", "Unsqueeze", "Div", "Sub", "ConstantOfShape", "Expand", "Split", "Transpose")
-def _about_sizes(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
-    if node.op_type == "Shape":
-        return _Sizes(r.wire(node))
-    if all(isinstance(r.wires.get(name), _Sizes) or name in r.fixed or not name for name in node.input):
-        return _Sizes("sizes")
-    raise _Skip("")
-
-
 class _Sizes(str):
-    """A wire that carries sizes, not a tensor of the network."""
+    """What depends on the number of scans only: sizes, and zeros of such a size ("filled": other numbers)."""
 
 
 @_for("Pad")
@@ -581,3 +590,86 @@ def _resize(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
 
 _NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "floor")}
 """Ways of rounding that repeat each pixel when the picture grows by a whole factor."""
+
+
+# -- recurrent layers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """A sequence with its steps before the scans, as ONNX' recurrent layers have it."""
+
+    what: Any
+
+
+_OfRuns = Callable[[_Reader, Any, dict[str, Any]], Any]
+
+
+def _size(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    return _Sizes("sizes")
+
+
+def _turn(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    value, order = r.wires.get(node.input[0]), list(settings.get("perm", ()))
+    if isinstance(value, _Turned):
+        if order == [1, 0, 2]:
+            return value.what
+        return value if order == [0, 2, 1, 3] else None
+    return _Turned(value) if order == [1, 0, 2] and value is not None else None
+
+
+def _recurrent(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    value = r.wires.get(node.input[0])
+    if not isinstance(value, _Turned) or settings.get("layout") or settings.get("direction", "forward") != "forward":
+        raise _Skip("that reads in a way that ours does not")
+    if any(str(r.wires.get(name)) != "sizes" for name in node.input[4:] if name):
+        raise _Skip("with states or lengths of its own")
+    usual = {"GRU": settings.get("linear_before_reset") == 1, "LSTM": not settings.get("input_forget"), "RNN": True}
+    if not usual[node.op_type] or settings.get("activations") or settings.get("clip"):
+        raise _Skip("with gates of another kind")
+    inner, recurrent, bias = (r.array(node, k) for k in (1, 2, 3))
+    assert inner is not None and recurrent is not None
+    # ONNX: update, reset, new; and input, output, forget, cell.
+    order = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1), "RNN": (0,)}[node.op_type]
+    both = bias[0] if bias is not None else np.zeros(2 * inner.shape[1], np.float32)
+    tensors = {"weight_ih_l0": gates(inner[0], order), "weight_hh_l0": gates(recurrent[0], order)}
+    tensors |= {f"bias_{side}_l0": gates(b, order) for side, b in zip(("ih", "hh"), np.split(both, 2), strict=True)}
+    return _Turned(begun(value.what, node.op_type.lower(), recurrent.shape[-1], tensors))
+
+
+def _laid(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    """The axis of directions is taken out of the states of a recurrent layer."""
+    value = r.wires.get(node.input[0])
+    return value if isinstance(value, _Turned) and isinstance(value.what, Run) else None
+
+
+def _picked(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    value, index = r.wires.get(node.input[0]), r.fixed.get(node.input[1])
+    last = index is not None and index.size == 1 and int(index.reshape(-1)[0]) == -1 and settings.get("axis", 0) == 1
+    return Last(value) if last and isinstance(value, Run) else None
+
+
+def _reversed(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    begin, end, axes, steps = (r.fixed.get(node.input[k]) if k < len(node.input) else None for k in range(1, 5))
+    if begin is None or end is None or axes is None or steps is None:
+        return None
+    found = [int(v.reshape(-1)[0]) for v in (begin, end, axes, steps) if v.size == 1]
+    if len(found) != 4 or found[0] != -1 or found[1] > -(2**31) or found[2:] != [1, -1]:
+        return None
+    return flipped(r.wires[node.input[0]])
+
+
+def _side_by_side(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    return joined(r.out, [r.wires.get(name) for name in node.input], _hint(node))
+
+
+_OF_RUNS: dict[str, _OfRuns] = {
+    "Shape": _size,
+    "Transpose": _turn,
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
+    **dict.fromkeys(("Reshape", "Squeeze"), _laid),
+    "Gather": _picked,
+    "Slice": _reversed,
+    "Concat": _side_by_side,
+}
+"""Kinds that work on parts of recurrent layers; a converter that returns None leaves the node to `_TABLE`."""

@@ -59,7 +59,11 @@ def trace(net: torch.nn.Module, shape: Sequence[int], device: str = "cpu") -> Ex
 def layer_path(node: Node) -> str:
     """Dotted path, below the network's layers, of the module that ran an operator; "" for none."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]).removeprefix("net.").removeprefix("layers.") if stack else ""
+    path = str(stack[-1][0]) if stack else ""
+    for outer, kind in stack:  # the layer that works on each item is that layer
+        if str(kind).endswith("PerItem"):
+            path = path.replace(f"{outer}.layer", outer, 1)
+    return path.removeprefix("net.").removeprefix("layers.")
 
 
 @contextmanager

@@ -283,6 +283,27 @@ def test_export_tells_where_the_file_is_and_how_far_the_answers_differ(ask, at_l
     assert ask("export", at_little[2].id, "--to", "caffe")[0] == 2
 
 
+def test_a_network_that_is_not_trained_is_exported_and_taken_in_again(ask, document, tmp_path):
+    code, found, _ = ask("export", document, "--to", "onnx", "--out", tmp_path / "out")
+    assert code == 0 and found["experiment"] == "tiny-cnn" and found["parity"]["difference"]["probabilities"] <= 1e-4
+    code, back, words = ask(
+        "import-network", Path(found["folder"]) / "model.onnx", "--weights", tmp_path / "w.safetensors"
+    )
+    assert code == 0 and back["data"]["size_px"] == 32 and (tmp_path / "w.safetensors").stat().st_size > 1000
+    assert "class_scores" in [node["name"] for node in back["network"]]
+    assert ask("import-network", document)[0] == 2 and ask("import-network", tmp_path / "nowhere")[0] == 2
+
+
+def test_a_layer_that_a_format_cannot_carry_is_told_with_its_path(ask, document, tmp_path):
+    plain = json.loads(document.read_text())
+    pool = {"id": "odd", "name": "adaptive_pool", "params": {"size": 5, "kind": "maximum"}}
+    plain["network"].insert(0, pool)
+    (tmp_path / "odd.json").write_text(json.dumps(plain))
+    code, found, _ = ask("export", tmp_path / "odd.json", "--to", "onnx", "--out", tmp_path / "out")
+    assert code == 2 and [p["path"] for p in found["problems"]] == ["network.odd"]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["evaluate", "export"])
 @pytest.mark.parametrize("run", ["20260101-000000-abcdef", "../../etc", ""])
 def test_a_run_that_is_not_there_is_refused_in_words(ask, command, run):

@@ -155,8 +155,11 @@ class Writer:
         stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         lifted = signature.inputs_to_lifted_tensor_constants
         output = ""
+        wanted = self._wanted()
         for node in self.program.graph.nodes:
             self._node = node
+            if node.op == "call_function" and node not in wanted:
+                continue
             if node.op == "placeholder":
                 if node.name in stored:
                     self.values[node] = Fixed(self._stored(stored[node.name]))
@@ -173,6 +176,15 @@ class Writer:
                     raise Unsupported(f"it puts out {len(results)} tensors; a Keras export has one.")
                 output = str(self.variable(results[0]))
         return output
+
+    def _wanted(self) -> set[Node]:
+        """The nodes that the output depends on; what works in place is among them."""
+        wanted: set[Node] = set()
+        for node in reversed(self.program.graph.nodes):
+            schema = getattr(node.target, "_schema", None)
+            if node.op == "output" or node in wanted or (schema is not None and schema.name.endswith("_")):
+                wanted |= {node, *node.all_input_nodes}
+        return wanted
 
     def _stored(self, key: str) -> torch.Tensor:
         found = self.program.state_dict.get(key)
