@@ -31,11 +31,10 @@ def from_onnx(file: Path) -> Imported:
         ForeignError: in words.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(file), load_external_data=False)
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # what protobuf raises on bytes that are none of its own is of its own kinds
         raise ForeignError("This is neither a Keras model nor an ONNX graph, or it is damaged.") from error
     graph = model.graph
     if not graph.node:
