@@ -230,6 +230,16 @@ def _enlarged(taps: int) -> Callable[[_Call], Field]:
     return rule
 
 
+def _gathered(call: _Call) -> Field:
+    """pixel_unshuffle: each output draws on one square of pixels, which came to lie in its channels."""
+    factor = int(call.args["downscale_factor"])
+
+    def change(d: int, span: Span) -> Span:
+        return span if d < len(call.out) - 2 else span.then(factor, 0, factor - 1)
+
+    return call.each(change)
+
+
 def _padded(call: _Call) -> Field:
     pad = list(call.args["pad"] if "pad" in call.args else call.args["padding"])
 
@@ -419,6 +429,7 @@ _COPIES = (
     "_fused_rms_norm",
     "rms_norm",
     "_prelu_kernel",
+    "hardswish",
 )
 _FRESH = ("new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like")
 _RULES: dict[str, Callable[[_Call], Field]] = {
@@ -439,6 +450,7 @@ _RULES: dict[str, Callable[[_Call], Field]] = {
     **dict.fromkeys(("cat", "stack"), _stacked),
     "expand": _pointwise,
     "pixel_shuffle": _enlarged(1),  # neighbouring outputs see one and the same input
+    "pixel_unshuffle": _gathered,
     "unbind": _selected,
     "slice": _sliced,
     "select": _selected,

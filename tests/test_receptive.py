@@ -12,6 +12,7 @@ from builder.blocks.norm import LayerNorm2d
 from builder.blocks.pooling import AdaptivePool, GlobalPool
 from builder.blocks.residual import ResidualBlock
 from builder.network import plan, plan_of
+from builder.parts.layers import LAYERS
 from builder.receptive import Tracker
 from builder.spec import Node
 from builder.task import find
@@ -76,6 +77,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "pixel shuffle": lambda: nn.Sequential(
         conv(1, 8, 3, stride=2, padding=1), nn.PixelShuffle(2), conv(2, 1, 3, padding=1)
     ),
+    "pixel unshuffle": lambda: nn.Sequential(conv(1, 2, 3, padding=1), nn.PixelUnshuffle(2), conv(8, 1, 3, padding=1)),
     "adaptive pooling": lambda: nn.Sequential(conv(1, 2, 3, padding=1), AdaptivePool(8)),
     "global pooling": lambda: nn.Sequential(conv(1, 2, 3, padding=1), GlobalPool("average")),
     "norms by the place": lambda: nn.Sequential(conv(1, 8, 3, padding=1), nn.BatchNorm2d(8), LayerNorm2d(8)),
@@ -97,13 +99,26 @@ def test_every_starter_is_told_as_its_gradient_shows() -> None:
 
     for experiment in find("recognition").starters():
         nodes = experiment.network
-        if any(n.name == "timm_backbone" for n in nodes):
+        if experiment.data.layout != "maps" or any(n.name.startswith("timm_") for n in nodes):
             continue
         shape = (experiment.data.channels, 200, 200)
         planned = plan(nodes, shape, 2)
-        last = max(k for k, n in enumerate(planned.nodes) if n.shape is not None and len(n.shape) == 3)
+        pictures = [k for k, n in enumerate(planned.nodes) if n.layout == "maps"]
+        if not pictures:
+            continue
+        last = pictures[-1]
         net = assemble(nodes[: last + 1], shape, 2, seed=0)
         assert planned.nodes[last].receptive_field == measured(net, shape, samples=4, around=1), experiment.name
+
+
+@pytest.mark.parametrize("name", [s.name for s in LAYERS.values() if s.group in ("Activation", "Regularization")])
+def test_no_activation_and_no_dropout_looks_further_than_its_own_place(name: str) -> None:
+    layouts = LAYERS[name].takes or ("maps",)
+    shape = {"sequence": (16, 8), "maps": (8, 16, 12), "volume": (8, 6, 16, 12)}[
+        [k for k in layouts if k != "vector"][-1]
+    ]
+    (found,) = plan([Node(id="a", name=name)], shape, 2, [k for k in layouts if k != "vector"][-1]).nodes
+    assert set(found.receptive_field) == {1}
 
 
 def test_after_a_linear_layer_all_is_seen_and_a_plain_flatten_changes_nothing() -> None:
