@@ -15,7 +15,6 @@ from threading import Lock
 from typing import Any
 
 import streamlit as st
-from scanloom_components import network
 
 from builder.catalog import LAYOUTS, LayerSpec
 from builder.network import Plan, Shape, show
@@ -189,7 +188,8 @@ def picture(experiment: Experiment, plan: Plan, problems: tuple[Problem, ...], p
             problem = wrong[node.id]
             entry["wrong"] = {
                 "words": problem.message,
-                "severity": problem.severity,
+                # A layer that works, at the end of a network that is not through yet, is no fault: it is told calmly.
+                "severity": "open" if problem.severity == "error" and planned.shape else problem.severity,
                 "path": problem.path,
                 "repair": problem.repair if problem.fix is not None else "",
             }
@@ -219,6 +219,8 @@ def facts(found: findings.Findings) -> list[list[str]]:
 
 def draw(draft: Draft, found: findings.Findings) -> None:
     """Draws the canvas of a draft. Edits were taken by `take` before, as the state's callback."""
+    from scanloom_components import network  # found by a running Streamlit only
+
     experiment = draft.experiment
     told = st.session_state.get(KEY)
     mount = str((getattr(told, "edits", None) or {}).get("mount", ""))[:40]

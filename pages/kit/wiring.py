@@ -318,7 +318,7 @@ def _add(nodes: list[Node], feeds: dict[str, tuple[str, ...]], places: Places, e
     ids = [n.id for n in nodes]
     at = max((ids.index(feeder(f)) + 1 if feeder(f) != INPUT else 0 for f in known), default=max(0, len(ids) - 1))
     for target, source in edit.takes:
-        if target in feeds and source in feeds[target]:
+        if target in feeds and source in feeds[target] and not _leads(feeds, target, known):
             feeds = feeds | {target: tuple(dict.fromkeys(edit.id if f == source else f for f in feeds[target]))}
     nodes = [*nodes[:at], node, *nodes[at:]]
     if edit.at is not None and not known:
@@ -329,6 +329,12 @@ def _add(nodes: list[Node], feeds: dict[str, tuple[str, ...]], places: Places, e
         )
         places = places.model_copy(update={"blocks": blocks})
     return nodes, feeds | {edit.id: tuple(known)}, places
+
+
+def _leads(feeds: Feeds, start: str, refs: Iterable[str]) -> bool:
+    """Says whether one of these wires comes from `start` or from what it reaches."""
+    reached = _below(feeds, start) | {start}
+    return any(feeder(ref) in reached for ref in refs)
 
 
 def _remove(nodes: list[Node], feeds: dict[str, tuple[str, ...]], places: Places, edit: Remove) -> _State:

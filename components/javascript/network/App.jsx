@@ -140,7 +140,7 @@ function Editor({ desk }) {
         return entry.node
       }
       const type = item.node ? 'layer' : item.block ? 'closed' : 'scan'
-      const shape = item.node?.shape ?? item.layers?.at(-1).shape ?? graph.shape
+      const shape = item.node ? item.node.shape : item.block ? item.layers.at(-1).shape : graph.shape
       const title = item.node ? (part?.title ?? item.node.name) : item.block ? `Block ${item.block.name}` : 'Scan'
       const node = {
         id: item.id,
@@ -154,7 +154,7 @@ function Editor({ desk }) {
         focusable: isFocus,
         deletable: false,
         ariaLabel: [title, item.node?.id, item.node?.brief ?? graph.scan, shape ? `gives ${shape}` : 'gives nothing yet', item.wrong && `Problem: ${item.wrong.words}`].filter(Boolean).join(', '),
-        domAttributes: { 'aria-roledescription': 'layer', 'aria-selected': isPicked, role: 'option' },
+        domAttributes: { 'aria-roledescription': 'layer', 'aria-selected': isPicked, role: 'option', tabIndex: isFocus ? 0 : -1 },
         data: item.node
           ? { node: item.node, title, group: part?.group, isEnd, fed: item.feeds.length > 0, aim, onRepair: act.repair }
           : item.block
@@ -275,7 +275,11 @@ function Editor({ desk }) {
   }, [byId])
 
   const focusOn = useCallback((id) => {
-    requestAnimationFrame(() => stage.current?.querySelector(`.react-flow__node[data-id="${CSS.escape(id)}"]`)?.focus({ preventScroll: true }))
+    // Only the chosen layer can take the focus, and it is chosen by the next drawing; keys are heard on the stage until then.
+    const focus = () => stage.current?.querySelector(`.react-flow__node[data-id="${CSS.escape(id)}"]`)?.focus({ preventScroll: true })
+    if (!stage.current?.contains(stage.current.getRootNode().activeElement)) stage.current?.focus({ preventScroll: true })
+    setTimeout(focus, 0)
+    requestAnimationFrame(focus)
   }, [])
 
   const pick = useCallback(
@@ -422,9 +426,9 @@ function Editor({ desk }) {
   }, [desk, make])
 
   const wrongs = useMemo(() => items.filter((i) => i.wrong?.severity === 'error'), [items])
-  const nextWrong = () => {
-    const at = wrongs.findIndex((i) => picked.has(i.id))
-    const item = wrongs[(at + 1) % wrongs.length]
+  const unfinished = items.find((i) => i.wrong?.severity === 'open')
+  const nextWrong = () => show(wrongs[(wrongs.findIndex((i) => picked.has(i.id)) + 1) % wrongs.length])
+  const show = (item) => {
     pick(new Set([item.id]), item.id)
     reveal(item.id)
     focusOn(item.id)
@@ -607,7 +611,10 @@ function Editor({ desk }) {
     if (event.target.closest?.('input, textarea, .nw-palette')) {
       // Typing stays typing; but undo reaches the network from the palette, too.
       if (!(event.target.tagName !== 'INPUT' && (event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key))) {
-        if (event.target.tagName !== 'INPUT' && event.key === '/') palette.current?.search()
+        if (event.target.tagName !== 'INPUT' && event.key === '/') {
+          palette.current?.search()
+          event.preventDefault()
+        }
         if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation()
         return
       }
@@ -704,22 +711,36 @@ function Editor({ desk }) {
     }
   }
   const undo = () => {
-    if (can.undo) desk.make({ op: 'undo' })
+    if (can.undo || waits) desk.make({ op: 'undo' })
     else say('There is nothing to take back.')
   }
   const redo = () => {
-    if (can.redo) desk.make({ op: 'redo' })
+    if (can.redo || waits) desk.make({ op: 'redo' })
     else say('There is nothing to bring back.')
   }
-  // Streamlit hears keys on the document; those that mean something here end here.
+  // Streamlit hears keys on the document; those that mean something here end at the border of the component.
   const keys = useRef(onKey)
   keys.current = onKey
   useEffect(() => {
-    const place = root.current
+    const place = root.current.getRootNode()
     const hear = (event) => keys.current(event)
     place.addEventListener('keydown', hear)
     return () => place.removeEventListener('keydown', hear)
   }, [])
+
+  // What had the focus may be gone after an edit (a pressed repair, a deleted layer): keys are still meant for the canvas.
+  const hasFocus = useRef(false)
+  useEffect(() => {
+    const leave = (event) => {
+      if (!event.composedPath().includes(root.current)) hasFocus.current = false
+    }
+    document.addEventListener('pointerdown', leave, true)
+    return () => document.removeEventListener('pointerdown', leave, true)
+  }, [])
+  useEffect(() => {
+    const lost = document.activeElement === document.body || document.activeElement === null
+    if (hasFocus.current && lost) stage.current?.focus({ preventScroll: true })
+  })
 
   const closedBlocks = graph.places.blocks.some((b) => b.closed)
   const nothing = graph.nodes.length === 0
@@ -729,9 +750,15 @@ function Editor({ desk }) {
       ref={root}
       data-waits={waits}
       data-step={data.steps.now}
+      onFocus={() => {
+        hasFocus.current = true
+      }}
+      onBlur={(event) => {
+        if (event.relatedTarget && !root.current.contains(event.relatedTarget)) hasFocus.current = false
+      }}
       onPointerDownCapture={() => {
         // A number that is being typed in the form is told before the gesture begins.
-        if (document.activeElement instanceof HTMLElement && !document.activeElement.contains(root.current.getRootNode().host)) document.activeElement.blur()
+        if (!root.current.contains(root.current.getRootNode().activeElement)) stage.current.focus({ preventScroll: true })
       }}
     >
       <Palette
@@ -745,7 +772,7 @@ function Editor({ desk }) {
         isOpen={showsPalette}
         onClose={() => setShowsPalette(false)}
       />
-      <div className={`nw-stage${far ? ' far' : ''}${link ? ' linking' : ''}`} ref={stage}>
+      <div className={`nw-stage${far ? ' far' : ''}${link ? ' linking' : ''}`} ref={stage} tabIndex={-1}>
         <ReactFlow
           nodes={nodes}
           edges={edges}
@@ -777,7 +804,7 @@ function Editor({ desk }) {
             setWires(new Set())
             setHovered(null)
             setPicked(new Set())
-            root.current.querySelector('.nw-stage')?.focus()
+            stage.current.focus({ preventScroll: true })
           }}
           onPaneMouseMove={() => hovered && setHovered(null)}
           onConnectEnd={onConnectEnd}
@@ -860,6 +887,11 @@ function Editor({ desk }) {
             <button type="button" className="nw-alarm" onClick={nextWrong}>
               <Sign name="wrong" />
               {wrongs.length === 1 ? '1 layer needs attention' : `${wrongs.length} layers need attention`}
+            </button>
+          )}
+          {!wrongs.length && unfinished && (
+            <button type="button" className="nw-alarm open" onClick={() => show(unfinished)} title={unfinished.wrong.words}>
+              Not finished yet
             </button>
           )}
           {data.whole.map((problem) => (

@@ -180,7 +180,7 @@ export const Wire = memo(function Wire(props) {
       />
       {(selected || data.isHovered) && (
         <EdgeLabelRenderer>
-          <div className="nw-wire-tools nodrag nopan" style={{ transform: `translate(-50%,-50%) translate(${middle[0]}px,${middle[1]}px)` }}>
+          <div className="nw-wire-tools nodrag nopan" style={{ transform: `translate(calc(-100% - 5px),-50%) translate(${middle[0]}px,${middle[1]}px)` }}>
             <button type="button" tabIndex={-1} title="Put a layer here" aria-label="Put a layer into this wire" onClick={() => data.onInsert(data)}>
               <Sign name="plus" />
             </button>

@@ -14,6 +14,7 @@ export class Desk {
     this.pending = [] // [[number, edit]]
     this.used = new Set()
     this.steps = new Map() // number of a step -> {graph, steps}
+    this.next = new Map() // number of a step -> the one that a redo brings
     this.listeners = new Set()
     this.selected = null
     this.data = null
@@ -33,6 +34,7 @@ export class Desk {
     this.tell = tell
     if (this.data?.draft !== data.draft) {
       this.steps.clear()
+      this.next.clear()
       this.pending = []
       this.selected = null
     }
@@ -67,6 +69,8 @@ export class Desk {
   }
 
   remember(steps, graph) {
+    if (steps.before !== null) this.next.set(steps.before, steps.now)
+    this.next.set(steps.now, steps.after)
     this.steps.delete(steps.now)
     this.steps.set(steps.now, { graph, steps })
     if (this.steps.size > KEPT) this.steps.delete(this.steps.keys().next().value)
@@ -80,7 +84,7 @@ export class Desk {
     for (const [, op] of this.pending) {
       if (op.op === 'undo' || op.op === 'redo') {
         const [from, to] = op.op === 'undo' ? [before, after] : [after, before]
-        const known = from.length ? from.pop() : this.steps.get(op.op === 'undo' ? steps?.before : steps?.after)
+        const known = from.pop() ?? this.steps.get(op.op === 'undo' ? steps?.before : this.next.get(steps?.now))
         if (!known) continue // painted when Python answers
         to.push({ graph, steps })
         graph = known.graph
@@ -99,7 +103,7 @@ export class Desk {
     }
     const can = {
       undo: before.length ? 'last change' : (steps ?? this.base.steps).undo,
-      redo: after.length ? 'last change' : (steps?.redo ?? ''),
+      redo: after.length ? 'last change' : steps === this.base.steps ? steps.redo : this.next.get(steps?.now) ? 'last change' : '',
     }
     const alive = this.selected === 'input' || graph.nodes.some((n) => n.id === this.selected)
     this.seen = { graph, can, data: this.data, selected: alive ? this.selected : null, waits: this.pending.length > 0 }

@@ -103,8 +103,13 @@ const EDITS = {
     const like = graph.nodes.find((n) => n.id === op.like)
     const fresh = { brief: catalog[op.name]?.brief ?? '', ...(like ? { brief: like.brief } : {}), ...(op.shown ?? {}) }
     const node = { ...fresh, id: op.id, name: op.name, feeds }
+    const leads = (start) => {
+      const reached = below(graph, start).add(start)
+      return feeds.some((f) => reached.has(base(f)))
+    }
+    const takes = (op.takes ?? []).filter(([target]) => !leads(target))
     const nodes = graph.nodes.map((n) => {
-      const taken = (op.takes ?? []).filter(([target]) => target === n.id).map(([, source]) => source)
+      const taken = takes.filter(([target]) => target === n.id).map(([, source]) => source)
       return taken.some((s) => n.feeds.includes(s))
         ? { ...n, feeds: [...new Set(n.feeds.map((f) => (taken.includes(f) ? op.id : f)))] }
         : n
