@@ -159,6 +159,7 @@ def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = Tr
     """The form of the open layer, out of its catalog entry. `whole`: with what is done to the layer as a whole."""
     now = draft.experiment
     at = layers.selected(draft)
+    layers.shown(at)
     if at == INPUT or not at:
         st.subheader("Scan", anchor=False)
         st.markdown(
@@ -193,7 +194,6 @@ def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = Tr
 def wires(draft: drafts.Draft, found: findings.Findings, node: Node, spec: object) -> None:
     """What feeds the layer: several for one that joins, one for any other."""
     now = draft.experiment
-    key = f"wires:{node.id}"
     options = [w for id in layers.above(now, node.id) for w in (id, *layers.taps(found.plan, id))]
     fed = [f for f in layers.feeds(now, node.id) if f in options]
 
@@ -201,6 +201,7 @@ def wires(draft: drafts.Draft, found: findings.Findings, node: Node, spec: objec
         return "the scan" if id == INPUT else id.replace(":", ", output ")
 
     if isinstance(spec, LayerSpec) and spec.several:
+        key = forms.fresh_key(f"wires:{node.id}", fed)
         if st.session_state.get(key) != fed:
             st.session_state[key] = fed
         st.multiselect(
@@ -214,6 +215,7 @@ def wires(draft: drafts.Draft, found: findings.Findings, node: Node, spec: objec
         )
         return
     one = fed[0] if fed else None
+    key = forms.fresh_key(f"wires:{node.id}", one)
     if st.session_state.get(key) != one:
         st.session_state[key] = one
     st.selectbox(

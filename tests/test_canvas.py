@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from playwright.sync_api import Locator, expect
@@ -112,7 +112,7 @@ class Canvas:
         assert box is not None
         return box["x"] + box["width"] * right, box["y"] + box["height"] * down
 
-    def becomes(self, feeds: dict[str, tuple[str, ...]]) -> None:
+    def becomes(self, feeds: Mapping[str, tuple[str, ...]]) -> None:
         """Waits until the document on disk has these wires and the canvas nothing that Python has not answered."""
         for _ in range(30_000 // 50):
             if self.feeds == feeds:
@@ -124,7 +124,7 @@ class Canvas:
 
     def answered(self) -> None:
         """Waits until Python has answered all that the canvas told."""
-        expect(self.page.locator(".nw[data-waits=false]")).to_be_visible(timeout=SOON_MS)
+        expect(self.page.locator(".nw[data-waits=false]")).to_be_visible(timeout=LONG_MS)
 
     def focus(self, id: str) -> None:
         self.layer(id).click(position={"x": 60, "y": 12})

@@ -19,7 +19,7 @@ from pages.kit.draft import Draft
 from pages.kit.wiring import Places, Refused, apply, fold, read, unfold
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("conv2d", "relu", "batch_norm", "add", "concatenate", "max_pool", "class_scores")
+NAMES = ("conv2d", "relu", "batch_norm", "add", "concatenate", "max_pool", "class_scores", "gru")
 
 
 def node(id: str, name: str = "relu", *inputs: str, **params: Any) -> Node:
@@ -291,7 +291,7 @@ def test_the_browser_and_python_make_the_same_of_every_edit() -> None:
     if runs_node is None:
         pytest.skip("Node.js, which builds the browser parts, is not on the PATH")
     cases = [randomly(seed) for seed in range(300)]
-    catalog = {p["name"]: {"title": p["title"], "inputs": p["inputs"]} for p in canvas.palette()}
+    catalog = {p["name"]: {"title": p["title"], "most": p["most"]} for p in canvas.palette()}
     module = json.dumps((ROOT / "components" / "javascript" / "network" / "graph.js").as_uri())
     done = subprocess.run(
         [runs_node, "--input-type=module", "-e", SCRIPT % module],

@@ -143,17 +143,18 @@ def palette() -> list[dict[str, Any]]:
             "help": part.help,
             "finds": part.finds,
             "brief": layers.settings(Node(id="new", name=part.name)),
-            "inputs": part.inputs if isinstance(part, LayerSpec) else 1,
+            "inputs": part.inputs,
+            "most": part.most or (1 if part.inputs == 1 else 0),  # 0 = any number
             "takes": _accepted(part),
+            "settings": len(part.params),
         }
         for part in LAYERS.values()
     ]
 
 
-def _accepted(part: Any) -> list[str]:
+def _accepted(part: LayerSpec) -> list[str]:
     """The layouts that may be wired into a layer, those included to which it is applied item by item."""
-    takes = part.takes if isinstance(part, LayerSpec) else ()
-    return [*takes, *(each for one, each in _PER_ITEM.items() if one in takes and each not in takes)]
+    return [*part.takes, *(each for one, each in _PER_ITEM.items() if one in part.takes and each not in part.takes)]
 
 
 def _sizes(shape: Shape | None) -> str:

@@ -19,8 +19,23 @@ from builder.spec import Choice, Experiment, Problem, SpecError
 from pages.kit.draft import Draft
 from pages.kit.words import plain
 
-__all__ = ["choice", "field", "marks", "note", "problems_at", "section", "value_of"]
+__all__ = [
+    "FORM",
+    "choice",
+    "field",
+    "fresh_key",
+    "is_stale",
+    "marks",
+    "note",
+    "problems_at",
+    "section",
+    "value_of",
+    "wrote",
+]
 
+FORM = "form-of-layer"
+"""Where the session keeps the id of the layer whose form is on the page."""
+_KNOWN = "known-values"
 _SLIDER_STEPS = 100  # a slider with more stops than this cannot be set exactly by hand
 _SEGMENTS = 4  # up to this many short options stand side by side
 
@@ -57,15 +72,16 @@ def field(
     experiment = draft.experiment
     value = value_of(experiment, path, domain)
     refused = st.session_state.get(_refusal(path))
-    if refused is None and st.session_state.get(path) != value:
-        st.session_state[path] = value
+    key = fresh_key(path, value) if path.startswith("network.") else path
+    if refused is None and st.session_state.get(key) != value:
+        st.session_state[key] = value
     name = label or domain.label
     common: dict[str, Any] = {
-        "key": path,
+        "key": key,
         "help": domain.help,
         "disabled": disabled,
         "on_change": _write,
-        "args": (draft, path, domain),
+        "args": (draft, path, domain, key),
     }
     unit = getattr(domain, "unit", "")
     if unit and unit not in name.lower().split():
@@ -125,8 +141,47 @@ def _refusal(path: str) -> str:
     return f"refused:{path}"
 
 
-def _write(draft: Draft, path: str, domain: Domain) -> None:
-    new = st.session_state[path]
+def _is_gone(path: str) -> bool:
+    """Says whether a field belongs to a layer whose form is not on the page any more.
+
+    A browser goes on telling what such a field held; by now another tab, an undo or a repair may have changed it.
+    """
+    layer = st.session_state.get(FORM)
+    return layer is not None and path.startswith("network.") and not path.startswith(f"network.{layer}.")
+
+
+def fresh_key(place: str, value: Any) -> str:
+    """Returns the key of a widget in a layer's form: `place`, and a number that rises whenever something else than the
+    widget has changed its value (an undo, a repair, another tab).
+
+    A browser goes on telling what a widget held until it has taken in what it was set to. On the canvas the next
+    gesture is quicker than that, and would carry the old value along as if it had been typed; under a new key it is
+    nobody's.
+    """
+    known: dict[str, tuple[Any, int]] = st.session_state.setdefault(_KNOWN, {})
+    last, number = known.get(place, (value, 0))
+    number += last != value
+    known[place] = (value, number)
+    return f"{place}#{number}" if number else place
+
+
+def wrote(place: str, value: Any) -> None:
+    """Remembers that the widget of `place` itself has made its value `value`: its key stays."""
+    known = st.session_state.get(_KNOWN, {})
+    if place in known:
+        known[place] = (value, known[place][1])
+
+
+def is_stale(place: str, key: str) -> bool:
+    """Says whether `key` is not the present key of this place any more."""
+    number = st.session_state.get(_KNOWN, {}).get(place, (None, 0))[1]
+    return key != (f"{place}#{number}" if number else place)
+
+
+def _write(draft: Draft, path: str, domain: Domain, key: str) -> None:
+    if _is_gone(path) or is_stale(path, key):
+        return
+    new = st.session_state[key]
     st.session_state.pop(_refusal(path), None)
     if isinstance(domain, Text) and isinstance(new, str):
         new = new.strip()
@@ -134,6 +189,7 @@ def _write(draft: Draft, path: str, domain: Domain) -> None:
         return
     try:
         draft.replace(path, new)
+        wrote(path, new)
     except SpecError as error:
         st.session_state[_refusal(path)] = str(error)
 

@@ -12,6 +12,7 @@ from builder.network import Plan, show, wires
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node
 from pages.kit.draft import Draft
+from pages.kit.forms import FORM, is_stale, wrote
 from pages.kit.words import plain
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "scan_caption",
     "sees",
     "select",
+    "shown",
     "selected",
     "settings",
     "taps",
@@ -124,6 +126,11 @@ def selected(draft: Draft) -> str:
     return ids[-1] if ids else ""
 
 
+def shown(id: str) -> None:
+    """Remembers whose form is drawn. A browser still tells what forms held that are gone from the page."""
+    st.session_state[FORM] = id
+
+
 def select(draft: Draft, id: str) -> None:
     """Opens a layer."""
     st.session_state[_key(draft)] = id
@@ -183,18 +190,21 @@ def delete(draft: Draft, id: str) -> None:
 def rewire(draft: Draft, id: str, key: str) -> None:
     """Takes the choice of inputs from a widget; the layer above alone is written as no wires at all.
 
-    Does nothing for a layer that is gone (a browser that has not yet heard of an undo still tells what it had chosen)
-    and for an emptied field: every layer is fed by something.
+    Does nothing for a layer whose form is not on the page or that is gone (a browser that has not yet heard of an undo
+    still tells what it had chosen) and for an emptied field: every layer is fed by something.
     """
-    now = draft.experiment
+    now, place = draft.experiment, f"wires:{id}"
     chosen = st.session_state[key]
-    if chosen is None or all(n.id != id for n in now.network):
+    if st.session_state.get(FORM, id) != id or is_stale(place, key) or chosen is None:
+        return
+    if all(n.id != id for n in now.network):
         return
     wanted = tuple(chosen) if isinstance(chosen, list) else (chosen,)
     if wanted == (above(now, id)[-1],):
         wanted = ()
     if wanted != now.at(f"network.{id}.inputs"):
         draft.replace(f"network.{id}.inputs", wanted, f"feed {id} from {', '.join(wanted) or 'the layer above'}")
+        wrote(place, chosen)
 
 
 def caption(node: Node, shape: tuple[int, ...] | None, parameters: int, feeds_it: tuple[str, ...]) -> str:

@@ -255,10 +255,10 @@ def _ordered(ids: list[str], feeds: Feeds) -> list[str]:
 
 def _most(name: str) -> int:
     """How many wires may go into a layer."""
-    if name not in LAYERS:
+    spec = LAYERS[name] if name in LAYERS else None  # noqa: SIM401 (a miss would look for near names)
+    if not isinstance(spec, LayerSpec):
         return 10_000
-    spec = LAYERS[name]
-    return 1 if isinstance(spec, LayerSpec) and spec.inputs == 1 else 10_000
+    return spec.most or (1 if spec.inputs == 1 else 10_000)
 
 
 def _title(nodes: Sequence[Node], id: str) -> str:
@@ -376,7 +376,10 @@ def _wire(nodes: list[Node], feeds: dict[str, tuple[str, ...]], places: Places, 
     others = [f for f in feeds[target] if f != edit.instead]
     if edit.source in others:
         raise Refused(f"{title} already gets this.")
-    if len(others) >= _most(next(n.name for n in nodes if n.id == target)):
+    most = _most(next(n.name for n in nodes if n.id == target))
+    if len(others) >= most:
+        if most > 1:
+            raise Refused(f"{title} takes at most {most} inputs and has them.")
         raise Refused(
             f"{title} takes one input and has one. Join layers with Add or Concatenate, or drag the end of its wire."
         )

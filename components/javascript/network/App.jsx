@@ -1,5 +1,6 @@
 // The canvas: what is seen of the desk, and what gestures and keys mean.
 import React, { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react'
+import { flushSync } from 'react-dom'
 import { Background, MiniMap, ReactFlow, ReactFlowProvider, SelectionMode, useReactFlow, useStore } from '@xyflow/react'
 import { Closed, Frame, Layer, Scan, Wire } from './cards.jsx'
 import { Palette } from './Palette.jsx'
@@ -10,6 +11,7 @@ import { HEIGHT, WIDTH, arrange, heightOf, isWhole, visible, wireId } from './la
 const NODE_TYPES = { layer: Layer, scan: Scan, closed: Closed, frame: Frame }
 const EDGE_TYPES = { wire: Wire }
 const FAR = 0.62 // below this zoom a card shows only its title, in large letters
+const MANY = ['Shift', 'Control', 'Meta']
 const ZOOM = { minZoom: 0.12, maxZoom: 1.6 }
 const TOAST_MS = 6000
 const REST_MS = 140 // arrow keys run over layers; the form of the one on which they rest is drawn
@@ -36,6 +38,13 @@ export function App({ desk }) {
       <Editor desk={desk} />
     </ReactFlowProvider>
   )
+}
+
+// A function that stays the same object: React Flow draws every layer anew where one of its handlers has changed.
+function useSteady(act) {
+  const newest = useRef(act)
+  newest.current = act
+  return useCallback((...given) => newest.current(...given), [])
 }
 
 const sameSet = (a, b) => a.size === b.size && [...a].every((x) => b.has(x))
@@ -177,8 +186,10 @@ function Editor({ desk }) {
     return [...framesOf(graph, at, placeOf, act), ...list]
   }, [items, graph, placeOf, picked, link, selected, at, act, desk, shown, data.steps.now])
 
+  const keptEdges = useRef(new Map())
   const edges = useMemo(() => {
     const list = []
+    const next = new Map()
     for (const item of items)
       for (const feed of item.feeds) {
         if (!at.has(feed.from)) continue
@@ -186,20 +197,30 @@ function Editor({ desk }) {
         const route = routes.get(id)
         const isStill = !isOff(graph, dragged, feed.from) && !isOff(graph, dragged, item.id)
         const isNear = picked.has(feed.from) || picked.has(item.id)
-        list.push({
-          id,
-          source: feed.from,
-          target: item.id,
-          sourceHandle: byId.get(feed.from)?.node?.taps?.length ? feed.tap || `${byId.get(feed.from).node.taps.length}` : null,
-          type: 'wire',
-          selected: wires.has(id),
-          focusable: false,
-          reconnectable: item.node && route.kind !== 'skip' ? 'target' : false,
-          zIndex: route.kind === 'skip' ? 2 : 1,
-          markerEnd: route.kind === 'down' ? undefined : `nw-arrow-${route.kind === 'skip' ? `${route.lane % 6}` : 'plain'}`,
-          data: { route, isStill, isNear, isHovered: hovered === id, ref: feed.ref, target: feed.target, onInsert: act.insert, onCut: act.cut },
-        })
+        const taps = byId.get(feed.from)?.node?.taps?.length
+        const handle = taps ? feed.tap || `${taps}` : null
+        const words = [route.kind, route.lane, route.points, isStill, isNear, hovered === id, wires.has(id), handle, feed.ref, feed.target].join('|')
+        let entry = keptEdges.current.get(id)
+        if (entry?.words !== words) {
+          const edge = {
+            id,
+            source: feed.from,
+            target: item.id,
+            sourceHandle: handle,
+            type: 'wire',
+            selected: wires.has(id),
+            focusable: false,
+            reconnectable: item.node && route.kind !== 'skip' ? 'target' : false,
+            zIndex: route.kind === 'skip' ? 2 : 1,
+            markerEnd: route.kind === 'down' ? undefined : `nw-arrow-${route.kind === 'skip' ? `${route.lane % 6}` : 'plain'}`,
+            data: { route, isStill, isNear, isHovered: hovered === id, ref: feed.ref, target: feed.target, onInsert: act.insert, onCut: act.cut },
+          }
+          entry = { words, edge }
+        }
+        next.set(id, entry)
+        list.push(entry.edge)
       }
+    keptEdges.current = next
     return list
   }, [items, routes, at, graph, dragged, picked, wires, hovered, byId, act])
 
@@ -596,11 +617,15 @@ function Editor({ desk }) {
   )
   const openForm = useCallback(() => {
     desk.flush()
-    const wanted = desk.seen.selected
-    const until = performance.now() + 2000
+    const wanted = desk.seen.selected ?? ''
+    const name = desk.graph.nodes.find((n) => n.id === wanted)?.name
+    const has = desk.catalog[name]?.settings
+    const until = performance.now() + 6000
+    const fields = 'input:not([type=hidden]):not([disabled]), [role=slider], [role=radio]'
     const look = () => {
-      const form = document.querySelector(`.st-key-form-of-${CSS.escape(wanted ?? '')}`)
-      const field = form?.querySelector('input:not([type=hidden]):not([disabled]), [role=slider], [role=radio], button')
+      const form = document.querySelector(`.st-key-form-of-${CSS.escape(wanted)}`)
+      const own = form?.querySelector(`[class*="st-key-network-${CSS.escape(wanted)}-params-"]`)
+      const field = (has ? own : form)?.querySelector(fields)
       if (field) field.focus()
       else if (performance.now() < until) setTimeout(look, 30)
     }
@@ -723,7 +748,7 @@ function Editor({ desk }) {
   keys.current = onKey
   useEffect(() => {
     const place = root.current.getRootNode()
-    const hear = (event) => keys.current(event)
+    const hear = (event) => flushSync(() => keys.current(event)) // a quick hand presses the next key before React would draw
     place.addEventListener('keydown', hear)
     return () => place.removeEventListener('keydown', hear)
   }, [])
@@ -738,9 +763,63 @@ function Editor({ desk }) {
     return () => document.removeEventListener('pointerdown', leave, true)
   }, [])
   useEffect(() => {
-    const lost = document.activeElement === document.body || document.activeElement === null
-    if (hasFocus.current && lost) stage.current?.focus({ preventScroll: true })
+    const look = () => {
+      const lost = document.activeElement === document.body || document.activeElement === null
+      if (hasFocus.current && lost) stage.current?.focus({ preventScroll: true })
+    }
+    look()
+    const timer = setTimeout(look, 60) // React Flow draws the layers a moment later
+    return () => clearTimeout(timer)
   })
+
+  const steady = {
+    add: useSteady(add),
+    onDrag: useSteady(onDrag),
+    onDrop: useSteady(onDrop),
+    onDisarm: useSteady(() => setArmed(null)),
+    onClosePalette: useSteady(() => setShowsPalette(false)),
+    onInit: useSteady(() => setIsThere(true)),
+    onNodesChange: useSteady(onNodesChange),
+    onEdgesChange: useSteady(onEdgesChange),
+    onDragStop: useSteady(onDragStop),
+    onSelectionDragStop: useSteady((event, moved) => onDragStop(event, null, moved)),
+    onNodeClick: useSteady((event, node) => {
+      if (node.type === 'frame') return
+      const more = event.shiftKey || event.ctrlKey || event.metaKey
+      if (!more) pick(new Set([node.id]), node.id)
+      else if (byId.get(node.id)?.node) desk.select(node.id)
+      focusOn(node.id)
+    }),
+    onNodeDoubleClick: useSteady((_event, node) => (byId.get(node.id)?.block ? act.open(byId.get(node.id).block) : openForm())),
+    onEdgeClick: useSteady((_event, edge) => {
+      setPicked(new Set())
+      setWires(new Set([edge.id]))
+      focusOn(edge.target)
+    }),
+    onEdgeMouseEnter: useSteady((_event, edge) => setHovered(edge.id)),
+    onEdgeMouseLeave: useSteady((event) => {
+      if (!event.relatedTarget?.closest?.('.nw-wire-tools')) setHovered(null)
+    }),
+    onPaneClick: useSteady(() => {
+      setLink(null)
+      setWires(new Set())
+      setHovered(null)
+      setPicked(new Set())
+      stage.current.focus({ preventScroll: true })
+    }),
+    onPaneMouseMove: useSteady(() => hovered && setHovered(null)),
+    onConnectEnd: useSteady(onConnectEnd),
+    onReconnectStart: useSteady(() => {
+      rewired.current = false
+    }),
+    onReconnect: useSteady(onReconnect),
+    onReconnectEnd: useSteady((event, edge) => {
+      const { node } = under('changedTouches' in event ? event.changedTouches[0] : event)
+      if (rewired.current) return
+      if (node && node.dataset.id !== edge.target) onReconnect(edge, { target: node.dataset.id })
+      else if (!node) act.cut(edge.data)
+    }),
+  }
 
   const closedBlocks = graph.places.blocks.some((b) => b.closed)
   const nothing = graph.nodes.length === 0
@@ -765,12 +844,12 @@ function Editor({ desk }) {
         ref={palette}
         palette={desk.palette}
         armed={armed}
-        onAdd={add}
-        onDrag={onDrag}
-        onDrop={onDrop}
-        onDisarm={() => setArmed(null)}
+        onAdd={steady.add}
+        onDrag={steady.onDrag}
+        onDrop={steady.onDrop}
+        onDisarm={steady.onDisarm}
         isOpen={showsPalette}
-        onClose={() => setShowsPalette(false)}
+        onClose={steady.onClosePalette}
       />
       <div className={`nw-stage${far ? ' far' : ''}${link ? ' linking' : ''}`} ref={stage} tabIndex={-1}>
         <ReactFlow
@@ -778,49 +857,24 @@ function Editor({ desk }) {
           edges={edges}
           nodeTypes={NODE_TYPES}
           edgeTypes={EDGE_TYPES}
-          onNodesChange={onNodesChange}
-          onEdgesChange={onEdgesChange}
-          onNodeDragStop={onDragStop}
-          onSelectionDragStop={(event, moved) => onDragStop(event, null, moved)}
-          onNodeClick={(event, node) => {
-            if (node.type === 'frame') return
-            const more = event.shiftKey || event.ctrlKey || event.metaKey
-            if (!more) pick(new Set([node.id]), node.id)
-            else if (byId.get(node.id)?.node) desk.select(node.id)
-            focusOn(node.id)
-          }}
-          onNodeDoubleClick={(_event, node) => (byId.get(node.id)?.block ? act.open(byId.get(node.id).block) : openForm())}
-          onEdgeClick={(_event, edge) => {
-            setPicked(new Set())
-            setWires(new Set([edge.id]))
-            focusOn(edge.target)
-          }}
-          onEdgeMouseEnter={(_event, edge) => setHovered(edge.id)}
-          onEdgeMouseLeave={(event) => {
-            if (!event.relatedTarget?.closest?.('.nw-wire-tools')) setHovered(null)
-          }}
-          onPaneClick={() => {
-            setLink(null)
-            setWires(new Set())
-            setHovered(null)
-            setPicked(new Set())
-            stage.current.focus({ preventScroll: true })
-          }}
-          onPaneMouseMove={() => hovered && setHovered(null)}
-          onConnectEnd={onConnectEnd}
-          onReconnectStart={() => {
-            rewired.current = false
-          }}
-          onReconnect={onReconnect}
-          onReconnectEnd={(event, edge) => {
-            const { node } = under('changedTouches' in event ? event.changedTouches[0] : event)
-            if (rewired.current) return
-            if (node && node.dataset.id !== edge.target) onReconnect(edge, { target: node.dataset.id })
-            else if (!node) act.cut(edge.data)
-          }}
+          onNodesChange={steady.onNodesChange}
+          onEdgesChange={steady.onEdgesChange}
+          onNodeDragStop={steady.onDragStop}
+          onSelectionDragStop={steady.onSelectionDragStop}
+          onNodeClick={steady.onNodeClick}
+          onNodeDoubleClick={steady.onNodeDoubleClick}
+          onEdgeClick={steady.onEdgeClick}
+          onEdgeMouseEnter={steady.onEdgeMouseEnter}
+          onEdgeMouseLeave={steady.onEdgeMouseLeave}
+          onPaneClick={steady.onPaneClick}
+          onPaneMouseMove={steady.onPaneMouseMove}
+          onConnectEnd={steady.onConnectEnd}
+          onReconnectStart={steady.onReconnectStart}
+          onReconnect={steady.onReconnect}
+          onReconnectEnd={steady.onReconnectEnd}
           deleteKeyCode={null}
           selectionKeyCode="Shift"
-          multiSelectionKeyCode={['Shift', 'Control', 'Meta']}
+          multiSelectionKeyCode={MANY}
           selectionMode={SelectionMode.Partial}
           disableKeyboardA11y
           nodesFocusable={false}
@@ -829,7 +883,7 @@ function Editor({ desk }) {
           connectionRadius={26}
           nodeDragThreshold={3}
           zoomOnDoubleClick={false}
-          onInit={() => setIsThere(true)}
+          onInit={steady.onInit}
           {...ZOOM}
           aria-label="Network"
         >

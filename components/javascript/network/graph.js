@@ -2,7 +2,7 @@
 // tests/test_wiring.py. Pure functions of plain data, so that they run in node as well.
 //
 // graph: {nodes: [{id, name, feeds: [ref], ...what is shown}], places: {moved, loose, blocks}}, nodes in the document's order.
-// ref: "input" (the scan), "conv2d_1", or "backbone_1:2" (a layer's second tap). catalog: {name: {title, inputs, ...}}.
+// ref: "input" (the scan), "conv2d_1", or "backbone_1:2" (a layer's second tap). catalog: {name: {title, inputs, most, ...}}.
 
 export const INPUT = 'input'
 export const NO_PLACES = { moved: {}, loose: {}, blocks: [] }
@@ -17,7 +17,7 @@ const titleOf = (graph, id, catalog) => {
   const node = graph.nodes.find((n) => n.id === id)
   return catalog[node?.name]?.title ?? node?.name ?? id
 }
-const most = (name, catalog) => (catalog[name] && catalog[name].inputs === 1 ? 1 : Infinity)
+const most = (name, catalog) => catalog[name]?.most || Infinity
 
 // All layers that `from` reaches along wires, `from` itself left out unless it lies in a cycle.
 export function below(graph, from) {
@@ -75,7 +75,9 @@ export function refusal(graph, source, target, catalog, instead = null) {
     return `That would be a loop: ${titleOf(graph, from, catalog)} already gets what ${title} puts out.`
   const others = node.feeds.filter((f) => f !== instead)
   if (others.includes(source)) return `${title} already gets this.`
-  if (others.length >= most(node.name, catalog))
+  const limit = most(node.name, catalog)
+  if (others.length >= limit && limit > 1) return `${title} takes at most ${limit} inputs and has them.`
+  if (others.length >= limit)
     return `${title} takes one input and has one. Join layers with Add or Concatenate, or drag the end of its wire.`
   const wanted = catalog[node.name]?.takes ?? []
   const layout = from === INPUT ? graph.layout : graph.nodes.find((n) => n.id === from)?.layout
