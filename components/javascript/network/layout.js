@@ -1,7 +1,7 @@
 // Where each layer stands and how each wire runs. Reads top to bottom, then on in the next column, like a newspaper.
 //
-// dagre ranks the network without its skips (wires that jump over layers of a longer way); the ranks are parted into
-// columns; skips run in lanes beside a column, those between columns above all of them.
+// Ranks are made without the skips (wires that jump over layers of a longer way), by dagre where the network branches; they
+// are parted into columns; skips run in lanes beside a column, those between columns above all of them.
 import dagre from '@dagrejs/dagre'
 import { INPUT, base, below } from './graph.js'
 
@@ -122,39 +122,83 @@ function skips(items) {
   return found
 }
 
+// The ranks from top to bottom, each [{item, x}] with x from the middle of the column, and the wires that are no skips.
+//
+// Most of a network is a chain, which needs no dagre. Where it branches, dagre lays out that part alone: from the layer that
+// all ways leave to the one in which they meet again.
+function ranked(items, known, jumps) {
+  const straight = []
+  items.forEach((item, k) => {
+    const feeds = item.feeds.filter((f) => known.has(f.from))
+    if (!feeds.length && k) straight.push([items[k - 1].id, item.id]) // not fed yet: it keeps its place in the list
+    for (const feed of feeds) if (!jumps.has(wireId(feed, item.id))) straight.push([feed.from, item.id])
+  })
+  const place = new Map(items.map((item, k) => [item.id, k]))
+  const covered = new Array(items.length + 1).fill(0) // how many wires pass beside an item
+  const used = new Set(straight.map(([from]) => from))
+  for (const [from, to] of straight) {
+    covered[place.get(from) + 1] += 1
+    covered[place.get(to)] -= 1
+  }
+  items.forEach((item, k) => {
+    if (!used.has(item.id) && k + 1 < items.length) covered[k + 1] += 1 // an end of its own stands beside what follows
+    if (!used.has(item.id) && k + 1 < items.length) covered[items.length] -= 1
+  })
+  const cuts = []
+  for (let k = 0, beside = 0; k < items.length; k += 1) {
+    beside += covered[k]
+    if (!beside) cuts.push(k)
+  }
+  const ranks = []
+  cuts.forEach((cut, number) => {
+    ranks.push([{ item: items[cut], x: 0 }])
+    const end = cuts[number + 1] ?? items.length
+    if (end > cut + 1) ranks.push(...branched(items.slice(cut, Math.min(end + 1, items.length)), straight, end < items.length))
+  })
+  return { ranks, straight }
+}
+
+const kept = new Map()
+
+// The ranks between the first of these items and the last (which is left out where `meets`).
+function branched(items, straight, meets) {
+  const inside = new Set(items.map((i) => i.id))
+  const wires = straight.filter(([from, to]) => inside.has(from) && inside.has(to))
+  const words = `${items.map((i) => `${i.id}:${heightOf(i)}`)}|${wires}|${meets}`
+  let spots = kept.get(words)
+  if (!spots) {
+    const graph = new dagre.graphlib.Graph()
+    graph.setGraph({ rankdir: 'TB', nodesep: BESIDE, ranksep: GAP })
+    graph.setDefaultEdgeLabel(() => ({}))
+    items.forEach((item) => graph.setNode(item.id, { width: WIDTH, height: heightOf(item) }))
+    wires.forEach(([from, to]) => graph.setEdge(from, to, { weight: 4 }))
+    dagre.layout(graph)
+    spots = new Map(items.map((item) => [item.id, { x: graph.node(item.id).x, rank: graph.node(item.id).rank }]))
+    if (kept.size > 60) kept.delete(kept.keys().next().value)
+    kept.set(words, spots)
+  }
+  const inner = items.slice(1, meets ? -1 : undefined)
+  const xs = inner.map((i) => spots.get(i.id).x)
+  const middle = (Math.min(...xs) + Math.max(...xs)) / 2
+  const rows = new Map()
+  for (const item of inner) {
+    const { x, rank } = spots.get(item.id)
+    if (!rows.has(rank)) rows.set(rank, [])
+    rows.get(rank).push({ item, x: x - middle })
+  }
+  return [...rows.keys()].sort((a, b) => a - b).map((rank) => rows.get(rank).sort((a, b) => a.x - b.x))
+}
+
 function flow(items) {
   const at = new Map()
   const routes = new Map()
   if (!items.length) return { at, routes }
   const known = new Map(items.map((i) => [i.id, i]))
   const jumps = skips(items)
-  const graph = new dagre.graphlib.Graph()
-  graph.setGraph({ rankdir: 'TB', nodesep: BESIDE, ranksep: GAP, ranker: 'longest-path' })
-  graph.setDefaultEdgeLabel(() => ({}))
-  items.forEach((item) => graph.setNode(item.id, { width: WIDTH, height: heightOf(item) }))
-  let above = null
-  for (const item of items) {
-    const feeds = item.feeds.filter((f) => known.has(f.from))
-    if (!feeds.length && above) graph.setEdge(above, item.id, { weight: 1 }) // not fed yet: it keeps its place in the list
-    for (const feed of feeds) if (!jumps.has(wireId(feed, item.id))) graph.setEdge(feed.from, item.id, { weight: 4 })
-    above = item.id
-  }
-  dagre.layout(graph)
-
-  // Ranks, their widths, and how many wires cross below each.
-  const ranks = []
-  const byY = new Map()
-  for (const item of items) {
-    const node = graph.node(item.id)
-    const key = node.rank ?? Math.round(node.y)
-    if (!byY.has(key)) byY.set(key, [])
-    byY.get(key).push({ item, x: node.x })
-  }
-  for (const key of [...byY.keys()].sort((a, b) => a - b)) ranks.push(byY.get(key).sort((a, b) => a.x - b.x))
+  const { ranks, straight } = ranked(items, known, jumps)
   const rankOf = new Map(ranks.flatMap((rank, k) => rank.map(({ item }) => [item.id, k])))
   const crossing = new Array(ranks.length).fill(0)
-  for (const edge of graph.edges())
-    for (let k = rankOf.get(edge.v); k < rankOf.get(edge.w); k += 1) crossing[k] += 1
+  for (const [from, to] of straight) for (let k = rankOf.get(from); k < rankOf.get(to); k += 1) crossing[k] += 1
 
   // Columns: as few ranks each as keep the whole about as wide as it is high, parted where one wire crosses.
   const widths = ranks.map((r) => r.length * WIDTH + (r.length - 1) * BESIDE)
@@ -186,7 +230,7 @@ function flow(items) {
       const [a, b] = [columnOf(feed.from), columnOf(item.id)]
       const id = wireId(feed, item.id)
       const wire = { id, feed, item, from, to, a, b }
-      if (a === b && !(jumps.has(id) || (to - from > 1 && ranks.slice(from + 1, to).some((r) => r.length === 1)))) continue
+      if (a === b && !jumps.has(id) && isFree(ranks.slice(from + 1, to), ranks[to].find((n) => n.item === item).x)) continue
       if (a !== b && b === a + 1 && from === columns[a].end - 1 && to === columns[b].start) continue
       if (a === b) inside[a].push(wire)
       else between.push(wire)
@@ -264,6 +308,9 @@ function flow(items) {
     }
   return { at, routes, columns }
 }
+
+// No layer of these ranks stands above `x`.
+const isFree = (ranks, x) => ranks.every((rank) => rank.every((n) => Math.abs(n.x - x) >= WIDTH))
 
 // Gives each wire a lane that no overlapping one has; short ones keep near.
 function lanes(wires, spanOf) {
