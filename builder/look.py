@@ -202,7 +202,11 @@ def _set_norms(net: nn.Module, scans: torch.Tensor) -> bool:
     fresh = [
         m
         for m in net.modules()
-        if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None and not int(m.num_batches_tracked)
+        if isinstance(m, _BatchNorm)
+        and m.running_mean is not None
+        and m.running_var is not None
+        and not m.running_mean.any()
+        and bool((m.running_var == 1).all())  # pretrained ones say 0 batches, too, but know their means
     ]
     momenta = [m.momentum for m in fresh]
 

@@ -445,11 +445,11 @@ def editor(draft: drafts.Draft) -> None:
         files(draft)
         if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
             go.to("training")
-    think.watch()
     weights.watch(draft)
     if chosen == CANVAS:
         st.html(_CANVAS_CSS)
         st.fragment(key="canvas")(table)(draft)
+        think.watch()  # below: what comes and goes above would shift the canvas
         return
     theme = "dark" if st.context.theme.type == "dark" else "light"
     st.html(Template(_CSS).substitute(_COLOURS[theme]))
@@ -458,6 +458,7 @@ def editor(draft: drafts.Draft) -> None:
         palette(draft)
     with rest:
         st.fragment(key="editor")(stack)(draft, can_step(draft))
+        think.watch()
 
 
 opened = drafts.current()

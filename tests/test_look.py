@@ -148,6 +148,15 @@ def test_untrained_batch_norms_do_their_work(looked: Looked) -> None:
     assert told["mean"] == pytest.approx(0, abs=1e-4) and told["std"] == pytest.approx(1, abs=1e-3)
 
 
+def test_the_statistics_of_pretrained_weights_stay_as_they_are() -> None:
+    experiment = starter("efficientnet-lite0").replace("data.size_px", 64)
+    subject = look.untrained(experiment, look.sample("CT"), "")
+    assert "batch norms" not in subject.weights
+    fresh = network.assemble_of(experiment, 2, seed=experiment.training.seed)
+    for name, buffer in fresh.named_buffers():
+        assert torch.equal(buffer, subject.net.get_buffer(name)), name
+
+
 def test_a_relu_is_drawn_with_what_comes_into_it(looked: Looked) -> None:
     told = looked.layers["relu_1"]["activation"]
     x, y = np.array(told["curve"]["x"]), np.array(told["curve"]["y"])
