@@ -85,7 +85,19 @@ __all__ = [
     "write_atomic",
 ]
 
-KINDS = ("train", "import", "demo", "predict", "evaluate", "export", "augment", "look", "preflight", "weights")
+KINDS = (
+    "train",
+    "import",
+    "demo",
+    "predict",
+    "evaluate",
+    "export",
+    "augment",
+    "look",
+    "preflight",
+    "weights",
+    "network",
+)
 _ID = re.compile(r"^[0-9a-f-]{1,64}\Z")
 
 

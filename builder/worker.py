@@ -43,7 +43,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "weights")
+PRIVATE_KINDS = ("import", "predict", "weights", "network")
 
 
 class Stopped(Exception):
@@ -237,9 +237,10 @@ def evaluate(work: Work) -> Steps:
 
 
 def export(work: Work) -> Steps:
-    """Packs a run, or the network of an experiment that is not trained, to take away: {file, parity}.
+    """Packs a run, or the network of an experiment that is not trained, to take away: {file, to, digest, parity}.
 
-    The file is a zip in the job folder; parity is the proof that it answers as the app does.
+    The file is a zip in the job folder; digest is that of the experiment; parity is the proof that the export answers
+    as the app does.
     """
     from builder.export import export as packed
     from builder.spec import Experiment
@@ -249,7 +250,31 @@ def export(work: Work) -> Steps:
     what = Experiment.checked(payload["experiment"]) if "experiment" in payload else Run(work.home, payload["run"])
     made = Path(packed(what, work.home, to=payload.get("to") or "pytorch", out=work.folder / "out"))
     proof = json.loads((made.with_suffix("") / "parity.json").read_bytes())
-    return {"file": str(made.relative_to(work.folder)), "parity": proof}
+    digest = (what if isinstance(what, Experiment) else what.experiment).digest
+    return {
+        "file": str(made.relative_to(work.folder)),
+        "to": payload.get("to") or "pytorch",
+        "digest": digest,
+        "parity": proof,
+    }
+
+
+def foreign_network(work: Work) -> Steps:
+    """Reads an uploaded network of Keras or ONNX: {experiment, missing, notes, weights (whether it has some)}."""
+    from builder.foreign import read
+
+    file = Path(work.job.payload["file"])
+    yield Progress(note="reading the network")
+    try:
+        found = read(file)
+    finally:
+        _drop_ticket(work.home, file)
+    return {
+        "experiment": found.experiment.model_dump(mode="json"),
+        "missing": list(found.missing),
+        "notes": list(found.notes),
+        "weights": bool(found.tensors),
+    }
 
 
 def augment(work: Work) -> Steps:
@@ -370,6 +395,7 @@ KINDS: dict[str, Handler] = {
     "look": look,
     "preflight": preflight,
     "weights": weights,
+    "network": foreign_network,
 }
 
 

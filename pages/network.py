@@ -13,7 +13,7 @@ from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
 from builder.task import find
-from pages.kit import canvas, findings, forms, go, layers, style, think, weights
+from pages.kit import canvas, findings, forms, go, layers, style, takeaway, think, weights
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
@@ -336,6 +336,8 @@ def files(draft: drafts.Draft) -> None:
             width="stretch",
         )
         upload(draft)
+        takeaway.network_in(draft)
+        takeaway.code(draft, findings.look(draft.experiment).num_classes)
 
 
 def upload(draft: drafts.Draft | None) -> None:
@@ -446,6 +448,7 @@ def editor(draft: drafts.Draft) -> None:
         if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
             go.to("training")
     weights.watch(draft)
+    takeaway.watch(draft)
     if chosen == CANVAS:
         st.html(_CANVAS_CSS)
         st.fragment(key="canvas")(table)(draft)

@@ -17,7 +17,7 @@ from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
 from builder.spec import Choice, Experiment, Node, SpecError
-from pages.kit import charts, curves, go, jobs, style
+from pages.kit import charts, curves, go, jobs, style, takeaway
 from pages.kit.pairs import band, pairs
 from pages.kit.words import ago, amount, duration, path_words, plain, value_words
 
@@ -629,35 +629,15 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
 
 def take_away(run: Run, whose: str = "") -> None:
     """The network as code and weights that need no ScanLoom. `whose`: words behind the title."""
-    slot = f"export-{run.id}"
+    experiment = experiment_of(run)
+    if experiment is None:
+        return
     with style.card(f"Take it away{whose}", key="take-away"):
         st.caption(
-            "A zip with readable PyTorch code, the weights, the preparation of the scans, and a proof that it answers "
-            "as the app does. It needs no ScanLoom."
+            "A zip with the network, its weights, the preparation of the scans, and a proof that it answers as the app "
+            "does. It needs no ScanLoom."
         )
-        job = jobs.of_slot(slot)
-        result = jobs.result(slot)
-        if job is not None and result is not None and (job.folder / str(result["file"])).is_file():
-            file = job.folder / str(result["file"])
-            st.download_button(
-                "Download the zip",
-                file.read_bytes,
-                file.name,
-                "application/zip",
-                key="download-export",
-                icon=":material/download:",
-                on_click="ignore",
-            )
-            return
-        st.button(
-            "Pack it",
-            key="export",
-            icon=":material/inventory_2:",
-            disabled=job is not None and job.view().active,
-            on_click=attempt_job,
-            args=("export", {"run": run.id, "to": "pytorch"}, slot),
-        )
-        jobs.watch(slot, "Packing")
+        takeaway.formats(f"export-{run.id}", lambda: {"run": run.id}, experiment)
 
 
 def nothing_yet() -> None:

@@ -408,7 +408,7 @@ def test_the_readme_names_every_command_and_no_other():
     done = subprocess.run(
         [sys.executable, "-m", "builder", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    assert shown == set(re.findall(r"^    (\w+)", done.stdout.split("COMMAND\n")[1], re.M))
+    assert shown == set(re.findall(r"^    ([\w-]+)", done.stdout.split("COMMAND\n")[1], re.M))
 
 
 @pytest.mark.parametrize("name", ["SCANLOOM_HOME", "SCANLOOM_SLOTS", "SCANLOOM_LOGIN", "SCANLOOM_BEHIND_PROXY"])
