@@ -51,6 +51,15 @@ def test_fetching_says_whom_it_would_ask_and_asks_only_when_pressed(home: Path, 
     assert job.kind == "weights" and job.payload == {"fetch": MODEL}
 
 
+def test_fetched_weights_are_recorded_by_their_digest_when_used(home: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model(MODEL).state_dict(), tmp_path / "theirs.pth")
+    one = weights.take_in(tmp_path / "theirs.pth", MODEL)
+    draft = backbone(home, weights="download")
+    session = pressed(opened_card(at("network", draft), "b"), "use-b")
+    assert not session.exception
+    assert draft.experiment.at("network.b").params == {"model": MODEL, "weights": "file", "file": one.sha256}
+
+
 def test_a_file_on_this_machine_is_chosen_by_its_content_and_told_how_well_it_fits(home: Path, tmp_path: Path) -> None:
     one = taken_in(tmp_path)
     draft = backbone(home, weights="file")

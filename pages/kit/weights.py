@@ -64,15 +64,14 @@ def watch(draft: Draft) -> None:
     jobs.forget(SLOT)
     dropbox.empty(SLOT)
     if id in {n.id for n in draft.experiment.network}:
-        _use(draft, id, str(result["sha256"]), bool(result["model"]))
+        _use(draft, id, str(result["sha256"]))
     st.rerun()
 
 
-def _use(draft: Draft, id: str, sha256: str, of_timm: bool = False) -> None:
+def _use(draft: Draft, id: str, sha256: str) -> None:
+    """Writes the digest into the document, so that it and every run of it tell which weights they began with."""
     now = draft.experiment
     path = f"network.{id}.params"
-    if of_timm and now.at(f"network.{id}").params.get("weights") == "download":
-        return  # the document says what it means, and the weights are here now
     new = now.replace(f"{path}.weights", "file").replace(f"{path}.file", sha256)
     if new != now:
         draft.put(new, f"weights of {id}")
@@ -93,7 +92,7 @@ def _file(draft: Draft, node: Node, sha256: str, model: str) -> None:
         on_change=_chosen,
         args=(draft, node.id, key),
     )
-    if sha256 in known:
+    if sha256 in known and model in LAYERS[node.name].param("model").names():  # type: ignore[union-attr]
         found, total = weights.fits(model, sha256)
         colour = "green" if found == total else "red"
         st.caption(f":{colour}[{found:,} of the {total:,} weights of {plain(model)} are in it.]")
@@ -126,6 +125,15 @@ def _chosen(draft: Draft, id: str, key: str) -> None:
 def _fetch(draft: Draft, node: Node, model: str) -> None:
     if (one := weights.fetched(model)) is not None:
         st.caption(f":green[On this machine: {one.sha256[:12]}, {one.tensors:,} tensors, {size(one.bytes)}.]")
+        st.button(
+            "Use these",
+            key=f"use-{node.id}",
+            icon=":material/check:",
+            width="stretch",
+            help="Writes their SHA-256 into the experiment, so that it tells exactly which weights it begins with.",
+            on_click=_use,
+            args=(draft, node.id, one.sha256),
+        )
         return
     try:
         there = weights.source(model)
