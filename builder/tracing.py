@@ -50,10 +50,27 @@ def trace(net: torch.nn.Module, shape: Sequence[int], device: str = "cpu") -> Ex
         try:
             with torch.device(device):
                 # A batch of one would be taken for a rule that there is always one.
-                return export(whole, (torch.zeros(2, *shape),), dynamic_shapes=({0: Dim.DYNAMIC},))
+                program = export(whole, (torch.zeros(2, *shape),), dynamic_shapes=({0: Dim.DYNAMIC},))
+                _without_dead_ends(program.graph_module.graph)
+                return program
         except Exception as error:  # what export raises is of many kinds, and none is promised
             said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise Untraceable(f"torch cannot write this network down as a graph: {said[:200]}") from error
+
+
+def _without_dead_ends(graph: Any) -> None:
+    """Takes out operators that do not lead to the output, such as stages of a backbone that nobody asks for: formats
+    that know only ways to the output could not hold their weights.
+
+    torch's own `eliminate_dead_code` keeps whatever leads to an operator that works in place, such as most ReLUs.
+    """
+    asked: set[Any] = set()
+    for node in reversed(list(graph.nodes)):
+        changes = bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
+        if node.op != "call_function" or node in asked or (changes and asked & set(node.all_input_nodes)):
+            asked.update(node.all_input_nodes)
+        elif not node.users:
+            graph.erase_node(node)
 
 
 def layer_path(node: Node) -> str:

@@ -117,7 +117,7 @@ class FPNDecoder(Decoder):
         dropout: float = 0.2,
     ):
         super().__init__()
-        from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, MergeBlock, SegmentationBlock
+        from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, SegmentationBlock
 
         self.check("FPN", sizes, halving=True)
         if out_channels % 32:
@@ -128,14 +128,17 @@ class FPNDecoder(Decoder):
         self.levels = nn.ModuleList(
             SegmentationBlock(pyramid_channels, out_channels, n_upsamples=k) for k in range(len(channels) - 1, -1, -1)
         )
-        self.merge = MergeBlock("add")
         self.drop = nn.Dropout2d(dropout)
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         levels = [self.top(maps[-1])]
         for join, skip in zip(self.joins, maps[-2::-1], strict=True):
             levels.append(join(levels[-1], skip))
-        return self.drop(self.merge([layer(x) for layer, x in zip(self.levels, levels, strict=True)]))
+        # smp's MergeBlock stacks along the batch to add up; formats other than torch cannot follow that.
+        found = self.levels[0](levels[0])
+        for layer, x in zip(self.levels[1:], levels[1:], strict=True):
+            found = found + layer(x)
+        return self.drop(found)
 
 
 class DeepLabDecoder(Decoder):
