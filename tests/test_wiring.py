@@ -154,8 +154,10 @@ def test_places_follow_the_layers_and_change_no_digest() -> None:
 # -- the draft ---------------------------------------------------------------------------------------------------------
 
 
-def told(draft: Draft, mount: str, *edits: tuple[int, dict[str, Any]], selected: str | None = None) -> None:
-    canvas.take(draft, {"mount": mount, "edits": [list(e) for e in edits], "selected": selected})
+def told(
+    draft: Draft, mount: str, *edits: tuple[int, dict[str, Any]], selected: str | None = None, known: int = 0
+) -> None:
+    canvas.take(draft, {"mount": mount, "edits": [list(e) for e in edits], "selected": selected, "known": known})
 
 
 def test_an_edit_is_taken_once_however_often_it_is_told(home: Path) -> None:
@@ -185,6 +187,29 @@ def test_an_id_that_another_tab_has_taken_meanwhile_is_given_anew(home: Path) ->
     feeds = unfold(draft.experiment.network)
     assert feeds["relu_1"] == ("c",) or feeds["relu_2"] == ("a",)
     assert feeds["c"] == ("relu_2",) and feeds["relu_2"] == ("a",)
+
+
+def test_once_heard_an_old_id_means_the_layer_of_the_other_tab(home: Path) -> None:
+    draft = Draft.create(CHAIN, at_home=home)
+    told(draft, "one", (1, {"op": "add", "id": "relu_1", "name": "relu", "feeds": ["c"]}))
+    told(draft, "two", (1, {"op": "add", "id": "relu_1", "name": "relu", "feeds": ["a"]}))
+    assert canvas._heard_of(draft, "two").names == [(1, "relu_1", "relu_2")]
+    told(draft, "two", (2, {"op": "remove", "ids": ["relu_1"]}), known=1)
+    assert "relu_1" not in unfold(draft.experiment.network) and "relu_2" in unfold(draft.experiment.network)
+
+
+def test_a_restarted_server_takes_no_edit_and_no_undo_twice(home: Path) -> None:
+    draft = Draft.create(CHAIN, at_home=home)
+    add = (1, {"op": "add", "id": "relu_1", "name": "relu", "feeds": ["c"]})
+    told(draft, "tab", add)
+    canvas._heard.clear()
+    told(draft, "tab", add, (2, {"op": "add", "id": "relu_2", "name": "relu", "feeds": ["relu_1"]}))
+    assert [n.id for n in draft.experiment.network] == ["a", "b", "c", "relu_1", "relu_2"]
+    undo = (3, {"op": "undo"})
+    told(draft, "tab", undo)
+    canvas._heard.clear()
+    told(Draft.open(draft.id, at_home=home), "tab", undo)
+    assert [n.id for n in draft.experiment.network] == ["a", "b", "c", "relu_1"]
 
 
 def test_undo_takes_back_layers_places_and_settings_alike(home: Path) -> None:

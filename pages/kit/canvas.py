@@ -21,7 +21,7 @@ from builder.network import Plan, Shape, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, Problem
 from pages.kit import findings, layers, wiring
-from pages.kit.draft import Draft
+from pages.kit.draft import Draft, DraftMissing
 from pages.kit.wiring import Places, Refused
 from pages.kit.words import amount, size
 
@@ -36,13 +36,14 @@ class _Heard:
     """What was heard from one mounted canvas.
 
     Attributes:
-        number: of the last edit that was taken. names: ids that were given anew because another tab had taken them.
+        number: of the last edit that was taken.
+        names: (number of an edit, id it gave, id it got because another tab had taken that one), the last few. They
+            hold for what the browser tells before it has heard of them; after that the old id is the other tab's layer.
         refused: (number, words) of edits that could not be made, the last few.
-        opened: rises when Python itself opens another layer.
     """
 
     number: int = 0
-    names: dict[str, str] = field(default_factory=dict)
+    names: list[tuple[int, str, str]] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -63,34 +64,45 @@ def _heard_of(draft: Draft, mount: str) -> _Heard:
 
 
 def take(draft: Draft, told: Any) -> None:
-    """Applies what a canvas told: {mount, edits: [[number, edit]], selected}; edits taken before are left out.
+    """Applies what a canvas told: {mount, edits: [[number, edit]], selected, known}; edits taken before are left out.
 
+    `known` is the number of the last edit about which the canvas has heard whether its ids were given anew.
     Besides those of `wiring` it knows {op: "undo"}, {op: "redo"}, {op: "repair", path, repair} and {op: "begin", name}.
     """
     if not isinstance(told, Mapping) or not isinstance(told.get("mount"), str):
         return
-    heard = _heard_of(draft, told["mount"][:40])
+    mount = told["mount"][:40]
+    heard = _heard_of(draft, mount)
+    heard.number = max(heard.number, draft.told(mount))  # a restarted server has it from the draft alone
+    known = told.get("known")
+    known = known if isinstance(known, int) else 0
     for number, edit in sorted(told.get("edits") or (), key=lambda e: e[0]):
         if number <= heard.number:
             continue
         heard.number = number
         try:
-            _step(draft, edit, heard)
+            _step(draft, edit, heard, (mount, number), known)
         except Refused as refusal:
             heard.refused = [*heard.refused[-4:], (number, str(refusal))]
-    chosen = wiring.renamed(told.get("selected"), heard.names)
+    chosen = wiring.renamed(told.get("selected"), _since(heard, known))
     if isinstance(chosen, str):
         layers.select(draft, chosen)
 
 
-def _step(draft: Draft, told: Any, heard: _Heard) -> None:
+def _since(heard: _Heard, known: int) -> dict[str, str]:
+    """The ids given anew of which the browser had not heard when it told this."""
+    return {old: new for number, old, new in heard.names if number > known}
+
+
+def _step(draft: Draft, told: Any, heard: _Heard, at: tuple[str, int], known: int) -> None:
+    """Takes one edit; `at` (mount, number) is written with it, so that it is never taken twice."""
     kind = told.get("op") if isinstance(told, Mapping) else None
     if kind == "undo":
-        draft.undo()
+        draft.undo(at)
     elif kind == "redo":
-        draft.redo()
+        draft.redo(at)
     elif kind == "repair":
-        _repair(draft, str(told.get("path")), str(told.get("repair")))
+        _repair(draft, str(told.get("path")), str(told.get("repair")), at)
     elif kind == "begin":
         starter = next((s for s in findings.starters(draft.experiment.task) if s.name == told.get("name")), None)
         if starter is not None:
@@ -98,16 +110,16 @@ def _step(draft: Draft, told: Any, heard: _Heard) -> None:
     else:
 
         def change(now: Experiment, layout: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
-            edit = _settled(now, told, heard)
+            edit = _settled(now, told, heard, at[1], known)
             new, places = wiring.apply(now, Places.of(layout), edit)
             return new, places.model_dump(mode="json", exclude_defaults=True)
 
-        draft.edit(change, wiring.said(wiring.read(told)))
+        draft.edit(change, wiring.said(wiring.read(told)), at)
 
 
-def _settled(now: Experiment, told: Any, heard: _Heard) -> Any:
+def _settled(now: Experiment, told: Any, heard: _Heard, number: int, known: int) -> Any:
     """The edit with ids that are free in the newest document: another tab may have taken some meanwhile."""
-    edit = wiring.read(wiring.renamed(told, heard.names))
+    edit = wiring.read(wiring.renamed(told, _since(heard, known)))
     taken = {n.id for n in now.network}
     clash = [new for new in wiring.added(edit) if new.id in taken]
     if not clash:
@@ -115,18 +127,22 @@ def _settled(now: Experiment, told: Any, heard: _Heard) -> Any:
     fresh = taken | {new.id for new in wiring.added(edit)}
     for new in clash:
         stem = new.name[:32]
-        heard.names[new.id] = next(i for k in range(1, len(fresh) + 2) if (i := f"{stem}_{k}") not in fresh)
-        fresh.add(heard.names[new.id])
-    return wiring.read(wiring.renamed(told, heard.names))
+        free = next(i for k in range(1, len(fresh) + 2) if (i := f"{stem}_{k}") not in fresh)
+        heard.names = [*heard.names[-99:], (number, new.id, free)]
+        fresh.add(free)
+    return wiring.read(wiring.renamed(told, _since(heard, known)))
 
 
-def _repair(draft: Draft, path: str, words: str) -> None:
-    """Presses the repair button of a problem, if it still is one."""
-    for problem in findings.look(draft.experiment).problems:
-        if problem.path == path and problem.repair == words and problem.fix is not None:
-            draft.put(problem.fix, words)
-            return
-    raise Refused("This is mended already.")
+def _repair(draft: Draft, path: str, words: str, at: tuple[str, int]) -> None:
+    """Presses the repair button of a problem, if it still is one in the newest document."""
+
+    def mended(now: Experiment, layout: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
+        for problem in findings.look(now).problems:
+            if problem.path == path and problem.repair == words and problem.fix is not None:
+                return problem.fix, layout
+        raise Refused("This is mended already.")
+
+    draft.edit(mended, words, at)
 
 
 # -- to the browser ----------------------------------------------------------------------------------------------------
@@ -263,4 +279,7 @@ def draw(draft: Draft, found: findings.Findings) -> None:
 
 def _told(draft: Draft) -> None:
     state = st.session_state.get(KEY)
-    take(draft, getattr(state, "edits", None))
+    try:
+        take(draft, getattr(state, "edits", None))
+    except DraftMissing:
+        return  # deleted in another tab: the page says so when it is drawn

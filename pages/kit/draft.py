@@ -63,6 +63,7 @@ class _Fold:
     offset: int = 0
     edits: int = 0
     joinable: bool = False
+    told: dict[str, int] = field(default_factory=dict)  # by who asked for lines: the highest number they gave
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, file: Path) -> None:
@@ -81,6 +82,9 @@ class _Fold:
 
     def _step(self, entry: dict[str, Any]) -> None:
         op = entry["op"]
+        if "told" in entry:
+            who, number = str(entry["told"][0]), int(entry["told"][1])
+            self.told[who] = max(number, self.told.get(who, 0))
         if op == "undo":
             self.cursor, self.joinable = max(0, self.cursor - 1), False
         elif op == "redo":
@@ -233,31 +237,39 @@ class Draft:
                 self._append_edit(experiment, words, "")
 
     def edit(
-        self, change: Callable[[Experiment, dict[str, Any]], tuple[Experiment, dict[str, Any]]], words: str
+        self,
+        change: Callable[[Experiment, dict[str, Any]], tuple[Experiment, dict[str, Any]]],
+        words: str,
+        told: tuple[str, int] | None = None,
     ) -> Experiment:
         """Applies `change` to the newest document and layout as one step, and returns the document.
 
+        `told`: who asked for it and the number it gave, see `told`.
         What `change` raises is passed on; nothing is written then, nor where nothing has changed.
         """
         with self._alone():
             old, layout = self.experiment, self.layout
             new, placed = change(old, dict(layout))
             if new != old or placed != layout:
-                self._append_edit(new, words, "", placed)
+                self._append_edit(new, words, "", placed, told)
             return new
 
-    def undo(self) -> None:
+    def told(self, who: str) -> int:
+        """Returns the highest number under which `who` has had an edit, undo or redo written; 0 for none."""
+        return self._refresh().told.get(who, 0)
+
+    def undo(self, told: tuple[str, int] | None = None) -> None:
         """Takes the last edit back; does nothing at the first version."""
         with self._alone():
             if self._refresh().cursor > 0:
-                self._append({"op": "undo", "at": time.time()})
+                self._append({"op": "undo", "at": time.time()}, told)
 
-    def redo(self) -> None:
+    def redo(self, told: tuple[str, int] | None = None) -> None:
         """Brings back what the last undo took; does nothing when nothing was undone."""
         with self._alone():
             fold = self._refresh()
             if fold.cursor + 1 < len(fold.versions):
-                self._append({"op": "redo", "at": time.time()})
+                self._append({"op": "redo", "at": time.time()}, told)
 
     def delete(self) -> None:
         """Removes the draft from the disk."""
@@ -265,14 +277,23 @@ class Draft:
             _folds.pop(self._file, None)
         self._file.unlink(missing_ok=True)
 
-    def _append_edit(self, experiment: Experiment, words: str, path: str, layout: dict[str, Any] | None = None) -> None:
+    def _append_edit(
+        self,
+        experiment: Experiment,
+        words: str,
+        path: str,
+        layout: dict[str, Any] | None = None,
+        told: tuple[str, int] | None = None,
+    ) -> None:
         entry = {"op": "edit", "at": time.time(), "words": words, "path": path}
         entry["experiment"] = experiment.model_dump(mode="json")
         if layout is not None:
             entry["layout"] = layout
-        self._append(entry)
+        self._append(entry, told)
 
-    def _append(self, entry: dict[str, Any]) -> None:
+    def _append(self, entry: dict[str, Any], told: tuple[str, int] | None = None) -> None:
+        if told is not None:
+            entry["told"] = list(told)
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._file.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)

@@ -18,7 +18,7 @@ export class Desk {
     this.listeners = new Set()
     this.selected = null
     this.data = null
-    this.names = {}
+    this.known = 0 // number of the last edit about which Python has told whether its ids were given anew
     this.heardRefusal = 0
   }
 
@@ -51,7 +51,13 @@ export class Desk {
     this.base = { graph, steps: data.steps }
     if (data.mount === this.mount) {
       this.pending = this.pending.filter(([number]) => number > data.heard)
-      this.names = data.names ?? {}
+      // Another tab had taken an id: what was made before this was heard means our layer, under its new id.
+      for (const [number, old, id] of data.names ?? [])
+        if (number > this.known) {
+          this.pending = this.pending.map(([n, op]) => [n, renamed(op, old, id)])
+          if (this.selected === old) this.selected = id
+        }
+      this.known = Math.max(this.known, data.heard)
       for (const [number, words] of data.refused ?? [])
         if (number > this.heardRefusal) {
           this.heardRefusal = number
@@ -64,7 +70,6 @@ export class Desk {
       this.selected = data.selected
       this.told = data.selected
     }
-    if (this.names[this.selected]) this.selected = this.names[this.selected]
     this.fold()
   }
 
@@ -156,8 +161,24 @@ export class Desk {
     clearTimeout(this.timer)
     this.told = this.selected
     this.asked = (this.asked ?? 0) + 1
-    this.tell('edits', { mount: this.mount, edits: this.pending, selected: this.selected, asked: this.asked })
+    this.tell('edits', { mount: this.mount, edits: this.pending, selected: this.selected, known: this.known, asked: this.asked })
   }
+}
+
+const PLAIN = ['op', 'name', 'words', 'params', 'shown'] // hold no ids; as in wiring.renamed
+
+// An edit with one id changed, wherever it stands: in wires ("id:2"), as a key of places, in lists.
+function renamed(told, old, id) {
+  if (typeof told === 'string') {
+    const [head, ...tap] = told.split(':')
+    return head === old ? [id, ...tap].join(':') : told
+  }
+  if (Array.isArray(told)) return told.map((item) => renamed(item, old, id))
+  if (told && typeof told === 'object')
+    return Object.fromEntries(
+      Object.entries(told).map(([key, item]) => [key === old ? id : key, PLAIN.includes(key) ? item : renamed(item, old, id)]),
+    )
+  return told
 }
 
 // `now` with the layers that are as they were being the same objects, so that nothing is drawn anew for them.
