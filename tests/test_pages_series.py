@@ -63,7 +63,7 @@ def test_the_settings_of_slices_appear_where_a_series_is_chosen_and_its_slices_c
     assert draft.experiment.data.num_slices == 3 and not session.exception
     assert session.slider(key="example-slice").value == 2 and "Slice 4 of the scan" in said(session)
     session.slider(key="example-slice").set_value(3).run()
-    assert "Slice 6 of the scan" in said(session) and "prepared to 3 slices of" in said(session)
+    assert "Slice 5 of the scan" in said(session) and "prepared to 3 slices of" in said(session)
 
 
 def test_a_series_of_pictures_is_refused_with_a_button_that_mends_it(home, cats):  # noqa: F811
