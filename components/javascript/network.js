@@ -26,6 +26,7 @@ export default function ({ parentElement, data, setStateValue }) {
     kept.root.render(createElement(App, { desk: kept.desk }))
   }
   return () => {
+    kept.desk.close()
     kept.root.unmount()
     mounted.delete(parentElement)
   }

@@ -5,6 +5,7 @@
 // changed meanwhile comes in underneath.
 import { Refused, edit, freshId } from './graph.js'
 
+const AGAIN_MS = 5000
 const KEPT = 80 // networks of earlier steps, so that undo can be painted before Python answers
 
 export class Desk {
@@ -115,6 +116,12 @@ export class Desk {
     for (const listener of this.listeners) listener()
   }
 
+  // The canvas is gone from the page.
+  close() {
+    clearTimeout(this.timer)
+    clearTimeout(this.again)
+  }
+
   get graph() {
     return this.seen.graph
   }
@@ -154,11 +161,14 @@ export class Desk {
 
   send(rest_ms = 0) {
     clearTimeout(this.timer)
-    this.timer = setTimeout(() => this.flush(), rest_ms)
+    this.timer = setTimeout(() => this.flush(), rest_ms) // one message a gesture
   }
 
-  flush() {
+  flush(again_ms = AGAIN_MS) {
     clearTimeout(this.timer)
+    clearTimeout(this.again)
+    // An answer that does not come (a connection that broke, a run that another one cut short) is asked for again.
+    this.again = setTimeout(() => this.pending.length && this.flush(2 * again_ms), again_ms)
     this.told = this.selected
     this.asked = (this.asked ?? 0) + 1
     this.tell('edits', { mount: this.mount, edits: this.pending, selected: this.selected, known: this.known, asked: this.asked })
