@@ -6,7 +6,7 @@ of any layer. Torch is imported inside functions, so that a page opens without i
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
@@ -215,6 +215,9 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                     num_classes,
                     input_shape if _asks_for_the_scan(node) else (),
                 )
+        if not found.message and node.id in _torch_words():
+            words = f"A layer cannot be called {node.id!r}: torch uses the word itself. Choose another name."
+            found = replace(found, message=words)
         known[node.id] = (found.shape, found.layout, found.taps)
         if found.fields:
             fed = [sees[feeder(i)][int(i.partition(":")[2] or 0) - 1] for i in feeds]
@@ -242,6 +245,14 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
 
 def _asks_for_the_scan(node: Node) -> bool:
     return node.name in LAYERS and any(rule.startswith("scan") for rule in LAYERS[node.name].inferred.values())
+
+
+@lru_cache(maxsize=1)
+def _torch_words() -> frozenset[str]:
+    """Names that a container of torch keeps for itself: a layer of such a name could not be held by it."""
+    from torch import nn
+
+    return frozenset(dir(nn.ModuleDict()))
 
 
 def _has_tap(source: tuple[Shape | None, str, tuple[Shape, ...]], wire: str) -> bool:

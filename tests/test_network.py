@@ -264,3 +264,12 @@ def test_a_layer_may_take_up_to_a_number_of_inputs() -> None:
     nodes = [Node(id="b", name="curious", inputs=("input", "input", "input"))]
     assert plan(nodes, (3, 8, 8), 2)["b"].message == "Curious takes at most 2 inputs; it has 3."
     assert plan([Node(id="b", name="curious")], (3, 8, 8), 2)["b"].message == ""
+
+
+def test_a_name_that_torch_keeps_for_itself_is_refused_in_words() -> None:
+    planned = plan([Node(id="half", name="relu")], (1, 8, 8), 2)
+    assert (
+        planned["half"].message == "A layer cannot be called 'half': torch uses the word itself. Choose another name."
+    )
+    with pytest.raises(ValueError, match="torch uses the word"):
+        assemble([Node(id="half", name="relu")], (1, 8, 8), 2)
