@@ -242,6 +242,17 @@ def test_a_repair_is_pressed_by_its_path_and_a_stale_one_is_refused_in_words(hom
     assert canvas._heard_of(draft, "tab").refused[-1] == (2, "This is mended already.")
 
 
+def test_a_repair_changes_nothing_that_it_is_not_about() -> None:
+    from pages.kit import findings
+
+    one = document(node("a", "conv2d"), node("s", "class_scores")).replace("data.num_slices", 20)
+    other = one.replace("data.num_slices", 31)
+    assert one.digest == other.digest, "the number of slices means nothing where one picture is seen"
+    for asked in (one, other):
+        found = [p for p in findings.look(asked).problems if p.fix is not None]
+        assert found and {p.fix.data.num_slices for p in found if p.fix} == {asked.data.num_slices}
+
+
 def test_what_is_no_edit_is_refused_and_never_a_traceback(home: Path) -> None:
     draft = Draft.create(CHAIN, at_home=home)
     for number, nonsense in enumerate((None, 7, {}, {"op": "together", "ops": []}, {"op": "begin"}, {"op": "add"}), 1):

@@ -59,7 +59,8 @@ class Findings:
 def look(experiment: Experiment) -> Findings:
     """Plans and checks `experiment`; the same document with the same data set is looked at once."""
     summary = _summary(experiment.data.dataset)
-    key = (experiment.digest, summary.id if summary else "", summary.changed if summary else 0.0)
+    # The whole document, not its digest: that leaves out what means nothing, and repairs would bring it along.
+    key = (experiment.dumps(), summary.id if summary else "", summary.changed if summary else 0.0)
     with _lock:
         kept = _found.get(key)
     if kept is not None:
