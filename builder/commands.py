@@ -408,6 +408,9 @@ def export(asked: argparse.Namespace) -> tuple[Answer, str]:
         raise Mistake(words, {"error": words, "problems": told})
     file = exports.export(what, home(), to=asked.to, out=out)
     folder = file.with_suffix("")
+    usual = exports.stem_of(what, asked.to)
+    if folder.name != usual:
+        say(f"  note: {usual} holds something that no export wrote, or that was changed since; it stays as it is.")
     parity = json.loads((folder / "parity.json").read_text())
     answer = {**named, "to": asked.to, "file": str(file), "folder": str(folder), "parity": parity}
     if not parity["cases"]:

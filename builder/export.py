@@ -7,12 +7,13 @@ written, in a fresh Python process and on the same scans; an export that differs
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,7 +195,9 @@ def export(what: Run | Experiment, home: Path, to: str = "pytorch", out: Path | 
     """Write a stand-alone copy of a network and give back its zip file.
 
     The folder beside the zip (same name without ".zip") holds what the target writes, the document as experiment.json,
-    README.md and parity.json {cases, source, tolerance, difference {input, probabilities}, versions}.
+    README.md and parity.json {cases, source, tolerance, difference {input, probabilities}, versions}. Both are called
+    `stem_of`; where something lies there that no export wrote, or that was changed since, it stays as it is and "-2",
+    "-3", ... is added to the name.
 
     Args:
         what: a trained run, or an experiment, whose network is taken as a training of it would begin.
@@ -213,7 +216,7 @@ def export(what: Run | Experiment, home: Path, to: str = "pytorch", out: Path | 
     if out is None and run is None:
         raise ExportError("Say where the export is to be written.")
     out = Path(out) if out is not None else what.folder / "exports"  # type: ignore[union-attr]
-    name = f"{run.id if run else file_name(predictor.experiment.name)}-{to}"
+    name = stem_of(what, to)
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         passing = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
@@ -230,15 +233,55 @@ def export(what: Run | Experiment, home: Path, to: str = "pytorch", out: Path | 
                 "allowed), so it is not handed out. This is a fault of ScanLoom's own."
             )
         with _writing(out):
+            name = _free(out, name)
             write_atomic(folder / "parity.json", json.dumps(proof, indent=2) + "\n")
             archive = Path(passing.name) / f"{name}.zip"
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
                 for file in sorted(folder.iterdir()):
                     packed.write(file, f"{name}/{file.name}")
-            shutil.rmtree(out / name, ignore_errors=True)
+            if (out / name).exists():
+                (out / name).rename(Path(passing.name) / "before")  # goes with the passing folder
             folder.rename(out / name)
             archive.replace(out / archive.name)
     return out / f"{name}.zip"
+
+
+def stem_of(what: Run | Experiment, to: str) -> str:
+    """What an export is called, without ".zip", where nothing stands in its place."""
+    return f"{what.id if isinstance(what, Run) else file_name(what.name)}-{to}"
+
+
+def _free(out: Path, name: str) -> str:
+    """The first of `name`, `name`-2, ... under which nothing lies in `out` but an export as it was written."""
+    number, free = 1, name
+    while not _untouched(out / free, out / f"{free}.zip"):
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _untouched(folder: Path, archive: Path) -> bool:
+    """Whether folder and zip may be replaced: an export, every file of the folder as it lies in the zip, or nothing."""
+    if not os.path.lexists(folder) and not os.path.lexists(archive):
+        return True
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return False
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            written = {info.filename: info for info in packed.infolist()}
+            if f"{folder.name}/parity.json" not in written:
+                return False
+            for file in sorted(folder.rglob("*")):
+                if "__pycache__" in file.parts or (file.is_dir() and not file.is_symlink()):
+                    continue  # Python's own copies of the code, not a person's
+                info = written.get(f"{folder.name}/{file.relative_to(folder).as_posix()}")
+                if info is None or file.is_symlink() or file.stat().st_size != info.file_size:
+                    return False
+                if zlib.crc32(file.read_bytes()) != info.CRC:
+                    return False
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return True
 
 
 def file_name(name: str) -> str:
@@ -337,7 +380,13 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
         given, told = Path(place) / "cases.npz", Path(place) / "answers.npz"
         np.savez(given, **_packed(scans))
         command = [sys.executable, "-I", "-B", "-c", before + _CHECK, str(folder), str(given), str(told)]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        try:
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(
+                f"The exported code had not answered {len(scans)} scans after {_TIMEOUT_S} seconds, so it could not be "
+                "proved and is not handed out. A smaller network or smaller scans, or a machine with less to do, help."
+            ) from error
         if done.returncode:
             raise ExportError(f"The exported code does not run, so it is not handed out: {_last_line(done.stderr)}")
         with np.load(told, allow_pickle=False) as found:

@@ -96,6 +96,28 @@ def test_an_export_made_twice_replaces_the_first(little, tmp_path):
     assert export(run, home, out=tmp_path) == first and zipfile.is_zipfile(first)
 
 
+def test_an_export_leaves_what_a_person_changed_and_takes_another_name(little, tmp_path):
+    home, _, run = little
+    first = export(run, home, "document", tmp_path)
+    folder = first.with_suffix("")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "model.pyc").write_bytes(b"Python's own")
+    assert export(run, home, "document", tmp_path) == first and not (folder / "__pycache__").exists()
+    (folder / "README.md").write_text("my notes")
+    second = export(run, home, "document", tmp_path)
+    assert second.name == f"{first.stem}-2.zip" and (folder / "README.md").read_text() == "my notes"
+    assert {name.split("/")[0] for name in zipfile.ZipFile(second).namelist()} == {second.stem}
+    assert export(run, home, "document", tmp_path) == second, "that one is as it was written"
+    (second.with_suffix("") / "mine.py").write_text("x = 1")
+    (tmp_path / f"{first.stem}-3").write_text("a file in the way")
+    (tmp_path / f"{first.stem}-4.zip").write_bytes(b"not a zip of ours")
+    (tmp_path / f"{first.stem}-5").mkdir()
+    (tmp_path / f"{first.stem}-5" / "mine.py").write_text("no zip beside it")
+    assert export(run, home, "document", tmp_path).stem == f"{first.stem}-6"
+    assert (second.with_suffix("") / "mine.py").exists() and (tmp_path / f"{first.stem}-5" / "mine.py").exists()
+    assert not list(tmp_path.glob(".export-*"))
+
+
 # -- the exported code answers the same -------------------------------------------------------------------------------
 
 
@@ -430,6 +452,13 @@ def test_an_export_that_does_not_run_is_not_handed_out(little, tmp_path, monkeyp
     monkeypatch.setattr(pytorch_export, "model_source", lambda *_: "import builder.spec\nfrom nowhere import Model\n")
     with pytest.raises(ExportError, match="does not run"):
         export(run, home, out=tmp_path / "out")
+
+
+def test_a_proof_that_takes_too_long_is_told_in_words(little, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.05)
+    with pytest.raises(ExportError, match=r"had not answered 16 scans after 0.05 seconds"):
+        export(little[2], little[0], out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_words(little, tmp_path, monkeypatch):
