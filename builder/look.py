@@ -489,7 +489,8 @@ def _through_time(node: Node, module: nn.Module, args: Sequence[torch.Tensor]) -
     """How much the last state of a recurrent layer hears of each step, for this scan; None for other layers.
 
     {memory: (T,) Frobenius norm of the derivative of the last state after step t's input, kind, truncated,
-    bidirectional}. The norm is estimated with random signs (Hutchinson 1990): E |v J|^2 = |J|_F^2.
+    bidirectional}. The norm is estimated with random signs (Hutchinson 1990): E |v J|^2 = |J|_F^2. It is that of a
+    training, where the gradient is cut every `truncated` steps.
     """
     import torch
 
@@ -498,7 +499,11 @@ def _through_time(node: Node, module: nn.Module, args: Sequence[torch.Tensor]) -
     dice = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         x = args[0][:1].detach().clone().requires_grad_(True)
-        out = module.forward(x)
+        module.training = True  # of the layer alone, not of what is in it: it cuts, but no value is dropped
+        try:
+            out = module.forward(x)
+        finally:
+            module.training = False
         last = out[:, -1] if out.dim() == 3 else out
         squares = torch.zeros(x.shape[1])
         for _ in range(PROBES):

@@ -38,24 +38,27 @@ def test_truncated_back_propagation_leaves_the_answer_and_stops_the_gradient(
     kind: str, layers: int, bidirectional: bool
 ) -> None:
     """With bptt = 3 the last state of 8 steps learns from 3 steps of each direction, and from no step before them."""
-    whole = Recurrent(5, kind, 7, layers, bidirectional).eval()
-    cut = Recurrent(5, kind, 7, layers, bidirectional, bptt=3).eval()
-    cut.load_state_dict(whole.state_dict())
+    whole = Recurrent(5, kind, 7, layers, bidirectional)
+    cut = Recurrent(5, kind, 7, layers, bidirectional, bptt=3)
+    asked = Recurrent(5, kind, 7, layers, bidirectional, bptt=3).eval()
     reached = {}
-    for name, net in (("whole", whole), ("cut", cut)):
+    for name, net in (("whole", whole), ("cut", cut), ("asked", asked)):
+        net.load_state_dict(whole.state_dict())
         x = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
         out = net(x)
         out.square().sum().backward()
         assert x.grad is not None
-        reached[name] = out.detach(), x.grad.abs().sum((0, 2)) > 0
-    torch.testing.assert_close(reached["cut"][0], reached["whole"][0], rtol=0, atol=1e-6)
+        reached[name] = out.detach(), x.grad.abs().sum((0, 2)) > 0, x.grad
+    for name in ("cut", "asked"):
+        torch.testing.assert_close(reached[name][0], reached["whole"][0], rtol=0, atol=1e-6)
     assert reached["whole"][1].all()
+    torch.testing.assert_close(reached["asked"][2], reached["whole"][2])  # Grad-CAM hears every step
     assert reached["cut"][1].tolist() == [t >= 5 or (bidirectional and t < 3) for t in range(8)]
 
 
 @pytest.mark.parametrize("bptt", [1, 3, 7, 8, 20])
 def test_all_states_are_the_same_for_every_truncation(bptt: int) -> None:
-    nets = [Recurrent(4, "LSTM", 6, 2, True, output="all states", bptt=k).eval() for k in (0, bptt)]
+    nets = [Recurrent(4, "LSTM", 6, 2, True, output="all states", bptt=k) for k in (0, bptt)]
     nets[1].load_state_dict(nets[0].state_dict())
     x = torch.randn(2, 8, 4)
     torch.testing.assert_close(nets[0](x), nets[1](x), rtol=0, atol=1e-6)

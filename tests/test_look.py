@@ -204,9 +204,12 @@ def test_a_recurrent_layer_tells_how_far_back_it_hears(tmp_path: Path, kind: str
 
 
 def test_truncated_steps_are_not_heard(tmp_path: Path) -> None:
-    experiment = layers_of("rows_as_sequence", ("gru", {"units": 4, "bptt": 5}), "class_scores")
-    memory = look.look(look.untrained(experiment, look.sample("CT"), ""), tmp_path)["layers"]["n1"]["time"]["memory"]
+    chosen = {"units": 4, "bptt": 5, "layers": 2, "dropout": 0.5}
+    experiment = layers_of("rows_as_sequence", ("gru", chosen), "class_scores")
+    subject = look.untrained(experiment, look.sample("CT"), "")
+    memory = look.look(subject, tmp_path)["layers"]["n1"]["time"]["memory"]
     assert memory[:-5] == [0.0] * 19 and min(memory[-5:]) > 0
+    assert not any(part.training for part in subject.net.modules()), "the look has left the network as it was"
 
 
 def test_only_the_layers_above_what_is_broken_are_looked_at(tmp_path: Path) -> None:

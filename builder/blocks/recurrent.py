@@ -8,8 +8,9 @@ class Recurrent(nn.Module):
     """A recurrent network over a sequence: vanilla RNN (Elman 1990), LSTM (Hochreiter 1997) or GRU (Cho 2014).
 
     Layers and directions are modules of their own (`runs`, layer by layer, forward before backward), so that truncated
-    back-propagation through time (Williams and Peng 1990) works for all of them: the state is cut from the gradient
-    every `bptt` steps, counted from the end that the direction runs to. What comes out is the same for every `bptt`.
+    back-propagation through time (Williams and Peng 1990) works for all of them: in training, the state is cut from the
+    gradient every `bptt` steps, counted from the end that the direction runs to. What comes out is the same for every
+    `bptt`; outside training nothing is cut, so that what is asked of the gradient there hears every step.
 
     Args:
         features: F of the input. kind: "RNN", "LSTM" or "GRU". units: size of the state.
@@ -45,7 +46,7 @@ class Recurrent(nn.Module):
 
     def read(self, run: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """All states of one direction of one layer: (B, T, F) -> (B, T, units)."""
-        if not 0 < self.bptt < x.shape[1]:
+        if not self.training or not 0 < self.bptt < x.shape[1]:
             return run(x)[0]
         first = (x.shape[1] - 1) % self.bptt + 1  # the short piece comes first: the last state learns from bptt steps
         states, state = [], None
