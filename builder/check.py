@@ -1,6 +1,5 @@
 """What is wrong with an experiment: all of it together, each with place, sentence and, where possible, a repair."""
 
-from math import prod
 from typing import Any
 
 from builder.catalog import Catalog, Part, UnknownPart
@@ -180,11 +179,7 @@ def _single_numbers(experiment: Experiment, planned: Plan) -> list[Problem]:
         "With batches of one scan, each channel here has a single number: batch norm has nothing to compare it with."
     )
     fix = _fix(experiment, "training.batch_size", 2)
-    return [
-        Problem(f"network.{n.id}", words, repair="Use batches of 2", fix=fix)
-        for n in planned.nodes
-        if n.name.startswith("batch_norm") and n.shape and max(n.shape) == prod(n.shape)
-    ]
+    return [Problem(f"network.{n.id}", words, repair="Use batches of 2", fix=fix) for n in planned.nodes if n.lone]
 
 
 def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_classes: int) -> Problem:

@@ -44,6 +44,7 @@ class Planned:
         value: a setting's value that would be allowed, as a repair (None: no such repair).
         receptive_field: how much of the scan one number that comes out sees: (height, width) in px, for a series
             (slices, height, width), for a volume (depth, height, width); at most the scan's own size; () unknown.
+        lone: a batch norm in it sees a single number of each channel of one scan.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Planned:
     taps: tuple[Shape, ...] = ()
     each: bool = False
     receptive_field: Shape = ()
+    lone: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class _Outcome:
     taps: tuple[Shape, ...] = ()
     each: bool = False
     fields: tuple[Field, ...] = ()
+    lone: bool = False
 
 
 SEEN = {"vector": (), "sequence": (0,), "maps": (1, 2), "series": (0, 2, 3), "volume": (1, 2, 3)}
@@ -238,6 +241,7 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                 found.taps,
                 found.each,
                 sees[node.id][-1].reaches(sizes) if found.fields else (),
+                found.lone,
             )
         )
     return Plan(input_shape, tuple(planned), layout)
@@ -319,7 +323,7 @@ def _outcome(
             module = build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval().requires_grad_(False)
             tensors = [torch.empty((2, *s)) for s in shapes]
         parameters = sum(p.numel() for p in module.parameters())
-        counter = FlopCounterMode(display=False)
+        counter, lone = FlopCounterMode(display=False), _watch_norms(module)
         with torch.no_grad():
             try:
                 with counter, Tracker(tensors) as tracker:
@@ -334,6 +338,7 @@ def _outcome(
                     build(node, shapes, num_classes, trained=True, each=each, scan=scan).eval().requires_grad_(False)
                 )
                 tensors = [torch.zeros((2, *s)) for s in shapes]
+                lone = _watch_norms(module)
                 with counter, Tracker(tensors) as tracker:
                     out = module(*tensors)
     except (ValueError, RuntimeError, AssertionError, TypeError, AttributeError, IndexError) as error:
@@ -356,7 +361,27 @@ def _outcome(
         taps=came if isinstance(out, tuple) else (),
         each=each,
         fields=tuple(tracker.field(o) for o in outs),
+        lone=bool(lone),
     )
+
+
+def _watch_norms(module: "nn.Module") -> list[str]:
+    """A list that fills, in a pass of two scans, with the batch norms that get one number of each channel of a scan.
+
+    Left out are those that use what they have learned in training, too, as frozen ones do.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    found: list[str] = []
+
+    def hook(name: str) -> Any:
+        return lambda _, args: found.append(name) if args[0].numel() == 2 * args[0].shape[1] else None
+
+    for name, part in module.train().named_modules():
+        if isinstance(part, _BatchNorm) and part.training:
+            part.register_forward_pre_hook(hook(name))
+    module.eval()
+    return found
 
 
 _PER_ITEM = {"series": "maps", "sequence": "vector"}

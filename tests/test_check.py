@@ -202,6 +202,20 @@ def test_a_batch_norm_that_would_compare_one_number_with_itself_is_refused_befor
     assert errors(problems(wide, DATA)) == []
 
 
+def test_a_batch_norm_inside_a_block_is_refused_where_torch_would_refuse_it() -> None:
+    inside = experiment(node("adaptive_pool", size=1), node("residual_block"), *TAIL)
+    assert errors(problems(inside, DATA)) == []
+    (found,) = errors(problems(inside.replace("training.batch_size", 1), DATA))
+    assert found.path == "network.residual_block" and "single number" in found.message
+    from builder import network
+
+    net = network.assemble_of(inside, 2).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        net(torch.zeros(1, *network.input_shape(inside)))
+    wide = experiment(node("residual_block"), *TAIL).replace("training.batch_size", 1)
+    assert errors(problems(wide, DATA)) == []
+
+
 def test_a_layer_made_for_colour_gets_its_three_channels_by_a_1x1_convolution(monkeypatch) -> None:
     class Colour(torch.nn.Conv2d):
         def __init__(self):
