@@ -118,23 +118,34 @@ def train(work: Work) -> Steps:
     dataset = Dataset.open(work.home, experiment.data.dataset)
     work.board = Board(work.folder, work.attempt)
     work.board.describe(json.loads(experiment.dumps()))
-    if work.attempt == 1:
-        yield from _draw(work.board, experiment, max(2, len(dataset.classes)))
-    yield from training(
-        experiment, task.find(experiment.task), dataset, work.folder, attempt=work.attempt, stop=work.stop
-    )
+    steps = training(experiment, task.find(experiment.task), dataset, work.folder, attempt=work.attempt, stop=work.stop)
+    first = False  # the first epoch has just ended
+    for event in steps:
+        yield event
+        first = first or (isinstance(event, EpochEnded) and event.epoch == 1)
+        if first and isinstance(event, Saved) and not event.best:  # nothing waits for the drawing, nothing is lost
+            first = False
+            yield from _draw(work, experiment, max(2, len(dataset.classes)))
     return None
 
 
-def _draw(board: Board, experiment: Any, num_classes: int) -> Iterator[Event]:
-    """Writes the computational graph for TensorBoard; a network that torch cannot follow without data goes without."""
+def _draw(work: Work, experiment: Any, num_classes: int) -> Iterator[Event]:
+    """Writes the computational graph for TensorBoard; a network that cannot be followed without data goes without.
+
+    The dice of the training stay as they are.
+    """
+    import torch
+
     from builder.graph import trace
 
+    assert work.board is not None
     try:
-        board.draw(trace(experiment, num_classes))
-    except ValueError:
-        return  # the network does not fit together: the training says so in full
-    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng(devices=[]):
+            work.board.draw(trace(experiment, num_classes))
+    except OSError:
+        raise  # the disk is full
+    except Exception as error:
+        note_fault(error, private=False, root=work.home)
         yield Warned("TensorBoard shows no graph: a layer of this network cannot be followed without data.")
 
 

@@ -284,3 +284,26 @@ def test_warnings_of_libraries_lose_their_words(quiet: None, capsys: pytest.Capt
 def test_settings_are_told_under_their_paths() -> None:
     told = flat(json.loads(Experiment(name="x", network=NETWORK).dumps())["training"], "training")
     assert told["training.optimizer.name"] == "adamw" and told["training.epochs"] == Training().epochs
+
+
+def test_the_graph_is_drawn_after_the_first_epoch_and_no_fault_of_it_ends_the_run(
+    worked: Worked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from builder import graph
+
+    first = worked.run
+    again = worked.store.create(first.experiment.replace("training.epochs", 2), queue=False)
+    asked: list[int] = []
+
+    def failing(*_: Any) -> None:
+        asked.append(sum(isinstance(e, runs.EpochEnded) for e in told))
+        raise KeyError("an operator nobody foresaw")
+
+    monkeypatch.setattr(graph, "trace", failing)
+    told: list[runs.Event] = []
+    with runs.Record(again.folder / "events.jsonl") as record:
+        for event in worker.train(worker.Work(again, 1, record)):
+            told.append(event)
+    assert asked == [1], "once, when the first epoch had ended"
+    assert [e.message for e in told if isinstance(e, runs.Warned) and "TensorBoard" in e.message]
+    assert isinstance(told[-1], runs.Finished) and told[-1].status == "done"
