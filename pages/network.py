@@ -300,6 +300,7 @@ def from_starter(draft: drafts.Draft | None, task: str) -> None:
             )
 
 
+@drafts.spared
 def load(draft: drafts.Draft | None) -> None:
     """Reads an experiment from a file the user chose; a document that cannot be read is refused in one sentence."""
     file = st.session_state.get("experiment-file")

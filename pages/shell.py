@@ -50,7 +50,7 @@ with st.sidebar:
                 icon=":material/undo:",
                 help=f"Take back: {plain(undo)} (Alt+Z)" if undo else "Nothing to take back",
                 disabled=not undo,
-                on_click=open_draft.undo,
+                on_click=draft.spared(open_draft.undo),
                 shortcut="Alt+Z",
             )
             st.button(
@@ -59,7 +59,7 @@ with st.sidebar:
                 icon=":material/redo:",
                 help=f"Bring back: {plain(redo)} (Alt+Shift+Z)" if redo else "Nothing to bring back",
                 disabled=not redo,
-                on_click=open_draft.redo,
+                on_click=draft.spared(open_draft.redo),
                 shortcut="Alt+Shift+Z",
             )
     with st.container(key="seal", gap="small"):

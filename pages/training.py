@@ -16,7 +16,7 @@ from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import RunStore, StoreError
 from builder.schedule import factor
-from builder.spec import Choice, SpecError
+from builder.spec import Choice, Experiment, SpecError
 from pages.kit import charts, examples, findings, forms, go, jobs, layers, preflight, style
 from pages.kit import draft as drafts
 from pages.kit.machine import this_machine
@@ -95,6 +95,7 @@ def _dataset_words(summary: Any, id: str) -> str:
     return f"{summary.name} ({amount(summary.num_cases, 'scan')}{', synthetic' if summary.synthetic else ''})"
 
 
+@drafts.spared
 def choose_dataset(draft: drafts.Draft) -> None:
     """Writes the chosen data set into the document."""
     chosen = st.session_state["data.dataset"] or ""
@@ -174,17 +175,21 @@ def operation(draft: drafts.Draft, part: Part, found: findings.Findings) -> None
             forms.section(draft, path + ".params", part.params, found.problems, num_columns=min(2, len(part.params)))
 
 
+@drafts.spared
 def switch(draft: drafts.Draft, name: str) -> None:
     """Turns a variation on with its defaults, or off; the order is the catalog's."""
-    now = draft.experiment.training.augment
-    on = st.session_state[f"switch:{name}"]
-    if on == any(c.name == name for c in now):
-        return
-    new = [*now, Choice(name=name)] if on else [c for c in now if c.name != name]
-    order = AUGMENTATIONS.names
-    new.sort(key=lambda c: order.index(c.name) if c.name in order else len(order))
+    on, order = st.session_state[f"switch:{name}"], AUGMENTATIONS.names
+
+    def change(now: Experiment) -> Experiment:
+        old = now.training.augment
+        if on == any(c.name == name for c in old):
+            return now
+        new = [*old, Choice(name=name)] if on else [c for c in old if c.name != name]
+        new.sort(key=lambda c: order.index(c.name) if c.name in order else len(order))
+        return now.replace("training.augment", new)
+
     title = AUGMENTATIONS[name].title if name in AUGMENTATIONS else name
-    draft.replace("training.augment", new, f"{title} {'on' if on else 'off'}")
+    draft.apply(change, f"{title} {'on' if on else 'off'}")
 
 
 def gallery(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -339,6 +344,7 @@ def stopping(draft: drafts.Draft, found: findings.Findings) -> None:
         forms.section(draft, "training", _rest(), found.problems)
 
 
+@drafts.spared
 def rename(draft: drafts.Draft) -> None:
     """Writes the name of the run."""
     wanted = st.session_state["name"].strip()

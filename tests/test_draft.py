@@ -181,16 +181,12 @@ def test_recent_lists_the_newest_first_and_leaves_out_what_cannot_be_read(home: 
 
 def form_page() -> None:
     from builder.parts.training import OPTIMIZERS, TRAINING
-    from builder.spec import Problem
-    from pages.kit import forms
+    from pages.kit import findings, forms
     from pages.kit.draft import current
 
     draft = current()
     assert draft is not None
-    problems = []
-    if draft.experiment.training.epochs > 100:
-        fixed = draft.experiment.replace("training.epochs", 100)
-        problems = [Problem("training.epochs", "Too many epochs.", "error", "Use 100", fixed)]
+    problems = findings.look(draft.experiment).problems
     forms.section(draft, "training", TRAINING.params, problems)
     forms.choice(draft, "training.optimizer", OPTIMIZERS, problems)
 
@@ -253,13 +249,58 @@ def test_switching_the_optimizer_keeps_the_settings_it_has_too(home: Path) -> No
 
 def test_a_problem_stands_below_its_widget_and_its_button_repairs_it(home: Path) -> None:
     draft = begun(home)
-    draft.replace("training.epochs", 5000)
+    draft.replace("training.epochs", 0)
     page = page_with(draft)
-    assert any("Too many epochs" in text.value for text in page.markdown)
+    assert any(":material/error:" in text.value for text in page.markdown)
     page.button(key="repair:training.epochs:0").click().run()
-    assert draft.experiment.training.epochs == 100
-    assert draft.undo_words == "Use 100"
-    assert not any("Too many epochs" in text.value for text in page.markdown)
+    assert draft.experiment.training.epochs == 1
+    assert draft.undo_words == "Use 1"
+    assert not any(":material/error:" in text.value for text in page.markdown)
+
+
+def test_a_repair_keeps_what_was_changed_since_its_button_was_drawn(home: Path) -> None:
+    draft = begun(home)
+    draft.replace("training.epochs", 0)
+    page = page_with(draft)
+    Draft.open(draft.id, at_home=home).replace("training.batch_size", 4)
+    page.button(key="repair:training.epochs:0").click().run()
+    assert not page.exception
+    assert (draft.experiment.training.epochs, draft.experiment.training.batch_size) == (1, 4)
+
+
+def test_a_repair_of_what_was_mended_meanwhile_does_nothing(home: Path) -> None:
+    draft = begun(home)
+    draft.replace("training.epochs", 0)
+    page = page_with(draft)
+    Draft.open(draft.id, at_home=home).replace("training.epochs", 8)
+    before = lines_of(draft, home)
+    page.button(key="repair:training.epochs:0").click().run()
+    assert not page.exception and lines_of(draft, home) == before
+
+
+def test_what_is_pressed_for_a_draft_that_was_deleted_meanwhile_ends_in_a_sentence(home: Path) -> None:
+    draft = begun(home)
+    draft.replace("training.epochs", 0)
+    page = page_with(draft)
+    begun(home)
+    draft.delete()
+    page.button(key="repair:training.epochs:0").click().run()
+    assert not page.exception and "deleted in another tab" in page.toast[0].value
+
+
+def test_a_change_is_made_to_the_newest_document_and_not_to_the_one_that_was_drawn(home: Path) -> None:
+    draft, other = begun(home), None
+
+    def change(now: Experiment) -> Experiment:
+        nonlocal other
+        other = threading.Thread(target=Draft.open(draft.id, at_home=home).replace, args=("training.epochs", 9))
+        other.start()  # waits until this change is written
+        return now.replace("training.batch_size", 4)
+
+    draft.apply(change, "a batch of 4")
+    assert other is not None
+    other.join(10)
+    assert (draft.experiment.training.epochs, draft.experiment.training.batch_size) == (9, 4)
 
 
 def test_a_value_outside_of_its_range_is_shown_not_crashed_on(home: Path) -> None:

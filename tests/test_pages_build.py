@@ -176,6 +176,26 @@ def test_layers_are_moved_copied_and_deleted_from_their_card(home: Path) -> None
     assert session.button(key="up-layer").disabled and not session.button(key="down-layer").disabled
 
 
+@pytest.mark.parametrize("key", ["up-layer", "copy-layer", "delete-layer"])
+def test_what_is_done_to_a_layer_that_was_deleted_in_another_tab_ends_in_a_sentence(home: Path, key: str) -> None:
+    draft = drafted(home, starter())
+    session = opened_card(at("network", draft), ids(draft)[2])
+    gone = ids(draft)[2]
+    layers_then = [i for i in ids(draft) if i != gone]
+    draft.apply(lambda now: now.remove(gone), "delete it elsewhere")
+    pressed(session, key)
+    assert session.toast and gone in session.toast[0].value.replace("\\", "") and ids(draft) == layers_then
+
+
+def test_a_repair_beside_a_card_keeps_what_another_tab_has_changed(home: Path) -> None:
+    draft = drafted(home, starter().replace(f"network.{starter().network[0].id}.params.out_channels", 0))
+    session = at("network", draft)
+    draft.replace("training.epochs", 17)
+    pressed(session, repair_of(session, "card"))
+    assert draft.experiment.training.epochs == 17
+    assert draft.experiment.at(f"network.{starter().network[0].id}.params.out_channels") > 0
+
+
 def test_deleting_a_layer_of_a_branch_heals_the_wires(home: Path) -> None:
     network = (
         Node(id="a", name="conv2d"),

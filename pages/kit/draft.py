@@ -22,22 +22,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import streamlit as st
 
 from builder.execute import home
-from builder.spec import Experiment
-from pages.kit.words import path_words, value_words
+from builder.spec import Experiment, SpecError
+from pages.kit.words import path_words, plain, value_words
 
-__all__ = ["Draft", "DraftMissing", "Summary", "choose", "current", "keep_in_url", "recent"]
+__all__ = ["Draft", "DraftMissing", "Summary", "choose", "current", "keep_in_url", "recent", "spared"]
 
+_P = ParamSpec("_P")
 PARAM = "draft"
 _ID = re.compile(r"[0-9a-f]{16}")
 _JOIN_S = 2.0  # edits of one path within this time are one step of undo: a slider being dragged
 _KEPT_STEPS = 300
+_GONE = "This draft was deleted in another tab. Open another one on the Home page."
 
 
 class DraftMissing(LookupError):
@@ -139,7 +141,10 @@ class Summary:
 
 
 class Draft:
-    """An experiment being edited. Every change goes through `replace` or `put` and is on disk when they return."""
+    """An experiment being edited. Every change is on disk when its method returns.
+
+    All methods raise DraftMissing for a draft that was deleted meanwhile.
+    """
 
     def __init__(self, id: str, folder: Path):
         self.id = id
@@ -174,7 +179,10 @@ class Draft:
 
     def _refresh(self) -> _Fold:
         with self._fold.lock:
-            self._fold.read(self._file)
+            try:
+                self._fold.read(self._file)
+            except FileNotFoundError:
+                raise DraftMissing(_GONE) from None
         return self._fold
 
     @property
@@ -229,8 +237,15 @@ class Draft:
                 self._append_edit(new, words or f"{path_words(path)} to {value_words(value)}", path)
             return new
 
+    def apply(self, change: Callable[[Experiment], Experiment], words: str) -> Experiment:
+        """Applies `change` to the newest document as one step, and returns the document.
+
+        What `change` raises is passed on; nothing is written then, nor where nothing has changed.
+        """
+        return self.edit(lambda now, layout: (change(now), layout), words)
+
     def put(self, experiment: Experiment, words: str) -> None:
-        """Makes `experiment` the current document: for changes of structure, repairs and loaded files."""
+        """Makes `experiment` the current document, whatever it was: for loaded files. All else is for `apply`."""
         with self._alone():
             fold = self._refresh()
             if fold.cursor < 0 or _parsed(fold.versions[fold.cursor].text) != experiment:
@@ -312,7 +327,7 @@ class Draft:
         try:
             lock = os.open(self._file, os.O_RDWR)
         except FileNotFoundError:
-            raise DraftMissing("This draft was deleted in another tab. Open another one on the Home page.") from None
+            raise DraftMissing(_GONE) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -336,6 +351,20 @@ def recent(limit: int = 8, *, at_home: Path | None = None) -> list[Summary]:
 
 
 # -- the open draft of a browser tab ---------------------------------------------------------------------------------
+
+
+def spared(act: Callable[_P, object]) -> Callable[_P, None]:
+    """Makes of a widget's callback one that says it in words where its draft, or the layer it was about, was deleted in
+    another tab: what a browser shows may be older than the document."""
+
+    @wraps(act)
+    def spared_act(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            act(*args, **kwargs)
+        except (DraftMissing, SpecError) as error:
+            st.toast(plain(str(error)), icon=":material/error:")
+
+    return spared_act
 
 
 def choose(draft: Draft | None) -> None:

@@ -16,10 +16,10 @@ from builder.network import Plan, plan_of
 from builder.spec import Experiment, Problem
 from builder.task import TASKS, find
 from pages.kit import go
-from pages.kit.draft import Draft
+from pages.kit.draft import Draft, spared
 from pages.kit.words import plain
 
-__all__ = ["Findings", "begin", "look", "repairs", "starters"]
+__all__ = ["Findings", "begin", "look", "mend", "repairs", "starters"]
 
 _KEPT = 64
 _found: dict[tuple[str, str, float], Findings] = {}
@@ -104,9 +104,26 @@ def repairs(draft: Draft, found: Iterable[Problem], place: str, *, where: bool =
                 problem.repair or "Repair",
                 key=f"repair-{place}:{problem.path}:{number}",
                 icon=":material/build:",
-                on_click=draft.put,
-                args=(problem.fix, problem.repair or "repair"),
+                on_click=spared(mend),
+                args=(draft, problem.path, problem.repair),
             )
+
+
+def mend(draft: Draft, path: str, repair: str) -> bool:
+    """Makes the repair of this name of the problem at `path` in the newest document; returns whether there still was
+    such a problem. What was changed since the button was drawn stays."""
+    mended = False
+
+    def change(now: Experiment) -> Experiment:
+        nonlocal mended
+        for problem in look(now).problems:
+            if (problem.path, problem.repair) == (path, repair) and problem.fix is not None:
+                mended = True
+                return problem.fix
+        return now
+
+    draft.apply(change, repair or "repair")
+    return mended
 
 
 @lru_cache(maxsize=8)
@@ -115,12 +132,14 @@ def starters(task: str) -> tuple[Experiment, ...]:
     return find(task if task in TASKS else TASKS.names[0]).starters()
 
 
+@spared
 def begin(starter: Experiment, draft: Draft | None = None) -> None:
     """Makes `starter` the current document: in `draft`, keeping its name and data set, or in a new draft."""
     if draft is not None:
-        now = draft.experiment
-        kept = now.data.dataset
-        fresh = starter.replace("name", now.name).replace("data.dataset", kept)
-        draft.put(fresh, f"began from {starter.name}")
+
+        def change(now: Experiment) -> Experiment:
+            return starter.replace("name", now.name).replace("data.dataset", now.data.dataset)
+
+        draft.apply(change, f"began from {starter.name}")
         return
     go.begin(starter, go.newest(datasets(home()), starter), f"began from {starter.name}")

@@ -16,7 +16,8 @@ import streamlit as st
 
 from builder.catalog import Catalog, Domain, Flag, Float, Int, OneOf, Part, Text
 from builder.spec import Choice, Experiment, Problem, SpecError
-from pages.kit.draft import Draft
+from pages.kit import findings
+from pages.kit.draft import Draft, spared
 from pages.kit.words import plain
 
 __all__ = [
@@ -178,6 +179,7 @@ def is_stale(place: str, key: str) -> bool:
     return key != (f"{place}#{number}" if number else place)
 
 
+@spared
 def _write(draft: Draft, path: str, domain: Domain, key: str) -> None:
     if _is_gone(path) or is_stale(path, key):
         return
@@ -249,13 +251,19 @@ def choice(
     return part
 
 
+@spared
 def _switch(draft: Draft, path: str, catalog: Catalog) -> None:
-    name, now = st.session_state[path], draft.experiment.at(path)
-    if name == now.name or name not in catalog:
+    name = st.session_state[path]
+    if name not in catalog:
         return
     has = {p.name for p in catalog[name].params}
-    kept = {k: v for k, v in now.params.items() if k in has}
-    draft.replace(path, Choice(name=name, params=kept), f"{catalog.name} to {catalog[name].title}")
+
+    def change(now: Experiment) -> Experiment:
+        old = now.at(path)
+        kept = {k: v for k, v in old.params.items() if k in has}
+        return now if name == old.name else now.replace(path, Choice(name=name, params=kept))
+
+    draft.apply(change, f"{catalog.name} to {catalog[name].title}")
 
 
 def marks(draft: Draft, problems: Iterable[Problem]) -> None:
@@ -270,10 +278,10 @@ def marks(draft: Draft, problems: Iterable[Problem]) -> None:
             st.button(words, key=key, icon=":material/build:", on_click=_repair, args=(draft, problem))
 
 
+@spared
 def _repair(draft: Draft, problem: Problem) -> None:
-    if problem.fix is not None:
-        st.session_state.pop(_refusal(problem.path), None)
-        draft.put(problem.fix, problem.repair or "repair")
+    st.session_state.pop(_refusal(problem.path), None)
+    findings.mend(draft, problem.path, problem.repair)
 
 
 def note(draft: Draft, problems: Iterable[Problem], shown: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from builder.catalog import Flag, LayerSpec
 from builder.network import Plan, show, wires
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node
-from pages.kit.draft import Draft
+from pages.kit.draft import Draft, spared
 from pages.kit.forms import FORM, is_stale, wrote
 from pages.kit.words import plain
 
@@ -117,11 +117,15 @@ def selected(draft: Draft) -> str:
 
     Before anything is opened it is the last one above the class scores: a new layer is meant to go before the answer.
     """
-    ids = [n.id for n in draft.experiment.network]
+    return _selected(draft, draft.experiment)
+
+
+def _selected(draft: Draft, now: Experiment) -> str:
+    ids = [n.id for n in now.network]
     kept = st.session_state.get(_key(draft))
     if kept == INPUT or kept in ids:
         return str(kept)
-    if len(ids) > 1 and draft.experiment.network[-1].name == "class_scores":
+    if len(ids) > 1 and now.network[-1].name == "class_scores":
         return ids[-2]
     return ids[-1] if ids else ""
 
@@ -143,50 +147,55 @@ def opened(draft: Draft, key: str) -> None:
         select(draft, chosen)
 
 
+@spared
 def add(draft: Draft, name: str) -> None:
     """Puts a new layer below the one that is open (at the end of an empty network) and opens it."""
-    now = draft.experiment
-    at = selected(draft)
-    node = Node(id=now.fresh_id(name), name=name)
     spec = LAYERS[name]
-    index = [n.id for n in now.network].index(at) if at not in ("", INPUT) else -1
-    if isinstance(spec, LayerSpec) and spec.inputs > 1 and index >= 1:
-        node = node.model_copy(update={"inputs": (at, feeds(now, at)[0])})  # joined with what fed the layer above
-    draft.put(now.insert(node, at or None), f"add {spec.title.lower()}")
-    select(draft, node.id)
+    id = ""
+
+    def change(now: Experiment) -> Experiment:
+        nonlocal id
+        at, id = _selected(draft, now), now.fresh_id(name)
+        node = Node(id=id, name=name)
+        index = [n.id for n in now.network].index(at) if at not in ("", INPUT) else -1
+        if isinstance(spec, LayerSpec) and spec.inputs > 1 and index >= 1:
+            node = node.model_copy(update={"inputs": (at, feeds(now, at)[0])})  # joined with what fed the layer above
+        return now.insert(node, at or None)
+
+    draft.apply(change, f"add {spec.title.lower()}")
+    select(draft, id)
 
 
+@spared
 def duplicate(draft: Draft, id: str) -> None:
     """Puts a copy of a layer below it and opens the copy."""
-    now = draft.experiment
-    ids = [n.id for n in now.network]
-    if id not in ids:
-        return
-    new = now.duplicate(id)
-    draft.put(new, f"duplicate {id}")
-    select(draft, new.network[ids.index(id) + 1].id)
+    new = draft.apply(lambda now: now.duplicate(id), f"duplicate {id}")
+    select(draft, new.network[[n.id for n in new.network].index(id) + 1].id)
 
 
+@spared
 def move(draft: Draft, id: str, by: int) -> None:
     """Moves a layer `by` places down (negative: up)."""
-    now = draft.experiment
-    if any(n.id == id for n in now.network):
-        draft.put(now.move(id, by), f"move {id} {'down' if by > 0 else 'up'}")
-        select(draft, id)
+    draft.apply(lambda now: now.move(id, by), f"move {id} {'down' if by > 0 else 'up'}")
+    select(draft, id)
 
 
+@spared
 def delete(draft: Draft, id: str) -> None:
     """Removes a layer; what it fed is fed by what fed it. Opens the layer above."""
-    now = draft.experiment
-    ids = [n.id for n in now.network]
-    if id not in ids:
-        return
+    ids: list[str] = []
+
+    def change(now: Experiment) -> Experiment:
+        ids.extend(n.id for n in now.network)
+        return now.remove(id)
+
+    draft.apply(change, f"delete {id}")
     index = ids.index(id)
-    draft.put(now.remove(id), f"delete {id}")
     rest = [i for i in ids if i != id]
     select(draft, rest[max(0, index - 1)] if rest else INPUT)
 
 
+@spared
 def rewire(draft: Draft, id: str, key: str) -> None:
     """Takes the choice of inputs from a widget; the layer above alone is written as no wires at all.
 

@@ -70,6 +70,7 @@ def check(draft: drafts.Draft, found: Findings) -> None:
     st.caption(plain(basis))
 
 
+@drafts.spared
 def ask(draft: drafts.Draft) -> None:
     """Submits the job for the draft as it is now."""
     now = draft.experiment
@@ -79,6 +80,7 @@ def ask(draft: drafts.Draft) -> None:
         st.session_state["preflight-refused"] = str(error)
 
 
+@drafts.spared
 def use(draft: drafts.Draft, batch: int) -> None:
     """Writes the batch size into the document."""
     draft.replace("training.batch_size", batch, f"batch of {batch}, from the pre-flight")

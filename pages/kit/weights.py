@@ -14,7 +14,7 @@ from builder.spec import Node, Problem, SpecError
 from builder.surgery import expand
 from builder.weights import Stored, WeightsError
 from pages.kit import dropbox, forms, jobs
-from pages.kit.draft import Draft
+from pages.kit.draft import Draft, spared
 from pages.kit.words import plain, size
 
 __all__ = ["SLOT", "form", "watch"]
@@ -63,18 +63,19 @@ def watch(draft: Draft) -> None:
     st.session_state.pop(_FOR, None)
     jobs.forget(SLOT)
     dropbox.empty(SLOT)
-    if id in {n.id for n in draft.experiment.network}:
+    if id:
         _use(draft, id, str(result["sha256"]))
     st.rerun()
 
 
+@spared
 def _use(draft: Draft, id: str, sha256: str) -> None:
     """Writes the digest into the document, so that it and every run of it tell which weights they began with."""
-    now = draft.experiment
     path = f"network.{id}.params"
-    new = now.replace(f"{path}.weights", "file").replace(f"{path}.file", sha256)
-    if new != now:
-        draft.put(new, f"weights of {id}")
+    draft.apply(
+        lambda now: now.replace(f"{path}.weights", "file").replace(f"{path}.file", sha256),
+        f"weights of {id}",
+    )
 
 
 def _file(draft: Draft, node: Node, sha256: str, model: str) -> None:
@@ -117,8 +118,9 @@ def _words(one: Stored | None, sha256: str) -> str:
     return f"{sha256[:12]} · {f'{one.model} of timm, ' if one.model else ''}{one.tensors:,} tensors, {size(one.bytes)}"
 
 
+@spared
 def _chosen(draft: Draft, id: str, key: str) -> None:
-    if st.session_state[key] != draft.experiment.at(f"network.{id}").params.get("file", ""):
+    if st.session_state[key] != draft.experiment.at(f"network.{id}.params").get("file", ""):
         draft.replace(f"network.{id}.params.file", st.session_state[key] or None, f"weights of {id}")
 
 
@@ -159,8 +161,9 @@ def _start(payload: dict[str, str], id: str) -> None:
     st.rerun()  # the whole page: the job is shown outside of the form
 
 
+@spared
 def _open(draft: Draft, id: str) -> None:
     try:
-        draft.put(expand(draft.experiment, id), f"open {id} into its stages")
+        draft.apply(lambda now: expand(now, id), f"open {id} into its stages")
     except SpecError as error:
         st.session_state[f"{_SAID}:{id}"] = str(error)
