@@ -65,6 +65,7 @@ class _Reader:
         from onnx import numpy_helper
 
         self.graph = model.graph
+        self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
         facts = {p.key: p.value for p in model.metadata_props if p.key.startswith("scanloom.network_")}
         self.begin = _text(facts.get("scanloom.network_input"))
         self.end = _text(facts.get("scanloom.network_output"))
@@ -195,6 +196,12 @@ class _Reader:
             raise _Skip("whose weights depend on the scan")
         return self.fixed[node.input[k]]
 
+    def single(self, wire: str) -> bool:
+        """Says whether one node alone reads what a wire carries, so that the layer behind it may become another."""
+        names = [name for name, found in self.wires.items() if isinstance(found, str) and found == wire]
+        told = {self.end, *(value.name for value in self.graph.output)}
+        return sum(len(self.users.get(name, ())) for name in names) == 1 and told.isdisjoint(names)
+
     def rank(self, wire: str) -> int:
         """Number of axes of what a wire carries, the batch among them."""
         return len(self.out.shape_of(wire)) + 1
@@ -287,7 +294,8 @@ def _convolution(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
         wire, padding = _bordered(r, node, settings, r.wire(node), rank, "zero")
         params |= {"out_channels": weight.shape[0], "padding": padding, "dilation": dilation, "groups": groups}
         return r.out.add("conv2d" if rank == 2 else "conv3d", [wire], params, tensors, _hint(node))
-    if dilation != 1 or groups != 1 or settings.get("output_shape"):
+    whole = settings.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    if dilation != 1 or groups != 1 or settings.get("output_shape") or not whole:
         raise _Skip("with settings that ours does not have")
     params |= {
         "out_channels": weight.shape[1],
@@ -300,6 +308,8 @@ def _convolution(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
 
 @_for("BatchNormalization")
 def _batch_norm(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
+    if settings.get("training_mode") or not settings.get("spatial", 1):
+        raise _Skip("that takes its statistics from the batch, or one for every pixel")
     weight, bias, mean, variance = (np.asarray(r.array(node, k), np.float64) for k in range(1, 5))
     variance = variance + settings.get("epsilon", 1e-5) - 1e-5
     if (variance < 0).any():
@@ -389,13 +399,14 @@ def _linear(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
 @_for("Add", "Mul")
 def _join(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     feeds = [r.wires[name] for name in node.input if name in r.wires]
+    if any(name not in r.wires and name not in r.fixed for name in node.input):
+        raise _Skip("with something that is not understood")
     known = next((r.fixed[name] for name in node.input if name in r.fixed), None)
     if known is not None:
         return _with_constant(r, node, feeds[0], known)
-    if len(feeds) == 1:
-        feeds = feeds * 2  # x + x
     gate = next((n for n in r.out.nodes if n.id == feeds[1] and n.name == "sigmoid"), None)
-    if node.op_type == "Mul" and gate is r.out.nodes[-1] and gate is not None and _fed(r, gate) == feeds[0]:
+    gated = gate is not None and gate is r.out.nodes[-1] and _fed(r, gate) == feeds[0]
+    if node.op_type == "Mul" and gated and gate is not None and r.single(gate.id):
         r.out.nodes[-1] = gate.model_copy(update={"name": "silu"})  # x * sigmoid(x)
         return gate.id
     if r.out.shape_of(feeds[0]) != r.out.shape_of(feeds[1]):
@@ -418,6 +429,7 @@ def _with_constant(r: _Reader, node: Any, wire: str, known: np.ndarray) -> str:
         or not linear
         or f"layers.{wire}.bias" in r.out.tensors
         or known.shape[0] != len(r.out.tensors[key])
+        or not r.single(wire)
     ):
         raise _Skip("with a constant")
     assert above is not None
@@ -430,7 +442,8 @@ def _with_constant(r: _Reader, node: Any, wire: str, known: np.ndarray) -> str:
 @_for("Concat")
 def _concat(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     feeds = [r.wire(node, k) for k in range(len(node.input))]
-    if settings["axis"] % r.rank(feeds[0]) != 1:
+    rank = r.rank(feeds[0])
+    if settings["axis"] % rank != (2 if rank == 3 else 1):
         raise _Skip("along another axis")
     return r.out.add("concatenate", feeds, hint=_hint(node))
 
@@ -450,7 +463,7 @@ _TABLE.update(
     Tanh=_plain("tanh"),
     Mish=_plain("mish"),
     HardSwish=_plain("hardswish"),
-    Selu=_plain("selu"),
+    Selu=_plain("selu", alpha=1.6732632, gamma=1.0507010),
 )
 
 
@@ -477,9 +490,11 @@ def _parametric(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
 @_for("PRelu")
 def _prelu(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     slope, shape = r.array(node, 1), r.out.shape_of(r.wire(node))
-    if slope is None or slope.size != shape[0]:
+    item = shape[1:] if r.out.data.layout == "series" and len(shape) == 4 else shape
+    each = (item[0], *[1] * len(item[1:]))
+    if slope is None or len(item) == 2 or (slope.size > 1 and slope.shape not in (each, (1, *each))):
         raise _Skip("with a slope for every pixel")
-    return r.out.add("prelu", [r.wire(node)], {}, {"weight": slope.reshape(-1)}, _hint(node))
+    return r.out.add("prelu", [r.wire(node)], {}, {"weight": np.broadcast_to(slope.reshape(-1), item[:1])}, _hint(node))
 
 
 @_for("Clip")
@@ -494,7 +509,10 @@ def _clip(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
 
 @_for("Softmax")
 def _softmax(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
-    if settings.get("axis", -1) % r.rank(r.wire(node)) != 1:
+    rank = r.rank(r.wire(node))
+    if r.opset < 13 and rank != 2:
+        raise _Skip("over several axes at once")
+    if settings.get("axis", -1 if r.opset >= 13 else 1) % rank != (2 if rank == 3 else 1):
         raise _Skip("over another axis")
     return r.out.add("softmax", [r.wire(node)], hint=_hint(node))
 
@@ -523,7 +541,8 @@ def _flatten(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
         if len(target) == 2 and target[1] in (-1, size):
             return r.out.add("flatten", [wire], hint=_hint(node))
         # Slices laid together with the batch and taken apart again: what a series does here by itself.
-        if target[1:] in (list(shape), list(shape[1:])):
+        items = [list(shape[1:])] if r.out.data.layout == "series" else []
+        if target[1:] in (list(shape), *items):
             return wire
     raise _Skip("to another shape")
 
