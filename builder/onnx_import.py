@@ -442,8 +442,8 @@ def _with_constant(r: _Reader, node: Any, wire: str, known: np.ndarray) -> str:
 @_for("Concat")
 def _concat(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     feeds = [r.wire(node, k) for k in range(len(node.input))]
-    rank = r.rank(feeds[0])
-    if settings["axis"] % rank != (2 if rank == 3 else 1):
+    rank = r.rank(feeds[0])  # what a series has for each slice is a vector in the graph
+    if settings["axis"] % rank != (2 if rank == 3 and r.out.data.layout != "series" else 1):
         raise _Skip("along another axis")
     return r.out.add("concatenate", feeds, hint=_hint(node))
 
