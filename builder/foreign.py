@@ -22,6 +22,7 @@ import numpy as np
 from builder import network
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node
+from builder.weights import surroundings
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ MAX_FILE_BYTES = 2 << 30
 MAX_NODES = 1500
 MAX_NUMBERS = 500_000_000
 """Largest number of weights that is taken in: 2 GB."""
-_MEMORY_BYTES = 12 << 30
+_MEMORY_BYTES = 12 << 30  # the most, whatever the size of the file
 _CPU_S, _WALL_S = 240, 300
 
 
@@ -98,7 +99,9 @@ def read(file: Path) -> Imported:
         )
         command = [sys.executable, "-I", "-B", "-c", code, str(file), place, str(_MEMORY_BYTES), str(_CPU_S)]
         try:
-            done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_WALL_S, check=False)
+            done = subprocess.run(
+                command, cwd=place, env=surroundings(), capture_output=True, text=True, timeout=_WALL_S, check=False
+            )
         except subprocess.TimeoutExpired:
             raise ForeignError("Reading this file takes too long; it may be damaged or malicious.") from None
         answer = Path(place) / "answer.json"
@@ -136,6 +139,7 @@ class Assembly:
         self.numbers = 0
         self.data = _data(tuple(shape), volume)
         self.name = name
+        self._planning = network.Planning(self.data.shape, 2, self.data.layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -194,8 +198,10 @@ class Assembly:
         Raises:
             ForeignError: it cannot be told, since a layer above it is missing or does not fit.
         """
-        planned = network.plan_of(self._experiment(), 2)
-        shape = planned.along(wire)
+        while (k := len(self._planning.planned)) < len(self.nodes):  # each is planned once, as it was added
+            node, above = self.nodes[k], self.nodes[k - 1].id if k else INPUT
+            self._planning.add(node, node.inputs or (above,))
+        shape = self._planning.along(wire)
         if shape is None:
             raise ForeignError(f"the size of what comes in cannot be told ({wire})")
         return shape

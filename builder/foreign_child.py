@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 from pathlib import Path
 
-from builder.foreign import ForeignError, Imported
+from builder.foreign import MAX_NUMBERS, ForeignError, Imported
+from builder.weights import confined
 
 
 def main(file: str, place: str, memory_bytes: str, cpu_s: str) -> None:
     """Writes answer.json ({experiment, num_classes, missing, notes} or {refused}) and weights.safetensors."""
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes),) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s),) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
+        size = os.path.getsize(file)
+        confined(int(cpu_s), 4 * MAX_NUMBERS + (64 << 20), 6 * size, int(memory_bytes))
         found = parsed(Path(file))
         if found.tensors:
             found.save_weights(Path(place) / "weights.safetensors")

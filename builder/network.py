@@ -184,12 +184,31 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
         layout: of the scan; "" = what its number of sizes says (four: a series).
     """
     layout = layout or {1: "vector", 2: "sequence", 3: "maps", 4: "series"}[len(input_shape)]
-    known: dict[str, tuple[Shape | None, str, tuple[Shape, ...]]] = {INPUT: (input_shape, layout, ())}
-    sizes = {(0, d): input_shape[d] for d in SEEN[layout]}
-    sees: dict[str, tuple[Field, ...]] = {INPUT: (identity(input_shape, axes=SEEN[layout]),)}
-    planned: list[Planned] = []
+    planning = Planning(input_shape, num_classes, layout)
     ids = [n.id for n in nodes]
     for node, feeds in zip(nodes, wires(nodes), strict=True):
+        planning.add(node, feeds, ids)
+    return Plan(input_shape, tuple(planning.planned), layout)
+
+
+class Planning:
+    """A plan that grows layer by layer; `planned` holds what is known so far. Arguments as for `plan`."""
+
+    def __init__(self, input_shape: Shape, num_classes: int, layout: str) -> None:
+        self.input_shape, self.num_classes = input_shape, num_classes
+        self.planned: list[Planned] = []
+        self._known: dict[str, tuple[Shape | None, str, tuple[Shape, ...]]] = {INPUT: (input_shape, layout, ())}
+        self._sizes = {(0, d): input_shape[d] for d in SEEN[layout]}
+        self._sees: dict[str, tuple[Field, ...]] = {INPUT: (identity(input_shape, axes=SEEN[layout]),)}
+
+    def along(self, wire: str) -> Shape | None:
+        """As `Plan.along`."""
+        shape, _, taps = self._known.get(feeder(wire), (None, "", ()))
+        return _tapped(shape, taps, wire)
+
+    def add(self, node: Node, feeds: tuple[str, ...], ids: Sequence[str] = ()) -> None:
+        """Plans the next layer. `ids`: of all layers, for the words about one that is fed from below."""
+        known, sees, input_shape = self._known, self._sees, self.input_shape
         missing = [feeder(i) for i in feeds if feeder(i) not in known]
         untapped = [i for i in feeds if ":" in i and feeder(i) in known and not _has_tap(known[feeder(i)], i)]
         if feeds == (UNWIRED,):
@@ -215,7 +234,7 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                     json.dumps(node.params, sort_keys=True),
                     tuple(cast(list[Shape], shapes)),
                     tuple(layout for _, layout, _ in sources),
-                    num_classes,
+                    self.num_classes,
                     input_shape if _asks_for_the_scan(node) else (),
                 )
         if not found.message and node.id in _torch_words():
@@ -225,7 +244,7 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
         if found.fields:
             fed = [sees[feeder(i)][int(i.partition(":")[2] or 0) - 1] for i in feeds]
             sees[node.id] = tuple(composed(field, fed) for field in found.fields)
-        planned.append(
+        self.planned.append(
             Planned(
                 node.id,
                 node.name,
@@ -240,11 +259,10 @@ def plan(nodes: Sequence[Node], input_shape: Shape, num_classes: int, layout: st
                 found.layout,
                 found.taps,
                 found.each,
-                sees[node.id][-1].reaches(sizes) if found.fields else (),
+                sees[node.id][-1].reaches(self._sizes) if found.fields else (),
                 found.lone,
             )
         )
-    return Plan(input_shape, tuple(planned), layout)
 
 
 def _asks_for_the_scan(node: Node) -> bool:

@@ -93,9 +93,17 @@ class _Reader:
         for node in self._nodes():
             self._node(node)
         end = self.end or (self.graph.output[0].name if self.graph.output else "")
-        if self.out.nodes and self.settled(end, "last") != self.out.nodes[-1].id:
+        if self.out.nodes and self._end(end) != self.out.nodes[-1].id:
             raise ForeignError("The output of this graph is not its last layer; that is not taken in.")
         return self.out.finished()
+
+    def _end(self, name: str) -> str:
+        """The wire behind the output; a recurrent layer there that does not fit stays visible."""
+        try:
+            return self.settled(name, "last")
+        except ForeignError as error:
+            self.out.notes.append(f"{name}: there is no layer here for what it ends with ({error}).")
+            return self.out.unknown("ONNX recurrent layer", [], "last")
 
     def _nodes(self) -> list[Any]:
         """The nodes between the input and the output of the network."""

@@ -135,12 +135,10 @@ def _opened_by_a_child(file: Path, made: Path) -> dict[str, int]:
     """Lets a limited child read `file` and write it as safetensors; {tensors, numbers}."""
     root = str(Path(__file__).resolve().parents[1])
     code = f"import sys; sys.path.insert(0, {root!r}); from builder.weights import _child; _child(*sys.argv[1:])"
-    keep = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
-    single = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     command = [sys.executable, "-P", "-B", "-c", code, str(file.absolute()), str(made.absolute())]
     try:
         done = subprocess.run(
-            command, capture_output=True, env={**keep, **single}, timeout=_TIMEOUT_S, check=False, cwd=made.parent
+            command, capture_output=True, env=surroundings(), timeout=_TIMEOUT_S, check=False, cwd=made.parent
         )
     except subprocess.TimeoutExpired:
         raise WeightsError(f"Reading the file took more than {_TIMEOUT_S // 60} minutes; it was given up.") from None
@@ -156,25 +154,42 @@ def _opened_by_a_child(file: Path, made: Path) -> dict[str, int]:
     return {name: int(told[name]) for name in ("tensors", "numbers")}
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of a child that opens files of strangers: nothing that a library might obey, no secret."""
+    keep = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    return {**keep, **{name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}}
+
+
 # -- in the child -----------------------------------------------------------------------------------------------------
 
 
-def _child(file: str, made: str) -> None:
-    """Reads weights under limits, writes them, and prints one line of JSON: {tensors, numbers} or {refused}."""
+def confined(cpu_s: int, file_bytes: int, room_bytes: int, most_bytes: int | None = None) -> None:
+    """Limits this process for good: CPU time, the size of what it writes, no network, no core file, and memory.
+
+    Args:
+        room_bytes: address space beyond the libraries and `_ROOM_BYTES`. most_bytes: in all, libraries included.
+    """
     import resource
 
     from builder.forkserver import without_network
 
-    size = os.path.getsize(file)
-    resource.setrlimit(resource.RLIMIT_CPU, (_TIMEOUT_S, _TIMEOUT_S))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size + (64 << 20),) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     without_network()
-    try:
-        import torch
+    import torch
 
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 4 * size + _ROOM_BYTES,) * 2)
-        torch.set_num_threads(1)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    room = used + room_bytes + _ROOM_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (room if most_bytes is None else min(room, most_bytes),) * 2)
+    torch.set_num_threads(1)
+
+
+def _child(file: str, made: str) -> None:
+    """Reads weights under limits, writes them, and prints one line of JSON: {tensors, numbers} or {refused}."""
+    size = os.path.getsize(file)
+    try:
+        confined(_TIMEOUT_S, 2 * size + (64 << 20), 4 * size)
         told = _converted(Path(file), Path(made))
     except WeightsError as error:
         told = {"refused": str(error)}
