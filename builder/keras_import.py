@@ -193,11 +193,23 @@ class _Reader:
         ends = [name for name, *_ in _histories(self.config.get("output_layers"))] or order[-1:]
         if len(set(ends)) > 1:
             self.out.notes.append("The model has several outputs; the last layer of the list is taken as the one.")
-        elif self.out.nodes and self._settled(ends[0]) != self.out.nodes[-1].id:
+        elif self.out.nodes and self._end(ends[0]) != self.out.nodes[-1].id:
             raise ForeignError("The output of this model is not its last layer; that is not taken in.")
         if not self.weights:
             self.out.notes.append("The file holds no weights.")
         return self.out.finished()
+
+    def _end(self, name: str) -> str:
+        """The wire behind the output; a recurrent layer there that does not fit stays visible."""
+        if name not in self.wires:
+            raise ForeignError("The output of this model is none of its layers.")
+        try:
+            return self._settled(name)
+        except (_Skip, ForeignError, ValueError) as error:
+            kind = f"Keras {self.layers[name].get('class_name')}"
+            self.out.notes.append(f"{name}: there is no layer here for {kind} ({error}).")
+            known = [wire for wire in map(self.wires.get, _feeds(self.layers[name])) if isinstance(wire, str)]
+            return self.out.unknown(kind, known, name)
 
     def _order(self) -> list[str]:
         """Names of the layers, each after those that feed it."""
@@ -276,11 +288,41 @@ class _Reader:
         kind = config.get("activation")
         if isinstance(kind, dict):
             kind = kind.get("config") if isinstance(kind.get("config"), str) else kind.get("class_name")
+        try:
+            return self.activation(wire, kind, f"{name}_{kind}")
+        except _Skip as error:
+            why = f" ({error})" if str(error) != str(kind) else ""
+            self.out.notes.append(f"{name}: there is no layer here for its activation {kind}{why}.")
+            return self.out.unknown(f"Keras activation {kind}", [wire], f"{name}_act")
+
+    def activation(self, wire: str, kind: Any, hint: str) -> str:
+        """The wire behind a function of keras.activations, with the settings that it has there."""
         if kind in (None, "linear"):
             return wire
-        if kind not in _ACTIVATIONS:
-            return self.out.unknown(f"Keras activation {kind}", [wire], f"{name}_act")
-        return self.out.add(_ACTIVATIONS[kind], [wire], hint=f"{name}_{kind}")
+        if not isinstance(kind, str) or kind not in _ACTIVATIONS:
+            raise _Skip(str(kind)[:40])
+        if kind == "softmax":
+            return self.softmax(wire, -1, hint)
+        params = {"negative_slope": 0.2} if kind == "leaky_relu" else {}  # the others have torch's own settings
+        return self.passed(wire, self.out.add(_ACTIVATIONS[kind], [wire], params, hint=hint))
+
+    def softmax(self, wire: str, axis: Any, hint: str) -> str:
+        """The wire behind a softmax over channels or features; Keras' own axis is the last one, wherever they lie."""
+        rank = len(self.out.shape_of(wire))
+        if not isinstance(axis, int) or axis % (rank + 1) != (1 if self.first and rank > 2 else rank):
+            raise _Skip("over another axis")
+        return self.passed(wire, self.out.add("softmax", [wire], hint=hint))
+
+    def passed(self, before: str, wire: str) -> str:
+        """Behind a layer that keeps every number in its place."""
+        if before in self.turned:
+            self.turned[wire] = self.turned[before]
+        return wire
+
+    def straight(self, wire: str) -> None:
+        """Refuses a layer with something of its own for each feature where these lie in Keras' order."""
+        if wire in self.turned:
+            raise _Skip("over a picture laid out channels last")
 
     def kernels(self, name: str, axes: tuple[int, ...], bias: bool, turned: bool = True) -> dict[str, np.ndarray]:
         """{weight, bias} of a layer, its kernel transposed by `axes`; {} where the file has no weights."""
@@ -440,8 +482,7 @@ def _batch_norm(r: _Reader, name: str, feeds: list[str], config: dict[str, Any])
     rank = len(shape) + 1
     if len(shape) > 1 and axis % rank != (1 if r.first else rank - 1):
         raise _Skip("over another axis")
-    if feeds[0] in r.turned:
-        raise _Skip("over a picture laid out channels last")
+    r.straight(feeds[0])
     layer = {1: "batch_norm_1d", 3: "batch_norm", 4: "batch_norm_3d" if r.out.data.layout == "volume" else "batch_norm"}
     arrays, tensors = list(r.weights.get(name) or []), {}
     if arrays:
@@ -463,6 +504,7 @@ def _other_norm(r: _Reader, name: str, feeds: list[str], config: dict[str, Any])
         raise _Skip(f"epsilon {config.get('epsilon', 1e-3)}, where ours is 1e-05")
     if not config.get("scale", True) or not config.get("center", True):
         raise _Skip("without scale or centre")
+    r.straight(feeds[0])
     shape = r.out.shape_of(feeds[0])
     axis = config.get("axis", -1)
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
@@ -511,8 +553,10 @@ def _adaptive_pooling(r: _Reader, name: str, feeds: list[str], config: dict[str,
 @_for("Flatten")
 def _flatten(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     shape = r.out.shape_of(feeds[0])
-    wire = r.out.add("flatten", feeds, hint=name)
     first = config.get("data_format", "channels_last") == "channels_first"
+    if len(shape) == 4 and r.out.data.layout == "series" and (first or not r.first):
+        raise _Skip("of a series")
+    wire = r.passed(feeds[0], r.out.add("flatten", feeds, hint=name))
     if len(shape) > 2 and (not r.first or first) and min(shape[1:]) * len(shape) and shape[1:] != (1,) * len(shape[1:]):
         r.turned[wire] = shape  # Keras lays pictures out channels last, whatever their own order
     return wire
@@ -526,11 +570,14 @@ def _reshape(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) ->
         return _regrouped(r, name, feeds, target, shape)
     size = int(np.prod(shape))
     if target in ([-1], [size]):
-        wire = r.out.add("flatten", feeds, hint=name)
+        wire = r.passed(feeds[0], r.out.add("flatten", feeds, hint=name))
         if not r.first and len(shape) > 2:
             r.turned[wire] = shape
         return wire
-    if target[1:] == list(shape[1:]) and target[0] in (-1, shape[0]):
+    own = list(shape)
+    if not r.first and len(shape) > 2:  # as Keras has them: channels last
+        own = [*shape[1:], shape[0]] if r.out.data.layout == "volume" else [*shape[:-3], *shape[-2:], shape[-3]]
+    if target[1:] == own[1:] and target[0] in (-1, own[0]):
         return feeds[0]
     raise _Skip(f"to {target}")
 
@@ -549,25 +596,12 @@ def _dropout(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) ->
     rank = len(r.out.shape_of(feeds[0]))
     layer = {3: "channel_dropout", 4: "channel_dropout_3d"}.get(rank, "dropout") if whole else "dropout"
     wire = r.out.add(layer, feeds, {"p": float(config["rate"])}, hint=name)
-    return _passed(r, feeds[0], wire)
-
-
-def _passed(r: _Reader, before: str, wire: str) -> str:
-    """Behind a layer that keeps every number in its place."""
-    if before in r.turned:
-        r.turned[wire] = r.turned[before]
-    return wire
+    return r.passed(feeds[0], wire)
 
 
 @_for("Activation")
 def _activation(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
-    kind = config.get("activation")
-    if kind == "linear":
-        return feeds[0]
-    if not isinstance(kind, str) or kind not in _ACTIVATIONS:
-        raise _Skip(str(kind)[:40])
-    params = {"negative_slope": 0.2} if kind == "leaky_relu" else {}
-    return _passed(r, feeds[0], r.out.add(_ACTIVATIONS[kind], feeds, params, hint=name))
+    return r.activation(feeds[0], config.get("activation"), name)
 
 
 @_for("ReLU")
@@ -577,29 +611,31 @@ def _relu(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> st
         raise _Skip("with limits of its own")
     layer = "relu6" if most is not None else "leaky_relu" if slope else "relu"
     params = {"negative_slope": slope} if slope else {}
-    return _passed(r, feeds[0], r.out.add(layer, feeds, params, hint=name))
+    return r.passed(feeds[0], r.out.add(layer, feeds, params, hint=name))
 
 
 @_for("LeakyReLU", "ELU", "Gelu", "Softmax")
 def _parametric(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     kind = str(r.layers[name]["class_name"])
     if kind == "Softmax":
-        rank = len(r.out.shape_of(feeds[0]))
-        if config.get("axis", -1) % (rank + 1) != (1 if r.first or rank == 1 else rank):
-            raise _Skip("over another axis")
-        return r.out.add("softmax", feeds, hint=name)
+        return r.softmax(feeds[0], config.get("axis", -1), name)
     if kind == "Gelu":
-        if config.get("approximate"):
+        if config.get("approximate", True):
             raise _Skip("approximate")
-        return _passed(r, feeds[0], r.out.add("gelu", feeds, hint=name))
+        return r.passed(feeds[0], r.out.add("gelu", feeds, hint=name))
     slope = config.get("negative_slope", config.get("alpha", 0.3 if kind == "LeakyReLU" else 1.0))
     layer, key = ("leaky_relu", "negative_slope") if kind == "LeakyReLU" else ("elu", "alpha")
-    return _passed(r, feeds[0], r.out.add(layer, feeds, {key: float(slope)}, hint=name))
+    return r.passed(feeds[0], r.out.add(layer, feeds, {key: float(slope)}, hint=name))
 
 
 @_for("PReLU")
 def _prelu(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     arrays, shape = r.weights.get(name), r.out.shape_of(feeds[0])
+    r.straight(feeds[0])
+    rank = len(shape)
+    channel = 1 if r.first or rank == 1 else rank
+    if rank == 2 or {a % (rank + 1) for a in config.get("shared_axes") or ()} != {*range(1, rank + 1)} - {channel}:
+        raise _Skip("with a slope for every pixel")
     if arrays and arrays[0].size != shape[0]:
         raise _Skip("with a slope for every pixel")
     return r.out.add("prelu", feeds, {}, {"weight": arrays[0].reshape(-1)} if arrays else {}, name)
@@ -612,7 +648,7 @@ def _join(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> st
         raise _Skip("of one thing" if len(feeds) < 2 else "of pictures laid out channels last")
     if kind == "Concatenate":
         rank = len(r.out.shape_of(feeds[0])) + 1
-        if int(config.get("axis", -1)) % rank != (1 if r.first or rank == 2 else rank - 1):
+        if int(config.get("axis", -1)) % rank != (1 if rank == 2 or (r.first and rank > 3) else rank - 1):
             raise _Skip("along another axis")
     return r.out.add(kind.lower(), feeds, hint=name)
 

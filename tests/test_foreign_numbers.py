@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from builder import foreign, network, weights
 from builder.foreign import Imported
 from builder.foreign_child import parsed
 
@@ -21,11 +26,11 @@ def made(name: str, *shape: int, seed: int = 0) -> TensorProto:
     return numpy_helper.from_array(np.random.default_rng(seed).normal(0, 0.4, shape).astype(np.float32), name)
 
 
-def graph(nodes: list, weights: list, shape: tuple[int, ...] = (1, 16, 16), opset: int = 20) -> onnx.ModelProto:
+def graph(nodes: list, tensors: list, shape: tuple[int, ...] = (1, 16, 16), opset: int = 20) -> onnx.ModelProto:
     """An ONNX model from x to y."""
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])
     told = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    whole = helper.make_graph(nodes, "theirs", [given], [told], weights)
+    whole = helper.make_graph(nodes, "theirs", [given], [told], tensors)
     return helper.make_model(whole, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
@@ -181,3 +186,104 @@ def test_random_graphs_give_onnxruntimes_numbers_or_tell_what_is_missing(tmp_pat
         assert off < 1e-3, f"seed {seed} differs by {off}: {[n.name for n in found.experiment.network]}"
         whole += not found.missing
     assert whole >= 10, "too few of the graphs are taken in whole to say anything"
+
+
+# -- Keras ------------------------------------------------------------------------------------------------------------
+
+
+def test_models_of_keras_give_its_numbers_or_tell_what_is_missing(tmp_path):
+    script = Path(__file__).with_name("keras_theirs.py")
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, check=True, timeout=300)
+    files = sorted(tmp_path.glob("*.keras"))
+    whole, wrong = set(), []
+    for file in files:
+        found = parsed(file)
+        with np.load(file.with_suffix(".npz")) as stored:
+            scans, answer = torch.from_numpy(stored["scans"]), torch.from_numpy(stored["answer"])
+        if found.missing:
+            continue
+        whole.add(file.stem)
+        with torch.inference_mode():
+            ours = found.module()(scans if " first" in file.stem else scans.permute(0, 3, 1, 2))
+        ours = ours.permute(0, 2, 3, 1) if ours.dim() == 4 and " first" not in file.stem else ours
+        if ours.shape != answer.shape or not torch.allclose(ours, answer, rtol=1e-3, atol=1e-3):
+            wrong.append(f"{file.stem}: {[n.name for n in found.experiment.network]}")
+    assert wrong == []
+    assert len(files) >= 25 and sum(name.startswith("drawn") for name in whole) >= 5
+    assert {"conv with leaky_relu", "conv with elu", "flatten, softmax", "softmax of a picture"} <= whole
+
+
+# -- what does not fit, and how long it takes -------------------------------------------------------------------------
+
+
+def test_a_recurrent_layer_behind_what_is_unknown_stays_visible():
+    from builder.keras_import import from_config
+
+    def layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
+        return {"module": "keras.layers", "class_name": kind, "config": {"name": name, **config}, "name": name}
+
+    layers = [
+        layer("InputLayer", "scan", batch_shape=[None, 4, 16, 16, 1]),
+        layer("TimeDistributed", "each", layer=layer("Flatten", "inner")),
+        layer("GRU", "steps", units=4),
+    ]
+    config = {"class_name": "Sequential", "config": {"name": "theirs", "layers": layers}}
+    found = from_config(json.dumps(config).encode(), {})
+    names = [found.experiment.at(f"network.{id}").name for id in found.missing]
+    assert names == ["Keras TimeDistributed", "Keras GRU"]
+
+
+def test_each_layer_is_planned_once_while_a_graph_is_read(tmp_path, monkeypatch):
+    planned: list[str] = []
+    add = network.Planning.add
+
+    def counted(self: Any, node: Any, *rest: Any) -> None:
+        planned.append(node.id)
+        add(self, node, *rest)
+
+    monkeypatch.setattr(network.Planning, "add", counted)
+    nodes = [node("Flatten", "x", "v0"), *(node("Softmax", f"v{k}", f"v{k + 1}") for k in range(60))]
+    found, off = apart(graph([*nodes, node("Relu", "v60")], []), tmp_path)
+    assert not found.missing and off < 1e-5
+    assert len(planned) < 5 * len(found.experiment.network)
+
+
+def test_the_child_has_the_walls_that_its_words_promise(tmp_path):
+    code = """
+import json, resource, socket, sys
+from builder.foreign_child import main
+import builder.foreign_child as child
+def parsed(file):
+    names = ("FSIZE", "AS", "CORE", "CPU")
+    facts = {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name))[1] for name in names}
+    facts["interfaces"] = [name for _, name in socket.if_nameindex() if name != "lo"]
+    print(json.dumps(facts))
+    raise child.ForeignError("seen")
+child.parsed = parsed
+main(*sys.argv[1:])
+"""
+    (tmp_path / "file").write_bytes(b"x")
+    root = str(Path(foreign.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "file"), str(tmp_path), str(12 << 30), "60"],
+        env={**weights.surroundings(), "PYTHONPATH": root}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < facts["FSIZE"] < 3 << 30 and 0 < facts["AS"] <= 12 << 30
+    assert facts["CORE"] == 0 and facts["CPU"] == 60 and facts["interfaces"] == []
+
+
+def test_the_child_inherits_no_secret(tmp_path, monkeypatch):
+    seen: list[dict[str, str]] = []
+    monkeypatch.setenv("SCANLOOM_SECRET", "hunter2")
+
+    def run(*_: Any, env: dict[str, str] | None = None, **__: Any) -> Any:
+        seen.append(dict(os.environ) if env is None else env)
+        return subprocess.CompletedProcess([], 1)
+
+    monkeypatch.setattr(foreign.subprocess, "run", run)  # type: ignore[attr-defined]
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(foreign.ForeignError):
+        foreign.read(tmp_path / "file")
+    assert seen and "SCANLOOM_SECRET" not in seen[0]
