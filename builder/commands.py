@@ -148,7 +148,7 @@ def starter(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def weights(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{sha256, tensors, numbers, bytes, model}; without --json the SHA-256 alone, to be put into a layer's `file`."""
+    """{sha256, tensors, numbers, bytes, models}; without --json the SHA-256 alone, to be put into a layer's `file`."""
     from dataclasses import asdict
 
     from builder import weights as files

@@ -1,7 +1,7 @@
 """Files of pretrained weights: taken in once, known from then on by the SHA-256 of their content and never by a path.
 
 `home/weights/<sha256>.safetensors` holds the tensors, `<sha256>.json` beside it how many there are and, for weights
-that timm knows, of which model. A safetensors file is kept byte for byte, so that its name is what `sha256sum` says of
+that timm knows, of which models. A safetensors file is kept byte for byte, so that its name is what `sha256sum` says of
 it; a .pth file is turned into one. Files of strangers are opened in a child process that may neither run their code
 (`weights_only`), nor take all memory, nor use the network.
 
@@ -25,12 +25,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from builder.catalog import Digest, LayerSpec
+from builder.catalog import Digest, LayerSpec, closest
 
 __all__ = ["Source", "Stored", "WeightsError", "fetch", "fetched", "fits", "located", "source", "stored", "take_in"]
 
 MOST_BYTES = 16 << 30
 """Largest file that is taken in."""
+PACKAGED = "tf_efficientnet_lite0"
+"""The one model whose weights an installed package carries."""
 _TIMEOUT_S = 600
 _ROOM_BYTES = 2 << 30  # what a child may use beyond its libraries and four times the file
 
@@ -45,14 +47,14 @@ class Stored:
 
     Attributes:
         sha256: of its content; its name. tensors, numbers: how many it holds. bytes: its size.
-        model: the timm model that it was fetched for; "" for a file of the user's own.
+        models: the timm models that it was fetched for; none for a file of the user's own.
     """
 
     sha256: str
     tensors: int
     numbers: int
     bytes: int
-    model: str = ""
+    models: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -86,15 +88,21 @@ def stored() -> list[Stored]:
     found = []
     for file in _folder().glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            one = Stored(**json.loads(file.read_text(encoding="utf-8")))
+            one = _read(file)
             if one.sha256 == file.stem and one.path.is_file():
                 found.append((file.stat().st_mtime, one))
     return [one for _, one in sorted(found, key=lambda pair: (-pair[0], pair[1].sha256))]
 
 
+def _read(side: Path) -> Stored:
+    told = json.loads(side.read_text(encoding="utf-8"))
+    model = told.pop("model", "")  # as it was written once: the last one alone
+    return Stored(**{**told, "models": tuple(told.get("models", [model] if model else []))})
+
+
 def fetched(model: str) -> Stored | None:
     """The weights that were fetched for a timm model, None where they were not."""
-    return next((one for one in stored() if one.model == model), None)
+    return next((one for one in stored() if model in one.models), None)
 
 
 def take_in(file: Path, model: str = "") -> Stored:
@@ -119,16 +127,34 @@ def take_in(file: Path, model: str = "") -> Stored:
             with made.open("rb") as content:
                 sha256 = hashlib.file_digest(content, "sha256").hexdigest()
                 os.fsync(content.fileno())
-            one = Stored(sha256, told["tensors"], told["numbers"], made.stat().st_size, model)
-            made.replace(one.path)
-            side = Path(passing) / "side.json"
-            side.write_text(json.dumps(asdict(one)) + "\n", encoding="utf-8")
-            side.replace(folder / f"{sha256}.json")
+            with _alone(folder):
+                models = {model} - {""}
+                with contextlib.suppress(OSError, ValueError, TypeError):
+                    models |= {*_read(folder / f"{sha256}.json").models}
+                numbers = told["tensors"], told["numbers"], made.stat().st_size
+                one = Stored(sha256, *numbers, tuple(sorted(models)))
+                made.replace(one.path)
+                side = Path(passing) / "side.json"
+                side.write_text(json.dumps(asdict(one)) + "\n", encoding="utf-8")
+                side.replace(folder / f"{sha256}.json")
     except OSError as error:
         raise WeightsError(
             f"The file could not be taken in ({(error.strerror or 'unknown reason').lower()})."
         ) from None
     return one
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else writes beside the weights meanwhile."""
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _opened_by_a_child(file: Path, made: Path) -> dict[str, int]:
@@ -301,15 +327,23 @@ def _whole(sha256: str) -> str:
     path = _folder() / f"{sha256}.safetensors"
     with path.open("rb") as content:
         if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
-            raise WeightsError(f"The weights {sha256[:12]} are damaged on the disk. Take the file in again.")
+            raise WeightsError(_damaged(sha256))
     return str(path)
+
+
+def _damaged(sha256: str) -> str:
+    return f"The weights {sha256[:12]} are damaged on the disk. Take the file in again."
 
 
 def missing(spec: LayerSpec, chosen: Mapping[str, Any]) -> tuple[str, str] | None:
     """What keeps a layer from the weights it asks for: (the setting it is about, a sentence), or None."""
     files = [p.name for p in spec.params if isinstance(p, Digest)]
     weights, model = chosen.get("weights"), str(chosen.get("model", ""))
-    if not files or weights not in ("file", "download"):
+    if not files:
+        return None
+    if weights == "installed package" and model != PACKAGED:
+        return "weights", f"No installed package carries weights of {model}; only of {PACKAGED}."
+    if weights not in ("file", "download"):
         return None
     if weights == "download":
         if fetched(model) is not None:
@@ -325,7 +359,10 @@ def missing(spec: LayerSpec, chosen: Mapping[str, Any]) -> tuple[str, str] | Non
         return files[0], (
             f"The weights {sha256[:12]} are not on this machine. Take the file in again; it is known by its content."
         )
-    found, total = fits(model, sha256)
+    try:
+        found, total = fits(model, sha256)
+    except WeightsError as error:
+        return files[0], str(error)
     if found < total:
         return files[0], f"The file does not fit {model}: {found} of its {total} weights are in it."
     return None
@@ -336,16 +373,21 @@ def fits(model: str, sha256: str) -> tuple[int, int]:
     """How many of a timm model's weights a stored file holds, by name and size, and how many there are.
 
     A prefix that all have in the file ("module.") is taken off. The first convolution may have other channels.
+
+    Raises:
+        WeightsError: timm has no such model, or the file is damaged.
     """
-    import timm
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     with torch.device("meta"):
-        net = timm.create_model(model, num_classes=0)
+        net = _made(model, num_classes=0)
     wanted = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
-    with safe_open(_folder() / f"{sha256}.safetensors", framework="pt") as file:
-        there = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        with safe_open(_folder() / f"{sha256}.safetensors", framework="pt") as file:
+            there = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(_damaged(sha256)) from error
     first = next(iter(wanted), "")
     ends = {name.removesuffix(first) for name in there if name.endswith(first)} | {""}
     stems = _stems(model)
@@ -357,6 +399,18 @@ def fits(model: str, sha256: str) -> tuple[int, int]:
         return shape == own or (name in stems and len(shape) == len(own) and shape[:1] + shape[2:] == own[:1] + own[2:])
 
     return max(sum(same(name, there.get(prefix + name)) for name in wanted) for prefix in ends), len(wanted)
+
+
+def _made(model: str, **given: Any) -> Any:
+    """A timm model; WeightsError where timm has none of this name (it would look for some names on the internet)."""
+    import timm
+
+    try:
+        if timm.is_model(model):
+            return timm.create_model(model, **given)
+    except RuntimeError:  # a set of weights that it does not know
+        pass
+    raise WeightsError(f"timm has no model {model!r}.{closest(model, timm.list_models())}")
 
 
 def _stems(model: str) -> set[str]:
@@ -378,9 +432,9 @@ def source(model: str) -> Source:
     import timm
     import torch
 
-    cfg = timm.get_pretrained_cfg(model)
     with torch.device("meta"):
-        num_bytes = 4 * sum(p.numel() for p in timm.create_model(model).parameters())
+        num_bytes = 4 * sum(p.numel() for p in _made(model).parameters())
+    cfg = timm.get_pretrained_cfg(model)
     if cfg is not None and cfg.hf_hub_id:
         from huggingface_hub import constants
 

@@ -78,7 +78,7 @@ def test_a_file_that_came_in_is_written_into_the_layer_it_was_meant_for(home: Pa
     draft = backbone(home, weights="file")
     job = RunStore(home).submit_job("weights", {"file": "gone"})
     finish(home, "weights", asdict(one))
-    session = at("network", draft, **{"job-weights": job.id, "weights-for": "b"})
+    session = at("network", draft, **{"job-weights": job.id, "weights-for": f"{draft.id}.b"})
     assert not session.exception
     found = draft.experiment.at("network.b").params
     assert found["file"] == one.sha256 and found["weights"] == "file"
@@ -111,3 +111,31 @@ def test_the_stages_of_a_backbone_can_be_chosen_as_what_feeds_a_decoder(home: Pa
     assert chosen.value == ["b:2", "b:3"] and "b, output 5" in chosen.options
     chosen.set_value(["b:1", "b:2", "b:3"]).run()
     assert draft.experiment.at("network.d.inputs") == ("b:1", "b:2", "b:3")
+
+
+def test_a_file_goes_to_the_draft_it_was_meant_for_whichever_is_open(home: Path, tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    one = taken_in(tmp_path)
+    meant, other = backbone(home, weights="file"), backbone(home, weights="file")
+    job = RunStore(home).submit_job("weights", {"file": "gone"})
+    finish(home, "weights", asdict(one))
+    session = at("network", other, **{"job-weights": job.id, "weights-for": f"{meant.id}.b"})
+    assert not session.exception and meant.experiment.at("network.b").params["file"] == one.sha256
+    assert "file" not in other.experiment.at("network.b").params
+
+
+def test_a_form_says_it_where_the_weights_are_damaged(home: Path, tmp_path: Path) -> None:
+    one = taken_in(tmp_path)
+    one.path.write_bytes(b"x" * 100)
+    session = opened_card(at("network", backbone(home, weights="file", file=one.sha256)), "b")
+    assert not session.exception and "damaged on the disk" in said(session)
+
+
+def test_weights_chosen_for_a_layer_that_was_deleted_meanwhile_end_in_a_sentence(home: Path, tmp_path: Path) -> None:
+    one = taken_in(tmp_path)
+    draft = backbone(home, weights="file")
+    session = opened_card(at("network", draft), "b")
+    draft.apply(lambda now: now.remove("b"), "delete it elsewhere")
+    session.selectbox(key="file-of:b").set_value(one.sha256).run()
+    assert not session.exception and session.toast

@@ -176,6 +176,50 @@ def test_weights_that_changed_on_the_disk_are_not_used(trained, tmp_path: Path) 
         assemble(backbone(weights="file", file=one.sha256), (1, 32, 32), 2)
 
 
+def test_damaged_weights_are_a_problem_in_words(trained, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    save_file(trained, file)
+    one = weights.take_in(file)
+    one.path.write_bytes(one.path.read_bytes()[:50])
+    weights.fits.cache_clear()
+    layers = backbone(weights="file", file=one.sha256)
+    (problem,) = [p for p in check.problems(Experiment(network=layers)) if p.path == "network.b.params.file"]
+    assert "damaged on the disk. Take the file in again." in problem.message and problem.repair == "Begin at random"
+
+
+@pytest.mark.parametrize("model", ["resnet_nonsense", "resnet18.nonsense", "hf-hub:somebody/something"])
+def test_a_model_that_timm_has_not_is_told_in_words_and_sought_nowhere(trained, tmp_path: Path, model: str) -> None:
+    file = tmp_path / "mine.safetensors"
+    save_file(trained, file)
+    sha256 = weights.take_in(file).sha256
+    for ask in (weights.source, weights.fetch, lambda model: weights.fits(model, sha256)):
+        with pytest.raises(WeightsError, match=f"timm has no model {model!r}"):
+            ask(model)
+
+
+def test_an_installed_package_is_a_problem_for_any_model_but_its_own() -> None:
+    problems = {
+        model: [
+            p
+            for p in check.problems(Experiment(network=backbone(model=model, weights="installed package")))
+            if p.path == "network.b.params.weights"
+        ]
+        for model in (MODEL, "tf_efficientnet_lite0")
+    }
+    (problem,) = problems[MODEL]
+    assert problem.severity == "error" and problem.repair == "Begin at random" and problem.fix is not None
+    assert problem.fix.at("network.b.params.weights") == "none" and problems["tf_efficientnet_lite0"] == []
+
+
+def test_the_same_bytes_belong_to_every_model_they_were_fetched_for(trained, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.safetensors"
+    save_file(trained, file)
+    for model in ("resnet18", "resnet34", ""):
+        one = weights.take_in(file, model)
+    assert one.models == ("resnet18", "resnet34") and weights.stored() == [one]
+    assert weights.fetched("resnet18") == weights.fetched("resnet34") == one
+
+
 # -- timm's own: only where a person asks -----------------------------------------------------------------------------
 
 
@@ -224,7 +268,7 @@ def test_fetched_weights_are_used_by_a_document_that_says_download(trained, serv
     torch.save(trained, tmp_path / "theirs.pth")
     assert weights.source(MODEL).host.startswith("127.0.0.1") and not served
     one = weights.fetch(MODEL)
-    assert served == ["/theirs.pth"] and one.model == MODEL and weights.fetched(MODEL) == one
+    assert served == ["/theirs.pth"] and one.models == (MODEL,) and weights.fetched(MODEL) == one
     net = assemble(backbone(weights="download"), (3, 32, 32), 2, seed=0)
     own = net.state_dict()
     assert all(torch.equal(own[f"layers.b.net.{k}"], v) for k, v in trained.items() if not k.startswith("fc."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import streamlit as st
@@ -14,7 +15,7 @@ from builder.spec import Node, Problem, SpecError
 from builder.surgery import expand
 from builder.weights import Stored, WeightsError
 from pages.kit import dropbox, forms, jobs
-from pages.kit.draft import Draft, spared
+from pages.kit.draft import Draft, DraftMissing, spared
 from pages.kit.words import plain, size
 
 __all__ = ["SLOT", "form", "watch"]
@@ -58,13 +59,14 @@ def watch(draft: Draft) -> None:
     result = jobs.result(SLOT) if view is not None and view.status == "done" else None
     if not result:
         return
-    id = st.query_params.get(_FOR) or st.session_state.get(_FOR, "")
+    owner, _, id = (st.query_params.get(_FOR) or st.session_state.get(_FOR, "")).partition(".")
     st.query_params.pop(_FOR, None)
     st.session_state.pop(_FOR, None)
     jobs.forget(SLOT)
     dropbox.empty(SLOT)
-    if id:
-        _use(draft, id, str(result["sha256"]))
+    with contextlib.suppress(DraftMissing):
+        meant = draft if owner == draft.id else Draft.open(owner)  # another one may have been opened meanwhile
+        _use(meant, id, str(result["sha256"]))
     st.rerun()
 
 
@@ -93,10 +95,11 @@ def _file(draft: Draft, node: Node, sha256: str, model: str) -> None:
         on_change=_chosen,
         args=(draft, node.id, key),
     )
-    if sha256 in known and model in LAYERS[node.name].param("model").names():  # type: ignore[union-attr]
-        found, total = weights.fits(model, sha256)
-        colour = "green" if found == total else "red"
-        st.caption(f":{colour}[{found:,} of the {total:,} weights of {plain(model)} are in it.]")
+    if sha256 in known:
+        with contextlib.suppress(WeightsError):  # the mark above, or that of the model, tells it
+            found, total = weights.fits(model, sha256)
+            colour = "green" if found == total else "red"
+            st.caption(f":{colour}[{found:,} of the {total:,} weights of {plain(model)} are in it.]")
     came = dropbox.box(
         SLOT,
         label="Take in a file: .safetensors, .pth or .pt",
@@ -107,7 +110,7 @@ def _file(draft: Draft, node: Node, sha256: str, model: str) -> None:
     if came:
         words = f"Use this file ({size(came[-1].bytes)})"
         if st.button(words, key=f"take-in-{node.id}", icon=":material/upload:", width="stretch"):
-            _start({"file": str(came[-1].path)}, node.id)
+            _start(draft, {"file": str(came[-1].path)}, node.id)
 
 
 def _words(one: Stored | None, sha256: str) -> str:
@@ -115,7 +118,8 @@ def _words(one: Stored | None, sha256: str) -> str:
         return "none"
     if one is None:
         return f"{sha256[:12]} (not on this machine)"
-    return f"{sha256[:12]} · {f'{one.model} of timm, ' if one.model else ''}{one.tensors:,} tensors, {size(one.bytes)}"
+    whose = f"{', '.join(one.models)} of timm, " if one.models else ""
+    return f"{sha256[:12]} · {whose}{one.tensors:,} tensors, {size(one.bytes)}"
 
 
 @spared
@@ -149,11 +153,11 @@ def _fetch(draft: Draft, node: Node, model: str) -> None:
     )
     words = f"Fetch from {there.host}"
     if st.button(words, key=f"fetch-{node.id}", icon=":material/cloud_download:", width="stretch"):
-        _start({"fetch": model}, node.id)
+        _start(draft, {"fetch": model}, node.id)
 
 
-def _start(payload: dict[str, str], id: str) -> None:
-    st.session_state[_FOR] = st.query_params[_FOR] = id
+def _start(draft: Draft, payload: dict[str, str], id: str) -> None:
+    st.session_state[_FOR] = st.query_params[_FOR] = f"{draft.id}.{id}"
     try:
         jobs.submit("weights", payload, SLOT)
     except StoreError as error:
