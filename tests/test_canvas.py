@@ -187,12 +187,12 @@ def test_a_network_is_built_from_nothing_by_mouse_broken_mended_and_undone_to_th
         if page.locator("[data-tool=undo]").is_disabled():
             break
         page.keyboard.press("Control+z")
-        page.wait_for_timeout(60)
+        empty.answered()
     empty.becomes({})
     expect(page.get_by_text("No layers yet")).to_be_visible()
     while page.locator("[data-tool=redo]").is_enabled():
         page.keyboard.press("Control+y")
-        page.wait_for_timeout(60)
+        empty.answered()
     expect(empty.shape("add_1")).to_have_text(re.compile("^(16|24) × 32 × 32$"), timeout=SOON_MS)
     assert empty.mounts == 1
     assert chrome.foreign(server.address) == []

@@ -12,6 +12,7 @@ import '@xyflow/react/dist/base.css'
 import './network/network.css'
 
 const mounted = new WeakMap()
+let lastDesk = null // outlives its mount: should Streamlit mount the canvas anew, no edit that waits for its answer is lost
 
 export default function ({ parentElement, data, setStateValue }) {
   let kept = mounted.get(parentElement)
@@ -19,10 +20,12 @@ export default function ({ parentElement, data, setStateValue }) {
     kept.desk.receive(data, setStateValue)
   } else {
     const place = parentElement.querySelector('.nw-mount')
-    kept = { desk: new Desk(), root: createRoot(place) }
+    lastDesk ??= new Desk()
+    kept = { desk: lastDesk, root: createRoot(place) }
     mounted.set(parentElement, kept)
     window.scanloomNetworkMounts = (window.scanloomNetworkMounts ?? 0) + 1
     kept.desk.receive(data, setStateValue)
+    if (kept.desk.seen.waits) kept.desk.send()
     kept.root.render(createElement(App, { desk: kept.desk }))
   }
   return () => {

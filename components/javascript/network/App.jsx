@@ -903,10 +903,10 @@ function Editor({ desk }) {
           <button type="button" className="nw-tool nw-show" onClick={() => setShowsPalette((now) => !now)} aria-label="Show the layers to add" title="Add a layer ( / )">
             <Sign name="layers" />
           </button>
-          <button type="button" className="nw-tool" data-tool="undo" onClick={undo} disabled={!can.undo} title={can.undo ? `Take back: ${can.undo} (Ctrl+Z)` : 'Nothing to take back'} aria-label="Undo">
+          <button type="button" className="nw-tool" data-tool="undo" onClick={undo} disabled={!can.undo && !waits} title={can.undo ? `Take back: ${can.undo} (Ctrl+Z)` : 'Nothing to take back'} aria-label="Undo">
             <Sign name="undo" />
           </button>
-          <button type="button" className="nw-tool" data-tool="redo" onClick={redo} disabled={!can.redo} title={can.redo ? `Bring back: ${can.redo} (Ctrl+Y)` : 'Nothing to bring back'} aria-label="Redo">
+          <button type="button" className="nw-tool" data-tool="redo" onClick={redo} disabled={!can.redo && !waits} title={can.redo ? `Bring back: ${can.redo} (Ctrl+Y)` : 'Nothing to bring back'} aria-label="Redo">
             <Sign name="redo" />
           </button>
           <span className="nw-rule" />
