@@ -648,7 +648,8 @@ def _join(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> st
         raise _Skip("of one thing" if len(feeds) < 2 else "of pictures laid out channels last")
     if kind == "Concatenate":
         rank = len(r.out.shape_of(feeds[0])) + 1
-        if int(config.get("axis", -1)) % rank != (1 if rank == 2 or (r.first and rank > 3) else rank - 1):
+        first = r.first and (rank != 3 or r.out.data.layout == "series")  # a vector for each slice of a series
+        if int(config.get("axis", -1)) % rank != (1 if rank == 2 or first else rank - 1):
             raise _Skip("along another axis")
     return r.out.add(kind.lower(), feeds, hint=name)
 
