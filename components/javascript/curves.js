@@ -149,8 +149,12 @@ export default function ({ parentElement, data, setStateValue }) {
   return () => {
     clearInterval(chart.watch)
     clearTimeout(chart.timer)
-    Plotly.purge(chart.element)
-    chart.element.emit = () => {} // a drawing that was under way ends with an event; after the purge nobody hears it
     charts.delete(parentElement)
+    const { element } = chart
+    // A drawing that is under way reads what a purge takes away, and ends with an event: let it end first.
+    setTimeout(() => {
+      Plotly.purge(element)
+      element.emit = () => {}
+    }, 3000)
   }
 }
