@@ -60,7 +60,9 @@ ENGINE = {
     "sides": "scan data duplicates splits",
     "intake": "scan data fingerprint gathering sources medmnist decoding sides writing",
     # what is taught, and what is wrong with it
-    "task": "catalog spec",
+    "targets": "data spec",
+    "measures": "",
+    "task": "catalog parts spec scan data targets augment",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
     # runs as facts
@@ -75,12 +77,12 @@ ENGINE = {
     "augment": "",
     "schedule": "parts spec",
     "optim": "parts spec schedule",
-    "batches": "data spec",
-    "learner": "parts spec network data augment task runs checkpoint optim batches",
+    "batches": "data spec targets",
+    "learner": "parts spec network data augment targets task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
-    "evaluate": "spec task data runs predict",
+    "evaluate": "spec task data runs predict measures",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
@@ -99,7 +101,7 @@ ENGINE = {
     "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec data task blocks"
+TASKS = "catalog parts spec scan data targets augment task blocks measures"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -210,7 +212,7 @@ def test_the_walls_are_checked_on_the_whole_house():
     names = {_name(path) for path in SOURCES}
     known = {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers/__init__.py", "pages/shell.py"}
     assert known <= names
-    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text")} - {
+    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text", "measures")} - {
         path.stem for path in SOURCES
     }
     assert not missing, f"the import table lists modules that do not exist: {sorted(missing)}"

@@ -14,15 +14,13 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score,
 
 from builder import evaluate as module
 from builder.data import Dataset
-from builder.evaluate import (
-    EvaluateError,
+from builder.evaluate import EvaluateError, evaluate, evaluation
+from builder.measures.classes import (
     Predictions,
     areas,
     confusion,
     curve,
     draws,
-    evaluate,
-    evaluation,
     figures,
     intervals,
     majority,

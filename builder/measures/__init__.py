@@ -1,0 +1,1 @@
+"""The figures of every task, each with its interval over patients."""
