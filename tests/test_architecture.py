@@ -79,8 +79,9 @@ ENGINE = {
     "learner": "parts spec network data augment task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
+    "measures": "",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
-    "evaluate": "spec task data runs predict",
+    "evaluate": "spec task data runs predict measures",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
@@ -99,7 +100,7 @@ ENGINE = {
     "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec data task blocks"
+TASKS = "catalog parts spec data task blocks measures"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -109,7 +110,7 @@ FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (
-    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy"),
+    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
 AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
@@ -210,7 +211,7 @@ def test_the_walls_are_checked_on_the_whole_house():
     names = {_name(path) for path in SOURCES}
     known = {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers/__init__.py", "pages/shell.py"}
     assert known <= names
-    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text")} - {
+    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text", "measures")} - {
         path.stem for path in SOURCES
     }
     assert not missing, f"the import table lists modules that do not exist: {sorted(missing)}"
