@@ -61,7 +61,6 @@ ENGINE = {
     "intake": "scan data fingerprint gathering sources medmnist decoding sides writing",
     # what is taught, and what is wrong with it
     "targets": "data spec",
-    "measures": "",
     "task": "catalog parts spec scan data targets augment",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
@@ -81,6 +80,7 @@ ENGINE = {
     "learner": "parts spec network data augment targets task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
+    "measures": "",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict measures",
     "preflight": "parts spec data task batches learner",
@@ -111,7 +111,7 @@ FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (
-    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy"),
+    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
 AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
