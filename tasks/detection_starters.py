@@ -21,12 +21,12 @@ WHEN = {
         "pixels). Finds what is only a few pixels wide; slower and hungrier for memory."
     ),
     "efficientnet-retinanet": (
-        "The same network with set sizes and shapes of boxes (RetinaNet). It learns more slowly from few scans; take it "
-        "where lesions are all of much the same size and shape, or to compare with published work."
+        "The same network with set sizes and shapes of boxes (RetinaNet). It learns more slowly from few scans; take "
+        "it where lesions are all of much the same size and shape, or to compare with published work."
     ),
     "slices-fcos": (
-        "For series and volumes: looks at every slice, with the slice before and the one after it as colours (2.5-D), so "
-        "that a vessel that goes on is told from a nodule that ends."
+        "For series and volumes: looks at every slice, with the slice before and the one after it as colours (2.5-D), "
+        "so that a vessel that goes on is told from a nodule that ends."
     ),
 }
 

@@ -33,6 +33,7 @@ MOST = 100  # boxes a picture, as COCO counts
 SMALL_PX = 6.0
 """Side of a lesion in prepared pixels under which a network hardly sees it."""
 SHOWN = 0.3  # the score from which boxes are shown where validation could not choose one
+_CUT = 8  # layers that a repair may take away at most, and one
 _ROWS = 16
 
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -63,10 +64,16 @@ class LesionDetection(Task):
         return "lesion detection needs boxes: end it in a layer of the group Heads that finds boxes."
 
     def endings(self, experiment: Experiment, num_classes: int) -> list[tuple[str, Experiment]]:
-        """A box head at the end, or in place of the last layer."""
+        """A box head at the end, or behind the last layer that still keeps maps."""
         head = Node(id=experiment.fresh_id("box_head"), name="box_head")
-        without = experiment.remove(experiment.network[-1].id) if len(experiment.network) > 1 else experiment
-        return [("Add a box head", experiment.insert(head)), ("End in a box head instead", without.insert(head))]
+        edits, words = [("Add a box head", experiment.insert(head))], "End in a box head instead of "
+        shorter = experiment
+        while len(shorter.network) > 1 and len(edits) < _CUT:
+            last = shorter.network[-1]
+            words += f"{'' if shorter is experiment else ', '}{last.id}"
+            shorter = shorter.remove(last.id)
+            edits.append((words, shorter.insert(head)))
+        return edits
 
     # -- learning -------------------------------------------------------------------------------------------------
 
@@ -207,8 +214,8 @@ class LesionDetection(Task):
         boxed = fingerprint.num_boxed
         if not sum(boxed.values()):
             say(
-                "No scan of this data set has boxes. Draw some on the Data page, or import them (Pascal VOC, YOLO, COCO "
-                "or a table)."
+                "No scan of this data set has boxes. Draw some on the Data page, or import them (Pascal VOC, YOLO, "
+                "COCO or a table)."
             )
             return found
         counts = fingerprint.box_counts

@@ -73,8 +73,8 @@ def _smooth(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
 
 
 def write_set(folder: Path, seed: int, count: int = 240, side_px: int = SIDE_PX) -> Path:
-    """Writes the pictures as PNG, their boxes as COCO (`boxes.json`) and who is which patient in the file names; returns
-    the folder."""
+    """Writes the pictures as PNG, their boxes as COCO (`boxes.json`) and the patients in the file names; returns the
+    folder."""
     from PIL import Image
 
     (folder / "images").mkdir(parents=True, exist_ok=True)
