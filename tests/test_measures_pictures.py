@@ -311,6 +311,12 @@ def test_small_pictures_are_told_without_what_needs_room():
     json.dumps(nothing, allow_nan=False)
 
 
+def test_the_arrays_make_the_same_report_again():
+    found = told_of(range(3))
+    again = Pictures.from_arrays({**found.arrays(), "more": np.zeros(1)})
+    assert report(again, resamples=20) == report(found, resamples=20)
+
+
 def test_scores_while_learning_are_those_of_whole_pictures_from_nought_to_one():
     random = np.random.default_rng(0)
     target = gaussian_filter(random.random((1, 40, 40)), (0, 2, 2))

@@ -81,6 +81,11 @@ class Pictures:
         """Its fields, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Pictures:
+        """Reads `arrays`; what else there is in it is left alone."""
+        return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+
 
 def _shapes(ways: int, windows: int) -> dict[str, tuple[int, ...]]:
     by_window, by_way, and_true = (ways, windows), (ways,), (ways + 1,)
