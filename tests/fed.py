@@ -11,6 +11,7 @@ FEEDS = {
     "deeplab_decoder": ("level2", "level8"),
     "mask_scores": ("level2",),
     "image_head": ("level2",),
+    "type_and_outline": ("level2", "level4"),
     "feature_pyramid": ("level2", "level4"),
     "box_head": ("level2", "level4"),
     "anchor_head": ("level2", "level4"),

@@ -70,6 +70,7 @@ ENGINE = {
     "writing",
     # what is taught, and what is wrong with it
     "targets": "data spec",
+    "losses": "parts spec",
     "task": "catalog parts spec scan data targets augment",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
@@ -110,7 +111,7 @@ ENGINE = {
     "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec scan data targets augment task blocks measures"
+TASKS = "catalog parts spec scan data targets augment task blocks measures losses"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -126,7 +127,7 @@ HEAVY = (
     *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
-AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
+AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim", "losses")}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 

@@ -40,8 +40,11 @@ NO_PLACE = {
     ("patch_embedding", "series"),
     ("box_head", "series"),
     ("anchor_head", "series"),
+    ("type_and_outline", "vector"),
+    ("type_and_outline", "sequence"),
 }
-"""A series of sequences is no layout: refused in words, which a test of its own sees."""
+"""A series of sequences is no layout, and no outline can be told from vectors alone: refused in words, which tests of
+their own see."""
 
 
 def shape_of(spec: LayerSpec, layout: str) -> Shape:

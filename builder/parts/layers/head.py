@@ -1,6 +1,6 @@
 """Last layers: what the network answers. (Class scores stand in `linear`.)"""
 
-from builder.catalog import Flag, Float, Int, LayerSpec
+from builder.catalog import Flag, Float, Int, LayerSpec, OneOf
 
 PARTS = (
     LayerSpec(
@@ -48,6 +48,28 @@ PARTS = (
         most=8,
         takes=("maps",),
         needs=("torchvision",),
+    ),
+    LayerSpec(
+        "type_and_outline",
+        "Type and outline",
+        "builder.blocks.head:TypeAndOutline",
+        "The last layer of tumour diagnosis: one score per type, and the outline pixel by pixel. First the fine maps of a "
+        "decoder for the outline, then what tells the type: deep maps, or a vector (without it, the same maps).",
+        (
+            OneOf(
+                "pooling",
+                "both",
+                ("both", "mean", "max"),
+                "How the type's maps become one vector: their mean, their maximum (a small tumour is not averaged away), "
+                "or both side by side. A vector is taken as it is.",
+            ),
+            Float("dropout", 0.2, 0.0, 0.9, "Share of that vector dropped in training.", 0.05),
+        ),
+        "Heads",
+        "tumor tumour diagnosis segmentation head output mask outline type benign malignant",
+        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        most=2,
+        takes=("maps", "vector"),
     ),
     LayerSpec(
         "image_head",
