@@ -222,6 +222,7 @@ class Predictor:
             std=self.std,
             unit=self.unit,
             settled=self.settled,
+            fingerprint=self.fingerprint,
         )
 
     @property

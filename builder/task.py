@@ -42,6 +42,12 @@ TASKS = Catalog(
             "tasks.lesion_detection:LesionDetection",
             "Where lesions lie, each with a box around it, and of which kind each is.",
         ),
+        Part(
+            "tumor_diagnosis",
+            "Tumor diagnosis",
+            "tasks.tumor_diagnosis:TumorDiagnosis",
+            "What kind of tumor a scan shows (benign, malignant, ...) and its outline, in one network.",
+        ),
     ),
 )
 
@@ -120,6 +126,7 @@ class Asked:
         answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
+        fingerprint: facts about the training data, as `Fingerprint.to_json` told them; {} where they are not known.
     """
 
     experiment: Experiment
@@ -132,6 +139,7 @@ class Asked:
     std: np.ndarray
     unit: int
     settled: dict[str, float] = field(default_factory=dict)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):

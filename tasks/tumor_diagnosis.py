@@ -49,7 +49,6 @@ class TumorDiagnosis(Task):
 
     name = "tumor_diagnosis"
     title = "Tumor diagnosis"
-    help = "What kind of tumor a scan shows (benign, malignant, ...), and its outline, in one network."
     label_kind = "outline"
     learns = ("class", "mask")
     headline = "dice"

@@ -111,7 +111,7 @@ ENGINE = {
     "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec scan data targets augment task blocks measures losses"
+TASKS = "catalog parts spec network scan data targets augment task blocks measures losses"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
