@@ -233,6 +233,10 @@ class Task(ABC):
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
         return output
 
+    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+        """The class scores (B, K) among what a network puts out (B, ...): what a heat map asks about; None without."""
+        return None
+
     # -- in use ---------------------------------------------------------------------------------------------------
 
     @abstractmethod

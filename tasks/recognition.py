@@ -118,6 +118,10 @@ class Recognition(Task):
         """Logits (B, K) -> probabilities (B, K)."""
         return output.sigmoid() if multi_label else output.softmax(1)
 
+    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+        """All that it puts out."""
+        return output
+
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """Probabilities (K,) float32 of each row."""
         return list(self.activate(output, multi_label).float().cpu().numpy())

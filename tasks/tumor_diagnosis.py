@@ -142,9 +142,10 @@ class TumorDiagnosis(Task):
         inside = pixels.flatten(1).sigmoid()
         return torch.cat([scores.softmax(1), inside], 1) if scores.shape[1] else inside
 
-    def evidence(self, output: torch.Tensor) -> torch.Tensor:
+    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
         """The scores of the types (B, K)."""
-        return parted(output)[0]
+        scores, _ = parted(output)
+        return scores if scores.shape[1] else None
 
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """An `Answer` for each row."""

@@ -18,7 +18,7 @@ def extent(outline: np.ndarray, spacing_mm: Spacing, whole: bool = True) -> tupl
         whole: every slice of the scan was looked at; else there is no volume.
     Returns: {volume_ml, longest_diameter_mm, area_mm2 (of the slice with the most), area_px (likewise), slices (how
         many it touches)}; None for what is unknown. The diameter is the longest line between two points of one
-        connected piece in one slice, as RECIST 1.1 measures it (Eisenhauer et al. 2009), from outer edge to outer edge.
+        connected piece in one slice, as RECIST 1.1 measures it (Eisenhauer et al. 2009), from edge to edge.
     """
     depth, height, width = (value if value and math.isfinite(value) and value > 0 else None for value in spacing_mm)
     inside = np.asarray(outline) != 0
@@ -48,7 +48,7 @@ def longest_diameter(inside: np.ndarray, height: float = 1.0, width: float = 1.0
     """The longest line within a connected piece of one slice of (S, H, W) bool; 0 where there is none.
 
     Args:
-        height, width: of a pixel. Pieces touch by their edges or corners; a line ends at the corners of pixels.
+        height, width: of a pixel. Pieces touch by their edges or corners.
     """
     from scipy.ndimage import find_objects, label
 
@@ -65,13 +65,15 @@ def longest_diameter(inside: np.ndarray, height: float = 1.0, width: float = 1.0
 
 
 def _across(piece: np.ndarray, height: float, width: float) -> float:
-    """The longest line between two corners of pixels of a piece (h, w) bool, which has a pixel in each row."""
-    first, last = piece.argmax(1), piece.shape[1] - piece[:, ::-1].argmax(1)
-    row = np.arange(len(piece))
-    ends = [(row + down, column) for down in (0, 1) for column in (first, last)]
-    y, x = (np.concatenate(part) for part in zip(*ends, strict=True))
+    """The longest line between two edges of pixels (their middles) of a piece (h, w) bool without an empty row or
+    column. Corners would make every round piece more than a pixel too long."""
+    rows, columns = (np.arange(side) + 0.5 for side in piece.shape)
+    left, right = piece.argmax(1), piece.shape[1] - piece[:, ::-1].argmax(1)
+    top, bottom = piece.argmax(0), piece.shape[0] - piece[::-1].argmax(0)
+    y = np.concatenate([rows, rows, top, bottom])
+    x = np.concatenate([left, right, columns, columns])
     points = np.stack([y * height, x * width], 1)
-    # Each row's outermost corners hold the hull; all pairs of them, some rows at a time.
+    # The outermost edges of each row and column hold the hull; all pairs of them, some at a time.
     most = 0.0
     for start in range(0, len(points), 512):
         apart = points[start : start + 512, None] - points[None]
