@@ -511,7 +511,7 @@ def pictures(kept: Path) -> tuple[Dataset, Run]:
     """36 patients with planted tumours, and a run of a small U-Net on them."""
     folder = tumor_phantoms.write_pictures(kept.parent / "pictures", 4, 36, 48)
     dataset = little_run.imported(kept, folder / "labels.csv", "pictures", synthetic=True)
-    experiment = tiny(training__epochs=14, training__batch_size=8)
+    experiment = tiny(training__epochs=24, training__batch_size=8)
     return dataset, little_run.trained(kept, experiment, dataset)
 
 
