@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import keras_export, network, onnx_export, program_export, pytorch_export
+from builder import keras_export, network, onnx_export, program_export, pytorch_export, task
 from builder.data import Dataset, UnknownDataset
 from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
@@ -160,6 +160,10 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         wrong = [Problem("network", "The network has no layers.")]
     if wrong and to != "document":
         return tuple(wrong)
+    kind = task.find(experiment.task)
+    if TARGETS[to].tolerance is not None and not kind.exported():
+        words = f"{kind.title} cannot be taken away as {TARGETS[to].title}: there is no code for its answers outside."
+        return (Problem("task", words),)
     check = {
         "keras": keras_export.unsupported,
         "onnx": onnx_export.unsupported,
@@ -375,7 +379,7 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
         return {"cases": 0, "source": "nothing is computed", "tolerance": 0.0, "difference": {}, "versions": used}
     source, scans = _scans(predictor, home)
     ours = np.stack([predictor.prepared(scan) for scan in scans])
-    answers = predictor.probabilities(ours)
+    answers = predictor.activated(ours)
     with tempfile.TemporaryDirectory(prefix="scanloom-parity-") as place:
         given, told = Path(place) / "cases.npz", Path(place) / "answers.npz"
         np.savez(given, **_packed(scans))

@@ -83,7 +83,8 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
         "",
         f"Input: (B, {', '.join(map(str, shape))}) float32, normalized (see predict.py).",
-        f"Output: (B, {num_classes}) scores, one per class. {planned.parameters:,} learned numbers.",
+        f"Output: (B, {', '.join(map(str, planned.output or ()))}) scores"
+        f"{', one per class' if planned.output == (num_classes,) else ''}. {planned.parameters:,} learned numbers.",
         "Not for clinical use.",
         '"""',
         "",
@@ -113,18 +114,20 @@ def _variable(planned: network.Plan, names: dict[str, str], wire: str) -> str:
     return f"{names[id]}[{int(tap or 0) - 1}]" if planned[id].taps else names[id]
 
 
-def predict_source(network: str = "", *imports: str) -> str:
+def predict_source(answering: str, network: str = "", *imports: str) -> str:
     """The text of predict.py.
 
     Args:
+        answering: what turns scores into an answer (`Task.exported`).
         network: name of a template whose `load` and `probabilities` take the place of PyTorch's ("" = PyTorch's own).
         imports: the packages of that template's own.
     """
     text = (TEMPLATES / "predict.py.txt").read_text(encoding="utf-8")
+    text = text.replace("\nANSWER\n", f"\n{answering.strip()}\n")
     if not network:
         return text
     reading, mark, rest = text.partition("# -- the network --")
-    _, command, last = rest.partition("# -- the command --")
+    _, command, last = rest.partition("# -- the answer --")
     assert mark and command, "predict.py.txt has lost its headings"
     standard = [f"import {name}" for name in sorted({"argparse", "json", "sys", *imports} & sys.stdlib_module_names)]
     foreign = [f"import {name}\n" for name in imports if name not in sys.stdlib_module_names]

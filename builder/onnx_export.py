@@ -122,7 +122,7 @@ def write(folder: Path, predictor: Predictor) -> str:
         whole.metadata_props.add(key=f"scanloom.{key}", value=json.dumps(value, ensure_ascii=False))
     onnx.checker.check_model(whole)
     (folder / "model.onnx").write_bytes(whole.SerializeToString())
-    text = predict_source("network_onnx.py.txt", "onnxruntime")
+    text = predict_source(task.find(predictor.experiment.task).exported(), "network_onnx.py.txt", "onnxruntime")
     (folder / "predict.py").write_text(text, encoding="utf-8")
     return ""
 

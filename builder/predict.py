@@ -203,6 +203,18 @@ class Predictor:
                 found += self._kind.answers(self.experiment, self.net, output, self.multi_label)
         return found
 
+    def activated(self, images: np.ndarray) -> np.ndarray:
+        """What an exported network puts out for prepared `images` (B, *spec.Data.shape): (B, ...) float32."""
+        import torch
+
+        size = max(1, _BATCH // self.num_slices)
+        with torch.inference_mode():
+            parts = [
+                self._kind.activate(self.net(self._tensor(images[k : k + size])).float(), self.multi_label)
+                for k in range(0, len(images), size)
+            ]
+        return np.concatenate([part.cpu().numpy() for part in parts])
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (B, K) float32 for prepared `images`, of a task that answers with them."""
         found = self.answers(images)
@@ -246,7 +258,9 @@ class Predictor:
         image, layout = (images, "series") if slices and each else (images[0], data.layout)
         heatmap, covered = None, tuple[Covered, ...]()
         if found.top:
-            heatmap = self._heat(images, found) if slices and each else self.heatmap(image, self.classes.index(found.top))
+            heatmap = (
+                self._heat(images, found) if slices and each else self.heatmap(image, self.classes.index(found.top))
+            )
             if heatmap is None:
                 notes.append(
                     "There is no heat map: no layer of this network that keeps height and width speaks for this class."

@@ -31,7 +31,7 @@ def write(folder: Path, predictor: Predictor) -> str:
 
     program = trace(answering(predictor), input_shape(predictor.experiment))
     torch.export.save(program, folder / "network.pt2")
-    text = predict_source("network_program.py.txt", "torch")
+    text = predict_source(task.find(predictor.experiment.task).exported(), "network_program.py.txt", "torch")
     (folder / "predict.py").write_text(text, encoding="utf-8")
     return ""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from builder import task
 from builder.listing import attributes, model_source, predict_source, train_source
 from builder.predict import Predictor
 from builder.prepared import Prepared
@@ -28,10 +29,11 @@ def write(folder: Path, predictor: Predictor) -> str:
     (folder / "weights.safetensors").write_bytes(save(tensors))
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
-        "predict.py": predict_source(),
-        "train.py": train_source(experiment, predictor.multi_label),
+        "predict.py": predict_source(task.find(experiment.task).exported()),
     }
-    if experiment.training.augment:
+    if task.find(experiment.task).label_kind == "class":
+        texts["train.py"] = train_source(experiment, predictor.multi_label)
+    if "train.py" in texts and experiment.training.augment:
         texts["augment.py"] = (Path(__file__).parent / "augment.py").read_text(encoding="utf-8")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -233,6 +233,14 @@ class Task(ABC):
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
         return output
 
+    def exported(self) -> str:
+        """The last part of an exported predict.py: the text of two functions, or "" where the task has none.
+
+        `activated(scores)`: rows (B, ...) float32 as `activate` makes them, with numpy alone. `told(rows, scan, number,
+        out)`: what is printed of scan `number`, as JSON data; files go into the folder `out`.
+        """
+        return ""
+
     def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
         """The class scores (B, K) among what a network puts out (B, ...): what a heat map asks about; None without."""
         return None

@@ -118,6 +118,10 @@ class Recognition(Task):
         """Logits (B, K) -> probabilities (B, K)."""
         return output.sigmoid() if multi_label else output.softmax(1)
 
+    def exported(self) -> str:
+        """See `Task.exported`."""
+        return (Path(__file__).parent / "exported" / "recognition.py.txt").read_text("utf-8")
+
     def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
         """All that it puts out."""
         return output

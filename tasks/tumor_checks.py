@@ -91,7 +91,9 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
         return []
     found: list[Problem] = []
 
-    def say(message: str, severity: str = "error", path: str = "data.dataset", repair: str = "", value: Any = None) -> None:
+    def say(
+        message: str, severity: str = "error", path: str = "data.dataset", repair: str = "", value: Any = None
+    ) -> None:
         fix = experiment.replace(path, value) if repair else None
         found.append(Problem(path, message, severity, repair, fix))
 
@@ -109,8 +111,10 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
         )
         return found
     if len(classes) > 2 * experiment.data.size_px:
-        say(f"The data set has {len(classes)} types; with scans of {experiment.data.size_px} px there can be no more "
-            f"than {2 * experiment.data.size_px}.")
+        say(
+            f"The data set has {len(classes)} types; with scans of {experiment.data.size_px} px there can be no more "
+            f"than {2 * experiment.data.size_px}."
+        )
     if fingerprint.num_patients < 3:
         who = "one patient" if fingerprint.num_patients == 1 else f"{fingerprint.num_patients} patients"
         say(

@@ -86,9 +86,9 @@ class TumorDiagnosis(Task):
 
     def objective(self, experiment: Experiment, model: Any, train: Targets) -> Objective:
         """Loss of the outlines + `type_weight` * cross-entropy of the types, each over the scans that have them."""
-        from builder import losses
-
         import torch
+
+        from builder import losses
 
         assert train.classes is not None and train.masks is not None and train.masked is not None
         outline = losses.of_outlines(experiment.training.loss)
@@ -141,6 +141,10 @@ class TumorDiagnosis(Task):
         scores, pixels = parted(output)
         inside = pixels.flatten(1).sigmoid()
         return torch.cat([scores.softmax(1), inside], 1) if scores.shape[1] else inside
+
+    def exported(self) -> str:
+        """See `Task.exported`: types and a mask as large as the scan."""
+        return (Path(__file__).parent / "exported" / "tumor_diagnosis.py.txt").read_text("utf-8")
 
     def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
         """The scores of the types (B, K)."""

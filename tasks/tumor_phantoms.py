@@ -160,7 +160,9 @@ def _write(folder: Path, seed: int, num_patients: int, size_px: int, num_slices:
             kind = CLASSES[number % len(CLASSES)]
             head, tumor = Head.drawn(rng), Tumor.drawn(rng, kind) if kind != CLASSES[2] else None
             middle, reach = (tumor.centre[2], tumor.radius) if tumor else (0.0, 0.4)
-            stacks = [np.linspace(-0.75, 0.75, num_slices)] if num_slices else rng.uniform(-1, 1, (2, 1)) * reach + middle
+            stacks = (
+                [np.linspace(-0.75, 0.75, num_slices)] if num_slices else rng.uniform(-1, 1, (2, 1)) * reach + middle
+            )
             for part, stack in enumerate(stacks, 1):
                 scan, mask = zip(*(draw(rng, head, tumor, float(z), size_px) for z in stack), strict=True)
                 name = f"phantom-{number:03d}-{part}.nii.gz"

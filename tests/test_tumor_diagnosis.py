@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +14,14 @@ import little_run
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from builder import losses, network, task
 from builder.augment import Augment
 from builder.check import problems, suits
 from builder.data import Dataset, Fingerprint, place
 from builder.evaluate import evaluate
+from builder.export import export, unsupported, untrained
 from builder.measures.extent import extent, longest_diameter
 from builder.network import assemble, plan
 from builder.parts.training import LOSSES
@@ -187,7 +190,9 @@ def test_every_loss_of_the_task_falls_along_its_gradient_and_knows_the_weight_of
 
 def test_every_setting_of_an_outline_loss_is_one_of_its_class():
     for name in TUMOR.losses[1:]:
-        assert {p.name for p in LOSSES[name].params} <= set(losses.of_outlines(Choice(name=name)).__init__.__annotations__)
+        assert {p.name for p in LOSSES[name].params} <= set(
+            losses.of_outlines(Choice(name=name)).__init__.__annotations__
+        )
 
 
 # -- what is absent ---------------------------------------------------------------------------------------------------
@@ -245,7 +250,9 @@ def test_an_empty_mask_is_no_absent_one():
 def test_a_batch_that_teaches_nothing_gives_a_loss_of_zero_and_no_gradient():
     objective, target = lesson([0, -1], np.zeros((2, 16, 16), np.uint8), [False, False])
     row = torch.randn(2, 2 + 256, requires_grad=True)
-    loss = objective(row[1:], Target(target.classes[1:], masks=target.masks[1:], masked=target.masked[1:], cases=target.cases[1:]))
+    loss = objective(
+        row[1:], Target(target.classes[1:], masks=target.masks[1:], masked=target.masked[1:], cases=target.cases[1:])
+    )
     loss.backward()
     assert loss.item() == 0 and not row.grad.any()
 
@@ -319,7 +326,9 @@ def test_an_outline_comes_back_to_the_scans_own_grid_within_a_pixel(fit: str, sh
     inside = where.mask_in(true, 64)
     found = on_grid(data, [answer([], inside)], (1, height, width), aspect)[0] >= 0.5
     # One pixel of the coarser of the two grids.
-    reach = [max(1.0, (where.source[k + 2] - where.source[k]) / side) for k, side in ((1, where.height), (0, where.width))]
+    reach = [
+        max(1.0, (where.source[k + 2] - where.source[k]) / side) for k, side in ((1, where.height), (0, where.width))
+    ]
     for axis, step in ((1, reach[0]), (0, reach[1])):
         ours, theirs = (np.flatnonzero(mask.any(axis)) for mask in (found, true))
         assert abs(ours[0] - theirs[0]) <= step and abs(ours[-1] - theirs[-1]) <= step
@@ -377,9 +386,11 @@ def test_the_longest_diameter_is_that_of_one_piece_in_one_slice():
 
 
 def test_nothing_outlined_is_said_and_has_no_size():
-    found = TUMOR.found(asked(Data(size_px=16)), Scan(np.zeros((1, 1, 16, 16), np.uint8), spacing_mm=(1.0, 1.0, 1.0)), [
-        answer([0.7, 0.3], np.zeros((16, 16)))
-    ])
+    found = TUMOR.found(
+        asked(Data(size_px=16)),
+        Scan(np.zeros((1, 1, 16, 16), np.uint8), spacing_mm=(1.0, 1.0, 1.0)),
+        [answer([0.7, 0.3], np.zeros((16, 16)))],
+    )
     assert "No tumor is outlined." in found.notes and found.facts["volume_ml"] == 0 and found.facts["slices"] == 0
 
 
@@ -526,7 +537,9 @@ def test_a_planted_tumor_is_found_after_half_a_minute(pictures: tuple[Dataset, R
     assert "sensitivity_at_specificity_90" in row
     ids = {case.id for case in dataset.cases}
     assert all(row["case"] in ids for row in told["outlines"]["worst"])
-    assert told["outlines"]["with_lesion"] + told["outlines"]["without_lesion"] < told["n"] or told["n"] == told["typed"]
+    assert (
+        told["outlines"]["with_lesion"] + told["outlines"]["without_lesion"] < told["n"] or told["n"] == told["typed"]
+    )
     json.dumps(told, allow_nan=False)
 
 
@@ -592,7 +605,11 @@ def test_outlines_alone_and_types_alone_are_learned(home: Path, tmp_path: Path, 
     experiment = SMALL.replace("data.size_px", 16).replace("training.monitor", monitor)
     experiment = experiment.replace("training.epochs", 12).replace("training.batch_size", 8)
     experiment = experiment.replace("training.optimizer", {"name": "adamw", "params": {"lr": 0.02}})
-    errors = [p for p in problems(experiment.replace("data.dataset", dataset.id), dataset.fingerprint) if p.severity == "error"]
+    errors = [
+        p
+        for p in problems(experiment.replace("data.dataset", dataset.id), dataset.fingerprint)
+        if p.severity == "error"
+    ]
     assert errors == []
     run = little_run.trained(home, experiment, dataset)
     told = evaluate(run, home, "test", resamples=50)["metrics"]
@@ -616,3 +633,58 @@ def test_a_volume_is_outlined_slice_by_slice_and_judged_as_one(home: Path, tmp_p
     assert finding.found.outline.shape == (4, 32, 32) and finding.slices == (1, 2, 3, 4)
     assert finding.found.facts["volume_ml"] is not None
     assert finding.heatmap is None or finding.heatmap.shape == (4, 32, 32)
+
+
+# -- taken away -------------------------------------------------------------------------------------------------------
+
+
+def taken_away(experiment: Experiment, home: Path, to: str, out: Path) -> Path:
+    """The folder of an export whose parity was proved."""
+    folder = export(experiment, home, to=to, out=out).with_suffix("")
+    proof = json.loads((folder / "parity.json").read_text())
+    assert proof["cases"] > 0 and max(proof["difference"].values()) <= proof["tolerance"]
+    return folder
+
+
+def asked_outside(folder: Path, scan: Path, out: Path) -> dict:
+    """What the exported predict.py says of one scan, in a process of its own."""
+    command = [sys.executable, "-B", str(folder / "predict.py"), str(scan), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("to", ["pytorch", "onnx"])
+def test_an_exported_network_tells_the_type_and_writes_the_very_outline_of_the_app(home: Path, tmp_path: Path, to: str):
+    experiment = SMALL.replace("data.size_px", 32)
+    folder = taken_away(experiment, home, to, tmp_path)
+    assert not (folder / "train.py").exists() and "train.py" not in (folder / "README.md").read_text()
+    pixels = np.random.default_rng(1).integers(0, 256, (50, 41), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scan.png")
+    said = asked_outside(folder, tmp_path / "scan.png", tmp_path / "answers")
+    finding = untrained(experiment, home).finding(Scan(pixels[None, None], bits=8))
+    written = np.asarray(Image.open(said["outline"]))
+    assert np.array_equal(written > 0, finding.found.outline[0] > 0) and written.shape == (50, 41)
+    assert said["pixels"] == finding.found.facts["area_px"]
+    assert said["top"] == finding.top
+    assert said["probabilities"][said["top"]] == pytest.approx(finding.probabilities[finding.top], abs=1e-4)
+
+
+def test_the_outlines_of_several_slices_are_the_pages_of_one_file(home: Path, tmp_path: Path):
+    experiment = SMALL.replace("data.size_px", 32).replace("data.slices", "each").replace("data.colour", "neighbours")
+    folder = taken_away(experiment.replace("data.fit", "crop"), home, "pytorch", tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 50, 41), np.uint8)
+    pages = [Image.fromarray(page) for page in pixels]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    said = asked_outside(folder, tmp_path / "scan.tif", tmp_path)
+    finding = untrained(experiment.replace("data.fit", "crop"), home).finding(Scan(pixels[:, None], bits=8))
+    with Image.open(said["outline"]) as file:
+        written = [np.asarray(page) > 0 for page in ImageSequence.Iterator(file)]
+    assert np.array_equal(np.stack(written), finding.found.outline > 0)
+    assert said["probabilities"]["class 1"] == pytest.approx(finding.probabilities["class 1"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_every_starter_can_be_taken_away_in_every_format(name: str):
+    for to in ("pytorch", "keras", "onnx", "torch-export"):
+        assert unsupported(STARTERS[name], to, 3) == (), to
