@@ -628,10 +628,6 @@ class Dataset:
         window = Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT", name)
         return replace(good, photometric=poor.photometric, valid=None, windows=(window,))
 
-    def target(self, index: int) -> Scan | None:
-        """The good scan that the scan at `index` should become, where the data set holds pairs; else None."""
-        return None
-
     def ledger(self) -> list[Entry]:
         """What became of each file of each import."""
         return [Entry(**json.loads(line)) for line in self._lines("ledger.jsonl")]
