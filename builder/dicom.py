@@ -54,6 +54,12 @@ def read(path: Path) -> Reading:
     return _reading(open_dicom(path))
 
 
+def frame_slices(path: Path) -> list[int]:
+    """For each frame of a multi-frame image, in the order of the file, which slice of the scan it is."""
+    file = open_dicom(path)
+    return frame_order([_place(file.ds, frame) for frame in range(_header(file).slices)], [])[0]
+
+
 # --- header
 
 

@@ -25,18 +25,7 @@ def read_series(paths: Sequence[Path]) -> Reading:
     same image differ.
     """
     notes: list[str] = []
-    headers, refused = [], []
-    for path in paths:
-        try:
-            headers.append((path, read_header(path)))
-        except Unreadable as error:
-            refused.append(error.reason)
-    if not headers:
-        raise Unreadable(refused[0] if refused else "There is no file to read; choose at least one.")
-    if refused:
-        notes.append(f"{len(refused)} of {len(paths)} files could not be read and were left out: {refused[0]}")
-    chosen = _largest_stack(headers, notes)
-    chosen = _without_copies(chosen, notes)
+    chosen = _members(paths, notes)
     if len(chosen) == 1:
         reading = read(chosen[0][0])
         reading.notes[:0] = notes
@@ -71,6 +60,26 @@ def read_series(paths: Sequence[Path]) -> Reading:
         series=first.series,
         notes=notes,
     )
+
+
+def members(paths: Sequence[Path]) -> list[Path]:
+    """The files that `read_series` makes a scan of, one a slice, in the order of its slices."""
+    chosen = _members(paths, [])
+    return [path for path, _ in (chosen if len(chosen) == 1 else _sorted(chosen, [])[0])]
+
+
+def _members(paths: Sequence[Path], notes: list[str]) -> _Found:
+    headers, refused = [], []
+    for path in paths:
+        try:
+            headers.append((path, read_header(path)))
+        except Unreadable as error:
+            refused.append(error.reason)
+    if not headers:
+        raise Unreadable(refused[0] if refused else "There is no file to read; choose at least one.")
+    if refused:
+        notes.append(f"{len(refused)} of {len(paths)} files could not be read and were left out: {refused[0]}")
+    return _without_copies(_largest_stack(headers, notes), notes)
 
 
 def _largest_stack(found: _Found, notes: list[str]) -> _Found:
