@@ -338,9 +338,9 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found["metrics"].items()]
     if "majority_accuracy" in found:
         rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
-    for name, row in found.get("methods", {}).items():  # restored scans beside those of baselines
-        cells = [f"{w}: PSNR {_figure(f['psnr_db'])} dB, SSIM {_figure(f['ssim'])}" for w, f in row["windows"].items()]
-        rows.append((name, "; ".join([*cells, f"RMSE {_figure(row['rmse'])} {found['unit']}"])))
+    for window, row in found.get("windows", {}).items():  # restored scans beside those of plain filters
+        cells = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
+        rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(cells)))
     for name, row in found.get("per_class", {}).items():
         cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
         rows.append((f"{name} ({row['n']})", cells))
