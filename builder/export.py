@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import keras_export, network, onnx_export, program_export, pytorch_export
+from builder import keras_export, network, onnx_export, program_export, pytorch_export, task
 from builder.data import Dataset, UnknownDataset
 from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
@@ -160,6 +160,8 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         wrong = [Problem("network", "The network has no layers.")]
     if wrong and to != "document":
         return tuple(wrong)
+    if to in (refused := task.find(experiment.task).no_export):
+        return (Problem("network", f"{TARGETS[to].title}: {refused[to]}"),)
     check = {
         "keras": keras_export.unsupported,
         "onnx": onnx_export.unsupported,

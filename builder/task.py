@@ -37,6 +37,12 @@ TASKS = Catalog(
             "Which of several classes a scan belongs to (or, with several labels, which findings it shows).",
         ),
         Part(
+            "lesion_detection",
+            "Lesion detection",
+            "tasks.lesion_detection:LesionDetection",
+            "Where lesions lie, each with a box around it, and of which kind each is.",
+        ),
+        Part(
             "image_enhancement",
             "Image enhancement",
             "tasks.image_enhancement:ImageEnhancement",
@@ -117,9 +123,10 @@ class Asked:
 
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
-        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them. With
-            `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
-        device: of the model. mean, std: (C,) float32 of the normalization.
+        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them;
+            with `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
+        device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
+        settled: what the validation side has chosen (see `Task.settled`).
     """
 
     experiment: Experiment
@@ -131,6 +138,7 @@ class Asked:
     mean: np.ndarray
     std: np.ndarray
     unit: int
+    settled: dict[str, float] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -143,6 +151,7 @@ class Task(ABC):
         headline: the metric people look at first. metrics: {name: True where higher is better}.
         losses: names of `LOSSES` it offers, the usual one first.
         leaves_out: {path of a setting: options that mean nothing here}.
+        no_export: {name of a format: why it cannot carry this task, in words}.
         keeps_grey: augmentation must not change grey values (they are what is learned).
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
@@ -156,6 +165,7 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    no_export: dict[str, str] = {}
     demos: dict[str, str]
     when: dict[str, str]
 
@@ -215,6 +225,10 @@ class Task(ABC):
 
         A metric that cannot be computed (one class only) is left out, never NaN.
         """
+
+    def settled(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
+        """What is chosen on the validation side of the best epoch and used ever after, such as a threshold."""
+        return {}
 
     def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""

@@ -13,7 +13,7 @@ a threshold that can be set: nothing is interpolated between two of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -95,6 +95,11 @@ class Detections:
     def arrays(self) -> dict[str, np.ndarray]:
         """Its fields, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Detections:
+        """Reads `arrays`; what else there is in it is left alone."""
+        return cls(**{f.name: arrays[f.name] for f in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -200,11 +205,13 @@ def _named(iou: float) -> str:
 
 
 def scores(found: Detections, num_classes: int) -> dict[str, float]:
-    """{map, map50, map30, map10} without intervals, for the validation side while a network learns; {} without
+    """{map50, map, map30, map10, cpm} without intervals, for the validation side while a network learns; {} without
     lesions. Needs numpy alone."""
-    by_class = [_ranked(found, label, _LIMITS) for label in range(num_classes)]
-    told = precisions(by_class, np.ones((1, len(found.patients))))
-    return {n: float(told[n][0]) for n in _PRECISIONS if np.isfinite(told[n][0])}
+    ones = np.ones((1, len(found.patients)))
+    told = precisions([_ranked(found, label, _LIMITS) for label in range(num_classes)], ones)
+    response = _response([_ranked(found, label, (FROC_IOU,)) for label in range(num_classes)])
+    told["cpm"] = _cpm(_sensitivities(response, ones, RATES), RATES)
+    return {name: float(told[name][0]) for name in (*_PRECISIONS, "cpm") if np.isfinite(told[name][0])}
 
 
 def reference(found: Detections, num_classes: int) -> dict[str, np.ndarray]:
