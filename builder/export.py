@@ -161,6 +161,8 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
     if wrong and to != "document":
         return tuple(wrong)
     kind = task.find(experiment.task)
+    if to in (refused := kind.no_export):
+        return (Problem("network", f"{TARGETS[to].title}: {refused[to]}"),)
     if TARGETS[to].tolerance is not None and not kind.exported():
         words = f"{kind.title} cannot be taken away as {TARGETS[to].title}: there is no code for its answers outside."
         return (Problem("task", words),)

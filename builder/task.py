@@ -48,6 +48,12 @@ TASKS = Catalog(
             "tasks.tumor_diagnosis:TumorDiagnosis",
             "What kind of tumor a scan shows (benign, malignant, ...) and its outline, in one network.",
         ),
+        Part(
+            "image_enhancement",
+            "Image enhancement",
+            "tasks.image_enhancement:ImageEnhancement",
+            "A better scan from a poor one: less noise, lower dose, sharper, or on a finer grid.",
+        ),
     ),
 )
 
@@ -123,7 +129,8 @@ class Asked:
 
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
-        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
+        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them;
+            with `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
         fingerprint: facts about the training data, as `Fingerprint.to_json` told them; {} where they are not known.
@@ -133,7 +140,7 @@ class Asked:
     classes: tuple[str, ...]
     multi_label: bool
     model: Any
-    answers: Callable[[np.ndarray], list[Any]]
+    answers: Callable[[np.ndarray | Sequence[np.ndarray]], list[Any]]
     device: str
     mean: np.ndarray
     std: np.ndarray
@@ -152,6 +159,7 @@ class Task(ABC):
         headline: the metric people look at first. metrics: {name: True where higher is better}.
         losses: names of `LOSSES` it offers, the usual one first.
         leaves_out: {path of a setting: options that mean nothing here}.
+        no_export: {name of a format: why it cannot carry this task, in words}.
         keeps_grey: augmentation must not change grey values (they are what is learned).
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
@@ -165,6 +173,7 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    no_export: dict[str, str] = {}
     demos: dict[str, str]
     when: dict[str, str]
 

@@ -84,6 +84,8 @@ ENGINE = {
     # training
     "checkpoint": "",
     "augment": "",
+    "degrade": "parts scan",
+    "restoration": "",
     "schedule": "parts spec",
     "optim": "parts spec schedule",
     "batches": "data spec targets",
@@ -91,7 +93,12 @@ ENGINE = {
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "measures": "",
-    "predict": "scans sandbox gathering spec network data task runs checkpoint",
+    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling",
+    "tiling": "",
+    "restored": "scan spec",
+    "derived_files": "volumes",
+    "derived": "scan dicom series derived_files",
+    "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
@@ -108,10 +115,10 @@ ENGINE = {
     "keras_export": "network listing predict tracing keras_text task",
     "onnx_export": "spec network listing predict task tracing",
     "program_export": "network listing predict task tracing",
-    "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
-    "onnx_export program_export",
+    "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
+    "onnx_export program_export task",
 }
-TASKS = "catalog parts spec network scan data targets augment task blocks measures losses"
+TASKS = "catalog parts spec network scan data targets augment task blocks measures losses batches degrade restoration restored"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -127,7 +134,10 @@ HEAVY = (
     *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
-AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim", "losses")}
+AT_THE_TOP = {
+    f"builder/{name}.py"
+    for name in ("augment", "degrade", "restoration", "losses", "train", "learner", "batches", "optim")
+}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 
