@@ -97,6 +97,7 @@ ENGINE = {
     "tiling": "",
     "restored": "scan spec",
     "derived_files": "volumes",
+    "outlined": "scan volumes derived_files",
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures",

@@ -6,17 +6,19 @@ import csv
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import little_run
+import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from builder import losses, network, task
+from builder import commands, losses, network, outlined, task
 from builder.augment import Augment
 from builder.check import problems, suits
 from builder.data import Dataset, Fingerprint, place
@@ -25,8 +27,9 @@ from builder.export import export, unsupported, untrained
 from builder.measures.extent import extent, longest_diameter
 from builder.network import assemble, plan
 from builder.parts.training import LOSSES
-from builder.predict import Predictor
+from builder.predict import Predictor, read
 from builder.runs import Run
+from builder.sandbox import Sandbox
 from builder.scan import Scan
 from builder.spec import Choice, Data, Experiment, Node, Training
 from builder.targets import Target
@@ -635,6 +638,44 @@ def test_a_volume_is_outlined_slice_by_slice_and_judged_as_one(home: Path, tmp_p
     assert finding.heatmap is None or finding.heatmap.shape == (4, 32, 32)
 
 
+# -- files --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_written_outline_lies_on_its_scan_in_space(home: Path, tmp_path: Path):
+    """A volume that is turned, mirrored and scaled: the file of its outline is read back as the very same outline."""
+    rng = np.random.default_rng(0)
+    affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, -4.0, 3], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(rng.integers(0, 99, (9, 8, 5)).astype(np.int16), affine)
+    image.header.set_slope_inter(0.5, -3)
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    with Sandbox() as box:
+        scan = read([tmp_path / "scan.nii.gz"], box)
+        outline = (rng.random(scan.pixels[:, 0].shape) > 0.6).astype(np.uint8)
+        for number in (1, 2):
+            path = outlined.write([tmp_path / "scan.nii.gz"], scan, outline, tmp_path / "out")
+            assert path.name == ("outline.nii.gz", "outline-2.nii.gz")[number - 1]
+            again = read([path], box)
+            assert np.array_equal(again.pixels[:, 0], outline) and again.spacing_mm == scan.spacing_mm
+        assert np.allclose(nibabel.load(path).affine, affine)
+
+
+def test_the_command_line_writes_the_outline_beside_what_it_tells(
+    pictures: tuple[Dataset, Run], kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SCANLOOM_HOME", str(kept))
+    _, run = pictures
+    scan = kept.parent / "pictures" / "phantom-001-1.nii.gz"
+    asked = Namespace(run=run.id, scans=[str(scan)], out=str(tmp_path), json=True)
+    answer, words = commands.predict(asked)
+    [finding] = answer["findings"]
+    [file] = finding["files"]
+    written = np.asanyarray(nibabel.load(file).dataobj)
+    assert written.shape == (48, 48, 1) and written.sum() == finding["facts"]["area_px"]
+    assert finding["top"] in words and "volume ml" in words and file in words
+    answer, words = commands.evaluate(Namespace(run=run.id, split="test", json=True))
+    assert "dice" in words and "hd95 mm" in words and "auc" in words
+
+
 # -- taken away -------------------------------------------------------------------------------------------------------
 
 
@@ -684,6 +725,7 @@ def test_the_outlines_of_several_slices_are_the_pages_of_one_file(home: Path, tm
     assert said["probabilities"]["class 1"] == pytest.approx(finding.probabilities["class 1"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STARTERS)
 def test_every_starter_can_be_taken_away_in_every_format(name: str):
     for to in ("pytorch", "keras", "onnx", "torch-export"):

@@ -1,4 +1,4 @@
-"""How large an outline is: volume, area and longest diameter, in millimetres where the scan says how large a pixel is."""
+"""How large an outline is: volume, area and longest diameter, in mm where the scan says how large a pixel is."""
 
 from __future__ import annotations
 
