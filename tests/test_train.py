@@ -157,7 +157,7 @@ def after(count: int):
 
 
 def telling(writer: int, waits_at: int) -> Callable[[], bool]:
-    """A stop that writes the number of each optimizer step into a pipe and never stops; at one step it waits for ever."""
+    """A stop that writes the number of each step into a pipe and never stops; at one of them it waits for ever."""
     steps = itertools.count(1)
 
     def stop() -> bool:
