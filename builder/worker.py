@@ -137,10 +137,11 @@ def _draw(work: Work, experiment: Any, num_classes: int) -> Iterator[Event]:
     import torch
 
     from builder.graph import trace
+    from builder.learner import undisturbed
 
     assert work.board is not None
     try:
-        with torch.random.fork_rng(devices=[]):
+        with undisturbed(torch.device("cpu")):
             work.board.draw(trace(experiment, num_classes))
     except OSError:
         raise  # the disk is full

@@ -159,7 +159,6 @@ def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = Tr
     """The form of the open layer, out of its catalog entry. `whole`: with what is done to the layer as a whole."""
     now = draft.experiment
     at = layers.selected(draft)
-    layers.shown(at)
     if at == INPUT or not at:
         st.subheader("Scan", anchor=False)
         st.markdown(

@@ -75,8 +75,8 @@ _dropzone = st.components.v2.component(
     css="dropzone.css",
     html="""<div class="zone" role="group" aria-label="Upload">
   <div class="row"><div class="words"><p class="lead"></p><p class="help"></p></div>
-    <button type="button" class="pick">Choose files</button>
-    <button type="button" class="pick-folder">Choose a folder</button></div>
+    <button type="button" class="pick" disabled>Choose files</button>
+    <button type="button" class="pick-folder" disabled>Choose a folder</button></div>
   <input class="files" type="file" hidden><input class="folder" type="file" webkitdirectory multiple hidden>
   <div class="row" hidden><p class="state" role="status" aria-live="polite"></p>
     <button type="button" class="cancel" hidden>Cancel</button>
