@@ -496,7 +496,7 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
             missing.append(row.line)
         masks = tuple(found for name in row.masks if (found := one(name, row.line)))
         target = one(row.target, row.line) if row.target else None
-        boxes = _drawn(row) if table.boxed else None
+        boxes = _drawn(row, whole=bundle is not None) if table.boxed else None
         labels = row.labels if (row.labels or table.multi_label) and table.has_label else None
         for found in hits:
             item = Item(found, labels, row.patient, row.split, bundle, boxes, masks, target)
@@ -534,10 +534,8 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
     return [item for _, item in chosen.values()], notes
 
 
-def _drawn(row: Row) -> BoxList:
-    if row.box is None:
-        return BoxList(())
-    return BoxList((Drawn(*row.box, row.labels[0], row.slice),))
+def _drawn(row: Row, whole: bool) -> BoxList:
+    return BoxList((Drawn(*row.box, row.labels[0], row.slice),) if row.box else (), whole=whole)
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:
