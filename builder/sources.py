@@ -184,7 +184,7 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
     if kind in BOX_KINDS:
         arrangement = arranged(kind, scans, texts)
     elif kind == "csv":
-        arrangement = _by_table(source, scans, tables)
+        arrangement = _by_table(source, scans, tables, texts)
     elif kind == "pairs":
         arrangement = _as_pairs(scans)
     else:
@@ -400,7 +400,7 @@ def _by_class(scans: Sequence[Found], asked: bool = False) -> Arrangement:
     return Arrangement("classes", tuple(items), tuple(left), classes, official_split=official)
 
 
-def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -> Arrangement:
+def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found], texts: Sequence[Found]) -> Arrangement:
     if source.labels:
         path, base = source.labels, ""
         if not path.is_file():
@@ -429,7 +429,8 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
     used |= {orphan.name for orphan in parted.left}
     left = [Left(f.name, f.bytes, "skipped", "not in the label table") for f in scans if f.name not in used]
     left += parted.left
-    left += [Left(t.name, t.bytes, "skipped", "the label table") for t in inside]
+    mask_names, told = _mask_names(texts) if any(item.masks for item in items) else ((), [])
+    left += [*told, *(Left(t.name, t.bytes, "skipped", "the label table") for t in inside)]
     left += [Left(t.name, t.bytes, "skipped", "a table, no scan") for t in others]
     return Arrangement(
         "csv",
@@ -440,6 +441,7 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
         "csv" if table.has_patient else "",
         table.has_split,
         notes=(*table.notes, *notes),
+        mask_names=mask_names,
     )
 
 
