@@ -114,6 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--into", metavar="DATASET", help="add to this data set instead of making a new one")
     made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the split")
+    made = command("export-labels", commands.export_labels, "Take labels away, with their scans, in a common format.")
+    made.add_argument("dataset", metavar="DATASET", help="id or name")
+    made.add_argument(
+        "--to",
+        required=True,
+        choices=("voc", "yolo", "coco", "csv", "png", "nifti", "nrrd", "dicom-seg"),
+        help="voc, yolo, coco and csv for boxes; png, nifti, nrrd and dicom-seg for masks",
+    )
+    made.add_argument("--out", required=True, metavar="FOLDER", help="a folder that is empty or not there yet")
     command("starters", commands.starters, "List the ready experiments.")
     made = command("weights", commands.weights, "Take in a file of pretrained weights, or fetch those that timm knows.")
     made.add_argument("file", metavar="FILE", nargs="?", help=".safetensors, .pth or .pt")

@@ -116,6 +116,24 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, f"Data set {report.dataset}: {words}."
 
 
+def export_labels(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{dataset, to, folder, cases, scans, boxes, masks, unlabelled (cases that carry none and were left out), notes}"""
+    from builder.data import Dataset
+    from builder.label_export import export_labels as exported
+
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    told = _Progress()
+    answer: Answer = {}
+    for done, total, so_far in exported(dataset, asked.to, Path(asked.out).expanduser().absolute()):
+        told.show(done, total, "cases written")
+        answer = so_far.to_json()
+    told.end()
+    for note in answer["notes"]:
+        say(f"  note: {note}")
+    counts = ", ".join(f"{answer[name]} {name}" for name in ("cases", "scans", "boxes", "masks") if answer[name])
+    return {"dataset": dataset.id, "to": asked.to, **answer}, f"{answer['folder']}: {counts}."
+
+
 def starters(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{starters: [{name, task, input, size_px, layers, epochs, when}]}; input: "maps", "series" or "volume"."""
     from builder import task

@@ -68,6 +68,8 @@ ENGINE = {
     "sides": "scan data duplicates splits",
     "intake": "scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist decoding sides "
     "writing",
+    "scan_files": "scan",
+    "label_export": "data labels scan scan_files",
     # what is taught, and what is wrong with it
     "targets": "data spec",
     "task": "catalog parts spec scan data targets augment",
