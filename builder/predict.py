@@ -189,6 +189,11 @@ class Predictor:
         image = prepare(scan, self.experiment.data, index)
         return quantize(image, self.unit).astype(np.float32) / np.float32(self.unit)
 
+    def run(self, images: np.ndarray) -> torch.Tensor:
+        """The raw output, float32 on the device, for prepared `images` (B, ...) float32 in [0, 1]."""
+        output: torch.Tensor = self.net(self._tensor(images)).float()
+        return output
+
     def answers(self, images: np.ndarray) -> list[Any]:
         """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row."""
         import torch
@@ -197,7 +202,7 @@ class Predictor:
         found: list[Any] = []
         with torch.inference_mode():
             for k in range(0, len(images), size):
-                output = self.net(self._tensor(images[k : k + size])).float()
+                output = self.run(images[k : k + size])
                 found += self._kind.answers(self.experiment, self.net, output, self.multi_label)
         return found
 

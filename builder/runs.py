@@ -90,6 +90,7 @@ KINDS = (
     "import",
     "demo",
     "predict",
+    "predict-many",
     "evaluate",
     "export",
     "augment",

@@ -43,7 +43,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "weights", "network")
+PRIVATE_KINDS = ("import", "predict", "predict-many", "weights", "network")
 
 
 class Stopped(Exception):
@@ -196,45 +196,125 @@ def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> S
 
 
 def predict(work: Work) -> Steps:
-    """Asks a run about one scan: {finding, image, heatmap, size}; the pictures are PNG files in the job folder.
+    """Asks a run about one scan: {finding, image, heatmap, size, outputs, heat, like}; the pictures are PNG files in
+    the job folder.
 
     Of a series or volume `image` and `heatmap` are those of the most telling slice; `images` and `heatmaps` are those
-    of all slices that were seen.
+    of all slices that were seen. `outputs` and `heat` are those of `asking.keep`: the scan itself and what was found on
+    it, for the viewer. `like` is {farther_than (0..1), of (training scans)}, None where nothing can be said.
 
-    The scan is either in `files` (one, or the slices of a series), or `case` number n of `dataset`.
+    The scan is either in `files` (one, or the slices of a series; number `member` of them where there are several
+    scans), or `case` number n of `dataset`.
     """
-    import numpy as np
-
+    from builder.asking import keep, telling_slice, the_scan_in
     from builder.data import Dataset
     from builder.predict import Predictor, read
     from builder.sandbox import Sandbox
 
     payload = work.job.payload
-    yield Progress(step=0, total=3, note="reading the scan")
-    if payload.get("files"):
+    yield Progress(step=0, total=4, note="reading the scan")
+    if payload.get("files") and payload.get("member") is not None:
+        scan = the_scan_in([Path(file) for file in payload["files"]], int(payload["member"]))
+    elif payload.get("files"):
         with Sandbox() as box:
             scan = read([Path(file) for file in payload["files"]], box)
     else:
         scan = Dataset.open(work.home, payload["dataset"]).scan(int(payload["case"]))
-    yield Progress(step=1, total=3, note="preparing the network")
+    yield Progress(step=1, total=4, note="preparing the network")
     asked = Run(work.home, payload["run"])
     predictor = Predictor.open(asked.folder, checkpoint=payload.get("checkpoint") or "best")
-    yield Progress(step=2, total=3, note="asking the network")
+    yield Progress(step=2, total=4, note="asking the network")
     finding = predictor.finding(scan, occlude=[tuple(box) for box in payload.get("occlude") or ()])
+    result = {"finding": finding.plain(), **_pictures(work.folder, finding)}
+    if payload.get("occlude"):  # a question beside the first one, which has kept the scan
+        return result
+    result |= keep(work.folder, scan, finding, predictor)
+    result["telling"] = telling_slice(len(scan.pixels), finding)
+    yield Progress(step=3, total=4, note="comparing it with the training scans")
+    result["like"] = _likeness(work, asked, predictor, scan, result["finding"]["notes"])
+    return result
+
+
+def _pictures(folder: Path, finding: Any) -> dict[str, Any]:
+    """Writes what the network saw, and where it looked, as PNG files: {image, heatmap, size, images?, heatmaps?}."""
+    import numpy as np
+
     heat = finding.heatmap
-    result: dict[str, Any] = {"finding": finding.plain(), "size": list(np.shape(finding.image)[-2:])}
-    _save_picture(work.folder / "input.png", finding.pictures[finding.telling])
+    result: dict[str, Any] = {"size": list(np.shape(finding.image)[-2:])}
+    _save_picture(folder / "input.png", finding.pictures[finding.telling])
     if heat is not None:
-        _save_picture(work.folder / "heat.png", heat[None] if heat.ndim == 2 else heat[finding.telling][None])
+        _save_picture(folder / "heat.png", heat[None] if heat.ndim == 2 else heat[finding.telling][None])
     if finding.slices:
         names = [f"{n:03d}.png" for n in range(len(finding.slices))]
         for name, values in zip(names, finding.pictures, strict=True):
-            _save_picture(work.folder / f"input-{name}", values)
+            _save_picture(folder / f"input-{name}", values)
         for name, values in zip(names, () if heat is None else heat, strict=heat is not None):
-            _save_picture(work.folder / f"heat-{name}", values[None])
+            _save_picture(folder / f"heat-{name}", values[None])
         result["images"] = [f"input-{name}" for name in names]
         result["heatmaps"] = [] if heat is None else [f"heat-{name}" for name in names]
     return {**result, "image": "input.png", "heatmap": None if heat is None else "heat.png"}
+
+
+def _likeness(work: Work, run: Run, predictor: Any, scan: Any, notes: list[str]) -> dict[str, Any] | None:
+    """{farther_than, of}: how far out the scan lies for this network; a scan that is unlike gets a note."""
+    from builder import likeness
+
+    known = likeness.of_run(predictor, run.folder, work.home)
+    if known is None:
+        return None
+    share, num = known.farther_than(likeness.features_of(predictor, scan)), len(known.distances)
+    if said := likeness.words(share, num):
+        notes.append(said)
+    return {"farther_than": share, "of": num}
+
+
+def predict_many(work: Work) -> Steps:
+    """Asks a run about every scan in `files`: {scans: [...], refused (how many)}; pictures are PNG files in the folder.
+
+    Each of scans is {number, key (pseudonym of its first file's name), files (how many), finding, telling, picture,
+    slices} or {number, key, files, error}. The files are grouped by series as an import groups them.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from builder import likeness
+    from builder.asking import keyed, picture_of, scans_in, telling_slice
+    from builder.predict import Predictor
+
+    payload = work.job.payload
+    files = [Path(file) for file in payload["files"]]
+    yield Progress(note="preparing the network")
+    run = Run(work.home, payload["run"])
+    predictor = Predictor.open(run.folder, checkpoint=payload.get("checkpoint") or "best")
+    known = likeness.of_run(predictor, run.folder, work.home)
+    yield Progress(note="reading the scans")
+    rows: list[dict[str, Any]] = []
+    read, total = 0, len(files)
+    for came in scans_in(files):
+        row: dict[str, Any] = {"number": came.number, "key": keyed(work.home, came.name), "files": came.num_files}
+        rows.append(row)
+        read += came.num_files
+        yield Progress(step=read, total=max(total, read), note=f"scan {came.number + 1}")
+        if came.scan is None:
+            row["error"] = came.reason
+            continue
+        try:
+            finding = predictor.finding(came.scan)
+        except ValueError as error:  # words for people: this scan cannot be asked about, the others can
+            row["error"] = str(error)
+            continue
+        told = finding.plain()
+        if known is not None:
+            share = known.farther_than(likeness.features_of(predictor, came.scan))
+            row["like"] = {"farther_than": share, "of": len(known.distances)}
+            told["notes"] += [said for said in [likeness.words(share, len(known.distances))] if said]
+        name = f"scan-{came.number:04d}.png"
+        Image.fromarray(np.ascontiguousarray(picture_of(came.scan, finding))).save(work.folder / name)
+        row |= {"finding": told, "picture": name, "slices": len(came.scan.pixels)}
+        row["telling"] = telling_slice(len(came.scan.pixels), finding)
+    if not rows:
+        raise StoreError("There is no scan among these files.")
+    return {"scans": rows, "refused": sum("error" in row for row in rows)}
 
 
 def evaluate(work: Work) -> Steps:
@@ -400,6 +480,7 @@ KINDS: dict[str, Handler] = {
     "import": import_scans,
     "demo": demo,
     "predict": predict,
+    "predict-many": predict_many,
     "evaluate": evaluate,
     "export": export,
     "augment": augment,

@@ -82,6 +82,9 @@ ENGINE = {
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
+    "outputs": "scan",
+    "likeness": "scan data predict",
+    "asking": "scan data gathering sources decoding predict outputs",
     "evaluate": "spec task data runs predict measures",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
