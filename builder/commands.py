@@ -596,6 +596,8 @@ def _existing(typed: str) -> Path:
 def _figure(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "undefined"
+    if figure["low"] is None:
+        return f"{figure['value']:.4f} (one patient: no interval)"
     return f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
 
 

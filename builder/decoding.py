@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from builder.data import pixels_digest
+from builder.gathering import Found
+from builder.masks import fitting, mask_values, united
 from builder.sandbox import Sandbox
 from builder.scan import Header, Scan, Unreadable
 from builder.sources import Item
@@ -32,14 +34,34 @@ _CLAIM = "It claims to be the same image as another file (same SOP instance UID)
 _SEGMENTATION = "This is a segmentation: its values are labels, not a scan."
 
 
+_NO_PARTNER = "Its {} could not be read, so the pair was left out: {}"
+_MAX_FACTOR = 8
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What became of a file that belongs to a scan, a mask or a clean scan: status and reason as in the ledger."""
+
+    found: Found
+    status: str = "accepted"
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of some files: one scan made of all of them, or a status ("refused", "skipped") with its reason."""
+    """What became of some files: one scan made of all of them, or a status ("refused", "skipped") with its reason.
+
+    `mask` is uint16 (S, H, W) on the grid of the scan, with the values of the files; `target` the clean scan; `asides`
+    tell of the files that these were read from.
+    """
 
     items: tuple[Item, ...]
     scan: Scan | None = None
     status: str = ""
     reason: str = ""
+    mask: np.ndarray | None = None
+    target: Scan | None = None
+    asides: tuple[Aside, ...] = ()
 
 
 @dataclass
@@ -76,7 +98,7 @@ def _read_ahead(readings: Iterable[_Reading], boxes: Sequence[Sandbox]) -> Itera
     def work(reading: _Reading) -> list[Outcome]:
         box = free.get()
         try:
-            return list(_read(box, reading))
+            return [_with_labels(box, outcome) for outcome in _read(box, reading)]
         finally:
             free.put(box)
 
@@ -187,6 +209,60 @@ def _read_alone(box: Sandbox, item: Item, note: str = "") -> Outcome:
     except Unreadable as error:
         return Outcome((item,), None, "refused", error.reason)
     return Outcome((item,), replace(scan, notes=(note, *scan.notes)) if note else scan)
+
+
+def _with_labels(box: Sandbox, outcome: Outcome) -> Outcome:
+    """The outcome with the masks and the clean scan that its items name."""
+    masks = tuple(dict.fromkeys(found for item in outcome.items for found in item.masks))
+    targets = tuple(item.target for item in outcome.items if item.target)
+    if outcome.scan is None:
+        why = "its scan was not read"
+        return replace(outcome, asides=tuple(Aside(found, "refused", why) for found in (*masks, *targets)))
+    if targets:
+        outcome = _paired(box, outcome, targets)
+    if masks and outcome.scan is not None:
+        outcome = _outlined(box, outcome, outcome.scan, masks)
+    return outcome
+
+
+def _outlined(box: Sandbox, outcome: Outcome, scan: Scan, masks: Sequence[Found]) -> Outcome:
+    kept: list[np.ndarray] = []
+    asides: list[Aside] = []
+    for found in masks:
+        try:
+            values, notes = mask_values(box.read([found.path]))
+            whole = united([*kept, fitting(values, scan)])
+        except Unreadable as error:
+            asides.append(Aside(found, "refused", error.reason))
+            continue
+        kept = [whole]
+        asides.append(Aside(found, "repaired" if notes else "accepted", " ".join(notes)))
+    return replace(outcome, mask=kept[0] if kept else None, asides=(*outcome.asides, *asides))
+
+
+def _paired(box: Sandbox, outcome: Outcome, targets: Sequence[Found]) -> Outcome:
+    scan, reason = outcome.scan, ""
+    assert scan is not None
+    target: Scan | None = None
+    try:
+        target = box.read([found.path for found in targets], series=len(targets) > 1)
+        reason = _objection(scan, target)
+    except Unreadable as error:
+        reason = error.reason
+    if reason:
+        asides = tuple(Aside(found, "refused", reason) for found in targets)
+        return Outcome(outcome.items, None, "refused", _NO_PARTNER.format("clean scan", reason), asides=asides)
+    return replace(outcome, target=target, asides=tuple(Aside(found) for found in targets))
+
+
+def _objection(scan: Scan, target: Scan) -> str:
+    """Why a clean scan cannot belong to a scan, "" where it can: its sides are 1 to 8 times as long, all else equal."""
+    slices, channels, height, width = scan.pixels.shape
+    of_target = target.pixels.shape
+    factor = of_target[2] // height
+    if of_target[:2] != (slices, channels) or of_target[2:] != (height * factor, width * factor):
+        return "The two scans of the pair differ in slices, colours or size; sizes must be equal or a whole multiple."
+    return "" if factor <= _MAX_FACTOR else f"The clean scan is more than {_MAX_FACTOR} times as large as the other."
 
 
 def _alone(item: Item, header: Header) -> bool:

@@ -1,11 +1,6 @@
 """How good a run is: figures with 95 % intervals from a bootstrap over patients, on predictions that are stored once.
 
-The same kernels give the value (every case weighs 1) and its interval (a case weighs as often as its patient was
-drawn), so the two can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch.
-13) with patients, not images, as the unit, drawn within each class so that no class vanishes from a resample; for
-figures that depend on how common each class is (accuracy, F1, PPV, NPV) over all patients at once. Where
-every resample gives the same 0 or 1 the bootstrap is blind ("none of 12 was missed" is no proof of perfection): there
-the bound is the exact binomial one for that many patients (Clopper and Pearson 1934).
+The figures themselves are in `measures`.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ import numpy as np
 
 from builder import task
 from builder.data import Dataset
-from builder.measures.classes import RESAMPLES
+from builder.measures.bootstrap import RESAMPLES
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
 

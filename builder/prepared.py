@@ -81,8 +81,6 @@ class Placement:
 
         Sampled at the centre of each pixel of the source, so that nothing shifts (half-pixel convention).
         """
-        from scipy.ndimage import map_coordinates
-
         x0, y0, x1, y1 = self.source
         x, y = self._scale()
         columns = (np.arange(width) + 0.5 - x0) * x + self.left - 0.5
@@ -92,8 +90,17 @@ class Placement:
         # Beyond the outermost centres the picture goes on as it is there, not on the border's black.
         rows = rows.clip(self.top, self.top + self.height - 1)
         columns = columns.clip(self.left, self.left + self.width - 1)
-        found = map_coordinates(np.asarray(values, np.float32), np.meshgrid(rows, columns, indexing="ij"), order=1)
+        found = _between(_between(np.asarray(values, np.float32), rows, 0), columns, 1)
         return np.where(inside_rows[:, None] & inside_columns[None], found, np.float32(0))
+
+
+def _between(values: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
+    """Values at fractional positions along an axis, linear between neighbours."""
+    low = np.floor(at).astype(np.int64)
+    high = np.minimum(low + 1, values.shape[axis] - 1)
+    share = (at - low).astype(np.float32)
+    share = share[:, None] if axis == 0 else share[None]
+    return values.take(low, axis) * (1 - share) + values.take(high, axis) * share
 
 
 def place(height: int, width: int, data: Data, aspect: float = 1.0) -> Placement:

@@ -49,19 +49,22 @@ ENGINE = {
     "tables": "",
     "medmnist": "archives",
     "gathering": "archives",
-    "sources": "archives tables gathering",
+    "boxfiles": "gathering",
+    "masks": "scan",
+    "labelling": "boxfiles gathering labels scan",
+    "sources": "archives tables gathering boxfiles",
     "duplicates": "",
     "splits": "",
-    "fingerprint": "",
+    "labels": "",
+    "fingerprint": "labels",
     "prepared": "scan spec",
-    "data": "scan spec prepared fingerprint",
+    "data": "scan spec prepared fingerprint labels",
     "writing": "scan data fingerprint",
-    "decoding": "scan sandbox data sources",
+    "decoding": "scan sandbox data sources gathering masks",
     "sides": "scan data duplicates splits",
-    "intake": "scan data fingerprint gathering sources medmnist decoding sides writing",
+    "intake": "scan data fingerprint labels boxfiles labelling gathering sources medmnist decoding sides writing",
     # what is taught, and what is wrong with it
     "targets": "data spec",
-    "measures": "",
     "task": "catalog parts spec scan data targets augment",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
@@ -81,6 +84,7 @@ ENGINE = {
     "learner": "parts spec network data augment targets task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
+    "measures": "",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "outputs": "scan",
     "likeness": "scan data predict",
@@ -109,12 +113,12 @@ ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
 READERS = "forkserver dicom_file grey places dicom series pictures volumes"
-IMPORT = "archives tables medmnist gathering writing decoding sides splits"
+IMPORT = "archives tables medmnist gathering writing decoding sides splits boxfiles masks labelling"
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (
-    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy"),
+    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
 AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus import dicom_cases, image_cases, nifti_cases
-from made_files import dicom, drained, imported, npz, picture, texture
+from made_files import decode_nearby, dicom, drained, imported, npz, picture, texture
 from PIL import Image
 
-from builder import decoding, scans
 from builder.fingerprint import Fingerprint
 from builder.intake import ImportFailed, Source, SourceRefused, detect, import_scans
-from builder.scan import Unreadable
 from builder.tables import TableRefused, read_table
 
 
@@ -22,30 +20,7 @@ from builder.tables import TableRefused, read_table
 def nearby(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decodes in this process: the sandbox has its own tests, and the logic of import is quicker without it."""
 
-    class Nearby:
-        def __init__(self, folder: Path) -> None:
-            self.folder = folder
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error) -> None:
-            return None
-
-        def read(self, paths, series=False):
-            files = paths if isinstance(paths, list) else [paths]
-            return scans.read_series(files) if series else scans.read(files[0])
-
-        def headers(self, paths):
-            return [self._header(path) for path in paths]
-
-        def _header(self, path):
-            try:
-                return scans.read_header(path)
-            except Unreadable as error:
-                return error
-
-    monkeypatch.setattr(decoding, "Sandbox", Nearby)
+    decode_nearby(monkeypatch)
 
 
 def _refused(source: Source, home: Path, **options) -> str:
