@@ -122,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "val", "test"))
+    made = command(
+        "baseline", commands.baseline, "The number to beat: frozen features of a packaged network, no training."
+    )
+    made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
+    made.add_argument("--test", action="store_true", help="also on the test side, which counts as an opening of it")
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")

@@ -7,6 +7,7 @@ the validation side. Nothing is trained by gradient steps, so it takes seconds t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -58,9 +59,7 @@ def kept(dataset: Dataset) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("key") == _key(dataset) else None
 
 
-def baseline(
-    dataset: Dataset, *, test: bool = False, told: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+def baseline(dataset: Dataset, *, test: bool = False, told: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Measures the baseline of a data set and keeps it there.
 
     Args:
@@ -157,9 +156,7 @@ def _logistic(
         each = [model(column) if 0 < column.mean() < 1 else float(column.mean()) for column in labels.T]
 
         def answers(rows: np.ndarray) -> np.ndarray:
-            columns = [
-                np.full(len(rows), m) if isinstance(m, float) else m.predict_proba(rows)[:, 1] for m in each
-            ]
+            columns = [np.full(len(rows), m) if isinstance(m, float) else m.predict_proba(rows)[:, 1] for m in each]
             return np.stack(columns, 1).astype(np.float32)
 
         return answers
@@ -212,10 +209,8 @@ def _features(dataset: Dataset, told: Callable[[int, int], None] | None) -> np.n
     """(N, F) float32: of every case, also of those that were imported later; what was made once is kept."""
     path = dataset.folder / f"baseline-features-{_VERSION}.npy"
     made: np.ndarray | None = None
-    try:
+    with contextlib.suppress(OSError, ValueError):  # not there, or cut off while it was written
         made = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        pass  # not there, or cut off while it was written
     begin = 0 if made is None else min(len(made), len(dataset))
     if made is not None and begin == len(dataset):
         return made[: len(dataset)]
@@ -251,7 +246,9 @@ def _network(dataset: Dataset) -> tuple[Any, Data]:
     data = Data(dataset=dataset.id, size_px=_SIDE_PX, colour="rgb", normalize="imagenet", **slices)
     nodes = (
         Node(
-            id="backbone", name="timm_backbone", params={"model": "tf_efficientnet_lite0", "weights": "installed package"}
+            id="backbone",
+            name="timm_backbone",
+            params={"model": "tf_efficientnet_lite0", "weights": "installed package"},
         ),
         Node(id="pool", name="global_pool"),
     )
@@ -266,4 +263,3 @@ def _key(dataset: Dataset) -> str:
     digest.update(np.ascontiguousarray(dataset.labels).tobytes())
     digest.update("".join(dataset.splits).encode())
     return digest.hexdigest()
-

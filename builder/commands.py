@@ -345,6 +345,23 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     return found, f"{title}\n{_table(rows)}{notes}"
 
 
+def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{chosen, features, n: {train, val}, val: {n, patients, metrics, notes}, test: the same or null, seconds, at}"""
+    from builder.baseline import baseline as measured
+    from builder.data import Dataset
+
+    told = _Progress()
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    found = measured(dataset, test=asked.test, told=lambda done, total: told.show(done, total, "looking at the scans"))
+    told.end()
+    lines = [f"{found['features']}; chosen on the validation side: {found['chosen']} ({found['seconds']:.0f} s)"]
+    for side, words in (("val", "validation"), ("test", "test")):
+        if found[side]:
+            rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found[side]["metrics"].items()]
+            lines += [f"{found[side]['n']} scans of the {words} split, 95 % intervals over patients", _table(rows)]
+    return found, "\n".join(lines)
+
+
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
     series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}.

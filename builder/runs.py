@@ -92,6 +92,7 @@ KINDS = (
     "predict",
     "predict-many",
     "evaluate",
+    "baseline",
     "export",
     "augment",
     "look",

@@ -239,6 +239,19 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
 
+    def carried(
+        self,
+        chosen_on: Examined,
+        examined: Examined,
+        classes: tuple[str, ...],
+        multi_label: bool,
+        resamples: int,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """What is chosen on the validation side (`chosen_on`) and judged on another: thresholds, calibration. It joins
+        the report."""
+        return {}
+
     # -- the way in -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -253,6 +266,10 @@ class Task(ABC):
         Args:
             kind: one of `demos`; "" for the first.
         """
+
+    def demo_name(self, kind: str = "") -> str:
+        """What the demo set of this kind is called as a data set."""
+        return f"Demo: {self.title}{f', {kind}' if kind else ''} (synthetic)"
 
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:

@@ -177,8 +177,7 @@ def demo(work: Work) -> Steps:
         wanted = str(work.job.payload.get("kind") or "")
         labels = kind.demo(int(work.job.payload.get("seed") or 0), place, wanted)
         source = Source("csv", place, labels, synthetic=True)
-        name = f"Demo: {kind.title}{f', {wanted}' if wanted else ''} (synthetic)"
-        return (yield from _intake(work, source, name, {"task": kind.name}))
+        return (yield from _intake(work, source, kind.demo_name(wanted), {"task": kind.name}))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -325,6 +324,17 @@ def evaluate(work: Work) -> Steps:
     yield Progress(note="measuring")
     run = Run(work.home, payload["run"])
     return measured(run, work.home, split=payload.get("split") or "test", progress=work.count)
+
+
+def baseline(work: Work) -> Steps:
+    """Measures frozen features on `dataset`, with `test` also on its test side; the result is `baseline.baseline`."""
+    from builder.baseline import baseline as measured
+    from builder.data import Dataset
+
+    payload = work.job.payload
+    yield Progress(note="looking at the scans")
+    dataset = Dataset.open(work.home, payload["dataset"])
+    return measured(dataset, test=bool(payload.get("test")), told=work.count)
 
 
 def export(work: Work) -> Steps:
@@ -482,6 +492,7 @@ KINDS: dict[str, Handler] = {
     "predict": predict,
     "predict-many": predict_many,
     "evaluate": evaluate,
+    "baseline": baseline,
     "export": export,
     "augment": augment,
     "look": look,

@@ -90,6 +90,7 @@ ENGINE = {
     "likeness": "scan data predict",
     "asking": "scan data gathering sources decoding predict outputs",
     "evaluate": "spec task data runs predict measures",
+    "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",

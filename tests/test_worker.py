@@ -56,6 +56,7 @@ class Worked:
                 Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(ticket / label / f"{CANARY}_{n}.png")
         self.ticket = ticket
         self.scan = home / "scan.png"
+        shutil.copytree(ticket / "left", home / "several")
         shutil.copy(ticket / "left" / f"{CANARY}_0.png", self.scan)
         source = {"kind": "classes", "root": str(ticket)}
         self.imported = self.submit("import", source=source, name="spots", into=None, split=None, seed=0)
@@ -77,7 +78,6 @@ class Worked:
         self.by_case = self.submit("predict", **asked, dataset=self.dataset, case=3)
         self.text = home / f"{CANARY}.png"
         self.text.write_text("no picture")
-        shutil.copytree(ticket / "left", home / "several")
         self.several = [*(str(home / "several" / f"{CANARY}_{n}.png") for n in range(2)), str(self.text)]
         self.many = self.submit("predict-many", **asked, files=self.several)
         self.one_of_many = self.submit("predict", **asked, files=self.several, member=1)
