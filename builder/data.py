@@ -128,6 +128,7 @@ class Case:
         content: SHA-256 of the pixels, equal for a grey picture and the same picture saved as RGB.
         alike: content of the first picture that it equals or almost equals; its own where it is the first.
         notes: what was repaired or is to be known, in words.
+        axes: as `scan.Scan`; "" also of cases that an earlier version imported.
     """
 
     id: str
@@ -150,6 +151,7 @@ class Case:
     alike: str
     series: str = ""
     notes: tuple[str, ...] = ()
+    axes: str = ""
 
     def to_json(self) -> str:
         """One line of cases.jsonl."""
@@ -386,6 +388,7 @@ class Dataset:
             format=case.format,
             notes=case.notes,
             valid=valid,
+            axes=case.axes,
         )
 
     def _window(self, center: float, width: float, function: str, name: str, offset: int, length: int) -> Window:

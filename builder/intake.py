@@ -240,6 +240,7 @@ class _Intake:
             alike=content,
             series=self.pseudonyms("series", scan.series) if scan.series else "",
             notes=scan.notes,
+            axes=scan.axes,
         )
         self.written += self.draft.sizes["pixels.bin"] - before
         self.cases.append(case)

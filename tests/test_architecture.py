@@ -79,6 +79,7 @@ ENGINE = {
     "learner": "parts spec network data augment task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
+    "outputs": "scan",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
     "preflight": "parts spec data task batches learner",
