@@ -162,6 +162,7 @@ class Case:
         boxes: None where nobody looked for any, () where somebody did and there are none.
         mask: where it lies; None where there is none.
         target: the clean scan of a pair.
+        axes: as `scan.Scan`; "" also of cases that an earlier version imported.
     """
 
     id: str
@@ -187,6 +188,7 @@ class Case:
     boxes: tuple[Box, ...] | None = None
     mask: Packed | None = None
     target: Clean | None = None
+    axes: str = ""
 
     def to_json(self) -> str:
         """One line of cases.jsonl; what the case does not carry is not named."""
@@ -565,6 +567,7 @@ class Dataset:
             format=case.format,
             notes=case.notes,
             valid=valid,
+            axes=case.axes,
         )
 
     def _window(self, center: float, width: float, function: str, name: str, offset: int, length: int) -> Window:

@@ -35,7 +35,7 @@ from builder.dicom_file import (
     words,
 )
 from builder.grey import MAX_TABLE, Rescale, rescale, windows
-from builder.places import Place, frame_order
+from builder.places import Place, axes_of, frame_order
 from builder.scan import Header, Reading, Slice, Unreadable, check_size
 
 MAX_FRAMES = 100_000
@@ -171,7 +171,16 @@ def _reading(file: DicomFile) -> Reading:
         study=header.study,
         series=header.series,
         notes=notes,
+        axes=axes_of(places[0], ordered=frames == 1 or _along_normal(places, order)),
     )
+
+
+def _along_normal(places: list[Place], order: list[int]) -> bool:
+    """Whether the frames lie in one orientation and are sorted by their position."""
+    found = [places[frame].position for frame in sorted(range(len(order)), key=order.__getitem__)]
+    known = [position for position in found if position is not None]
+    same = len({tuple(np.round(place.orientation or (), 3)) for place in places}) == 1
+    return same and len(known) == len(found) and bool((np.diff(known) > 0).all())
 
 
 def _per_frame(ds: Dataset) -> bool:

@@ -288,6 +288,7 @@ class _Intake:
             series=self.pseudonyms("series", scan.series) if scan.series else "",
             boxes=boxes,
             target=None if target is None else Clean(**self._picture(target, pixels_digest(target.pixels))),
+            axes=scan.axes,
         )
         self.written += self.draft.sizes["pixels.bin"] - before
         self.cases.append(case)

@@ -30,6 +30,29 @@ class Place:
         return None if normal is None or self.origin is None else float(np.dot(self.origin, normal))
 
 
+_TOWARDS = (("L", "R"), ("P", "A"), ("H", "F"))  # of the patient's axes x, y and z, DICOM PS3.3 C.7.6.2.1.1
+_NEAREST = 0.75  # cosine from which a direction is called after the axis it is nearest to
+
+
+def axes_of(place: Place, ordered: bool) -> str:
+    """Where the next column, row and slice lie, as `Scan.axes`; `ordered`: the slices follow each other along the
+    normal."""
+    normal = place.normal
+    if place.orientation is None or normal is None:
+        return ""
+    across, down = np.array(place.orientation[:3]), np.array(place.orientation[3:])
+    letters = [_letter(across), _letter(down), _letter(normal) if ordered else "-"]
+    return "".join(letters) if letters != ["-"] * 3 else ""
+
+
+def _letter(direction: np.ndarray) -> str:
+    length = float(np.linalg.norm(direction))
+    axis = int(np.abs(direction).argmax())
+    if length < 1e-6 or abs(direction[axis]) / length < _NEAREST:
+        return "-"
+    return _TOWARDS[axis][0 if direction[axis] > 0 else 1]
+
+
 def frame_order(places: list[Place], notes: list[str]) -> tuple[list[int], float | None]:
     """(slice index of each frame, spacing along the normal in mm). Stored order where positions do not order them."""
     stored = list(range(len(places)))

@@ -83,7 +83,9 @@ class Scan:
 
     pixels: (S, C, H, W), stored values after the modality rescale (Hounsfield units for CT); uint8, uint16, int16 or
     float32, never fewer bits than the source has. spacing_mm: (z, y, x), None where the file does not say. valid:
-    (S, H, W) bool, False where the file marks padding, or None. patient, study, series are raw identities.
+    (S, H, W) bool, False where the file marks padding, or None. patient, study, series are raw identities. axes:
+    where the next column, the next row and the next slice lie in the patient, a letter each out of L R P A H F (left,
+    right, back, front, head, feet) or "-" where that is not known; "" where nothing is.
     """
 
     pixels: np.ndarray
@@ -98,6 +100,7 @@ class Scan:
     format: str = ""
     notes: tuple[str, ...] = ()
     valid: np.ndarray | None = None
+    axes: str = ""
 
 
 @dataclass
@@ -125,6 +128,7 @@ class Reading:
     study: str | None = None
     series: str | None = None
     notes: list[str] = field(default_factory=list)
+    axes: str = ""
 
     def scan(self, pixels: np.ndarray, valid: np.ndarray | None) -> Scan:
         """The finished scan, with the pixels that were decoded meanwhile."""
@@ -141,6 +145,7 @@ class Reading:
             self.format,
             tuple(dict.fromkeys(self.notes)),
             valid,
+            self.axes,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from builder.dicom import read, read_header
-from builder.places import Place, depth_spacing
+from builder.places import Place, axes_of, depth_spacing
 from builder.scan import Header, Reading, Slice, Unreadable
 
 _Found = list[tuple[Path, Header]]
@@ -70,6 +70,9 @@ def read_series(paths: Sequence[Path]) -> Reading:
         study=first.study,
         series=first.series,
         notes=notes,
+        axes=axes_of(
+            Place(None, chosen[0][1].orientation), ordered=all(header.position is not None for _, header in chosen)
+        ),
     )
 
 

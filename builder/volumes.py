@@ -104,6 +104,7 @@ def read(path: Path) -> Reading:
         photometric="RGB" if volume.channels >= 3 else "MONOCHROME2",
         bits=min(volume.dtype.itemsize * 8, 32),
         notes=[*volume.notes, *turn.notes],
+        axes=turn.axes,
     )
 
 
@@ -133,6 +134,7 @@ class _Turn:
         self.notes: list[str] = []
         i, j, k = volume.steps_mm
         self.swap, self.flip_rows, self.flip_cols, self.reverse = True, False, False, False
+        self.axes = ""
         if volume.matrix is not None:
             self._along(volume.matrix)
         elif volume.format == "nifti" or volume.shape[2] > 1:
@@ -157,6 +159,7 @@ class _Turn:
         # DICOM normal of that picture: x (+) cross y; axial: L x P = S; coronal: L x I = P; sagittal: P x I = R
         towards = {2: 1, 1: 1, 0: -1}[plane]
         self.reverse = signs[2] != towards
+        self.axes = {2: "LPH", 1: "LFP", 0: "PFR"}[plane]
 
     def apply(self, plane: np.ndarray) -> np.ndarray:
         """(C, i, j) as stored -> (C, rows, cols)."""

@@ -9,7 +9,7 @@ from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
 from pages.kit import datasets as shown
-from pages.kit import draft, go, importing, jobs, scans, style
+from pages.kit import draft, go, importing, jobs, scans, style, viewer
 from pages.kit.words import ago, amount, plain, size
 
 DEMO = "demo-set"
@@ -109,7 +109,8 @@ def look(dataset: Dataset, index: int) -> None:
     case = dataset.cases[index]
     label = plain(shown.label_words(dataset, case.label))
     st.markdown(f"**{label}** · {shown.SPLIT_WORDS[case.split]} · {case.id}")
-    scans.viewer(dataset.scan(index), f"case-{dataset.id}-{index}", width_px=600)
+    viewer.show(dataset, index, f"case-{dataset.id}-{index}", height=600)
+    viewer.tell_facts(dataset.scan(index))
 
 
 def nothing_yet() -> None:
@@ -126,7 +127,8 @@ def nothing_yet() -> None:
         with style.card("A real scan to look at"):
             st.caption("From the test files of pydicom, the library that reads DICOM here.")
             name = st.segmented_control("Scan", list(found), default=next(iter(found)), key="sample", required=True)
-            scans.viewer(found[name], f"sample-{name}", width_px=380)
+            viewer.show_sample(name, f"sample-{name}", height=420)
+            viewer.tell_facts(found[name])
 
 
 def counts_of_import(dataset: Dataset) -> None:

@@ -1,5 +1,5 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
-and `network`, the canvas on which a network is clicked together.
+`network`, the canvas on which a network is clicked together, and `viewer`, in which one looks through a scan.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import streamlit as st
 
-__all__ = ["Mark", "Report", "Series", "curves", "dropzone", "network"]
+__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "curves", "dropzone", "network", "viewer"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,56 @@ class Report:
     seq: int
 
 
+@dataclass(frozen=True)
+class Box:
+    """A box over a scan, in pixels of the stored slice; a box over pixel columns 3 and 4 goes from x0 = 3 to x1 = 5.
+
+    Attributes:
+        name: of its class. colour: "#rrggbb". slice: the one it lies on, None for all. score: 0..1, None for a label.
+        dashed: drawn with a broken line, such as a model's proposal.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    name: str
+    colour: str
+    slice: int | None = 0
+    score: float | None = None
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A mask or a heat map over a scan, fetched by the browser like the scan itself.
+
+    Attributes:
+        id: changes with the content. url: of a uint8 volume, whose slices are stretched over those of the scan.
+        kind: "mask" (0 = nothing, k = structure k) or "heat" (0..255).
+        name: of the layer. names, colours ("#rrggbb"): of structure 1, 2, ... of a mask.
+        slices: the scan's slices which the volume's slices belong to; None where they are the same.
+    """
+
+    id: str
+    url: str
+    kind: str
+    name: str
+    names: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    slices: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a viewer shows: the slice (from 0), level and width of the window in stored units (None for colour)."""
+
+    slice: int
+    center: float | None
+    width: float | None
+    inverted: bool
+
+
 _curves = st.components.v2.component(
     "scanloom-components.curves",
     js="curves.js",
@@ -89,6 +139,15 @@ _network = st.components.v2.component(
     js="network.js",
     css="network.css",
     html='<div class="nw-mount"></div>',
+    isolate_styles=True,
+)
+
+
+_viewer = st.components.v2.component(
+    "scanloom-components.viewer",
+    js="viewer.js",
+    css="viewer.css",
+    html='<div class="viewer"></div>',
     isolate_styles=True,
 )
 
@@ -196,6 +255,54 @@ def network(*, key: str, data: Mapping[str, Any], on_edits: Callable[[], None]) 
     """
     state: Any = _network(key=key, data=data, default={"edits": None}, on_edits_change=on_edits)
     return state.edits
+
+
+def viewer(
+    id: str,
+    url: str,
+    *,
+    key: str,
+    label: str = "Scan",
+    boxes: Sequence[Box] = (),
+    layers: Sequence[Layer] = (),
+    height: int = 560,
+    planes: bool = False,
+    opacity: float = 0.6,
+    slice: int | None = None,
+    follow: bool = False,
+    on_seen: Callable[[], None] | None = None,
+) -> Seen | None:
+    """Draws a scan to be looked through; the volume is fetched once from `url`, all else happens in the browser.
+
+    Args:
+        id: tells one scan from another: the browser fetches anew when it changes, and keeps what it had for a while.
+        url: an address that answers in the form of `pages/kit/volumes.py`.
+        label: what a screen reader says. height: of the picture, in pixels. planes: begin with three planes.
+        opacity: of masks and heat maps at the beginning, 0..1.
+        slice: the one to begin with, from 0, None for the middle; a change later on leads there.
+        follow: tell Python what is seen, once the hand rests; otherwise looking around costs no rerun.
+        on_seen: called before that rerun.
+
+    Returns:
+        What was told last for this `id`; None before, and always without `follow`.
+    """
+    data = {
+        "id": id,
+        "url": url,
+        "label": label,
+        "height": height,
+        "planes": planes,
+        "opacity": opacity,
+        "slice": slice,
+        "follow": follow,
+        "boxes": [asdict(box) for box in boxes],
+        "layers": [asdict(layer) for layer in layers],
+    }
+    state: Any = _viewer(key=key, data=data, default={"seen": None}, on_seen_change=on_seen or _nothing)
+    told = state.seen
+    if not follow or not told or told.get("id") != id:
+        return None
+    return Seen(int(told["slice"]), told["center"], told["width"], bool(told["inverted"]))
 
 
 def _nothing() -> None:
