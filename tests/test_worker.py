@@ -191,11 +191,9 @@ def test_a_look_answers_with_every_layer_and_its_arrays(worked: Worked) -> None:
 
 
 def test_no_name_is_left_in_any_log_event_or_result(worked: Worked) -> None:
-    left = [
-        path
-        for path in worked.home.rglob("*")
-        if path.is_file() and path not in (worked.text, *worked.brought) and (CANARY in path.name or CANARY.encode() in path.read_bytes())
-    ]
+    brought = (worked.text, *worked.brought)
+    files = [path for path in worked.home.rglob("*") if path.is_file() and path not in brought]
+    left = [path for path in files if CANARY in path.name or CANARY.encode() in path.read_bytes()]
     assert left == []
 
 

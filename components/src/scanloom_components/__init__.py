@@ -1,5 +1,6 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
-`network`, the canvas on which a network is clicked together, and `viewer`, in which one looks through a scan.
+`network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, and
+`compare`, two pictures of one scan with a divider between them.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -14,7 +15,7 @@ from typing import Any
 
 import streamlit as st
 
-__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "curves", "dropzone", "network", "viewer"]
+__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "compare", "curves", "dropzone", "network", "viewer"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,15 @@ _viewer = st.components.v2.component(
     js="viewer.js",
     css="viewer.css",
     html='<div class="viewer"></div>',
+    isolate_styles=True,
+)
+
+
+_compare = st.components.v2.component(
+    "scanloom-components.compare",
+    js="compare.js",
+    css="compare.css",
+    html='<div class="compare"></div>',
     isolate_styles=True,
 )
 
@@ -303,6 +313,28 @@ def viewer(
     if not follow or not told or told.get("id") != id:
         return None
     return Seen(int(told["slice"]), told["center"], told["width"], bool(told["inverted"]))
+
+
+def compare(
+    id: str,
+    before: tuple[str, str, str],
+    after: tuple[str, str, str],
+    *,
+    key: str,
+    change: tuple[str, str, str] | None = None,
+    height: int = 520,
+    slice: int | None = None,
+) -> None:
+    """Draws two pictures of one scan with a divider between them; everything happens in the browser.
+
+    Args:
+        id: tells one pair from another. before, after: (id, url, name) each; the second may be several times larger.
+        change: a heat map as a `Layer` has it, laid over the second on request. slice: the one to begin with, from 0.
+    """
+    names = ("id", "url", "name")
+    told = [None if part is None else dict(zip(names, part, strict=True)) for part in (before, after, change)]
+    data = {"id": id, "before": told[0], "after": told[1], "change": told[2], "height": height, "slice": slice}
+    _compare(key=key, data=data)
 
 
 def _nothing() -> None:
