@@ -91,6 +91,7 @@ KINDS = (
     "demo",
     "predict",
     "predict-many",
+    "takeout",
     "evaluate",
     "baseline",
     "export",

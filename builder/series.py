@@ -147,3 +147,13 @@ def _sorted(found: _Found, notes: list[str]) -> tuple[_Found, float | None]:
         if tilt > 1:
             notes.append(f"The gantry was tilted by about {tilt:.1f} degrees: the slices are shifted in their plane.")
     return ordered, depth
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """The files that `read_series` makes slices of, in the order of the slices. Raises: Unreadable."""
+    headers: _Found = [(path, read_header(path)) for path in paths]
+    if len(headers) == 1:
+        return [headers[0][0]]
+    notes: list[str] = []
+    chosen, _ = _sorted(_without_copies(_largest_stack(headers, notes), notes), notes)
+    return [path for path, _ in chosen]

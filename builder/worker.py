@@ -43,7 +43,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "predict-many", "weights", "network")
+PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "weights", "network")
 
 
 class Stopped(Exception):
@@ -360,6 +360,33 @@ def export(work: Work) -> Steps:
     }
 
 
+def takeout(work: Work) -> Steps:
+    """Writes what a predict job found as a file for other programs: {file (in the job folder), to}.
+
+    The payload is {job, to (one of `takeout.KINDS`), files (of the scan), least (score of boxes)}.
+    """
+    from builder import takeout as making
+
+    payload = work.job.payload
+    yield Progress(note="writing the file")
+    asked = Job(work.home, "predict", str(payload["job"]))
+    told, to = asked.result(), str(payload["to"])
+    if told is None:
+        raise StoreError("This answer is gone: ask again.")
+    files = [Path(file) for file in payload.get("files") or ()]
+    finding = told["finding"]
+    if to == "seg":
+        made = making.segmentation(asked.folder, files, payload.get("names") or ["Lesion"], work.folder / "mask.dcm")
+    elif to == "sr":
+        least = float(payload.get("least") or 0)
+        made = making.report(asked.folder, files, finding, work.folder / "report.dcm", least)
+    elif to == "nifti":
+        made = making.nifti(asked.folder, work.folder / "found.nii.gz")
+    else:
+        raise StoreError(f"A finding is written as one of {', '.join(making.KINDS)}, not as {to!r}.")
+    return {"file": made.name, "to": to}
+
+
 def foreign_network(work: Work) -> Steps:
     """Reads an uploaded network of Keras or ONNX: {experiment, missing, notes, weights (whether it has some)}."""
     from builder.foreign import read
@@ -491,6 +518,7 @@ KINDS: dict[str, Handler] = {
     "demo": demo,
     "predict": predict,
     "predict-many": predict_many,
+    "takeout": takeout,
     "evaluate": evaluate,
     "baseline": baseline,
     "export": export,

@@ -89,6 +89,7 @@ ENGINE = {
     "outputs": "scan",
     "likeness": "scan data predict",
     "asking": "scan data gathering sources decoding predict outputs",
+    "takeout": "scan outputs series",
     "evaluate": "spec task data runs predict measures",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",

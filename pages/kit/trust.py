@@ -1,4 +1,4 @@
-"""How far a run can be trusted: its figures on the test scans, once somebody has asked for them, and the worst of them."""
+"""How far a run can be trusted: its figures on the test scans, once somebody asked for them, and the worst of them."""
 
 from __future__ import annotations
 
