@@ -4,12 +4,14 @@
     home/datasets/<id>/dataset.json  the summary; replacing it commits an import
                        cases.jsonl   one Case a line       pixels.bin   their arrays, one after the other
                        ledger.jsonl  one file a line       splits.jsonl {group, split}: append-only, groups never move
+                       masks.bin, edits.jsonl, drawn/      masks, and what people labelled later: see `labels`
                        prepared/<digest>/{images.npy, stats.json}
 
 No original file name, path, tag value or UID is in any of them: names, patients and series are HMAC-SHA256 under the
 salt.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -19,13 +21,15 @@ import secrets
 import shutil
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from builder.fingerprint import SPLITS, Fact, Fingerprint
+from builder.fingerprint import SPLITS, Fact, Fingerprint, fingerprint
+from builder.labels import KINDS, Box, Edit, Edits, Packed, edits_size, read_edits, read_mask
 from builder.prepared import (
     Placement,
     Prepared,
@@ -38,12 +42,14 @@ from builder.prepared import (
     prepare,
     quantize,
 )
-from builder.scan import Scan, Window
+from builder.scan import Grid, Scan, Window
 from builder.spec import Data
 
 __all__ = [
     "SPLITS",
+    "Box",
     "Case",
+    "Clean",
     "Dataset",
     "Entry",
     "Fingerprint",
@@ -63,6 +69,7 @@ __all__ = [
 ]
 
 _READ_BYTES = 8 << 20
+_COUNTED = 1  # of what a fingerprint counts: a change makes kept ones void
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{6}$")
 
 
@@ -113,6 +120,29 @@ class Pseudonyms:
 # -- what is stored --------------------------------------------------------------------------------------------------
 
 
+_Windows = tuple[tuple[float, float, str, str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The clean scan of a pair (image enhancement), stored like the pixels of its case; fields as in `Case`."""
+
+    shape: tuple[int, int, int, int]
+    dtype: str
+    offset: int
+    valid_offset: int | None
+    spacing_mm: tuple[float | None, float | None, float | None]
+    modality: str
+    photometric: str
+    bits: int
+    format: str
+    windows: _Windows
+    value_range: tuple[float, float]
+    content: str
+    notes: tuple[str, ...] = ()
+    grid: Grid | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """One scan of a dataset.
@@ -128,7 +158,10 @@ class Case:
         content: SHA-256 of the pixels, equal for a grey picture and the same picture saved as RGB.
         alike: content of the first picture that it equals or almost equals; its own where it is the first.
         notes: what was repaired or is to be known, in words.
-        axes: as `scan.Scan`; "" also of cases that an earlier version imported.
+        grid: where it lies in the patient, where its file says so.
+        boxes: None where nobody looked for any, () where somebody did and there are none.
+        mask: where it lies; None where there is none.
+        target: the clean scan of a pair.
     """
 
     id: str
@@ -145,28 +178,49 @@ class Case:
     photometric: str
     bits: int
     format: str
-    windows: tuple[tuple[float, float, str, str, int, int], ...]
+    windows: _Windows
     value_range: tuple[float, float]
     content: str
     alike: str
     series: str = ""
     notes: tuple[str, ...] = ()
-    axes: str = ""
+    grid: Grid | None = None
+    boxes: tuple[Box, ...] | None = None
+    mask: Packed | None = None
+    target: Clean | None = None
 
     def to_json(self) -> str:
-        """One line of cases.jsonl."""
-        return json.dumps(self.__dict__, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        """One line of cases.jsonl; what the case does not carry is not named."""
+        found = _plain(self)
+        if self.boxes is not None:
+            found["boxes"] = [box.to_json() for box in self.boxes]
+        if self.mask is not None:
+            found["mask"] = self.mask.to_json()
+        if self.target is not None:
+            found["target"] = _plain(self.target)
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Case":
-        """Reads one line of cases.jsonl."""
-        found = json.loads(line)
-        for name in ("shape", "spacing_mm", "value_range", "notes"):
-            found[name] = tuple(found[name])
-        found["windows"] = tuple(tuple(window) for window in found["windows"])
+        """Reads one line of cases.jsonl, also of a version that knew classes only."""
+        found = _with_tuples(json.loads(line))
         if isinstance(found["label"], list):
             found["label"] = tuple(found["label"])
+        if found.get("boxes") is not None:
+            found["boxes"] = tuple(Box.from_json(box) for box in found["boxes"])
+        if found.get("mask") is not None:
+            found["mask"] = Packed.from_json(found["mask"])
+        if found.get("target") is not None:
+            found["target"] = Clean(**_with_tuples(found["target"]))
         return cls(**found)
+
+    def carries(self, by: str) -> bool:
+        """Whether the case is labelled by "class", "boxes", "mask" or "target", or with "anything" of these."""
+        if by == "anything":
+            return any(map(self.carries, KINDS))
+        if by not in KINDS:
+            raise ValueError(f"Cases are labelled by {', '.join(KINDS)} or anything; {by!r} came.")
+        return getattr(self, "label" if by == "class" else by) is not None
 
     @property
     def fact(self) -> Fact:
@@ -183,7 +237,25 @@ class Case:
             self.value_range,
             self.content,
             self.alike,
+            self.boxes,
+            None if self.mask is None else self.mask.present,
+            self.target is not None,
         )
+
+
+def _plain(picture: Case | Clean) -> dict[str, Any]:
+    """The fields of a stored picture as plain data, without those that are told apart."""
+    found = {name: value for name, value in picture.__dict__.items() if name not in ("boxes", "mask", "target", "grid")}
+    return found if picture.grid is None else {**found, "grid": picture.grid.to_json()}
+
+
+def _with_tuples(found: dict[str, Any]) -> dict[str, Any]:
+    if found.get("grid") is not None:
+        found["grid"] = Grid.from_json(found["grid"])
+    for name in ("shape", "spacing_mm", "value_range", "notes"):
+        found[name] = tuple(found[name])
+    found["windows"] = tuple(tuple(window) for window in found["windows"])
+    return found
 
 
 @dataclass(frozen=True)
@@ -235,16 +307,51 @@ class Summary:
 
 def _summary(folder: Path) -> Summary:
     found = json.loads((folder / "dataset.json").read_text())
+    edited = edits_size(folder)
     return Summary(
         id=folder.name,
         name=found["name"],
         task=found["task"],
         created=found["created"],
-        changed=found["changed"],
+        changed=max(found["changed"], (folder / "edits.jsonl").stat().st_mtime) if edited else found["changed"],
         num_cases=found["num_cases"],
-        bytes=sum(found["sizes"].values()),
-        fingerprint=Fingerprint.from_json(found["fingerprint"]),
+        bytes=sum(found["sizes"].values()) + edited,
+        fingerprint=_edited(folder, found, edited) if edited else Fingerprint.from_json(found["fingerprint"]),
     )
+
+
+def _edited(folder: Path, found: dict[str, Any], size: int) -> Fingerprint:
+    """The fingerprint with the edits counted in; kept in labelled.json until the next edit or import."""
+    stamp = {"edits": size, "changed": found["changed"], "version": _COUNTED}
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads((folder / "labelled.json").read_text())
+    if {name: kept.get(name) for name in stamp} == stamp:
+        return Fingerprint.from_json(kept["fingerprint"])
+    dataset, before = Dataset(folder.parent.parent, folder, found), Fingerprint.from_json(found["fingerprint"])
+
+    def counted(cases: Sequence[Case], classes: tuple[str, ...], structures: tuple[str, ...], said: Sequence[str]):
+        return fingerprint(
+            [case.fact for case in cases],
+            classes,
+            multi_label=before.multi_label,
+            patient_source=before.patient_source,
+            official_split=before.official_split,
+            synthetic=before.synthetic,
+            warnings=said,
+            mask_names=structures,
+        )
+
+    said = found.get("said")
+    if said is None:  # a dataset of an earlier version: what the import said is what the cases alone do not say
+        plain = counted(dataset.imported, before.classes, before.mask_names, ())
+        said = [words for words in before.warnings if words not in plain.warnings]
+    result = counted(dataset.cases, dataset.classes, dataset.mask_names, said)
+    draft = folder / f".labelled-{secrets.token_hex(4)}"
+    with contextlib.suppress(OSError):  # a full or read-only disk: it is counted again the next time
+        draft.write_text(json.dumps({**stamp, "fingerprint": result.to_json()}, ensure_ascii=False, allow_nan=False))
+        os.rename(draft, folder / "labelled.json")
+    return result
 
 
 def datasets(home: Path) -> list[Summary]:
@@ -281,21 +388,24 @@ def _folder(home: Path, id: str) -> Path:
 
 
 class Dataset:
-    """A dataset opened for reading; pixels stay on disk until asked for."""
+    """A dataset opened for reading; pixels stay on disk until asked for.
 
-    def __init__(self, home: Path, folder: Path) -> None:
+    Labels are those of the moment in which they were first asked for, with all edits until then: they do not change
+    under a training. `labels.record` and `refresh` make the newest ones seen.
+    """
+
+    def __init__(self, home: Path, folder: Path, found: dict[str, Any] | None = None) -> None:
         self.home = Path(home)
         self.folder = folder
         self.id = folder.name
-        found = json.loads((folder / "dataset.json").read_text())
+        found = found or json.loads((folder / "dataset.json").read_text())
         self.sizes: dict[str, int] = found["sizes"]
-        self.summary = _summary(folder)
-        self.name = self.summary.name
-        self.task = self.summary.task
-        self.fingerprint = self.summary.fingerprint
-        self.classes = self.fingerprint.classes
-        self.multi_label = self.fingerprint.multi_label
-        self.synthetic = self.fingerprint.synthetic
+        self.name: str = found["name"]
+        self.task: str = found["task"]
+        self._plain = Fingerprint.from_json(found["fingerprint"])  # as the imports left it
+        self._num_cases: int = found["num_cases"]
+        self.multi_label = self._plain.multi_label
+        self.synthetic = self._plain.synthetic
 
     @classmethod
     def open(cls, home: Path, id: str) -> "Dataset":
@@ -318,7 +428,37 @@ class Dataset:
         raise UnknownDataset(f"There is no dataset called {id!r}; {offer}")
 
     def __len__(self) -> int:
-        return self.summary.num_cases
+        return self._num_cases
+
+    def refresh(self) -> None:
+        """Forgets the labels that were read: the next question is answered with the newest edits."""
+        for name in ("edits", "cases", "labels", "summary"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The dataset at a glance."""
+        return _summary(self.folder)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Facts about the dataset, edits counted in."""
+        return self.summary.fingerprint
+
+    @cached_property
+    def edits(self) -> Edits:
+        """What people labelled after the import."""
+        return read_edits(self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of scans and boxes; new ones only ever follow those that are there."""
+        return _joined(self._plain.classes, self.edits.classes)
+
+    @property
+    def mask_names(self) -> tuple[str, ...]:
+        """Names of the structures that masks show: value k of a mask is `mask_names[k - 1]`."""
+        return _joined(self._plain.mask_names, self.edits.structures)
 
     def _lines(self, name: str) -> list[str]:
         """The committed lines of a growing file; what a broken import left behind them is not read."""
@@ -326,9 +466,48 @@ class Dataset:
             return file.read(self.sizes[name]).decode().splitlines()
 
     @cached_property
-    def cases(self) -> tuple[Case, ...]:
-        """All cases, in the order of import."""
+    def imported(self) -> tuple[Case, ...]:
+        """All cases as they were imported, in that order."""
         return tuple(Case.from_json(line) for line in self._lines("cases.jsonl"))
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """All cases, in the order of import, with the labels they carry now."""
+        edits = self.edits
+        if not edits.of_case:
+            return self.imported
+        return tuple(
+            replace(case, **edits.state(case.id, label=case.label, boxes=case.boxes, mask=case.mask))
+            if case.id in edits.of_case
+            else case
+            for case in self.imported
+        )
+
+    def history(self, index: int) -> tuple[Edit, ...]:
+        """The edits of a case, the oldest first: who said what, and when."""
+        return self.edits.of_case.get(self.imported[index].id, ())
+
+    def boxes(self, index: int) -> tuple[Box, ...] | None:
+        """The boxes of a case; None where nobody looked for any, () where somebody did and there are none."""
+        return self.cases[index].boxes
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """The mask of a case, uint8 (S, H, W), read-only: 0 background, k the structure `mask_names[k - 1]`.
+
+        None where there is none, which says nothing; an empty mask says that there is nothing to outline.
+        """
+        case = self.cases[index]
+        slices, _, height, width = case.shape
+        return None if case.mask is None else read_mask(self.folder, case.mask, (slices, height, width))
+
+    def target(self, index: int) -> Scan | None:
+        """The clean scan of a pair, None where the case has none; its sides are a whole multiple of the case's."""
+        case = self.cases[index]
+        return None if case.target is None else self._scan(case.target)
+
+    def progress(self, by: str = "anything") -> tuple[int, int]:
+        """(cases labelled by "class", "boxes", "mask", "target" or "anything", cases in all)."""
+        return sum(case.carries(by) for case in self.cases), len(self)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -356,18 +535,25 @@ class Dataset:
         """str (N,): "train", "val" or "test"."""
         return np.array([case.split for case in self.cases], dtype="<U5")
 
-    def indices(self, split: str, labelled: bool = True) -> np.ndarray:
-        """int64 positions of the cases of a split; without those that carry no label unless `labelled` is False."""
+    def indices(self, split: str, labelled: bool = True, by: str = "class") -> np.ndarray:
+        """int64 positions of the cases of a split; without those that carry no label unless `labelled` is False.
+
+        Args:
+            by: the label that counts: "class" (in a dataset without classes every case counts), "boxes", "mask",
+                "target", or "anything" of these.
+        """
         if split not in SPLITS:
             raise ValueError(f"The split {split!r} is unknown: choose train, val or test.")
         chosen = self.splits == split
-        if labelled and self.classes:
-            chosen = chosen & np.array([case.label is not None for case in self.cases], bool)
+        if labelled and (self.classes or by != "class"):
+            chosen = chosen & np.array([case.carries(by) for case in self.cases], bool)
         return np.flatnonzero(chosen)
 
     def scan(self, index: int) -> Scan:
         """The scan as it was read at import; its pixels are read-only, those of a volume a map of the file."""
-        case = self.cases[index]
+        return self._scan(self.imported[index])
+
+    def _scan(self, case: Case | Clean) -> Scan:
         pixels = self._map(case.offset, np.dtype(case.dtype), case.shape)
         valid = None
         if case.valid_offset is not None:
@@ -388,7 +574,7 @@ class Dataset:
             format=case.format,
             notes=case.notes,
             valid=valid,
-            axes=case.axes,
+            grid=case.grid,
         )
 
     def _window(self, center: float, width: float, function: str, name: str, offset: int, length: int) -> Window:
@@ -428,6 +614,10 @@ class Dataset:
         """{group: split}, the sides that never change."""
         found = (json.loads(line) for line in self._lines("splits.jsonl"))
         return {line["group"]: line["split"] for line in found}
+
+
+def _joined(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return (*names, *(name for name in more if name not in names))
 
 
 def _codes(keys: Sequence[str]) -> np.ndarray:

@@ -1,9 +1,11 @@
 """What a dataset is like, in one small JSON-able object: the facts that checks, forms and model cards rest on."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from builder.labels import Box
 
 SPLITS = ("train", "val", "test")
 
@@ -23,6 +25,11 @@ class Fingerprint:
         spacing_mm: {"min"|"median"|"max": [z, y, x]} over the cases that know it; {} where none does.
         num_slices: {"min"|"median"|"max": n}.
         value_range: smallest and largest stored value.
+        num_boxed, num_masked, num_paired: {split: cases with boxes (none found counts), with a mask, with a target}.
+        num_empty: {"boxes"|"mask": {split: cases that somebody looked at and found nothing on}}.
+        box_counts: {split: {class: boxes}}; mask_counts: {split: {structure: cases that show it}}.
+        box_sizes_px: {"min"|"median"|"max": [height, width]} over all boxes; {} without any.
+        mask_names: name of each structure; the value k of a mask means the k-th.
         duplicates: {"exact": groups of equal pictures, "near": groups of almost equal ones, "across_splits": groups
             that lie on more than one side, "label_conflicts": groups with different labels}.
         warnings: sentences for people.
@@ -50,6 +57,14 @@ class Fingerprint:
     official_split: bool = False
     synthetic: bool = False
     warnings: tuple[str, ...] = ()
+    num_boxed: Mapping[str, int] = field(default_factory=dict)
+    num_masked: Mapping[str, int] = field(default_factory=dict)
+    num_paired: Mapping[str, int] = field(default_factory=dict)
+    num_empty: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    box_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    mask_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    box_sizes_px: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    mask_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for json.dumps."""
@@ -60,7 +75,7 @@ class Fingerprint:
         """Reads `to_json`; fields of a later version are ignored."""
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in found.items() if name in known}
-        for name in ("classes", "warnings", "value_range"):
+        for name in ("classes", "warnings", "value_range", "mask_names"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)
@@ -70,7 +85,8 @@ class Fingerprint:
 class Fact:
     """What the fingerprint needs to know of one case.
 
-    `label` as in `data.Case`; equal `content` means equal pixels, equal `alike` means equal or almost equal pictures.
+    `label` and `boxes` as in `data.Case`; equal `content` means equal pixels, equal `alike` means equal or almost equal
+    pictures. `structures` are those that the mask shows, None without a mask; `paired`: there is a clean scan to it.
     """
 
     patient: str
@@ -84,6 +100,9 @@ class Fact:
     value_range: tuple[float, float]
     content: str
     alike: str
+    boxes: tuple[Box, ...] | None = None
+    structures: tuple[int, ...] | None = None
+    paired: bool = False
 
 
 def fingerprint(
@@ -95,6 +114,7 @@ def fingerprint(
     official_split: bool,
     synthetic: bool,
     warnings: Iterable[str] = (),
+    mask_names: Sequence[str] = (),
 ) -> Fingerprint:
     """Summarises the facts; `warnings` are said before those found here."""
     counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
@@ -107,17 +127,28 @@ def fingerprint(
     near = [group for group in alike if len({facts[i].content for i in group}) > 1]
     across = [group for group in alike if len({facts[i].split for i in group}) > 1]
     across_test = [group for group in across if "test" in {facts[i].split for i in group}]
-    conflicts = [group for group in alike if len({facts[i].label for i in group}) > 1]
+    conflicts = [group for group in alike if len({(facts[i].label, facts[i].boxes) for i in group}) > 1]
     straddling = {p for p, n in Counter(p for ps in patients.values() for p in ps).items() if n > 1}
     unlabelled = sum(fact.label is None for fact in facts)
+    nothing = sum(_bare(fact) for fact in facts)
+    box_counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
+    mask_counts = {split: dict.fromkeys(mask_names, 0) for split in SPLITS}
+    for fact in facts:
+        for box in fact.boxes or ():
+            box_counts[fact.split][classes[box.label]] += 1
+        for value in fact.structures or ():
+            mask_counts[fact.split][mask_names[value - 1]] += 1
+    boxed = any(fact.boxes is not None for fact in facts)
     said = [
         *warnings,
-        *_class_warnings(counts, classes, patients),
+        *_class_warnings(
+            _added(counts, box_counts) if boxed else counts, classes, patients, "box" if boxed else "case"
+        ),
         *_patient_warnings(patients, straddling, patient_source),
         *_duplicate_warnings(across, across_test, conflicts),
     ]
-    if classes and unlabelled:
-        said.append(f"{unlabelled} of {len(facts)} cases carry no label: they are kept but cannot be learned from.")
+    if nothing and (classes or nothing < len(facts)):
+        said.append(f"{nothing} of {len(facts)} cases carry no label: they are kept but cannot be learned from.")
     spacings = [f.spacing_mm for f in facts if f.spacing_mm[1] and f.spacing_mm[2]]
     return Fingerprint(
         num_cases=len(facts),
@@ -150,7 +181,33 @@ def fingerprint(
         official_split=official_split,
         synthetic=synthetic,
         warnings=tuple(said),
+        num_boxed=_per_split(facts, lambda fact: fact.boxes is not None),
+        num_masked=_per_split(facts, lambda fact: fact.structures is not None),
+        num_paired=_per_split(facts, lambda fact: fact.paired),
+        num_empty={
+            "boxes": _per_split(facts, lambda fact: fact.boxes == ()),
+            "mask": _per_split(facts, lambda fact: fact.structures == ()),
+        },
+        box_counts=box_counts if boxed else {},
+        mask_counts=mask_counts if mask_names else {},
+        box_sizes_px=_three([(round(b.y1 - b.y0, 1), round(b.x1 - b.x0, 1)) for f in facts for b in f.boxes or ()]),
+        mask_names=tuple(mask_names),
     )
+
+
+def _bare(fact: Fact) -> bool:
+    """Whether nothing at all is known of a scan but the scan."""
+    return fact.label is None and fact.boxes is None and fact.structures is None and not fact.paired
+
+
+def _per_split(facts: Sequence[Fact], test: Callable[[Fact], bool]) -> dict[str, int]:
+    return {split: sum(fact.split == split and test(fact) for fact in facts) for split in SPLITS}
+
+
+def _added(
+    first: Mapping[str, Mapping[str, int]], second: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    return {split: {name: n + second[split][name] for name, n in counts.items()} for split, counts in first.items()}
 
 
 def _indices(label: int | tuple[int, ...] | None) -> tuple[int, ...]:
@@ -186,27 +243,29 @@ def _clusters(facts: Sequence[Fact], name: str) -> list[list[int]]:
 
 
 def _class_warnings(
-    counts: Mapping[str, Mapping[str, int]], classes: Sequence[str], patients: Mapping[str, set[str]]
+    counts: Mapping[str, Mapping[str, int]], classes: Sequence[str], patients: Mapping[str, set[str]], what: str
 ) -> list[str]:
+    """`counts` are of cases, or of what else carries the classes (`what`: "case" or "box")."""
     if not classes:
         return []
     present = [name for name in classes if any(counts[split][name] for split in SPLITS)]
-    if len(present) < 2 and len(classes) < 2:
+    if len(present) < 2 and len(classes) < 2 and what == "case":
         return [f"There is only one class ({classes[0]}): nothing can be told apart. Add scans of a second class."]
     said = []
     absent = [name for name in classes if name not in present]
     if absent:
-        said.append(f"No scan carries the label {_listed(absent)}.")
+        said.append(f"No {'scan' if what == 'case' else what} carries the label {_listed(absent)}.")
     for split in SPLITS:
         missing = [name for name in present if not counts[split][name]]
         if missing and patients[split]:
             said.append(
-                f"The {split} split holds no case of {_listed(missing)}: add patients with "
+                f"The {split} split holds no {what} of {_listed(missing)}: add patients with "
                 f"{'it' if len(missing) == 1 else 'them'}, or figures for {split} say nothing about it."
             )
     few = [name for name in present if 0 < sum(counts[split][name] for split in SPLITS) < 10]
     if few:
-        said.append(f"Fewer than ten cases of {_listed(few)}: figures for it are very uncertain.")
+        plural = "cases" if what == "case" else "boxes"
+        said.append(f"Fewer than ten {plural} of {_listed(few)}: figures for it are very uncertain.")
     return said
 
 

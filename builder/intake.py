@@ -11,16 +11,19 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from builder.data import SPLITS, Case, Dataset, Entry, Pseudonyms, UnusableScan, pixels_digest
-from builder.decoding import decode
+from builder.boxfiles import BoxList
+from builder.data import SPLITS, Case, Clean, Dataset, Entry, Pseudonyms, UnusableScan, pixels_digest
+from builder.decoding import Outcome, decode
 from builder.fingerprint import fingerprint
-from builder.gathering import SourceRefused, known_suffix
+from builder.gathering import Found, SourceRefused, known_suffix
+from builder.labelling import Masks, boxed, boxes_in_words
+from builder.labels import Box
 from builder.medmnist import MedMNIST, NotMedMNIST
 from builder.scan import Scan, Window
 from builder.sides import Thumbnails, compared, placed
@@ -144,13 +147,19 @@ class _Intake:
         self.pseudonyms = Pseudonyms(draft.home)
         self.base: Dataset | None = draft.base
         self.old: tuple[Case, ...] = self.base.cases if self.base else ()
-        self.known = {(case.content, case.label) for case in self.old}
+        cases = (*self.old, *(self.base.imported if self.base else ()))  # as labelled now, and as they came
+        self.known = {(case.content, case.label, case.boxes) for case in cases}
         self.cases: list[Case] = []
         self.entries: list[Entry] = []
         self.first_entry = len(self.base.ledger()) if self.base else 0
         self.classes, self.multi_label = arrangement.classes, arrangement.multi_label
         self.told_patient: list[bool] = []
         self.thumbs = Thumbnails(draft.scratch / "thumbs")
+        self.masks = Masks(draft.scratch / "masks", self.base.mask_names if self.base else ())
+        self.mask_of: dict[str, int] = {}  # case id: number among the waiting masks
+        self.told_aside: set[str] = set()
+        self.bad_boxes: Counter[str] = Counter()
+        self.num_clipped = 0
         self.written = 0
         self.folder_patients: dict[str, set[str]] = {}
         self._check_classes()
@@ -162,37 +171,90 @@ class _Intake:
     def read_items(self) -> Iterator[Step]:
         """Decodes the arranged files, one scan at a time."""
         items = self.arrangement.items
-        total = len(items) + len(self.arrangement.left)
-        self._check_disk(2 * sum(item.found.bytes for item in items))
+        beside = {f.name: f.bytes for item in items for f in (*item.masks, *([item.target] if item.target else ()))}
+        told = {item.boxes.found.name for item in items if item.boxes and item.boxes.found}
+        total = len(items) + len(self.arrangement.left) + len(beside) + len(told)
+        self._check_disk(2 * (sum(item.found.bytes for item in items) + sum(beside.values())))
         yield Step(len(self.entries), total, "reading the headers")
-        told = time.monotonic()
+        since = time.monotonic()
         for outcome in decode(items, self.draft.scratch):
             if outcome.scan is None:
-                for item in outcome.items:
-                    self._enter_item(item, outcome.status, outcome.reason)
+                self._refuse(outcome, outcome.status, outcome.reason)
             else:
-                self._accept(outcome.scan, outcome.items)
-            if time.monotonic() - told >= _STEP_S:
-                told = time.monotonic()
+                self._accept(outcome, outcome.scan)
+            if time.monotonic() - since >= _STEP_S:
+                since = time.monotonic()
                 yield Step(len(self.entries), total, f"{len(self.cases):,} scans read")
 
-    def _accept(self, scan: Scan, items: Sequence[Item]) -> None:
-        if scan.pixels.dtype.kind == "f" and not np.isfinite(scan.pixels).all():
-            for item in items:
-                self._enter_item(item, "refused", "It holds pixel values that are not finite numbers.")
-            return
+    def _refuse(self, outcome: Outcome, status: str, reason: str) -> None:
+        """Enters all files of an outcome that becomes no case."""
+        for item in outcome.items:
+            self._enter_item(item, status, reason)
+        for found in self._label_files(outcome):
+            self._enter_found(found, status, "its scan was not taken")
+        for aside in outcome.asides:
+            if aside.status == "refused":
+                self._enter_found(aside.found, aside.status, aside.reason)
+            else:
+                self._enter_found(aside.found, status, "its scan was not taken")
+
+    def _accept(self, outcome: Outcome, scan: Scan) -> None:
+        items = outcome.items
+        for read in (scan, outcome.target):
+            if read is not None and read.pixels.dtype.kind == "f" and not np.isfinite(read.pixels).all():
+                self._refuse(outcome, "refused", "It holds pixel values that are not finite numbers.")
+                return
         first = items[0]
         self._check_folder(first, scan)
         label = self._label(first.labels)
+        boxes, said = self._boxes(items, scan)
         content = pixels_digest(scan.pixels)
-        if self.base and (content, label) in self.known:
-            for item in items:
-                self._enter_item(item, "skipped", "This scan is already in the dataset.")
+        if self.base and (content, label, boxes) in self.known:
+            self._refuse(outcome, "skipped", "This scan is already in the dataset.")
             return
-        case = self._store(scan, content, label, first.split, self._identity(first, scan))
+        case = self._store(outcome, scan, content, label, boxes, first.split, self._identity(first, scan))
+        if outcome.mask is not None:
+            self.mask_of[case] = self.masks.add(outcome.mask, dict(outcome.names))
         repaired = any(words in note for note in scan.notes for words in _REPAIRS)
         for item in items:
-            self._enter_item(item, "repaired" if repaired else "accepted", " ".join(scan.notes), case)
+            own = said.get(item.found.name, "") if not (item.boxes and item.boxes.found) else ""
+            status = "repaired" if repaired or own else "accepted"
+            self._enter_item(item, status, " ".join((*scan.notes, *([own] if own else ()))), case)
+            if item.boxes and item.boxes.found:
+                words = said.get(item.found.name, "")
+                status = "refused" if words and boxes is None else "repaired" if words else "accepted"
+                self._enter_found(item.boxes.found, status, words, case)
+        for aside in outcome.asides:
+            if aside.found.name not in self.told_aside:  # of a series that fell apart each slice tells of its mask
+                self.told_aside.add(aside.found.name)
+                took = aside.status != "refused"
+                self._enter_found(aside.found, aside.status, aside.reason, case if took else None)
+
+    def _boxes(self, items: Sequence[Item], scan: Scan) -> tuple[tuple[Box, ...] | None, dict[str, str]]:
+        """The boxes of a scan, None where nobody looked, and what was done to them: {file: words}."""
+        lists: list[tuple[str, BoxList, int | None]] = []
+        for number, item in enumerate(items):
+            if item.boxes is None or (lists and lists[-1][1] is item.boxes):
+                continue  # a folder's boxes are told of each of its files
+            whole = len(items) == 1 or all(other.boxes is item.boxes for other in items)
+            place = number if not scan.order else scan.order.index(number) if number in scan.order else -1
+            lists.append((item.found.name, item.boxes, None if whole else place))
+        boxes: tuple[Box, ...] | None = None
+        said: dict[str, str] = {}
+        for name, told, place in lists:
+            found = boxed(told, scan, self.classes, place)
+            self.bad_boxes.update(found.bad)
+            self.num_clipped += found.clipped
+            if found.words:
+                said[name] = found.words
+            if found.boxes is not None:
+                boxes = (boxes or ()) + found.boxes
+        return boxes, said
+
+    @staticmethod
+    def _label_files(outcome: Outcome) -> list[Found]:
+        found = {item.boxes.found.name: item.boxes.found for item in outcome.items if item.boxes and item.boxes.found}
+        return list(found.values())
 
     def _identity(self, item: Item, scan: Scan) -> tuple[str, str] | None:
         if item.patient:
@@ -205,9 +267,11 @@ class _Intake:
 
     def _store(
         self,
+        outcome: Outcome,
         scan: Scan,
         content: str,
         label: int | tuple[int, ...] | None,
+        boxes: tuple[Box, ...] | None,
         split: str | None,
         identity: tuple[str, str] | None,
     ) -> str:
@@ -216,31 +280,19 @@ class _Intake:
             self.written = 0
         id = f"c{len(self.old) + len(self.cases):06d}"
         before = self.draft.sizes["pixels.bin"]
-        offset = self.draft.append_array(scan.pixels)
-        valid = None if scan.valid is None else self.draft.append_array(np.packbits(scan.valid.reshape(-1)))
-        low, high = float(scan.pixels.min()), float(scan.pixels.max())
+        picture = self._picture(scan, content)
+        target = outcome.target
         case = Case(
             id=id,
             patient=self.pseudonyms(*(identity or ("picture", f"{content}/{id}"))),
             group="",
             label=label,
             split=split or "",
-            shape=tuple(int(n) for n in scan.pixels.shape),  # type: ignore[arg-type]
-            dtype=scan.pixels.dtype.name,
-            offset=offset,
-            valid_offset=valid,
-            spacing_mm=tuple(v and float(v) if math.isfinite(v or 0) else None for v in scan.spacing_mm),  # type: ignore
-            modality=scan.modality,
-            photometric=scan.photometric,
-            bits=scan.bits,
-            format=scan.format,
-            windows=tuple(self._window(w) for w in scan.windows if math.isfinite(w.center + w.width)),
-            value_range=(low, high),
-            content=content,
+            **picture,
             alike=content,
             series=self.pseudonyms("series", scan.series) if scan.series else "",
-            notes=scan.notes,
-            axes=scan.axes,
+            boxes=boxes,
+            target=None if target is None else Clean(**self._picture(target, pixels_digest(target.pixels))),
         )
         self.written += self.draft.sizes["pixels.bin"] - before
         self.cases.append(case)
@@ -248,6 +300,27 @@ class _Intake:
         if identity is None:
             self.thumbs.add(len(self.old) + len(self.cases) - 1, scan)
         return id
+
+    def _picture(self, scan: Scan, content: str) -> dict[str, Any]:
+        """Writes the pixels; returns the fields by which they are found and understood again."""
+        offset = self.draft.append_array(scan.pixels)
+        valid = None if scan.valid is None else self.draft.append_array(np.packbits(scan.valid.reshape(-1)))
+        return {
+            "shape": tuple(int(n) for n in scan.pixels.shape),
+            "dtype": scan.pixels.dtype.name,
+            "offset": offset,
+            "valid_offset": valid,
+            "spacing_mm": tuple(v and float(v) if math.isfinite(v or 0) else None for v in scan.spacing_mm),
+            "modality": scan.modality,
+            "photometric": scan.photometric,
+            "bits": scan.bits,
+            "format": scan.format,
+            "windows": tuple(self._window(w) for w in scan.windows if math.isfinite(w.center + w.width)),
+            "value_range": (float(scan.pixels.min()), float(scan.pixels.max())),
+            "content": content,
+            "notes": scan.notes,
+            "grid": scan.grid,
+        }
 
     def _window(self, window: Window) -> tuple[float, float, str, str, int, int]:
         offset = self.draft.append_array(np.array(window.table, np.float64)) if window.table else 0
@@ -283,7 +356,7 @@ class _Intake:
             return
         label = tuple(int(i) for i in np.flatnonzero(row)) if self.multi_label else int(row[0])
         content = pixels_digest(pixels)
-        if self.base and (content, label) in self.known:
+        if self.base and (content, label, None) in self.known:
             self._enter(name, pixels.nbytes, "skipped", "This scan is already in the dataset.")
             return
         scan = Scan(
@@ -292,7 +365,7 @@ class _Intake:
             bits=8 * pixels.dtype.itemsize,
             format="medmnist",
         )
-        case = self._store(scan, content, label, split, None)
+        case = self._store(Outcome((), scan), scan, content, label, None, split, None)
         self._enter(name, pixels.nbytes, "accepted", "", case)
 
     # -- labels ------------------------------------------------------------------------------------------------------
@@ -318,6 +391,8 @@ class _Intake:
         if names is None:
             return None
         found = tuple(sorted(self.classes.index(name) for name in names))
+        if not found and not self.multi_label:
+            return None
         return found if self.multi_label else found[0]
 
     def _check_folder(self, item: Item, scan: Scan) -> None:
@@ -335,6 +410,9 @@ class _Intake:
 
     def _enter_item(self, item: Item, status: str, reason: str, case: str | None = None) -> None:
         self._enter(item.found.name, item.found.bytes, status, reason, case)
+
+    def _enter_found(self, found: Found, status: str, reason: str, case: str | None = None) -> None:
+        self._enter(found.name, found.bytes, status, reason, case)
 
     def _enter(self, name: str, num_bytes: int, status: str, reason: str, case: str | None = None) -> None:
         entry = Entry(
@@ -356,12 +434,15 @@ class _Intake:
         counts = Counter(entry.status for entry in self.entries)
         if not self.cases:
             self._fail(counts)
+        structures = self.masks.named()
         fresh = compared(self.base, self.cases, self.thumbs)
         self.cases, registry = placed(self.base, fresh, shares, seed)
+        self.cases = [self._with_mask(case, structures) for case in self.cases]
         cases = [*self.old, *self.cases]
         self.draft.append_lines("cases.jsonl", [case.to_json() for case in self.cases])
         self.draft.append_lines("ledger.jsonl", [entry.to_json() for entry in self.entries])
         self.draft.append_lines("splits.jsonl", registry)
+        said = self._warnings(cases, counts)
         found = fingerprint(
             [case.fact for case in cases],
             self.classes,
@@ -371,9 +452,10 @@ class _Intake:
             or bool(self.arrangement.npz)
             or bool(self.base and self.base.fingerprint.official_split),
             synthetic=self.synthetic and (self.base is None or self.base.synthetic),
-            warnings=self._warnings(cases, counts),
+            warnings=said,
+            mask_names=structures,
         )
-        self.draft.commit(len(cases), found)
+        self.draft.commit(len(cases), found, said)
         return Report(
             dataset=self.draft.id,
             accepted=counts["accepted"],
@@ -384,6 +466,14 @@ class _Intake:
             patients=len({case.patient for case in self.cases}),
             ledger=tuple(self.entries),
             warnings=found.warnings,
+        )
+
+    def _with_mask(self, case: Case, structures: Sequence[str]) -> Case:
+        if case.id not in self.mask_of:
+            return case
+        number = self.mask_of[case.id]
+        return replace(
+            case, mask=self.masks.store(number, structures, lambda packed: self.draft.append("masks.bin", packed))
         )
 
     def _fail(self, counts: Counter[str]) -> None:
@@ -410,6 +500,7 @@ class _Intake:
 
     def _warnings(self, cases: Sequence[Case], counts: Counter[str]) -> list[str]:
         said = [f"{note[0].upper()}{note[1:]}." for note in self.arrangement.notes]
+        said += boxes_in_words(self.bad_boxes, self.num_clipped)
         untold = self.told_patient.count(False)
         if any(self.told_patient) and untold:
             said.append(f"{untold} of {len(self.cases)} scans name no patient: each of them counts as one patient.")

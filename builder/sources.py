@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from builder.archives import plain_name
+from builder.boxfiles import BoxList, Drawn
 from builder.gathering import Found, Gathered, Left, SourceRefused, gather
 from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words
 
@@ -84,13 +85,20 @@ class Source:
 
 @dataclass(frozen=True)
 class Item:
-    """A file to read. Files with the same `bundle` may be slices of one series; None stands alone."""
+    """A file to read. Files with the same `bundle` may be slices of one series; None stands alone.
+
+    `boxes`: what a label file says of its boxes. `masks`: the files that outline something on it, several of them are
+    united. `target`: the file of the clean scan.
+    """
 
     found: Found
     labels: tuple[str, ...] | None = None
     patient: str | None = None
     split: str | None = None
     bundle: str | None = None
+    boxes: BoxList | None = None
+    masks: tuple[Found, ...] = ()
+    target: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -287,7 +295,8 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
     except TableRefused as error:
         raise SourceRefused(str(error)) from None
     items, notes = _match(table, scans, "" if base == "." else base)
-    used = {item.found.name for item in items}
+    used = {item.found.name for item in items} | {mask.name for item in items for mask in item.masks}
+    used |= {item.target.name for item in items if item.target}
     left = [Left(f.name, f.bytes, "skipped", "not in the label table") for f in scans if f.name not in used]
     left += [Left(t.name, t.bytes, "skipped", "the label table") for t in inside]
     left += [Left(t.name, t.bytes, "skipped", "a table, no scan") for t in others]
@@ -303,50 +312,78 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
     )
 
 
+class _Names:
+    """Finds the file or folder that a label file means."""
+
+    def __init__(self, scans: Sequence[Found], base: str) -> None:
+        self._base = base
+        self._by_name = {found.name: found for found in scans}
+        self._by_base: dict[str, list[Found]] = {}
+        self._by_folder: dict[str, list[Found]] = {}
+        for found in scans:
+            path = PurePosixPath(found.name)
+            self._by_base.setdefault(path.name, []).append(found)
+            for folder in path.parents:
+                self._by_folder.setdefault(folder.as_posix(), []).append(found)
+        self.loose = 0
+
+    def find(self, name: str) -> tuple[list[Found], str | None]:
+        """(files, bundle): one file, all files of a folder (then with a bundle), none, or several of that bare name."""
+        name = plain_name(name).rstrip("/")
+        for candidate in (f"{self._base}/{name}" if self._base else name, name):
+            if candidate in self._by_name:
+                return [self._by_name[candidate]], None
+            if candidate in self._by_folder and candidate != ".":
+                return self._by_folder[candidate], candidate
+        similar = self._by_base.get(PurePosixPath(name).name, [])
+        self.loose += len(similar) == 1
+        return similar, None
+
+
 def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item], list[str]]:
-    """Finds the file or folder that each row means."""
-    by_name = {found.name: found for found in scans}
-    by_base: dict[str, list[Found]] = {}
-    by_folder: dict[str, list[Found]] = {}
-    for found in scans:
-        path = PurePosixPath(found.name)
-        by_base.setdefault(path.name, []).append(found)
-        for folder in path.parents:
-            by_folder.setdefault(folder.as_posix(), []).append(found)
+    """Finds the file or folder that each row means, its masks and its clean scan."""
+    names = _Names(scans, base)
     missing: list[int] = []
     unclear: list[int] = []
     contradicting: list[int] = []
-    loose = twice = 0
+    twice = 0
     chosen: dict[str, tuple[Row, Item]] = {}
+
+    def one(name: str, line: int) -> Found | None:
+        hits, bundle = names.find(name)
+        if len(hits) == 1:
+            return hits[0]
+        (unclear if hits and not bundle else missing).append(line)
+        return None
+
     for row in table.rows:
-        name = plain_name(row.file).rstrip("/")
-        hits: list[Found] = []
-        bundle: str | None = None
-        for candidate in (f"{base}/{name}" if base else name, name):
-            if candidate in by_name:
-                hits = [by_name[candidate]]
-            elif candidate in by_folder and candidate != ".":
-                hits, bundle = by_folder[candidate], candidate
-            if hits:
-                break
-        if not hits:
-            similar = by_base.get(PurePosixPath(name).name, [])
-            if len(similar) > 1:
-                unclear.append(row.line)
-                continue
-            hits = similar
-            loose += len(similar)
+        hits, bundle = names.find(row.file)
+        if len(hits) > 1 and bundle is None:
+            unclear.append(row.line)
+            continue
         if not hits:
             missing.append(row.line)
+        masks = tuple(found for name in row.masks if (found := one(name, row.line)))
+        target = one(row.target, row.line) if row.target else None
+        boxes = _drawn(row) if table.boxed else None
+        labels = row.labels if (row.labels or table.multi_label) and table.has_label else None
         for found in hits:
-            if found.name in chosen:
-                before = chosen[found.name][0]
-                same = (before.labels, before.patient, before.split) == (row.labels, row.patient, row.split)
-                twice += same
-                if not same:
-                    contradicting.append(row.line)
+            item = Item(found, labels, row.patient, row.split, bundle, boxes, masks, target)
+            if found.name not in chosen:
+                chosen[found.name] = (row, item)
                 continue
-            chosen[found.name] = (row, Item(found, row.labels, row.patient, row.split, bundle))
+            before, earlier = chosen[found.name]
+            told = (earlier.labels, earlier.patient, earlier.split, earlier.masks, earlier.target)
+            if told != (labels, row.patient, row.split, masks, target):
+                contradicting.append(row.line)
+            elif boxes is None or earlier.boxes is None:
+                twice += 1
+            elif not boxes.boxes or not earlier.boxes.boxes:
+                (contradicting.append(row.line) if boxes != earlier.boxes else None)
+                twice += boxes == earlier.boxes
+            else:
+                joined = replace(earlier.boxes, boxes=earlier.boxes.boxes + boxes.boxes)
+                chosen[found.name] = (before, replace(earlier, boxes=joined))
     problems = []
     if missing:
         problems.append(f"{rows_in_words(missing)} name{'s' if len(missing) == 1 else ''} a file that is not there")
@@ -359,11 +396,17 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
     if problems:
         raise SourceRefused(f"The label table cannot be used: {'; '.join(problems)}. Correct it and import again.")
     notes = []
-    if loose:
-        notes.append(f"{loose} row{'s were' if loose > 1 else ' was'} matched by the bare file name")
+    if names.loose:
+        notes.append(f"{names.loose} row{'s were' if names.loose > 1 else ' was'} matched by the bare file name")
     if twice:
         notes.append(f"{twice} repeated row{'s were' if twice > 1 else ' was'} read once")
     return [item for _, item in chosen.values()], notes
+
+
+def _drawn(row: Row) -> BoxList:
+    if row.box is None:
+        return BoxList(())
+    return BoxList((Drawn(*row.box, row.labels[0], row.slice),))
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

@@ -1,18 +1,35 @@
 """Label tables: a CSV with the columns file, label, perhaps patient and split; forgiving in form, strict in content.
 
+Instead of a label, or beside it, a row may tell a box (x0, y0, x1, y1, in pixels; label is its class; several rows for
+several boxes, empty cells for a scan without any), the file of a mask, or the file of the clean scan (target).
+
 All that is wrong is said in one sentence, by row numbers: never by file names or cell values, which may be personal.
 """
 
 import csv
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 FILE = ("file", "filename", "file_name", "path", "image", "image_path", "image_name")
 LABEL = ("label", "labels", "class", "diagnosis", "target", "finding")
 PATIENT = ("patient", "patient_id", "patientid", "subject", "subject_id", "case")
 SPLIT = ("split", "subset", "set", "fold_name")
+SLICE = ("slice", "slice_index", "frame", "z")
+MASK = ("mask", "mask_file", "mask_path", "segmentation")
+CLEAN = ("target", "target_file", "target_path", "clean", "reference")
+EDGES = (
+    ("x0", "y0", "x1", "y1"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
+    ("x", "y", "width", "height"),
+)
+"""What the edges of a box may be called; of the last, x and y are the upper left corner."""
+
 SIDES = {
     "train": "train",
     "training": "train",
@@ -38,18 +55,26 @@ class TableRefused(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line: `line` as a spreadsheet counts it, `labels` are class names (several only in a multi-label table)."""
+    """One line: `line` as a spreadsheet counts it, `labels` are class names (several only in a multi-label table).
+
+    In a table of boxes, `box` is x0, y0, x1, y1 in pixels of slice `slice`, None on a scan that has none. `masks` and
+    `target` are files.
+    """
 
     line: int
     file: str
     labels: tuple[str, ...]
     patient: str | None
     split: str | None
+    box: tuple[float, float, float, float] | None = None
+    slice: int = 0
+    masks: tuple[str, ...] = ()
+    target: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that holds together. `notes` tell what was read generously."""
+    """A table that holds together. `notes` tell what was read generously. `boxed`: its labels are those of boxes."""
 
     rows: tuple[Row, ...]
     classes: tuple[str, ...]
@@ -57,6 +82,10 @@ class Table:
     has_patient: bool
     has_split: bool
     notes: tuple[str, ...]
+    has_label: bool = True
+    boxed: bool = False
+    has_mask: bool = False
+    has_target: bool = False
 
 
 def read_table(path: Path) -> Table:
@@ -71,69 +100,167 @@ def read_table(path: Path) -> Table:
     text, notes = _text(path)
     delimiter, header = _header(text)
     columns = [_plain(cell) for cell in header]
-    file_at, label_at = _find(columns, FILE), _find(columns, LABEL)
-    patient_at, split_at = _find(columns, PATIENT), _find(columns, SPLIT)
-    missing = [f"'{name}'" for name, at in (("file", file_at), ("label", label_at)) if at is None]
-    if file_at is None or label_at is None:
+    at = _Columns(columns, text, delimiter)
+    says_more = bool(at.box) or at.mask is not None or at.target is not None
+    wanted = (("file", at.file),) if says_more else (("file", at.file), ("label", at.label))
+    missing = [f"'{name}'" for name, index in wanted if index is None]
+    if missing:
         raise TableRefused(
             f"The label table has {len(columns)} column{'s' if len(columns) != 1 else ''} but none called "
             f"{' and none called '.join(missing)}: its first line must name the columns, such as file,label,patient."
         )
     if delimiter != ",":
         notes.append(f"the columns are separated by {_DELIMITERS[delimiter]}")
-    ragged: list[int] = []
-    nameless: list[int] = []
-    unlabelled: list[int] = []
-    bad_split: list[int] = []
-    no_patient: list[int] = []
+    if at.box == EDGES[-1]:
+        notes.append("x and y of a box were taken as its upper left corner")
+    wrong = _Wrong()
     rows: list[Row] = []
     try:
         for line, cells in _numbered(text, delimiter):
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(columns):
-                ragged.append(line)
+                wrong.ragged.append(line)
                 continue
-            labels = tuple(dict.fromkeys(part.strip() for part in cells[label_at].split("|") if part.strip()))
-            patient = cells[patient_at].strip() if patient_at is not None else None
-            split = cells[split_at].strip().lower() if split_at is not None else None
-            if not cells[file_at].strip():
-                nameless.append(line)
-            if not labels:
-                unlabelled.append(line)
-            if patient == "":
-                no_patient.append(line)
-            if split is not None and split not in SIDES:
-                bad_split.append(line)
-            side = SIDES.get(split) if split is not None else None
-            rows.append(Row(line, cells[file_at].strip(), labels, patient, side))
+            rows.append(_row(line, [cell.strip() for cell in cells], at, wrong))
     except csv.Error:
         raise TableRefused(
             "The label table is damaged: a cell is longer than 100,000 characters or holds a zero byte. Save it again."
         ) from None
-    multi_label = any(len(row.labels) > 1 for row in rows) or any(
-        "|" in row for row in _cells(text, delimiter, label_at)
+    multi_label = not at.box and (
+        any(len(row.labels) > 1 for row in rows)
+        or (at.label is not None and any("|" in cell for cell in _cells(text, delimiter, at.label)))
     )
-    problems = [
-        _problem(ragged, f"another number of columns than the first line ({len(columns)})"),
-        _problem(nameless, "no file name"),
-        _problem([] if multi_label else unlabelled, "no label"),
-        _problem(no_patient, "no patient, while others have one"),
-        _problem(bad_split, "a split other than train, val or test"),
-    ]
+    if says_more:
+        wrong.unlabelled.clear()  # a scan may have a mask, and no class
     classes = _sorted({label for row in rows for label in row.labels})
-    if not rows and not ragged:
+    if at.box:
+        negatives = sum(row.box is None and bool(row.labels) for row in rows)
+        rows = [row if row.box else replace(row, labels=()) for row in rows]
+        classes = _sorted({label for row in rows for label in row.labels})
+        if negatives:
+            notes.append(f"{negatives} row{'s name' if negatives > 1 else ' names'} a class but no box: no box there")
+    problems = wrong.problems(len(columns), multi_label)
+    if not rows and not wrong.ragged:
         problems.append("it has no rows below the first line")
     if len(classes) > MAX_CLASSES or (len(classes) > 50 and len(classes) > 0.8 * len(rows)):
         problems.append(f"its label column holds {len(classes)} different values: class names repeat")
     if any(len(name) > 100 or not name.isprintable() for name in classes):
         problems.append("some labels are longer than 100 characters or hold unprintable ones")
-    problems = [problem for problem in problems if problem]
     if problems:
         raise TableRefused(
             f"The label table cannot be used: {'; '.join(problems)}. Correct the table and import again."
         )
-    return Table(tuple(rows), classes, multi_label, patient_at is not None, split_at is not None, tuple(notes))
+    return Table(
+        tuple(rows),
+        classes,
+        multi_label,
+        at.patient is not None,
+        at.split is not None,
+        tuple(notes),
+        has_label=at.label is not None and not at.box,
+        boxed=bool(at.box),
+        has_mask=at.mask is not None,
+        has_target=at.target is not None,
+    )
+
+
+class _Columns:
+    """Where each thing stands. A column "target" holds clean scans if its cells end like files, else labels."""
+
+    def __init__(self, columns: list[str], text: str, delimiter: str) -> None:
+        self.file = _find(columns, FILE)
+        self.target = _find(columns, CLEAN)
+        if self.target is not None and not _files(_cells(text, delimiter, self.target)):
+            self.target = None
+        self.label = _find([name if n != self.target else "" for n, name in enumerate(columns)], LABEL)
+        self.patient, self.split = _find(columns, PATIENT), _find(columns, SPLIT)
+        self.slice, self.mask = _find(columns, SLICE), _find(columns, MASK)
+        self.box = next((names for names in EDGES if set(names) <= set(columns)), ())
+        self.edges = [columns.index(name) for name in self.box]
+
+
+class _Wrong:
+    """The lines in which something is wrong."""
+
+    def __init__(self) -> None:
+        self.ragged: list[int] = []
+        self.nameless: list[int] = []
+        self.unlabelled: list[int] = []
+        self.no_patient: list[int] = []
+        self.bad_split: list[int] = []
+        self.bad_box: list[int] = []
+        self.no_class: list[int] = []
+        self.bad_slice: list[int] = []
+
+    def problems(self, num_columns: int, multi_label: bool) -> list[str]:
+        """All of it in words."""
+        found = (
+            _problem(self.ragged, f"another number of columns than the first line ({num_columns})"),
+            _problem(self.nameless, "no file name"),
+            _problem([] if multi_label else self.unlabelled, "no label"),
+            _problem(self.no_patient, "no patient, while others have one"),
+            _problem(self.bad_split, "a split other than train, val or test"),
+            _problem(self.bad_box, "edges of a box that are no numbers"),
+            _problem(self.no_class, "a box without its class"),
+            _problem(self.bad_slice, "a slice that is no whole number from 0 on"),
+        )
+        return [problem for problem in found if problem]
+
+
+def _row(line: int, cells: list[str], at: _Columns, wrong: _Wrong) -> Row:
+    assert at.file is not None
+    labels: tuple[str, ...] = ()
+    if at.label is not None:
+        labels = tuple(dict.fromkeys(part.strip() for part in cells[at.label].split("|") if part.strip()))
+    patient = cells[at.patient] if at.patient is not None else None
+    split = cells[at.split].lower() if at.split is not None else None
+    box: tuple[float, float, float, float] | None = None
+    if at.box:
+        try:
+            box = _edges([cells[index] for index in at.edges], at.box == EDGES[-1])
+        except ValueError:
+            wrong.bad_box.append(line)
+        labels = (cells[at.label],) if at.label is not None and cells[at.label] else ()
+        if at.label is None and box:
+            labels = ("lesion",)
+        if box and not labels:
+            wrong.no_class.append(line)
+    number = cells[at.slice] if at.slice is not None else ""
+    if number and not (number.isdecimal() and len(number) < 7):
+        wrong.bad_slice.append(line)
+        number = ""
+    if not cells[at.file]:
+        wrong.nameless.append(line)
+    if not labels:
+        wrong.unlabelled.append(line)
+    if patient == "":
+        wrong.no_patient.append(line)
+    if split is not None and split not in SIDES:
+        wrong.bad_split.append(line)
+    masks = tuple(part.strip() for part in cells[at.mask].split("|") if part.strip()) if at.mask is not None else ()
+    target = cells[at.target] if at.target is not None else ""
+    side = SIDES.get(split) if split is not None else None
+    return Row(line, cells[at.file], labels, patient, side, box, int(number or 0), masks, target)
+
+
+def _edges(cells: Sequence[str], as_size: bool) -> tuple[float, float, float, float] | None:
+    """x0, y0, x1, y1; None where no cell says anything. Raises ValueError for what is no number."""
+    if all(cell.lower() in ("", "nan", "none", "null") for cell in cells):
+        return None
+    x0, y0, x1, y1 = (float(cell) for cell in cells)
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise ValueError
+    return (x0, y0, x0 + x1, y0 + y1) if as_size else (x0, y0, x1, y1)
+
+
+def _files(cells: Iterable[str]) -> bool:
+    """Whether the cells look like names of files: every one that is filled ends in a dot and up to four letters."""
+    try:
+        told = [cell.strip() for cell in cells if cell.strip()]
+    except csv.Error:  # told later, with all else that is wrong
+        return False
+    return bool(told) and all(1 < len(PurePosixPath(cell).suffix) <= 5 for cell in told)
 
 
 def rows_in_words(lines: Iterable[int]) -> str:
@@ -152,6 +279,7 @@ def natural(name: str) -> tuple[int, int, str]:
     return (0, int(name), "") if name.isdecimal() and len(name) < 18 else (1, 0, name.casefold())
 
 
+_KNOWN = {*FILE, *LABEL, *PATIENT, *SPLIT, *SLICE, *MASK, *CLEAN, *(name for names in EDGES for name in names)}
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -191,7 +319,7 @@ def _header(text: str) -> tuple[str, list[str]]:
             cells = next(csv.reader([first], delimiter=delimiter), [""])
         except csv.Error:
             continue
-        known = sum(_plain(cell) in FILE + LABEL + PATIENT + SPLIT for cell in cells)
+        known = sum(_plain(cell) in _KNOWN for cell in cells)
         if (known, len(cells)) > (best[0], len(best[2])):
             best = (known, delimiter, cells)
     return best[1], best[2]

@@ -16,7 +16,7 @@ import numpy as np
 from builder.data import Dataset, UnusableScan
 from builder.fingerprint import Fingerprint
 
-GROWING = ("cases.jsonl", "pixels.bin", "ledger.jsonl", "splits.jsonl")
+GROWING = ("cases.jsonl", "pixels.bin", "masks.bin", "ledger.jsonl", "splits.jsonl")
 """The files that are appended to; dataset.json says up to which byte each of them counts."""
 
 _ALIGN = 16
@@ -39,7 +39,7 @@ class Draft:
         if self.base:
             self.id, self.folder = self.base.id, self.base.folder
             self.name, self.task, self.created = self.base.name, self.base.task, self.base.summary.created
-            self.sizes = dict(self.base.sizes)
+            self.sizes = {**dict.fromkeys(GROWING, 0), **self.base.sizes}  # an earlier version knew no masks.bin
         else:
             self.id = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + secrets.token_hex(3)
             self.folder = root / f".importing-{self.id}"
@@ -88,8 +88,8 @@ class Draft:
         for line in lines:
             self.append(name, line.encode() + b"\n")
 
-    def commit(self, num_cases: int, fingerprint: Fingerprint) -> None:
-        """Makes everything written so far the dataset."""
+    def commit(self, num_cases: int, fingerprint: Fingerprint, said: Iterable[str] = ()) -> None:
+        """Makes everything written so far the dataset; `said` are the warnings that the cases alone do not tell."""
         shutil.rmtree(self.scratch)
         for file in self._files.values():
             file.flush()
@@ -103,6 +103,7 @@ class Draft:
             "num_cases": num_cases,
             "sizes": self.sizes,
             "fingerprint": fingerprint.to_json(),
+            "said": list(said),
         }
         draft = self.folder / f".dataset-{secrets.token_hex(4)}.json"
         with open(draft, "w") as summary:
@@ -125,8 +126,8 @@ class Draft:
         if not self.committed:
             shutil.rmtree(self.scratch, ignore_errors=True)
             if self.base:
-                for name, size in self.base.sizes.items():
-                    os.truncate(self.folder / name, size)
+                for name in GROWING:
+                    os.truncate(self.folder / name, self.base.sizes.get(name, 0))
             else:
                 shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from pydicom.dataset import Dataset as Dicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from builder import decoding, scans
 from builder.data import Dataset
 from builder.intake import Report, Source, Step, import_scans
+from builder.scan import Unreadable
 
 
 def texture(seed: int, size: tuple[int, int] = (64, 64)) -> np.ndarray:
@@ -73,6 +76,39 @@ def npz(
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
     return path
+
+
+class Nearby:
+    """A `Sandbox` that reads in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> "Nearby":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def read(self, paths: Any, series: bool = False, mask_of: Any = ()) -> Any:
+        if mask_of:
+            return scans.collect(scans.open_mask(paths[0], mask_of))
+        files = paths if isinstance(paths, list) else [paths]
+        return scans.read_series(files) if series else scans.read(files[0])
+
+    def headers(self, paths: Any) -> list[Any]:
+        return [self._header(path) for path in paths]
+
+    def _header(self, path: Path) -> Any:
+        try:
+            return scans.read_header(path)
+        except Unreadable as error:
+            return error
+
+
+def decode_nearby(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports decode in this process: the sandbox has its own tests, and the logic of import is quicker without it."""
+    monkeypatch.setattr(decoding, "Sandbox", Nearby)
 
 
 def drained(steps: Generator[Step, None, Report]) -> Report:

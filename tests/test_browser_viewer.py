@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from builder import outputs
 from builder.runs import RunStore
-from builder.scans import Scan, Window, display
+from builder.scan import Grid, Scan, Window, display
 from tests import browser
 from tests.browser import Browser, Server, keyed
 
@@ -23,6 +23,7 @@ import streamlit as st
 from pages.kit import volumes
 app = st.App("page.py", routes=volumes.routes())
 """
+UPRIGHT = Grid((0.0, 0.0, 0.0), ((0.0, 0.0, 6.0), (0.0, 2.0, 0.0), (2.0, 0.0, 0.0)))
 ABOVE = 21  # rows above the ruler
 PAGE = """
 import streamlit as st
@@ -242,7 +243,7 @@ def measured(shown: Shown) -> list[str]:
 
 def test_three_planes_show_one_voxel_from_three_sides(chrome: Browser, server: Server) -> None:
     z, y, x = np.mgrid[0:8, 0:24, 0:40]
-    volume = Scan((z * 20 + y * 3 + x).astype(np.uint8)[:, None], (6.0, 2.0, 2.0), axes="LPH")
+    volume = Scan((z * 20 + y * 3 + x).astype(np.uint8)[:, None], (6.0, 2.0, 2.0), grid=UPRIGHT)
     shown = Shown(chrome, server, scan=volume)
     page = shown.page
     shown.stage.focus()

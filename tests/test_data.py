@@ -74,11 +74,12 @@ def test_windows_padding_and_spacing_survive_the_way_to_disk(tmp_path, home):
 def _stored(home: Path, scan: Scan) -> Scan:
     """The scan after a round trip through a dataset of one case."""
     from builder import intake
+    from builder.decoding import Outcome
     from builder.sources import Arrangement, Found, Item
 
     with writing(home, "one", "recognition") as draft:
         run = intake._Intake(draft, Arrangement("folder", (), ()), False)
-        run._accept(scan, [Item(Found(Path("x"), "x", 1))])
+        run._accept(Outcome((Item(Found(Path("x"), "x", 1)),), scan), scan)
         id = run.finish({"train": 1, "val": 0, "test": 0}, 0).dataset
     return Dataset.open(home, id).scan(0)
 
