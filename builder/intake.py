@@ -157,6 +157,7 @@ class _Intake:
         self.thumbs = Thumbnails(draft.scratch / "thumbs")
         self.masks = Masks(draft.scratch / "masks", self.base.mask_names if self.base else ())
         self.mask_of: dict[str, int] = {}  # case id: number among the waiting masks
+        self.told_aside: set[str] = set()
         self.bad_boxes: Counter[str] = Counter()
         self.num_clipped = 0
         self.written = 0
@@ -213,7 +214,7 @@ class _Intake:
             return
         case = self._store(outcome, scan, content, label, boxes, first.split, self._identity(first, scan))
         if outcome.mask is not None:
-            self.mask_of[case] = self.masks.add(outcome.mask)
+            self.mask_of[case] = self.masks.add(outcome.mask, dict(outcome.names))
         repaired = any(words in note for note in scan.notes for words in _REPAIRS)
         for item in items:
             own = said.get(item.found.name, "") if not (item.boxes and item.boxes.found) else ""
@@ -224,7 +225,10 @@ class _Intake:
                 status = "refused" if words and boxes is None else "repaired" if words else "accepted"
                 self._enter_found(item.boxes.found, status, words, case)
         for aside in outcome.asides:
-            self._enter_found(aside.found, aside.status, aside.reason, case if aside.status != "refused" else None)
+            if aside.found.name not in self.told_aside:  # of a series that fell apart each slice tells of its mask
+                self.told_aside.add(aside.found.name)
+                took = aside.status != "refused"
+                self._enter_found(aside.found, aside.status, aside.reason, case if took else None)
 
     def _boxes(self, items: Sequence[Item], scan: Scan) -> tuple[tuple[Box, ...] | None, dict[str, str]]:
         """The boxes of a scan, None where nobody looked, and what was done to them: {file: words}."""
@@ -233,7 +237,8 @@ class _Intake:
             if item.boxes is None or (lists and lists[-1][1] is item.boxes):
                 continue  # a folder's boxes are told of each of its files
             whole = len(items) == 1 or all(other.boxes is item.boxes for other in items)
-            lists.append((item.found.name, item.boxes, None if whole else number))
+            place = number if not scan.order else scan.order.index(number) if number in scan.order else -1
+            lists.append((item.found.name, item.boxes, None if whole else place))
         boxes: tuple[Box, ...] | None = None
         said: dict[str, str] = {}
         for name, told, place in lists:
@@ -288,7 +293,6 @@ class _Intake:
             series=self.pseudonyms("series", scan.series) if scan.series else "",
             boxes=boxes,
             target=None if target is None else Clean(**self._picture(target, pixels_digest(target.pixels))),
-            axes=scan.axes,
         )
         self.written += self.draft.sizes["pixels.bin"] - before
         self.cases.append(case)
@@ -315,6 +319,7 @@ class _Intake:
             "value_range": (float(scan.pixels.min()), float(scan.pixels.max())),
             "content": content,
             "notes": scan.notes,
+            "grid": scan.grid,
         }
 
     def _window(self, window: Window) -> tuple[float, float, str, str, int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.scan import Scan, Window
+from builder.scan import Grid, Scan, Window
 
 __all__ = ["NAMES", "keep", "kept"]
 
@@ -36,7 +36,8 @@ def keep(folder: Path, name: str, scan: Scan) -> None:
     if pixels.ndim != 4 or pixels.dtype.name not in ("uint8", "uint16", "int16", "float32"):
         raise ValueError(f"Pixels (S, C, H, W) of at most 16 bits or float32 were expected, not {pixels.dtype} pixels.")
     facts = asdict(replace(scan, pixels=np.empty(0), valid=None, patient=None, study=None, series=None))
-    del facts["pixels"], facts["valid"]
+    del facts["pixels"], facts["valid"], facts["order"], facts["names"]
+    facts["grid"] = None if scan.grid is None else scan.grid.to_json()
     valid_file = folder / f"{name}.valid.npy"
     if scan.valid is None:
         valid_file.unlink(missing_ok=True)
@@ -60,6 +61,7 @@ def kept(folder: Path, name: str) -> Scan:
     except (FileNotFoundError, ValueError):
         raise LookupError("This job has no such output (any more): run it again.") from None
     facts["windows"] = tuple(Window(**{**window, "table": tuple(window["table"])}) for window in facts["windows"])
+    facts["grid"] = None if facts["grid"] is None else Grid.from_json(facts["grid"])
     facts["spacing_mm"], facts["notes"] = tuple(facts["spacing_mm"]), tuple(facts["notes"])
     valid = None
     packed = folder / f"{name}.valid.npy"

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from builder.scan import Grid, Vector
+
+_EVEN = 0.01  # of the distance of slices
+_EVEN_MM = 0.01
+
 
 @dataclass(frozen=True)
 class Place:
@@ -30,29 +35,6 @@ class Place:
         return None if normal is None or self.origin is None else float(np.dot(self.origin, normal))
 
 
-_TOWARDS = (("L", "R"), ("P", "A"), ("H", "F"))  # of the patient's axes x, y and z, DICOM PS3.3 C.7.6.2.1.1
-_NEAREST = 0.75  # cosine from which a direction is called after the axis it is nearest to
-
-
-def axes_of(place: Place, ordered: bool) -> str:
-    """Where the next column, row and slice lie, as `Scan.axes`; `ordered`: the slices follow each other along the
-    normal."""
-    normal = place.normal
-    if place.orientation is None or normal is None:
-        return ""
-    across, down = np.array(place.orientation[:3]), np.array(place.orientation[3:])
-    letters = [_letter(across), _letter(down), _letter(normal) if ordered else "-"]
-    return "".join(letters) if letters != ["-"] * 3 else ""
-
-
-def _letter(direction: np.ndarray) -> str:
-    length = float(np.linalg.norm(direction))
-    axis = int(np.abs(direction).argmax())
-    if length < 1e-6 or abs(direction[axis]) / length < _NEAREST:
-        return "-"
-    return _TOWARDS[axis][0 if direction[axis] > 0 else 1]
-
-
 def frame_order(places: list[Place], notes: list[str]) -> tuple[list[int], float | None]:
     """(slice index of each frame, spacing along the normal in mm). Stored order where positions do not order them."""
     stored = list(range(len(places)))
@@ -69,6 +51,37 @@ def frame_order(places: list[Place], notes: list[str]) -> tuple[list[int], float
     ranks = np.empty(len(values), int)
     ranks[np.argsort(values)] = stored
     return ranks.tolist(), depth_spacing(np.sort(values), notes)
+
+
+def grid_of(places: list[Place], y_mm: float | None, x_mm: float | None, depth_mm: float | None) -> Grid | None:
+    """The grid of slices that lie at `places`, in that order; None where the file does not say it all.
+
+    Args:
+        y_mm, x_mm: distance of rows and of columns.
+        depth_mm: distance of slices, for a scan that has only one (1 mm where that is not known either).
+    """
+    first = places[0]
+    if first.normal is None or first.orientation is None or not y_mm or not x_mm:
+        return None
+    if any(place.origin is None or place.orientation is None for place in places):
+        return None
+    if any(np.abs(np.subtract(place.orientation or (), first.orientation)).max() > 1e-3 for place in places):
+        return None
+    across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    across, down = across / np.linalg.norm(across) * x_mm, down / np.linalg.norm(down) * y_mm
+    origins = np.array([place.origin for place in places], float)
+    if len(places) == 1:
+        return Grid(_vector(origins[0]), (_vector(first.normal * (depth_mm or 1.0)), _vector(down), _vector(across)))
+    step = (origins[-1] - origins[0]) / (len(origins) - 1)
+    wrong = np.linalg.norm(origins - (origins[0] + np.arange(len(origins))[:, None] * step), axis=1).max()
+    even = float(np.linalg.norm(step)) > 1e-6 and wrong <= max(_EVEN_MM, _EVEN * float(np.linalg.norm(step)))
+    uneven = () if even else tuple(_vector(origin) for origin in origins)
+    return Grid(_vector(origins[0]), (_vector(step), _vector(down), _vector(across)), uneven)
+
+
+def _vector(values: np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 def depth_spacing(positions: np.ndarray, notes: list[str]) -> float | None:

@@ -36,12 +36,13 @@ ENGINE = {
     "scan": "",
     "dicom_file": "scan",
     "grey": "scan dicom_file",
-    "places": "",
+    "places": "scan",
     "dicom": "scan dicom_file grey places",
     "series": "scan dicom places",
     "pictures": "scan",
     "volumes": "scan",
-    "scans": "scan dicom_file dicom series pictures volumes",
+    "segmentation": "scan dicom_file places dicom series",
+    "scans": "scan dicom_file dicom series segmentation pictures volumes",
     "sandbox": "forkserver scan",
     "forkserver": "scan scans",
     # scans to datasets
@@ -114,7 +115,7 @@ TASKS = "catalog parts spec scan data targets augment task blocks measures"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
-READERS = "forkserver dicom_file grey places dicom series pictures volumes"
+READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = "archives tables medmnist gathering writing decoding sides splits boxfiles masks labelling"
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask

@@ -16,10 +16,10 @@ from starlette.middleware import Middleware
 
 from builder import outputs
 from builder.data import Dataset, delete
-from builder.places import Place, axes_of
 from builder.runs import RunStore
-from builder.scan import Scan, Window
+from builder.scan import Grid, Scan, Window
 from pages.kit import gate, volumes
+from pages.kit.scans import axes_of
 
 
 @pytest.fixture
@@ -157,14 +157,19 @@ def test_a_job_shows_what_it_wrote_by_its_id_and_a_listed_name(home: Path) -> No
         windows=(Window(0, 2, "TABLE", "x", (0.0, 0.5, 1.0)),),
         patient="somebody",
         valid=valid,
-        axes="LPH",
+        grid=Grid((1.0, 2.0, 3.0), ((0.0, 0.0, 3.0), (0.0, 0.5, 0.0), (0.25, 0.0, 0.0))),
     )
     outputs.keep(job.folder, "scan", scan)
     assert "somebody" not in (job.folder / "scan.json").read_text()
     again = outputs.kept(job.folder, "scan")
     np.testing.assert_array_equal(again.pixels, pixels)
     np.testing.assert_array_equal(again.valid, valid)
-    assert (again.spacing_mm, again.windows, again.axes, again.patient) == (scan.spacing_mm, scan.windows, "LPH", None)
+    assert (again.spacing_mm, again.windows, again.grid, again.patient) == (
+        scan.spacing_mm,
+        scan.windows,
+        scan.grid,
+        None,
+    )
     header, sent, _ = parsed(ask(volumes.of_output(job.id, "scan"))[2])
     np.testing.assert_array_equal(sent, pixels)
     assert header["windows"][0]["table"] == [0.0, 0.5, 1.0]
@@ -188,11 +193,12 @@ def test_a_scan_that_no_browser_can_hold_is_refused_with_its_size(
     assert "22.4 kB" in json.loads(body)["error"]
 
 
-def test_the_letters_of_a_slice_are_those_of_the_patient() -> None:
-    axial, coronal, sagittal = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
-    assert axes_of(Place(None, axial), ordered=True) == "LPH"
-    assert axes_of(Place(None, coronal), ordered=True) == "LFP"
-    assert axes_of(Place(None, sagittal), ordered=True) == "PFR"
-    assert axes_of(Place(None, (-1, 0, 0, 0, -1, 0)), ordered=False) == "RA-"
-    assert axes_of(Place(None, (0.7, 0.7, 0, 0, 0, -1)), ordered=True) == "-F-"
-    assert axes_of(Place(None, None), ordered=True) == ""
+def test_the_letters_of_a_scan_are_those_of_the_patient() -> None:
+    def letters(columns: tuple, rows: tuple, slices: tuple) -> str:
+        return axes_of(Scan(np.zeros((1, 1, 4, 4), np.uint8), grid=Grid((0.0, 0.0, 0.0), (slices, rows, columns))))
+
+    assert letters((1, 0, 0), (0, 1, 0), (0, 0, 5)) == "LPH"
+    assert letters((1, 0, 0), (0, 0, -1), (0, 3, 0)) == "LFP"
+    assert letters((0, 1, 0), (0, 0, -1), (-2, 0, 0)) == "PFR"
+    assert letters((0.7, 0.7, 0), (0, 0, -1), (-0.5, 0.5, 0.1)) == "-F-"
+    assert axes_of(Scan(np.zeros((1, 1, 4, 4), np.uint8))) == ""

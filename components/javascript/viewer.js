@@ -529,14 +529,16 @@ class Viewer {
     const begun = performance.now()
     this.stage.classList.toggle('planes', this.planes)
     this.painter.use(this.window, this.inverted)
+    for (const pane of this.panes) pane.element.hidden = pane.plane > 0 && !this.planes // each decides how large the others are
     for (const pane of this.panes) {
-      pane.element.hidden = pane.plane > 0 && !this.planes
+      if (pane.element.hidden) continue
       pane.name.textContent = this.planes ? this.nameOf(pane) : ''
-      if (!pane.element.hidden) pane.draw()
+      pane.draw()
     }
     const [slice] = this.place
     const { slices } = this.volume
     this.stage.dataset.tool = this.tool
+    this.root.dataset.lengths = this.measures.map((m) => this.panes[m.plane].lengthWords(m.from, m.to)).join(' | ')
     Object.assign(this.root.dataset, { ready: 'true', slice: String(slice), ms: (performance.now() - begun).toFixed(2) })
     const of = slices > 1 ? `, slice ${slice + 1} of ${slices}. Arrow keys change the slice` : ''
     this.stage.setAttribute('aria-label', `${this.data.label}${of}`)

@@ -14,7 +14,7 @@ from PIL import Image
 from builder.scans import Scan, Unreadable, Window, display, read
 from pages.kit.words import amount, plain
 
-__all__ = ["facts", "gallery", "picture", "range_of", "samples", "shown", "thumbnail"]
+__all__ = ["axes_of", "facts", "gallery", "picture", "range_of", "samples", "shown", "thumbnail"]
 
 UNEVEN = "unevenly spaced"
 """The words by which a scan's note says so."""
@@ -71,6 +71,23 @@ def range_of(scan: Scan, *, full: bool) -> tuple[float, float]:
         return float(sample.min()), float(sample.max())
     low, high = np.percentile(sample, (0.5, 99.5))
     return (float(low), float(high)) if high > low else (float(sample.min()), float(sample.max()))
+
+
+_TOWARDS = (("L", "R"), ("P", "A"), ("H", "F"))  # of the patient's axes x, y and z, DICOM PS3.3 C.7.6.2.1.1
+_NEAREST = 0.75  # cosine from which a direction is called after the axis it is nearest to
+
+
+def axes_of(scan: Scan) -> str:
+    """Returns where the next column, row and slice lie in the patient: a letter each out of L R P A H F (left, right,
+    back, front, head, feet), "-" for an oblique one; "" where the file does not say how the scan lies."""
+    if scan.grid is None:
+        return ""
+    letters = ""
+    for step in reversed(scan.grid.steps):
+        axis = int(np.abs(step).argmax())
+        share = abs(step[axis]) / max(float(np.linalg.norm(step)), 1e-9)
+        letters += _TOWARDS[axis][0 if step[axis] > 0 else 1] if share >= _NEAREST else "-"
+    return letters
 
 
 def square_pixels(grey: np.ndarray, spacing_mm: Sequence[float | None]) -> np.ndarray:

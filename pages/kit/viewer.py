@@ -17,6 +17,7 @@ __all__ = [
     "colour_of",
     "heat_of_output",
     "mask_of_output",
+    "over",
     "show",
     "show_output",
     "show_sample",
@@ -36,15 +37,16 @@ def colour_of(number: int) -> str:
 
 
 def show(dataset: Dataset, index: int, key: str, **options: Any) -> Any:
-    """Draws a case of a dataset.
+    """Draws a case of a dataset with what it is labelled with.
 
     Args:
-        options: of `scanloom_components.viewer`: boxes, layers, height, planes, slice, follow, ...
+        options: of `scanloom_components.viewer`: height, planes, slice, follow, or other boxes and layers.
     Returns: what is seen (`scanloom_components.Seen`) or None.
     """
     from scanloom_components import viewer
 
     case = dataset.cases[index]
+    options = {**over(dataset, index), **options}
     return viewer(
         f"{dataset.id}-{index}-{case.content}",
         volumes.of_case(dataset, index),
@@ -52,6 +54,24 @@ def show(dataset: Dataset, index: int, key: str, **options: Any) -> Any:
         label=f"Scan {case.id}",
         **options,
     )
+
+
+def over(dataset: Dataset, index: int) -> dict[str, Any]:
+    """Returns the boxes and the mask that a case is labelled with, as options for the viewer."""
+    from scanloom_components import Box, Layer
+
+    boxes = [
+        Box(b.x0, b.y0, b.x1, b.y1, dataset.classes[b.label], colour_of(b.label), b.slice)
+        for b in dataset.boxes(index) or ()
+    ]
+    mask = dataset.cases[index].mask
+    if mask is None or not mask.present:
+        return {"boxes": boxes}
+    version = volumes.mask_version(dataset, index)
+    names = dataset.mask_names
+    url = volumes.of_case(dataset, index, "mask")
+    colours = tuple(colour_of(k) for k in range(len(names)))
+    return {"boxes": boxes, "layers": [Layer(f"{dataset.id}-{index}{version}", url, "mask", "Mask", names, colours)]}
 
 
 def show_output(job: str, name: str, key: str, **options: Any) -> Any:

@@ -30,13 +30,14 @@ from starlette.routing import Route
 from builder import outputs
 from builder.data import Dataset, UnknownDataset
 from builder.execute import home
+from builder.labels import Packed, edits_size
 from builder.runs import RunStore, StoreError
 from builder.scans import NAMED_WINDOWS, Scan
 from pages.kit.gate import same_origin
-from pages.kit.scans import range_of, samples
+from pages.kit.scans import axes_of, range_of, samples
 from pages.kit.words import size
 
-__all__ = ["MOST_BYTES", "header_of", "of_case", "of_output", "of_sample", "routes"]
+__all__ = ["MOST_BYTES", "header_of", "mask_version", "of_case", "of_output", "of_sample", "routes"]
 
 MOST_BYTES = 1 << 30
 """A browser tab holds no more than this of one scan."""
@@ -55,7 +56,7 @@ def of_case(dataset: Dataset, index: int, what: str = "scan") -> str:
     """Returns the address of a case's pixels, for the pages of this server run only.
 
     Args:
-        what: "scan"; what else there is says `_PARTS`.
+        what: "scan", "mask" (uint8, structure per pixel) or "target" (the clean scan of a pair).
     """
     return _marked(f"/api/volume/case/{dataset.id}/{index}/{what}")
 
@@ -91,7 +92,7 @@ def header_of(scan: Scan, version: str) -> dict[str, Any]:
         "photometric": scan.photometric,
         "bits": scan.bits,
         "unit": unit,
-        "axes": scan.axes,
+        "axes": axes_of(scan),
         "valid": scan.valid is not None,
         "windows": [] if channels == 3 else _windows(scan),
     }
@@ -182,23 +183,42 @@ def _case(at_home: Path, dataset: str, index: int, what: str) -> tuple[Scan, str
     found = part(opened, index) if part is not None else None
     if found is None:
         raise _Refused(404, "There is nothing of this kind for this scan.")
-    return found, f"{case.content}-{what}"
+    return found, f"{case.content}-{what}{_version(case.mask) if what == 'mask' else ''}"
 
 
-_PARTS: dict[str, Callable[[Dataset, int], Scan | None]] = {"scan": lambda dataset, index: dataset.scan(index)}
+def _mask(dataset: Dataset, index: int) -> Scan | None:
+    mask = dataset.mask(index)
+    return None if mask is None else Scan(mask[:, None], dataset.cases[index].spacing_mm)
+
+
+_PARTS: dict[str, Callable[[Dataset, int], Scan | None]] = {
+    "scan": lambda dataset, index: dataset.scan(index),
+    "mask": _mask,
+    "target": lambda dataset, index: dataset.target(index),
+}
 """What a case has that can be looked at, by the last part of its address."""
 
 
-def _changed(at_home: Path, dataset: str) -> float:
-    """When the summary was replaced last: an import into a dataset makes a new one."""
+def _version(packed: Packed | None) -> str:
+    return "" if packed is None else f"-{packed.drawn or packed.offset}"
+
+
+def mask_version(dataset: Dataset, index: int) -> str:
+    """Returns what changes with the mask of a case; "" where it has none."""
+    return _version(dataset.cases[index].mask)
+
+
+def _changed(at_home: Path, dataset: str) -> tuple[float, int]:
+    """What changes with an import into a dataset and with each edit of its labels."""
     if not dataset.replace("-", "").isalnum():
         raise UnknownDataset("There is no dataset with this id.")
-    return (at_home / "datasets" / dataset / "dataset.json").stat().st_mtime
+    folder = at_home / "datasets" / dataset
+    return (folder / "dataset.json").stat().st_mtime, edits_size(folder)
 
 
 @lru_cache(maxsize=4)
-def _opened(at_home: str, dataset: str, changed: float) -> Dataset:
-    """`changed` is part of the key: a dataset that has grown is opened anew."""
+def _opened(at_home: str, dataset: str, changed: tuple[float, int]) -> Dataset:
+    """`changed` is part of the key: a dataset that has grown, or was edited, is opened anew."""
     return Dataset.open(Path(at_home), dataset)
 
 
