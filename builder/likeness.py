@@ -1,186 +1,115 @@
-"""How like the training scans a scan is, in what the network itself makes of it just before its last layer.
+"""How near a restored slice comes to the good one: figures of one picture, in stated windows and units.
 
-The features that go into the last layer are averaged over places, standardized by the training scans, and compared by
-the mean distance to the five nearest training scans of other patients (deep nearest neighbours, Sun et al., ICML 2022).
-Every training scan has such a distance, too: the share of them that is nearer says how far out a new scan lies.
+PSNR and SSIM are taken after a window, of whose width they are told (data range 1 after windowing), as in the
+LDCT benchmark (Eulig et al., Med Phys 51:8776, 2024); RMSE and bias in stored values (Hounsfield units for CT), of the
+pixels that lie inside of the preparation's range. Figures of different windows cannot be compared.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.data import Dataset, UnknownDataset
-from builder.predict import Predictor
-from builder.scan import Scan
-
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["FAR", "Likeness", "of_run"]
-
-FAR = 0.99
-"""A scan that is farther out than this share of the training scans is told as unlike them."""
-NEIGHBOURS = 5
-_MOST_ROWS = 600  # of the training side: enough for the share of 99 %, seconds on a processor
-_FEWEST = 20
-_BATCH = 32
+WINDOWS_HU = {"lung": (-600.0, 1500.0), "soft tissue": (40.0, 400.0)}
+"""Center and width of the windows in which CT is judged."""
+TISSUES_HU = {"lung": (-950.0, -600.0), "soft tissue": (-150.0, 150.0)}
+"""Hounsfield units of the good scan that count as a tissue, for the bias."""
+BINS = 16
+"""Rings of the noise power spectrum, from no frequency to the highest (half a cycle a pixel)."""
+_MOST_DB = 100.0
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """The training scans as a run's last layer sees them.
+    """Figures of one picture against the good one.
 
-    Attributes:
-        rows: (N, F) float32, standardized. mean, scale: (F,) of the standardization.
-        distances: (N,) float64, ascending: of each training scan to its nearest ones of other patients.
+    psnr_db, ssim: by window. rmse, bias: stored values. tissue_bias: by tissue, NaN where the slice has none. noise:
+    standard deviation of fine detail where the good picture is flat, stored values. edges: how steep edges are where
+    the good picture has its steepest, as a share of theirs (1 is as sharp, less is softer). power: (BINS,) mean power
+    of the difference in rings of frequency, stored values squared.
     """
 
-    rows: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    distances: np.ndarray
-
-    def farther_than(self, features: np.ndarray) -> float:
-        """The share (0..1) of the training scans that lie nearer to the others than `features` (F,) do."""
-        standard = (features - self.mean) / self.scale
-        nearest = np.sort(np.sqrt(((self.rows - standard) ** 2).mean(1)))[:NEIGHBOURS]
-        return float(np.searchsorted(self.distances, nearest.mean(), side="left") / len(self.distances))
+    psnr_db: dict[str, float]
+    ssim: dict[str, float]
+    rmse: float
+    bias: float
+    tissue_bias: dict[str, float]
+    noise: float
+    edges: float
+    power: np.ndarray
 
 
-def words(share: float, num: int) -> str:
-    """A sentence for a scan that is unlike the training scans; "" for one that is not."""
-    if share < FAR:
-        return ""
-    return (
-        f"To this network the scan looks unlike its training scans: it lies farther out than {100 * share:.0f} % of "
-        f"{num} of them. The answer may mean little."
+def windows(good: np.ndarray, is_ct: bool) -> dict[str, tuple[float, float]]:
+    """{name: (low, high) in stored values}: those of CT, else the range of the good scan itself, "whole range"."""
+    if is_ct:
+        return {name: (center - width / 2, center + width / 2) for name, (center, width) in WINDOWS_HU.items()}
+    low, high = float(good.min()), float(good.max())
+    return {"whole range": (low, high if high > low else low + 1)}
+
+
+def likeness(
+    picture: np.ndarray, good: np.ndarray, counted: np.ndarray, within: Mapping[str, tuple[float, float]], is_ct: bool
+) -> Likeness:
+    """Compares (H, W) pictures of stored values.
+
+    Args:
+        counted: (H, W) bool, the pixels that are compared. within: windows as (low, high), see `windows`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    picture, good = np.asarray(picture, np.float32), np.asarray(good, np.float32)
+    picture = np.where(counted, picture, good)
+    apart = picture - good
+    some = max(1, int(counted.sum()))
+    psnr, alike = {}, {}
+    for name, (low, high) in within.items():
+        one, other = ((np.clip(p, low, high) - low) / (high - low) for p in (picture, good))
+        error = float(((one - other) ** 2).sum()) / some
+        psnr[name] = min(_MOST_DB, -10 * float(np.log10(error))) if error > 0 else _MOST_DB
+        alike[name] = _ssim(one, other)
+    smooth = gaussian_filter(good, 2.0)
+    across, down = np.gradient(smooth, axis=1), np.gradient(smooth, axis=0)
+    steep = np.hypot(across, down)
+    lying = counted & (good > good.min())
+    flat = lying & (steep <= np.quantile(steep[lying], 0.3)) if lying.any() else counted
+    fine = picture - gaussian_filter(picture, 2.0)
+    # Edges: the slope of the picture along the good one's, so that noise, which has no side, cancels out.
+    soft, wanted = gaussian_filter(picture, 0.7), gaussian_filter(good, 0.7)
+    slopes = [np.gradient(p, axis=1) * across + np.gradient(p, axis=0) * down for p in (soft, wanted)]
+    edge = counted & (steep >= np.quantile(steep, 0.98))
+    below = float(slopes[1][edge].sum())
+    tissue = {}
+    for name, (low, high) in TISSUES_HU.items() if is_ct else ():
+        inside = counted & (smooth >= low) & (smooth <= high)
+        tissue[name] = float(apart[inside].mean()) if inside.any() else float("nan")
+    return Likeness(
+        psnr,
+        alike,
+        float(np.sqrt((apart**2).sum() / some)),
+        float(apart.sum() / some),
+        tissue,
+        float(fine[flat].std()) if flat.any() else float("nan"),
+        float(slopes[0][edge].sum()) / below if below > 0 else float("nan"),
+        _power(apart),
     )
 
 
-def of_run(predictor: Predictor, folder: Path, home: Path) -> Likeness | None:
-    """What was kept for these weights in the run's folder, else made now from the training side of its data set.
-
-    None where the data set is gone or has fewer than 20 training scans: then nothing can be said.
-    """
-    path = folder / "likeness.npz"
-    key = predictor.weights_sha256
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            if str(kept["key"]) == key:
-                return Likeness(kept["rows"], kept["mean"], kept["scale"], kept["distances"])
-    except (OSError, ValueError, KeyError):
-        pass  # not there, of other weights, or cut off while it was written: it is made (again)
-    made = _made(predictor, home)
-    if made is not None:
-        draft = folder / f".likeness.{os.getpid()}.npz"
-        np.savez_compressed(draft, key=key, **vars(made))
-        os.replace(draft, path)
-    return made
-
-
-def features_of(predictor: Predictor, scan: Scan) -> np.ndarray:
-    """(F,) float32: of the scan, the mean over its slices where each is a picture of its own."""
-    data = predictor.experiment.data
-    slices = range(len(scan.pixels)) if data.slices == "each" else (None,)
-    images = [predictor.prepared(scan, k) for k in slices]
-    if data.fit == "patches":  # of any size: the middle tells as much, and every scan the same amount
-        images = [_middle(image, data.size_px) for image in images]
-    found: np.ndarray = _features(predictor, np.stack(images)).mean(0)
-    return found
-
-
-def _middle(image: np.ndarray, side: int) -> np.ndarray:
-    """The middle (C, side, side) of a picture, black where it is smaller."""
-    height, width = image.shape[-2:]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    part = image[..., top : top + side, left : left + side]
-    whole = np.zeros((*image.shape[:-2], side, side), image.dtype)
-    whole[..., : part.shape[-2], : part.shape[-1]] = part
-    return whole
-
-
-def _made(predictor: Predictor, home: Path) -> Likeness | None:
-    data = predictor.experiment.data
-    try:
-        dataset = Dataset.open(home, data.dataset)
-    except UnknownDataset:
-        return None
-    cases = dataset.indices("train", labelled=False)
-    if len(cases) < _FEWEST:
-        return None
-    cases = cases[np.unique(np.linspace(0, len(cases) - 1, min(len(cases), _MOST_ROWS)).astype(int))]
-    rows = []
-    if data.fit == "patches":  # every scan has a size of its own
-        rows = [features_of(predictor, dataset.scan(int(case))) for case in cases]
-    else:
-        prepared = dataset.prepared(data)
-        for case in cases:
-            places = prepared.rows_of(np.array([case]))
-            images = prepared.rows(places[:: max(1, len(places) // 8)]).astype(np.float32) / np.float32(prepared.unit)
-            rows.append(_features(predictor, images).mean(0))
-    table = np.stack(rows)
-    mean, scale = table.mean(0), table.std(0) + 1e-6 * (1 + np.abs(table).max())
-    table = ((table - mean) / scale).astype(np.float32)
-    groups = dataset.groups[cases]
-    distances = []
-    for row, group in zip(table, groups, strict=True):
-        others = np.sort(np.sqrt(((table[groups != group] - row) ** 2).mean(1)))[:NEIGHBOURS]
-        if len(others):
-            distances.append(others.mean())
-    if len(distances) < _FEWEST:
-        return None
-    return Likeness(table, mean.astype(np.float32), scale.astype(np.float32), np.sort(np.array(distances)))
-
-
-def _features(predictor: Predictor, images: np.ndarray) -> np.ndarray:
-    """(B, F) float32: what goes into the network's last layer that learns, averaged over places."""
+def _ssim(one: np.ndarray, other: np.ndarray) -> float:
     import torch
 
-    held: list[torch.Tensor] = []
+    from builder.restoration import ssim
 
-    def keep(module: Any, inputs: tuple[Any, ...]) -> None:
-        held.extend(_tensors(inputs))
-
-    hook = _last(predictor).register_forward_pre_hook(keep)
-    step = max(1, _BATCH // predictor.num_slices)
-    made = []
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(images), step):
-                held.clear()
-                part = images[start : start + step]
-                predictor.run(part)
-                made.append(torch.cat([_pooled(t, len(part)) for t in held], 1).cpu().numpy())
-    finally:
-        hook.remove()
-    return np.concatenate(made).astype(np.float32)
+    pair = (torch.from_numpy(np.ascontiguousarray(p, np.float32))[None, None] for p in (one, other))
+    return float(ssim(*pair)[0])
 
 
-def _tensors(inputs: Any) -> list[torch.Tensor]:
-    import torch
-
-    if isinstance(inputs, torch.Tensor):
-        return [inputs]
-    return [t for part in inputs for t in _tensors(part)] if isinstance(inputs, tuple | list) else []
-
-
-def _pooled(values: torch.Tensor, batch: int) -> torch.Tensor:
-    """(B, F): maps averaged over height and width, all else one after the other."""
-    flat = values.float()
-    if flat.ndim >= 4:
-        flat = flat.mean((-2, -1))
-    return flat.reshape(batch, -1)
-
-
-def _last(predictor: Predictor) -> torch.nn.Module:
-    """The last layer of the network that learns something."""
-    for node in reversed(predictor.experiment.network):
-        module = predictor.net.get_submodule(f"layers.{node.id}")
-        if any(True for _ in module.parameters()):
-            return module
-    return predictor.net.get_submodule(f"layers.{predictor.experiment.network[-1].id}")
+def _power(apart: np.ndarray) -> np.ndarray:
+    """Mean power of a difference (H, W) in rings of frequency."""
+    spectrum = np.abs(np.fft.fft2(apart)) ** 2 / apart.size
+    rows, columns = (np.fft.fftfreq(side) for side in apart.shape)
+    ring = np.hypot(rows[:, None], columns[None])
+    number = np.minimum((ring / 0.5 * BINS).astype(int), BINS)  # the corners, beyond every ring, are left out
+    count = np.bincount(number.ravel(), minlength=BINS + 1)[:BINS]
+    return np.bincount(number.ravel(), spectrum.ravel(), BINS + 1)[:BINS] / np.maximum(count, 1)

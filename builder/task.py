@@ -36,6 +36,12 @@ TASKS = Catalog(
             "tasks.recognition:Recognition",
             "Which of several classes a scan belongs to (or, with several labels, which findings it shows).",
         ),
+        Part(
+            "image_enhancement",
+            "Image enhancement",
+            "tasks.image_enhancement:ImageEnhancement",
+            "A better scan from a poor one: less noise, lower dose, sharper, or on a finer grid.",
+        ),
     ),
 )
 

@@ -230,7 +230,7 @@ def predict(work: Work) -> Steps:
     result |= keep(work.folder, scan, finding, predictor)
     result["telling"] = telling_slice(len(scan.pixels), finding)
     yield Progress(step=3, total=4, note="comparing it with the training scans")
-    result["like"] = _likeness(work, asked, predictor, scan, result["finding"]["notes"])
+    result["like"] = _nearness(work, asked, predictor, scan, result["finding"]["notes"])
     return result
 
 
@@ -254,15 +254,15 @@ def _pictures(folder: Path, finding: Any) -> dict[str, Any]:
     return {**result, "image": "input.png", "heatmap": None if heat is None else "heat.png"}
 
 
-def _likeness(work: Work, run: Run, predictor: Any, scan: Any, notes: list[str]) -> dict[str, Any] | None:
+def _nearness(work: Work, run: Run, predictor: Any, scan: Any, notes: list[str]) -> dict[str, Any] | None:
     """{farther_than, of}: how far out the scan lies for this network; a scan that is unlike gets a note."""
-    from builder import likeness
+    from builder import nearness
 
-    known = likeness.of_run(predictor, run.folder, work.home)
+    known = nearness.of_run(predictor, run.folder, work.home)
     if known is None:
         return None
-    share, num = known.farther_than(likeness.features_of(predictor, scan)), len(known.distances)
-    if said := likeness.words(share, num):
+    share, num = known.farther_than(nearness.features_of(predictor, scan)), len(known.distances)
+    if said := nearness.words(share, num):
         notes.append(said)
     return {"farther_than": share, "of": num}
 
@@ -276,7 +276,7 @@ def predict_many(work: Work) -> Steps:
     import numpy as np
     from PIL import Image
 
-    from builder import likeness
+    from builder import nearness
     from builder.asking import keyed, picture_of, scans_in, telling_slice
     from builder.predict import Predictor
 
@@ -285,7 +285,7 @@ def predict_many(work: Work) -> Steps:
     yield Progress(note="preparing the network")
     run = Run(work.home, payload["run"])
     predictor = Predictor.open(run.folder, checkpoint=payload.get("checkpoint") or "best")
-    known = likeness.of_run(predictor, run.folder, work.home)
+    known = nearness.of_run(predictor, run.folder, work.home)
     yield Progress(note="reading the scans")
     rows: list[dict[str, Any]] = []
     read, total = 0, len(files)
@@ -304,9 +304,9 @@ def predict_many(work: Work) -> Steps:
             continue
         told = finding.plain()
         if known is not None:
-            share = known.farther_than(likeness.features_of(predictor, came.scan))
+            share = known.farther_than(nearness.features_of(predictor, came.scan))
             row["like"] = {"farther_than": share, "of": len(known.distances)}
-            told["notes"] += [said for said in [likeness.words(share, len(known.distances))] if said]
+            told["notes"] += [said for said in [nearness.words(share, len(known.distances))] if said]
         name = f"scan-{came.number:04d}.png"
         Image.fromarray(np.ascontiguousarray(picture_of(came.scan, finding))).save(work.folder / name)
         row |= {"finding": told, "picture": name, "slices": len(came.scan.pixels)}

@@ -88,7 +88,7 @@ ENGINE = {
     "measures": "",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "outputs": "scan",
-    "likeness": "scan data predict",
+    "nearness": "scan data predict",
     "asking": "scan data gathering sources decoding predict outputs",
     "takeout": "scan outputs series",
     "evaluate": "spec task data runs predict measures",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builder import likeness, outputs
+from builder import nearness, outputs
 from builder.asking import enhanced_scan, keep, picture_of, scans_in, telling_slice, the_scan_in
 from builder.data import Dataset
 from builder.predict import Finding, Predictor
@@ -119,21 +119,21 @@ def test_a_small_picture_shows_the_slice_with_the_surest_box() -> None:
 def test_a_scan_of_the_training_is_like_it_and_noise_is_not(learned: tuple[Path, Dataset, Run]) -> None:
     home, dataset, run = learned
     predictor = Predictor.open(run.folder)
-    known = likeness.of_run(predictor, run.folder, home)
-    assert known is not None and (run.folder / "likeness.npz").is_file()
+    known = nearness.of_run(predictor, run.folder, home)
+    assert known is not None and (run.folder / "nearness.npz").is_file()
     shares = [
-        known.farther_than(likeness.features_of(predictor, dataset.scan(int(case))))
+        known.farther_than(nearness.features_of(predictor, dataset.scan(int(case))))
         for case in dataset.indices("train")[:8]
     ]
     assert np.mean(shares) < 0.8
     noise = np.random.default_rng(0).integers(0, 255, (1, 1, 64, 64)).astype(np.uint8)
-    far = known.farther_than(likeness.features_of(predictor, replace(dataset.scan(0), pixels=noise)))
-    assert far > 0.99 and "unlike" in likeness.words(far, len(known.distances)) and not likeness.words(0.5, 30)
-    again = likeness.of_run(predictor, run.folder, home)
+    far = known.farther_than(nearness.features_of(predictor, replace(dataset.scan(0), pixels=noise)))
+    assert far > 0.99 and "unlike" in nearness.words(far, len(known.distances)) and not nearness.words(0.5, 30)
+    again = nearness.of_run(predictor, run.folder, home)
     assert again is not None and np.array_equal(again.distances, known.distances)
 
 
 def test_without_the_training_scans_nothing_is_said_of_likeness(
     tmp_path: Path, learned: tuple[Path, Dataset, Run]
 ) -> None:
-    assert likeness.of_run(Predictor.open(learned[2].folder), tmp_path, tmp_path / "nowhere") is None
+    assert nearness.of_run(Predictor.open(learned[2].folder), tmp_path, tmp_path / "nowhere") is None
