@@ -19,10 +19,10 @@ from builder.data import Pseudonyms, pixel_aspect, place
 from builder.decoding import decode
 from builder.gathering import Found, SourceRefused, gather
 from builder.predict import Finding, Predictor
-from builder.scan import Scan, Unreadable, display
+from builder.scan import Grid, Scan, Unreadable, display
 from builder.sources import Item
 
-__all__ = ["Came", "enhanced_scan", "keep", "keyed", "picture_of", "scans_in", "telling_slice", "the_scan_in"]
+__all__ = ["Came", "enhanced_scan", "files_of", "keep", "keyed", "picture_of", "scans_in", "telling_slice", "the_scan_in"]
 
 _SIDE_PX = 128  # of the small pictures in a list of answers
 
@@ -33,14 +33,20 @@ class Came:
 
     Attributes:
         number: counted from 0. scan: None where it was refused, with `reason` in words.
-        num_files: how many files make it. name: "3", or "3/inside.dcm" of a zip: which file of those that came.
+        paths: the files that make it, which last until the next one is asked for.
+        name: "3", or "3/inside.dcm" of a zip: which file of those that came.
     """
 
     number: int
     scan: Scan | None
-    num_files: int
+    paths: tuple[Path, ...]
     name: str
     reason: str = ""
+
+    @property
+    def num_files(self) -> int:
+        """How many files make it."""
+        return max(1, len(self.paths))
 
 
 def scans_in(paths: Sequence[Path]) -> Iterator[Came]:
@@ -49,33 +55,54 @@ def scans_in(paths: Sequence[Path]) -> Iterator[Came]:
     Files that are plainly no scan (documents, tables) are left out in silence, as an import skips them.
     """
     with tempfile.TemporaryDirectory(prefix="scanloom-ask-") as folder:
-        items: list[Item] = []
-        refused: list[tuple[str, str]] = []
-        for number, path in enumerate(paths):
-            scratch = Path(folder) / f"in-{number}"
-            scratch.mkdir()
-            try:
-                gathered = gather(path, scratch)
-            except SourceRefused as error:
-                refused.append((str(number), str(error)))
-                continue
-            alone = len(gathered.found) == 1 and gathered.found[0].path == path
-            for found in gathered.found:
-                if found.name.lower().endswith(".csv"):
-                    continue
-                name = str(number) if alone else f"{number}/{found.name}"
-                items.append(Item(Found(found.path, name, found.bytes), bundle=""))
-            refused += [(f"{number}/{left.name}", left.reason) for left in gathered.left if left.status == "refused"]
+        items, refused = _gathered(paths, Path(folder))
         count = 0
         for outcome in decode(items, Path(folder)) if items else ():
             if outcome.status == "skipped":
                 continue
-            name = outcome.items[0].found.name
-            yield Came(count, outcome.scan, len(outcome.items), name, outcome.reason)
+            made = tuple(item.found.path for item in outcome.items)
+            yield Came(count, outcome.scan, made, outcome.items[0].found.name, outcome.reason)
             count += 1
         for name, reason in refused:
-            yield Came(count, None, 1, name, reason)
+            yield Came(count, None, (), name, reason)
             count += 1
+
+
+def _gathered(paths: Sequence[Path], folder: Path) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The files in files, folders and zips, called by the number of what they came in; what was refused, and why."""
+    items: list[Item] = []
+    refused: list[tuple[str, str]] = []
+    for number, path in enumerate(paths):
+        scratch = folder / f"in-{number}"
+        scratch.mkdir()
+        try:
+            gathered = gather(path, scratch)
+        except SourceRefused as error:
+            refused.append((str(number), str(error)))
+            continue
+        alone = len(gathered.found) == 1 and gathered.found[0].path == path
+        for found in gathered.found:
+            if not found.name.lower().endswith(".csv"):
+                name = str(number) if alone else f"{number}/{found.name}"
+                items.append(Item(Found(found.path, name, found.bytes), bundle=""))
+        refused += [(f"{number}/{left.name}", left.reason) for left in gathered.left if left.status == "refused"]
+    return items, refused
+
+
+@contextlib.contextmanager
+def files_of(paths: Sequence[Path], member: int | None = None) -> Iterator[tuple[Path, ...]]:
+    """The files of one scan, unpacked where they came in a zip: of all of `paths`, or of scan `member` in them."""
+    if member is None:
+        with tempfile.TemporaryDirectory(prefix="scanloom-ask-") as folder:
+            items, _ = _gathered(paths, Path(folder))
+            yield tuple(item.found.path for item in items)
+        return
+    with contextlib.closing(scans_in(paths)) as coming:
+        for came in coming:
+            if came.number == member:
+                yield came.paths
+                return
+    yield ()
 
 
 def the_scan_in(paths: Sequence[Path], number: int) -> Scan:
@@ -144,12 +171,27 @@ def enhanced_scan(scan: Scan, pixels: np.ndarray) -> Scan:
         limits = np.iinfo(kind)
         pixels = np.clip(np.rint(pixels), limits.min, limits.max)
     same = pixels.shape == scan.pixels.shape
+    grid = scan.grid
+    if grid is not None and not same:  # finer pixels: the centre of the first one moves towards the corner
+        slice_step, row, column = (np.array(step) for step in grid.steps)
+        shift = (0.5 / down - 0.5) * row + (0.5 / across - 0.5) * column
+        grid = Grid(
+            _vector(np.array(grid.origin) + shift),
+            (_vector(slice_step), _vector(row / down), _vector(column / across)),
+            tuple(_vector(np.array(origin) + shift) for origin in grid.origins),
+        )
     return replace(
         scan,
         pixels=np.ascontiguousarray(pixels, kind),
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         valid=scan.valid if same else None,
+        grid=grid,
     )
+
+
+def _vector(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 def picture_of(scan: Scan, finding: Finding) -> np.ndarray:

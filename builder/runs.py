@@ -92,6 +92,7 @@ KINDS = (
     "predict",
     "predict-many",
     "takeout",
+    "correct",
     "evaluate",
     "baseline",
     "export",

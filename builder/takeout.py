@@ -253,16 +253,11 @@ def nifti(folder: Path, out: Path) -> Path:
     pixels = scan.pixels[:, 0] if scan.pixels.shape[1] == 1 else np.moveaxis(scan.pixels, 1, -1)
     data = np.moveaxis(np.asarray(pixels), (0, 1, 2), (2, 1, 0))  # (S, H, W) -> (x, y, z)
     across = np.array([scan.spacing_mm[k] or 1.0 for k in (2, 1, 0)])
-    affine, known = np.diag([*across, 1.0]), True
-    for column, letter in enumerate(scan.axes or "---"):
-        direction = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}.get(letter)
-        if direction is None:
-            known = False
-            break
-        affine[:3, column] = 0
-        affine[direction[0], column] = direction[1] * across[column]
-    if not known:
-        affine = np.diag([*across, 1.0])
+    affine, known = np.diag([*across, 1.0]), scan.grid is not None and not scan.grid.origins
+    if scan.grid is not None and known:
+        to_ras = np.diag([-1.0, -1.0, 1.0])  # DICOM counts to the left and the back, NIfTI to the right and the front
+        affine[:3, :3] = to_ras @ np.array(scan.grid.steps[::-1]).T
+        affine[:3, 3] = to_ras @ np.array(scan.grid.origin)
     image = nibabel.Nifti1Image(np.ascontiguousarray(data), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1 if known else 0)

@@ -43,7 +43,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "weights", "network")
+PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "correct", "weights", "network")
 
 
 class Stopped(Exception):
@@ -363,9 +363,10 @@ def export(work: Work) -> Steps:
 def takeout(work: Work) -> Steps:
     """Writes what a predict job found as a file for other programs: {file (in the job folder), to}.
 
-    The payload is {job, to (one of `takeout.KINDS`), files (of the scan), least (score of boxes)}.
+    The payload is {job, to (one of `takeout.KINDS`), files (of the scan), member, least (score of boxes)}.
     """
     from builder import takeout as making
+    from builder.asking import files_of
 
     payload = work.job.payload
     yield Progress(note="writing the file")
@@ -373,18 +374,43 @@ def takeout(work: Work) -> Steps:
     told, to = asked.result(), str(payload["to"])
     if told is None:
         raise StoreError("This answer is gone: ask again.")
-    files = [Path(file) for file in payload.get("files") or ()]
-    finding = told["finding"]
-    if to == "seg":
-        made = making.segmentation(asked.folder, files, payload.get("names") or ["Lesion"], work.folder / "mask.dcm")
-    elif to == "sr":
-        least = float(payload.get("least") or 0)
-        made = making.report(asked.folder, files, finding, work.folder / "report.dcm", least)
-    elif to == "nifti":
-        made = making.nifti(asked.folder, work.folder / "found.nii.gz")
-    else:
+    if to not in making.KINDS:
         raise StoreError(f"A finding is written as one of {', '.join(making.KINDS)}, not as {to!r}.")
+    if to == "nifti":
+        return {"file": making.nifti(asked.folder, work.folder / "found.nii.gz").name, "to": to}
+    with files_of([Path(file) for file in payload.get("files") or ()], payload.get("member")) as files:
+        if to == "seg":
+            names = payload.get("names") or ["Lesion"]
+            made = making.segmentation(asked.folder, files, names, work.folder / "mask.dcm")
+        else:
+            least = float(payload.get("least") or 0)
+            made = making.report(asked.folder, files, told["finding"], work.folder / "report.dcm", least)
     return {"file": made.name, "to": to}
+
+
+def correct(work: Work) -> Steps:
+    """Takes a dropped scan into a data set with what a person says of it: `feedback.take_back`'s result.
+
+    The payload is {dataset, files, member or none, said (as `feedback.Said.to_json`), who}.
+    """
+    from builder.feedback import Said, take_back
+
+    payload = work.job.payload
+    place = work.folder / "scan"
+    place.mkdir()
+    files = [Path(file) for file in payload["files"]]
+    member = payload.get("member")
+    said = Said.from_json(payload["said"])
+    steps = take_back(work.home, payload["dataset"], files, said, place, member=member, who=payload.get("who") or "")
+    try:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield Progress(step=step.done, total=step.total, note=step.note)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def foreign_network(work: Work) -> Steps:
@@ -519,6 +545,7 @@ KINDS: dict[str, Handler] = {
     "predict": predict,
     "predict-many": predict_many,
     "takeout": takeout,
+    "correct": correct,
     "evaluate": evaluate,
     "baseline": baseline,
     "export": export,

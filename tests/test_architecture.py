@@ -90,6 +90,7 @@ ENGINE = {
     "outputs": "scan",
     "nearness": "scan data predict",
     "asking": "scan data gathering sources decoding predict outputs",
+    "feedback": "labels data sources intake asking evaluate",
     "takeout": "scan outputs series",
     "evaluate": "spec task data runs predict measures",
     "baseline": "spec network data evaluate measures runs",

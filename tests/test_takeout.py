@@ -13,7 +13,7 @@ from made_files import dicom, picture
 from pydicom.uid import generate_uid
 
 from builder import outputs
-from builder.scan import Scan
+from builder.scan import Grid, Scan
 from builder.takeout import TakeoutRefused, nifti, report, segmentation
 
 FINDING = {
@@ -96,6 +96,8 @@ def test_a_nifti_keeps_voxels_spacing_and_what_is_known_of_directions(
     found = nibabel.load(nifti(job, tmp_path / "a.nii.gz"))
     assert np.array_equal(np.asarray(found.dataobj), mask.transpose(2, 1, 0))
     assert found.header.get_zooms() == pytest.approx((0.5, 0.5, 2.0)) and found.header["sform_code"] == 0
-    outputs.keep(job, "mask", replace(outputs.kept(job, "mask"), axes="LPH"))
+    grid = Grid((-10.0, 7.0, 30.0), ((0.0, 0.0, 2.0), (0.0, 0.5, 0.0), (0.5, 0.0, 0.0)))
+    outputs.keep(job, "mask", replace(outputs.kept(job, "scan"), pixels=mask[:, None], bits=8, grid=grid))
     known = nibabel.load(nifti(job, tmp_path / "b.nii.gz"))
     assert np.allclose(np.diag(known.affine), (-0.5, -0.5, 2.0, 1)) and known.header["sform_code"] == 1
+    assert known.affine[:3, 3] == pytest.approx((10.0, -7.0, 30.0))

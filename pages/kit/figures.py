@@ -55,6 +55,11 @@ METRICS = {
     "false_positive_rate": "Cases without lesion, outlined all the same",
     "false_volume_ml": "Volume outlined there (ml)",
     "psnr_db": "PSNR (dB)",
+    "gain_db": "PSNR gained over the input (dB)",
+    "gain_over_best_db": "PSNR gained over the best plain filter (dB)",
+    "bias": "Bias",
+    "noise": "Noise where the scan is flat",
+    "edges": "Steepness of edges (1 is as sharp)",
     "ssim": "SSIM",
     "rmse": "RMSE",
 }
@@ -412,12 +417,9 @@ def volumes(found: Mapping[str, Any]) -> None:
         (a, b)
         for a, b in zip(rows.get("volume_ml", ()), rows.get("answered_ml", ()), strict=False)
         if a is not None and b is not None
-    ] or [
-        (row["volume_ml"], row["answered_ml"])
-        for row in found.get("worst", ())
-        if row.get("volume_ml") is not None and row.get("answered_ml") is not None
     ]
     if len(pairs_of) < 3:
+        st.caption("Too few cases with a known volume for a picture.")
         return
     true, answered = (np.array(column, float) for column in zip(*pairs_of, strict=True))
     difference, mean = answered - true, (answered + true) / 2
@@ -445,20 +447,43 @@ def volumes(found: Mapping[str, Any]) -> None:
 
 
 def against_baselines(found: Mapping[str, Any]) -> None:
-    """Each figure beside those of the input as it is and of plain filters, a table a window."""
-    for number, (window, methods) in enumerate(found["windows"].items()):
-        rows = methods.get("methods", methods)
-        st.markdown(f"**{plain(window)}**")
+    """Each figure beside those of the input as it is and of plain filters: a table a window, one in stored values."""
+    methods = found["methods"]
+    windows = next(iter(methods.values()))["windows"]
+    for number, window in enumerate(windows):
+        told = (found.get("windows") or {}).get(window) or {}
+        st.markdown(f"**Window: {plain(window)}**{f' ({_ends(told)})' if told.get('range') else ''}")
         st.dataframe(
             [
-                {"": _method_words(name)}
-                | {metric_words(key): interval(row[key]) for key in row if isinstance(row[key], Mapping)}
-                for name, row in rows.items()
-                if isinstance(row, Mapping)
+                {"Picture": _method_words(name)}
+                | {metric_words(key): interval(value) for key, value in row["windows"][window].items()}
+                for name, row in methods.items()
             ],
             hide_index=True,
             key=f"baselines-{number}",
         )
+        if told.get("gain_over_best_db"):
+            st.caption(
+                f"Gain over the input {interval(told.get('gain_db'))} dB, over the best plain filter "
+                f"({plain(_method_words(told['best_baseline']))}) {interval(told['gain_over_best_db'])} dB."
+            )
+    unit = f" ({found['unit']})" if found.get("unit") else ""
+    st.markdown(f"**In stored values{plain(unit)}**")
+    st.dataframe(
+        [
+            {"Picture": _method_words(name)}
+            | {metric_words(key): interval(row[key]) for key in ("rmse", "bias", "noise", "edges") if key in row}
+            | {f"Bias, {tissue}": interval(value) for tissue, value in (row.get("tissue_bias") or {}).items()}
+            for name, row in methods.items()
+        ],
+        hide_index=True,
+        key="baselines-stored",
+    )
+
+
+def _ends(told: Mapping[str, Any]) -> str:
+    found = told["range"]
+    return plain(found if isinstance(found, str) else f"{found[0]:g} to {found[1]:g}")
 
 
 _METHODS = {
@@ -503,23 +528,17 @@ def by_image(found: Mapping[str, Any]) -> None:
 
 
 def noise(found: Mapping[str, Any]) -> None:
-    """What is left of the noise at each frequency, and what became of edges."""
-    told = found["noise_power"]
-    names = {"input": "The input", "output": "This network", "target": "The good picture", "network": "This network"}
-    drawn = [
-        (names.get(name, name.capitalize()), told["frequency"], values)
-        for name, values in told.items()
-        if name != "frequency" and isinstance(values, list)
-    ]
-    lines(drawn, key="noise-power", x_title="Frequency (cycles a pixel)", y_title="Noise power", log_y=True)
-
-
-def edges(found: Mapping[str, Any]) -> None:
-    """How wide edges are, before and after."""
-    pairs(
-        (_method_words(name), interval(row) if isinstance(row, Mapping) else _number(row))
-        for name, row in found["edge_spread"].items()
-    )
+    """What is left of the error at each frequency: what the network takes away, and what it leaves."""
+    told = found["spectrum"]
+    at = told["cycles_per_px"]
+    drawn = [(_method_words(name), at, values) for name, values in told.items() if name != "cycles_per_px"]
+    lines(drawn, key="spectrum", x_title="Frequency (cycles a pixel)", y_title="Power of the error", log_y=True)
+    edges = found["metrics"].get("edges")
+    if edges and edges.get("value") is not None:
+        st.caption(
+            f"Edges are {100 * edges['value']:.0f} % as steep as in the good scans: under 100 % they are softer, above "
+            "it sharper than they should be."
+        )
 
 
 # -- the parts of a report --------------------------------------------------------------------------------------------
@@ -577,12 +596,11 @@ SECTIONS: tuple[Section, ...] = (
     ("sizes", "By size of the lesion", by_size, False),
     ("operating_point", "From which score on", shown_from, False),
     ("quartiles", "Overlap, case by case", overlap, False),
-    ("worst", "Volumes", volumes, False),
+    ("cases", "Volumes", volumes, False),
     ("with_lesion", "Cases without a lesion", empty_cases, False),
-    ("windows", "Beside plain filters", against_baselines, True),
+    ("methods", "Beside the input and plain filters", against_baselines, True),
+    ("spectrum", "What became of noise and edges", noise, False),
     ("per_image", "Picture by picture", by_image, False),
-    ("noise_power", "What became of the noise", noise, False),
-    ("edge_spread", "What became of edges", edges, False),
     ("per_class", "Class by class", per_class, True),
 )
 """(key of the report, title, what draws it, whether it takes the whole width), in the order of the page."""
