@@ -131,6 +131,7 @@ class Predictor:
     net: torch.nn.Module
     fingerprint: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    settled: dict[str, float] = field(default_factory=dict)
     _grown: dict[int, torch.nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -174,6 +175,7 @@ class Predictor:
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
             device=device,
+            settled=facts["settled"],
         )
 
     @property
@@ -280,6 +282,7 @@ class Predictor:
             mean=self.mean,
             std=self.std,
             unit=self.unit,
+            settled=self.settled,
         )
 
     @property
@@ -521,6 +524,7 @@ def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
                 f"The saved weights do not say the {name.replace('_', ' ')} of their training; "
                 "they were not written by this version."
             ) from None
+    facts["settled"] = json.loads(metadata.get("settled", "{}"))  # weights from before do not tell
     if metadata.get("experiment", experiment.digest) != experiment.digest:
         raise checkpoints.CheckpointError(
             "The saved weights belong to another experiment than the one in this run's folder."
