@@ -142,6 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
+    made.add_argument("--out", metavar="FOLDER", help="write restored scans there, as files like those they came from")
+    made = command(
+        "second-opinion", commands.second_opinion, "Does a diagnosis run change its mind on scans that another restored?"
+    )
+    made.add_argument("run", metavar="RUN", help="an image enhancement run")
+    made.add_argument("judge", metavar="JUDGE", help="a run that tells classes")
+    made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
     made = command("export", commands.export, "Take a network away, with a proof that it answers the same.")
     made.add_argument("run", metavar="RUN|FILE", help="a run, or an experiment as JSON, untrained")
     made.add_argument(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -380,8 +380,16 @@ def read(paths: Sequence[Path], box: Sandbox) -> Scan:
     Raises:
         scans.Unreadable: in words, for what is no scan.
     """
+    with opened(paths, box) as (scan, _):
+        return scan
+
+
+@contextlib.contextmanager
+def opened(paths: Sequence[Path], box: Sandbox) -> Iterator[tuple[Scan, list[Path]]]:
+    """As `read`, with the files that the scan is in; those out of a zip are there until the end of the context."""
     if len(paths) != 1 or not (paths[0].is_dir() or _is_zip(paths[0])):
-        return box.read(list(paths), series=len(paths) > 1)
+        yield box.read(list(paths), series=len(paths) > 1), list(paths)
+        return
     with tempfile.TemporaryDirectory(prefix="scanloom-ask-") as place:
         try:
             files = [found.path for found in gather(paths[0], Path(place)).found]
@@ -389,7 +397,7 @@ def read(paths: Sequence[Path], box: Sandbox) -> Scan:
             raise Unreadable(str(error)) from None
         if not files:
             raise Unreadable("There is nothing in it that could be a scan.")
-        return box.read(files, series=len(files) > 1)
+        yield box.read(files, series=len(files) > 1), files
 
 
 def _is_zip(path: Path) -> bool:

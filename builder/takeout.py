@@ -14,7 +14,7 @@ import numpy as np
 
 from builder.outputs import kept
 from builder.scan import Scan, Unreadable
-from builder.series import in_order
+from builder.series import members
 
 __all__ = ["KINDS", "TakeoutRefused", "nifti", "report", "segmentation"]
 
@@ -41,7 +41,7 @@ def sources(files: Sequence[Path], num_slices: int) -> list[Any]:
     import pydicom
 
     try:
-        ordered = in_order(files)
+        ordered = members(files)
     except Unreadable as error:
         raise TakeoutRefused(f"The scan's own files are needed, and they are no DICOM images: {error}") from None
     if len(ordered) != num_slices:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.classical import enlarged, tuned
-from builder.likeness import BINS, TISSUES_HU, likeness, windows
-from builder.measures.bootstrap import CONFIDENCE, METHOD, intervals, means
+from builder.measures import pictures as measured
+from builder.measures.baselines import MOST_DB, baselines, settle
+from builder.measures.bootstrap import intervals, means
 from builder.restored import ct_range, restored
 from builder.task import Asked, Examined, Found
 
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 CT_RANGE_HU = ct_range()[1] - ct_range()[0]
 MOST_SLICES = 8
 """Slices of one case that are judged, spread evenly: neighbours tell nearly the same."""
+WINDOWS_HU = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0)}
+"""Windows in which CT is judged (-600 / 1500 and 40 / 400), the headline's first."""
+TISSUES_HU = {"lung": (-950.0, -600.0), "soft tissue": (-150.0, 150.0)}
+"""Hounsfield units of the good scan, smoothed, that count as a tissue: a mean error there would change measurements."""
 _TUNED_ON = 4
+_LEAST_PIXELS = 200
 _EXAMPLES = 4
-_NETWORK, _INPUT = "network", "input"
 
 
 def pictures(asked: Asked, answers: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -71,74 +75,65 @@ def examined(
     pairs: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Examined:
-    """Restores up to `MOST_SLICES` slices of each case by the network and by each baseline, and compares.
+    """Restores up to `MOST_SLICES` slices of each case by the network and by each filter, and compares.
 
     Args:
-        others: cases of other splits, on which the strengths of the baselines are chosen.
-    Returns: methods (M,), windows (W,), tissues (T,); psnr_db, ssim (N, M, W); rmse, bias, noise, edges (N, M);
-        tissue_bias (N, M, T); power (N, M, BINS); reference_noise (N,); patients, slices (N,), cases (N,) ids; strengths
-        (JSON), unit; example_<k> (3, H, W) float32 of the first cases: poor, restored and good in stored values.
+        others: cases of other splits, on which the settings of the filters are chosen.
+    Returns: the arrays of `measures.pictures.Pictures`; tissues (T,) and tissue_bias (N, M, T) in stored values, NaN where
+        a slice has too little of one; slices (N,), cases (N,) ids; unit; example_<k> (3, H, W) float32 of the first
+        cases: poor, restored and good, in stored values.
     """
     data = asked.experiment.data
     is_ct = data.window == "ct full"
-    classical: dict[str, Any] = {}
-    if data.scale == 1:
-        sample = [question for case in others[: 4 * _TUNED_ON] for question in _questions(asked, dataset, case, 1, pairs)]
-        step = max(1, len(sample) // _TUNED_ON)
-        sample = sample[::step][:_TUNED_ON]
-        pictured = [(_flat(poor), _flat(good)) for _, _, poor, good, _ in sample]
-        classical = tuned(pictured) if pictured else {}
-    methods = [_NETWORK, _INPUT, *classical] if data.scale == 1 else [_NETWORK, "bicubic", "bilinear"]
-    rows: list[list[Any]] = []
+    low, high = (float(v) for v in dataset.fingerprint.value_range)
+    windows = WINDOWS_HU if is_ct else {"all values": (low, high if high > low else low + 1)}
+    settings = _settled(asked, dataset, others, pairs, next(iter(windows.values())))
+    ways: list[str] = []
+    rows: list[dict[str, np.ndarray]] = []
+    tissues: list[np.ndarray] = []
     about: list[tuple[int, int, str]] = []
     examples: dict[str, np.ndarray] = {}
-    names: list[str] = []
-    floor = []
     for number, case in enumerate(cases.tolist()):
         for scan, place, poor, good, line in _questions(asked, dataset, case, MOST_SLICES, pairs):
-            low, high = line
             (answer,) = asked.answers([poor])  # type: ignore[arg-type]
-            better = _flat(pictures(asked, [answer])[0])
-            flat = _flat(poor)
-            if data.scale == 1:
-                tries = [better, flat, *(method(flat, strength) for method, strength in classical.values())]
-            else:
-                tries = [better, *(enlarged(flat, data.scale, how) for how in methods[1:])]
-            wanted = low + (high - low) * _flat(good)
-            counted = _counted(scan, place, wanted, line, is_ct)
-            within = windows(wanted, is_ct)
-            names = list(within)
-            step = (high - low) / asked.unit if scan.pixels.dtype.kind == "f" else 1.0
-            values = [np.rint((low + (high - low) * one) / step) * step for one in tries]
-            rows.append([likeness(value, wanted, counted, within, is_ct) for value in values])
-            floor.append(likeness(wanted, wanted, counted, within, is_ct).noise)
+            source, wanted = _stored(poor, line), _stored(good, line)
+            better = _stored(pictures(asked, [answer])[0], line)
+            if scan.pixels.dtype.kind != "f":
+                better = np.rint(better)
+            made = {measured.OUTPUT: better, **baselines(source, settings, data.scale)}
+            counted = _counted(scan, place, wanted, line)
+            made = {way: np.where(counted, picture, wanted) for way, picture in made.items()}
+            spacing = scan.spacing_mm[2]
+            told = measured.compare(made, wanted, windows, spacing / data.scale if spacing else None)
+            ways = list(made)
+            rows.append(_of_counted(told, float(counted.mean())))
+            tissues.append(_tissue_bias(made, wanted, counted) if is_ct else np.zeros((len(made), 0)))
             about.append((int(dataset.patients[case]), place, dataset.cases[case].id))
             if len(examples) < _EXAMPLES and f"example_{number}" not in examples:
-                kept = (values[1], values[0], wanted)
-                examples[f"example_{number}"] = np.stack(kept).astype(np.float32)
+                shown = (made[measured.INPUT], better, wanted)
+                examples[f"example_{number}"] = np.stack([one.mean(0) for one in shown]).astype(np.float32)
         if progress:
             progress(number + 1, len(cases))
-    tissues = list(TISSUES_HU) if is_ct else []
-
-    def table(read: Callable[[Any], Any]) -> np.ndarray:
-        return np.array([[read(one) for one in row] for row in rows], np.float64)
-
+    found = measured.Pictures.of(rows, np.array([patient for patient, _, _ in about], np.int64), ways, windows, settings)
     return {
-        "methods": np.array(methods),
-        "windows": np.array(names),
-        "tissues": np.array(tissues, dtype="<U20"),
-        "psnr_db": table(lambda one: [one.psnr_db[name] for name in names]),
-        "ssim": table(lambda one: [one.ssim[name] for name in names]),
-        "tissue_bias": table(lambda one: [one.tissue_bias[name] for name in tissues]),
-        **{name: table(lambda one, name=name: getattr(one, name)) for name in ("rmse", "bias", "noise", "edges", "power")},
-        "reference_noise": np.array(floor),
-        "patients": np.array([patient for patient, _, _ in about], np.int64),
+        **found.arrays(),
+        "tissues": np.array(list(TISSUES_HU) if is_ct else [], dtype="<U20"),
+        "tissue_bias": np.array(tissues, np.float64),
         "slices": np.array([place for _, place, _ in about], np.int64),
         "cases": np.array([case for _, _, case in about]),
-        "strengths": np.array(json.dumps({name: float(strength) for name, (_, strength) in classical.items()})),
-        "unit": np.array("HU" if is_ct else "stored values"),
+        "unit": np.array("HU" if is_ct else ""),
         **examples,
     }
+
+
+def _settled(
+    asked: Asked, dataset: Dataset, others: Sequence[int], pairs: bool, window: tuple[float, float]
+) -> dict[str, float]:
+    """The filters with the settings that serve best on slices of another split; {} where there is no other."""
+    step = max(1, len(others) // _TUNED_ON)
+    sample = [q for case in others[::step][:_TUNED_ON] for q in _questions(asked, dataset, case, 1, pairs)]
+    sources, targets = ([_stored(q[k], q[4]) for q in sample] for k in (2, 3))
+    return settle(sources, targets, window, asked.experiment.data.scale) if sample else {}
 
 
 def _questions(asked: Asked, dataset: Dataset, case: int, most: int, pairs: bool) -> list[Any]:
@@ -175,105 +170,64 @@ def _questions(asked: Asked, dataset: Dataset, case: int, most: int, pairs: bool
     return asked_of
 
 
-def _flat(picture: np.ndarray) -> np.ndarray:
-    """One plane (H, W) of a picture (C, H, W): its grey value, or the mean of its colours."""
-    return np.asarray(picture[0] if len(picture) == 1 else picture.mean(0), np.float32)
+def _stored(picture: np.ndarray, line: tuple[float, float]) -> np.ndarray:
+    """A picture (C, H, W), 0 and 1 the ends of the window, in stored values; MONOCHROME1 stays turned on both sides."""
+    low, high = line
+    return low + (high - low) * np.asarray(picture, np.float64)
 
 
-def _counted(
-    scan: Scan, place: int, wanted: np.ndarray, line: tuple[float, float], is_ct: bool
-) -> np.ndarray:
-    """(H, W) bool: pixels that are neither padding nor cut off by the window."""
-    counted = np.ones(wanted.shape, bool)
-    source = scan.pixels[place][:, : wanted.shape[0], : wanted.shape[1]]
-    if source.shape[1:] == wanted.shape:
-        counted &= ((source >= line[0]) & (source <= line[1])).all(0)
-        if scan.valid is not None:
-            counted &= scan.valid[place][: wanted.shape[0], : wanted.shape[1]]
-    return counted
+def _counted(scan: Scan, place: int, wanted: np.ndarray, line: tuple[float, float]) -> np.ndarray:
+    """(1, H, W) bool: pixels that are neither padding nor cut off by the window."""
+    height, width = wanted.shape[-2:]
+    source = scan.pixels[place]
+    scale = max(1, height // source.shape[-2])
+    counted = ((source >= line[0]) & (source <= line[1])).all(0)
+    if scan.valid is not None:
+        counted = counted & scan.valid[place]
+    return counted.repeat(scale, 0).repeat(scale, 1)[None, :height, :width]
+
+
+def _of_counted(told: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    """Figures over all pixels as figures over the share that counts (the others were set to the true values)."""
+    if not 0 < share < 1:
+        return told
+    psnr = np.where(told["psnr_db"] < MOST_DB, told["psnr_db"] + 10 * np.log10(share), MOST_DB)
+    return {**told, "psnr_db": psnr, "rmse": told["rmse"] / np.sqrt(share), "bias": told["bias"] / share}
+
+
+def _tissue_bias(made: dict[str, np.ndarray], wanted: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """(M, T): mean of picture - true within each tissue of `TISSUES_HU`."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(wanted.mean(0), 2.0)
+    table = np.full((len(made), len(TISSUES_HU)), np.nan)
+    for t, (low, high) in enumerate(TISSUES_HU.values()):
+        inside = counted[0] & (smooth >= low) & (smooth <= high)
+        if inside.sum() >= _LEAST_PIXELS:
+            table[:, t] = [(picture - wanted).mean(0)[inside].mean() for picture in made.values()]
+    return table
 
 
 # -- figures --------------------------------------------------------------------------------------------------------
 
 
 def report(examined: Examined, resamples: int, seed: int = 0) -> dict[str, Any]:
-    """{n, patients, metrics, methods, windows, spectrum, edges, ...}: every figure with its interval over patients."""
-    methods, names = [str(m) for m in examined["methods"]], [str(w) for w in examined["windows"]]
-    tissues, unit = [str(t) for t in examined["tissues"]], str(examined["unit"])
-    patients = examined["patients"]
-    everybody = len(np.unique(patients))
-    given, rivals = methods[1], methods[1:]
-
-    def told(values: dict[str, np.ndarray]) -> dict[str, Any]:
-        return intervals(means(values), patients, resamples, seed, shares=())
-
-    table: dict[str, Any] = {}
-    for m, method in enumerate(methods):
-        values = {f"psnr_db {w}": examined["psnr_db"][:, m, k] for k, w in enumerate(names)}
-        values |= {f"ssim {w}": examined["ssim"][:, m, k] for k, w in enumerate(names)}
-        values |= {name: examined[name][:, m] for name in ("rmse", "bias", "noise", "edges")}
-        values |= {f"bias {t}": examined["tissue_bias"][:, m, k] for k, t in enumerate(tissues)}
-        figures = told(values)
-        table[method] = {
-            "windows": {w: {"psnr_db": figures[f"psnr_db {w}"], "ssim": figures[f"ssim {w}"]} for w in names},
-            **{name: figures[name] for name in ("rmse", "bias", "noise", "edges")},
-            "tissue_bias": {t: figures[f"bias {t}"] for t in tissues},
-        }
-    best = {
-        w: max(rivals, key=lambda method, w=w: table[method]["windows"][w]["psnr_db"]["value"]) for w in names
-    }
-    gains: dict[str, np.ndarray] = {}
-    for k, w in enumerate(names):
-        psnr = examined["psnr_db"][:, :, k]
-        gains[f"gain_db {w}"] = psnr[:, 0] - psnr[:, 1]
-        gains[f"gain_over_best_db {w}"] = psnr[:, 0] - psnr[:, methods.index(best[w])]
-    gained = told(gains)
-    own = table[_NETWORK]
-    first = names[0]
-    metrics = {
-        "psnr_db": own["windows"][first]["psnr_db"],
-        "ssim": own["windows"][first]["ssim"],
-        "rmse": own["rmse"],
-        "bias": own["bias"],
-        "gain_db": gained[f"gain_db {first}"],
-        "gain_over_best_db": gained[f"gain_over_best_db {first}"],
-        "edges": own["edges"],
-    }
-    power = examined["power"].mean(0)
-    notes = [
-        f"PSNR and SSIM after the window {first} ({_ends(first)}), data range 1 after windowing; RMSE and bias in {unit}.",
-        "Full-reference figures often disagree with readers: look at the pictures and at what a diagnosis model says.",
-    ]
-    if rivals[1:]:
-        notes.append("Strengths of the baselines: the best on scans of another split.")
-    if everybody < 5:
-        notes.append(f"Only {everybody} patients: the intervals are rough.")
-    if own["edges"]["value"] is not None and own["edges"]["value"] < 0.9:
-        notes.append(f"Edges are {100 * (1 - own['edges']['value']):.0f} % less steep than in the good scans.")
-    return {
-        "n": len(patients),
-        "patients": everybody,
-        "unit": unit,
-        "metrics": metrics,
-        "methods": table,
-        "windows": {w: {"best_baseline": best[w], "gain_db": gained[f"gain_db {w}"],
-                        "gain_over_best_db": gained[f"gain_over_best_db {w}"], "range": _ends(w)} for w in names},
-        "given": given,
-        "strengths": json.loads(str(examined["strengths"])),
-        "reference_noise": float(np.nanmean(examined["reference_noise"])),
-        "spectrum": {
-            "cycles_per_px": [round((k + 0.5) / BINS / 2, 4) for k in range(BINS)],
-            **{method: [float(v) for v in power[m]] for m, method in enumerate(methods[:2])},
-        },
-        "interval": f"{100 * CONFIDENCE:.0f} % {METHOD}",
-        "notes": notes,
-    }
-
-
-def _ends(window: str) -> str:
-    from builder.likeness import WINDOWS_HU
-
-    if window not in WINDOWS_HU:
-        return "from the darkest to the brightest value of the good scan"
-    center, width = WINDOWS_HU[window]
-    return f"{center - width / 2:g} to {center + width / 2:g} HU"
+    """As `measures.pictures.report`, with the bias in each tissue by way, {way: {tissue: {value, low, high}}}."""
+    names = [field.name for field in fields(measured.Pictures)]
+    found = measured.Pictures(**{name: examined[name] for name in names})
+    told = measured.report(found, resamples, seed, unit=str(examined["unit"]))
+    tissues = [str(tissue) for tissue in examined["tissues"]]
+    ways = [str(way) for way in found.ways]
+    if tissues:
+        table = {(w, t): examined["tissue_bias"][:, i, k] for i, w in enumerate(ways) for k, t in enumerate(tissues)}
+        bias = intervals(means({f"{w}/{t}": values for (w, t), values in table.items()}), found.patients, resamples, seed)
+        told["tissue_bias"] = {w: {t: bias[f"{w}/{t}"] for t in tissues} for w in ways}
+        told["metrics"] |= {f"bias_{t.replace(' ', '_')}": bias[f"{measured.OUTPUT}/{t}"] for t in tissues}
+    edges = told["metrics"]["edge_ratio"]["value"]
+    if edges and edges > 1.15:
+        told["notes"].append(f"Edges are {100 * (edges - 1):.0f} % wider than in the good scans.")
+    told["notes"].append(
+        "Such figures often disagree with readers: look at the pictures, and ask whether a diagnosis changes its mind."
+    )
+    told["examples"] = sorted(name for name in examined if name.startswith("example_"))
+    return told

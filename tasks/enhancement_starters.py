@@ -15,8 +15,8 @@ from tasks import phantoms
 NAME = "image_enhancement"
 WHEN = {
     "dncnn": (
-        "The first choice against noise, and the baseline of all others: ten convolutions learn the noise, which is taken "
-        "off the scan (DnCNN, Zhang 2017). It looks only a few pixels around each pixel, so that it cannot invent much, "
+        "The first choice against noise, and the baseline of all others: eight convolutions learn the noise, which is taken "
+        "off the scan (after DnCNN, Zhang 2017). It looks only a few pixels around each pixel, so that it cannot invent much, "
         "learns in a minute or two without a GPU, and gives the same result however a scan is cut into tiles."
     ),
     "red-cnn": (
@@ -64,8 +64,8 @@ def starters() -> tuple[Experiment, ...]:
         _ended(
             "low-dose-ct",
             _data(quarter, num_patches=16, window="ct full"),
-            _training(0.002, 40),
-            _dncnn(10, 48),
+            _training(0.002, 30),
+            _dncnn(8, 32),
         ),
         _ended("edsr-lite-x2", _finer(2), _training(0.002, 14, 16), _edsr(32, 4, 2)),
         _ended("edsr-lite-x4", _finer(4), _training(0.002, 20, 16), _edsr(32, 4, 4)),
