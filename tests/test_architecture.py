@@ -85,6 +85,7 @@ ENGINE = {
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "outputs": "scan",
+    "strokes": "labels",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "evaluate": "spec task data runs predict",
     "preflight": "parts spec data task batches learner",
