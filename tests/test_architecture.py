@@ -90,6 +90,7 @@ ENGINE = {
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "measures": "",
+    "strokes": "labels",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
     "outputs": "scan",
     "nearness": "scan data predict",
