@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import answers, batch, downloads, dropbox, go, heat, jobs, style, truths
+from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, style, truths
 from pages.kit.answers import Answer
 from pages.kit.words import plain
 
@@ -199,7 +199,7 @@ def answer(run: Run, source: Source | None) -> None:
     finding = result["finding"]
     with style.card(key="answer"):
         st.markdown(f"### {answers.headline(told)}")
-        if said.get("label"):
+        if said.get("label") and finding.get("top"):
             right = said["label"] == finding.get("top")
             icon = ":green[:material/check_circle:]" if right else ":orange[:material/cancel:]"
             st.markdown(f"{icon} Its label is **{plain(said['label'])}**.")
@@ -214,8 +214,11 @@ def answer(run: Run, source: Source | None) -> None:
             for note in finding["notes"]:
                 st.caption(f":orange[:material/warning: {plain(note)}]")
             st.caption(f":material/info: {_NOT_CLINICAL} A high number is not a certain one.")
-        downloads.draw(told, source.files if source is not None else (), _NOT_CLINICAL)
+        files, member = (source.files, source.member) if source is not None else ((), None)
+        downloads.draw(told, files, member, _NOT_CLINICAL)
         st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
+    if dataset is not None and (case is not None or files or jobs.of_slot(correction.SLOT)):
+        correction.draw(told, dataset, run.experiment.task, case, files, member)
     if (
         finding.get("probabilities")
         and result.get("heatmap") is not None
@@ -470,6 +473,7 @@ st.html(_CSS)
 jobs.keep_in_url(_SLOT)
 jobs.keep_in_url(_COVER)
 jobs.keep_in_url(batch.SLOT)
+jobs.keep_in_url(correction.SLOT)
 found = usable_runs()
 if found:
     page(found)

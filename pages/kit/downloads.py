@@ -32,8 +32,8 @@ _OTHERS = {
 }
 
 
-def draw(answer: Answer, files: Sequence[Path], notice: str) -> None:
-    """Draws the buttons. `files` are those of the scan, where it was dropped here."""
+def draw(answer: Answer, files: Sequence[Path], member: int | None, notice: str) -> None:
+    """Draws the buttons. `files` are those of the scan (number `member` of several), where it was dropped here."""
     document = {"run": answer.run.id, "checkpoint": "best", **answer.finding, "notice": notice}
     with st.container(horizontal=True):
         st.download_button(
@@ -49,7 +49,7 @@ def draw(answer: Answer, files: Sequence[Path], notice: str) -> None:
             icon=":material/image:", on_click="ignore", help="The slice that tells most, with what was found on it",
         )  # fmt: skip
         for to in kinds(answer):
-            _made(answer, to, files)
+            _made(answer, to, files, member)
     refused = st.session_state.pop("takeout-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
@@ -80,7 +80,7 @@ def _slot(answer: Answer, to: str) -> str:
     return f"{SLOT}-{to}-{answer.job}"
 
 
-def _made(answer: Answer, to: str, files: Sequence[Path]) -> None:
+def _made(answer: Answer, to: str, files: Sequence[Path], member: int | None) -> None:
     """A button that has a file written and, once it is there, one that hands it out."""
     words, icon, kind = _OTHERS[to]
     slot = _slot(answer, to)
@@ -105,13 +105,13 @@ def _made(answer: Answer, to: str, files: Sequence[Path]) -> None:
         if to != "nifti"
         else None,
         on_click=_submit,
-        args=(answer, to, files, slot),
+        args=(answer, to, files, member, slot),
     )
 
 
-def _submit(answer: Answer, to: str, files: Sequence[Path], slot: str) -> None:
-    payload = {"job": answer.job, "to": to, "files": [str(file) for file in files], "run": answer.run.id}
-    payload["least"] = answers.threshold_of(answer)
+def _submit(answer: Answer, to: str, files: Sequence[Path], member: int | None, slot: str) -> None:
+    payload: dict[str, Any] = {"job": answer.job, "to": to, "files": [str(file) for file in files], "member": member}
+    payload |= {"run": answer.run.id, "least": answers.threshold_of(answer)}
     try:
         jobs.submit("takeout", payload, slot)
     except StoreError as error:
