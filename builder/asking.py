@@ -22,7 +22,17 @@ from builder.predict import Finding, Predictor
 from builder.scan import Grid, Scan, Unreadable, display
 from builder.sources import Item
 
-__all__ = ["Came", "enhanced_scan", "files_of", "keep", "keyed", "picture_of", "scans_in", "telling_slice", "the_scan_in"]
+__all__ = [
+    "Came",
+    "enhanced_scan",
+    "files_of",
+    "keep",
+    "keyed",
+    "picture_of",
+    "scans_in",
+    "telling_slice",
+    "the_scan_in",
+]
 
 _SIDE_PX = 128  # of the small pictures in a list of answers
 
@@ -213,7 +223,7 @@ def picture_of(scan: Scan, finding: Finding) -> np.ndarray:
     draw = ImageDraw.Draw(image)
     across, down = image.width / width, image.height / height
     for box in found.boxes or ():
-        if box.slice == index:
+        if box.slice == index and box.score >= found.facts.get("threshold", 0.0):
             draw.rectangle((box.x0 * across, box.y0 * down, box.x1 * across - 1, box.y1 * down - 1), outline="#ffb000")
     if found.outline is not None:
         inside = Image.fromarray((found.outline[index] > 0).astype(np.uint8) * 255).resize(image.size)

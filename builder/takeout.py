@@ -16,7 +16,7 @@ from builder.outputs import kept
 from builder.scan import Scan, Unreadable
 from builder.series import members
 
-__all__ = ["KINDS", "TakeoutRefused", "nifti", "report", "segmentation"]
+__all__ = ["KINDS", "TakeoutRefused", "derived", "nifti", "report", "segmentation"]
 
 KINDS = ("seg", "sr", "derived", "nifti")
 MAKER, MODEL, VERSION = "ScanLoom", "ScanLoom (research, not for clinical use)", "1"
@@ -237,6 +237,30 @@ def _measured(code: str, words: str, value: float, unit: tuple[str, str, str]) -
     return hd.sr.Measurement(
         name=hd.sr.CodedConcept(code[:16], _SCHEME, words[:64]), value=float(value), unit=hd.sr.CodedConcept(*unit)
     )
+
+
+def derived(folder: Path, files: Sequence[Path], made_by: str, out: Path) -> Path:
+    """Writes the enhanced scan of the job in `folder` in the format of its source (`builder.derived.write`): one file,
+    or a zip of several.
+
+    Args:
+        made_by: what made it, for people ("run 20261126-...: dncnn"). out: a folder that is not there yet.
+    """
+    import zipfile
+
+    from builder.derived import write
+
+    if not files:
+        raise TakeoutRefused("The scan's own files are needed: drop it again.")
+    scan, better = _output(folder, "scan"), _output(folder, "enhanced")
+    made = write(list(files), scan, np.asarray(better.pixels), out, made_by)
+    if len(made) == 1:
+        return made[0]
+    packed = out.parent / "enhanced.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        for path in made:
+            file.write(path, path.name)
+    return packed
 
 
 def nifti(folder: Path, out: Path) -> Path:

@@ -382,10 +382,13 @@ def takeout(work: Work) -> Steps:
         if to == "seg":
             names = payload.get("names") or ["Lesion"]
             made = making.segmentation(asked.folder, files, names, work.folder / "mask.dcm")
+        elif to == "derived":
+            made_by = f"run {payload.get('run') or ''}"
+            made = making.derived(asked.folder, files, made_by, work.folder / "enhanced")
         else:
             least = float(payload.get("least") or 0)
             made = making.report(asked.folder, files, told["finding"], work.folder / "report.dcm", least)
-    return {"file": made.name, "to": to}
+    return {"file": str(made.relative_to(work.folder)), "to": to}
 
 
 def correct(work: Work) -> Steps:

@@ -96,7 +96,7 @@ ENGINE = {
     "nearness": "scan data predict",
     "asking": "scan data gathering sources decoding predict outputs",
     "feedback": "labels data sources intake asking evaluate",
-    "takeout": "scan outputs series",
+    "takeout": "scan outputs series derived",
     "evaluate": "spec task data runs predict measures",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",

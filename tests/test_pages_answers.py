@@ -104,8 +104,9 @@ def test_boxes_are_shown_from_a_score_that_can_be_changed(home: Path, learned: R
 
 
 def test_the_score_begins_where_the_validation_side_chose_it(home: Path, learned: Run) -> None:  # noqa: F811
-    (learned.folder / "evaluation-test.json").write_text(json.dumps({"operating_point": {"threshold": 0.3123}}))
-    assert "2 lesions found" in said(asked(home, learned, BOXES, "scan"))
+    chosen = {**BOXES, "facts": {"threshold": 0.3123, "found": 2, "by_class": {"cat": 1}}}
+    session = asked(home, learned, chosen, "scan")
+    assert "2 lesions found" in said(session) and "Threshold" not in said(session)
 
 
 def test_an_outline_is_told_with_its_size_its_type_and_its_slices(home: Path, learned: Run) -> None:  # noqa: F811
@@ -199,7 +200,7 @@ def test_a_cell_is_never_taken_for_a_formula() -> None:
 
 def test_the_choice_of_many_scans_is_kept_in_the_address(home: Path, learned: Run) -> None:  # noqa: F811
     session = opened("test", run=learned.id)
-    session.get("button_group")[0].set_value(["Many scans"]).run()
+    session.button_group(key="how-many").set_value("Many scans").run()
     assert parameter(session, "scans") == "many" and not session.exception
 
 

@@ -1,4 +1,4 @@
-"""A real, if badly trained, run of any task in seconds: its own demo set, cut down, one epoch of its simplest starter."""
+"""A real, if badly trained, run of any task in seconds: its own demo set, one epoch of its simplest starter."""
 
 from __future__ import annotations
 

@@ -26,7 +26,12 @@ __all__ = ["PARTS", "Answer", "bars", "headline", "likeness", "scan", "threshold
 
 _HEIGHT = 460
 _LISTED = 40
+_TOLD_ELSEWHERE = ("threshold", "found")
 _FACTS = {
+    "mean_change_stored": ("Mean change", "stored values"),
+    "rms_change_stored": ("Usual size of a change (RMS)", "stored values"),
+    "mean_change_hu": ("Mean change", "HU"),
+    "rms_change_hu": ("Usual size of a change (RMS)", "HU"),
     "volume_ml": ("Volume", "ml"),
     "area_mm2": ("Area", "mm²"),
     "largest_area_mm2": ("Largest area on a slice", "mm²"),
@@ -123,7 +128,8 @@ def facts(finding: Mapping[str, Any]) -> list[tuple[str, float, str]]:
     """(name, value, unit) of the numbers that the task tells."""
     found = []
     for name, value in (finding.get("facts") or {}).items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if number and name not in _TOLD_ELSEWHERE:
             words, unit = _FACTS.get(name, (name.replace("_", " ").capitalize(), ""))
             found.append((words, value, unit))
     return found
@@ -188,14 +194,13 @@ def _before_and_after(answer: Answer) -> None:
 def threshold_of(answer: Answer) -> float:
     """The score from which boxes are shown: what the slider says, else what the validation side chose, else 0.5."""
     kept = st.session_state.get(f"threshold-{answer.job}")
-    return float(kept) if kept is not None else chosen_threshold(answer.run)
+    return float(kept) if kept is not None else chosen_threshold(answer.finding)
 
 
-def chosen_threshold(run: Run) -> float:
-    """The operating point of the run where its test side was opened, else 0.5 (of a score from 0.05 to 0.95)."""
-    point = (evaluation(run) or {}).get("operating_point") or {}
-    chosen = point.get("threshold")
-    return 0.5 if chosen is None else min(0.95, max(0.05, round(float(chosen), 2)))
+def chosen_threshold(finding: Mapping[str, Any]) -> float:
+    """The score that the validation side chose, as the task tells it; 0.5 where it does not (0.02 to 0.98)."""
+    chosen = (finding.get("facts") or {}).get("threshold")
+    return 0.5 if chosen is None else min(0.98, max(0.02, round(float(chosen), 2)))
 
 
 def boxes_from(answer: Answer, least: float) -> list[Mapping[str, Any]]:
@@ -218,16 +223,16 @@ def _boxes(answer: Answer) -> list[Any]:
 
 def box_list(answer: Answer) -> None:
     """The score from which boxes are shown, and the boxes in a table."""
-    first = chosen_threshold(answer.run)
+    first = chosen_threshold(answer.finding)
     st.slider(
         "Show boxes from a score of",
-        0.05,
-        0.95,
+        0.02,
+        0.98,
         first,
         0.01,
         key=f"threshold-{answer.job}",
         help="A lower one finds more lesions and raises more false alarms. It begins where the validation scans chose "
-        "it, once the run's test side was opened; else at 0.5.",
+        "it while the network learned.",
     )
     shown, every = boxes_from(answer, threshold_of(answer)), answer.finding.get("boxes") or ()
     if not shown:

@@ -15,7 +15,7 @@ from builder.asking import keyed
 from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.sources import SourceRefused, gather
-from pages.kit import dropbox, jobs, style
+from pages.kit import answers, dropbox, jobs, style
 from pages.kit.uploads import Received
 from pages.kit.words import amount, plain
 
@@ -93,13 +93,14 @@ def table(scans: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[
             row |= {"answer": finding["top"], "probability": round(finding["probabilities"][finding["top"]], 4)}
         row |= {f"p({name})": round(value, 4) for name, value in (finding.get("probabilities") or {}).items()}
         if finding.get("boxes") is not None:
-            boxes = finding["boxes"]
+            least = answers.chosen_threshold(finding)
+            boxes = [box for box in finding["boxes"] if box["score"] >= least]
             row |= {"boxes": len(boxes), "surest box": max((box["score"] for box in boxes), default=None)}
         if finding.get("outline") is not None:
             row["slices outlined"] = len(finding["outline"]["slices"])
         if finding.get("enhanced") is not None:
             row["enhanced"] = " x ".join(str(n) for n in finding["enhanced"]["shape"][:1:-1])
-        row |= {k: v for k, v in (finding.get("facts") or {}).items() if isinstance(v, int | float | str)}
+        row |= {f"{name} ({unit})" if unit else name: value for name, value, unit in answers.facts(finding)}
         row["remarks"] = told.get("error") or " ".join(finding.get("notes") or ())
         rows.append(row)
     return rows

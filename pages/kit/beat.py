@@ -59,7 +59,8 @@ def on_test_side(dataset: str) -> None:
 
 def _figures(found: dict[str, Any], side: str) -> None:
     metrics = found[side]["metrics"]
-    pairs((metric_words(name), interval(metrics[name])) for name in ("auc", "accuracy", "balanced_accuracy", "f1"))
+    named = ("auc", "accuracy", "balanced_accuracy", "f1")
+    pairs([(metric_words(name), interval(metrics[name])) for name in named], figures=True)
 
 
 def _ask(words: str, dataset: str, slot: str, payload: dict[str, Any], found: dict[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""Correcting an answer: what the network found is drawn beforehand, changed by hand, and goes back into the data set."""
+"""Correcting an answer: what the network found is drawn beforehand, changed by hand, and goes back into the data."""
 
 from __future__ import annotations
 
@@ -194,4 +194,3 @@ def _done(answer: Answer, dataset: Dataset) -> bool:
             disabled=st.session_state.get(f"correcting-{answer.job}", False),
         )  # fmt: skip
     return True
-

@@ -27,7 +27,7 @@ _SIDE_PX = 720
 _OTHERS = {
     "seg": ("Mask as DICOM SEG", ":material/gesture:", "application/dicom"),
     "sr": ("Report as DICOM SR", ":material/summarize:", "application/dicom"),
-    "derived": ("Enhanced as DICOM", ":material/auto_fix_high:", "application/zip"),
+    "derived": ("Enhanced, as it came", ":material/auto_fix_high:", "application/octet-stream"),
     "nifti": ("As NIfTI", ":material/deployed_code:", "application/gzip"),
 }
 
@@ -69,8 +69,8 @@ def kinds(answer: Answer) -> list[str]:
         found.append("seg")
     if is_dicom and not answer.has("enhanced"):
         found.append("sr")
-    if is_dicom and answer.has("enhanced"):
-        found.append("derived")
+    if answer.has("enhanced"):
+        found.append("derived")  # in the format of the scan: a derived DICOM image, NIfTI, NRRD or a picture
     if finding.get("outline") is not None or answer.has("enhanced"):
         found.append("nifti")
     return found
@@ -101,6 +101,8 @@ def _made(answer: Answer, to: str, files: Sequence[Path], member: int | None) ->
         disabled=needs or (job is not None and job.view().active),
         help="Drop the scan here to have it: a case of a data set has left its DICOM files behind."
         if needs
+        else "In the format of the scan. A DICOM file names the patient and the study, as DICOM asks."
+        if to == "derived"
         else "It names the patient and the study of the scan, as DICOM asks."
         if to != "nifti"
         else None,

@@ -86,7 +86,8 @@ def interval(figure: Mapping[str, float | None] | None) -> str:
         return "undefined"
     if figure.get("low") is None or figure.get("high") is None:
         return f"{_number(figure['value'])} (one patient: no interval)"
-    return f"{_number(figure['value'])} ({_number(figure['low'])}–{_number(figure['high'])})"
+    dash = " to " if min(figure["low"], figure["high"]) < 0 else "–"
+    return f"{_number(figure['value'])} ({_number(figure['low'])}{dash}{_number(figure['high'])})"
 
 
 def _number(value: float | None) -> str:
@@ -107,7 +108,7 @@ def summary(found: Mapping[str, Any]) -> None:
         if name == "accuracy" and found.get("majority_accuracy") is not None:
             who = f' ("{found["majority_class"]}")' if found.get("majority_class") else ""
             rows.append((f"Always the commonest class{who}", f"{found['majority_accuracy']:.3f}"))
-    pairs(rows)
+    pairs(rows, figures=True)
     openings = found.get("openings") or {}
     if openings:
         st.caption(
@@ -405,7 +406,7 @@ def overlap(found: Mapping[str, Any]) -> None:
     ]
     if told:
         st.caption("Lower quarter, middle and upper quarter of the cases with a lesion:")
-        pairs(told)
+        pairs(told, figures=True)
 
 
 def volumes(found: Mapping[str, Any]) -> None:

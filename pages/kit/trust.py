@@ -70,22 +70,31 @@ def everything(run: Run) -> None:
             _opener(run, None)
             _watch(run)
         return
+    whole = {**(found.get("outlines") or {}), **found}  # a task with two answers tells those of the outline apart
+    narrow = [part for part in _parts(whole) if not part[3]]
     left, right = st.columns([1, 1.1], gap="medium")
     with left, style.card("On the test scans", key="test-side"):
         figures.summary(found)
         figures.notes(found)
         _opener(run, found)
         _watch(run)
-    with right, style.card("Against a baseline", key="against"):
-        _compared(run)
-        if not _has_classes(run):
-            st.caption("Frozen features tell classes apart; this run answers something else.")
-    whole = {**(found.get("outlines") or {}), **found}  # a task with two answers tells those of the outline apart
-    sections(whole)
+    with right:
+        if _has_classes(run) and _dataset(run) is not None:
+            with style.card("Against a baseline", key="against"):
+                _compared(run)
+        beside = narrow[: 1 if _has_classes(run) else 2]
+        for _, title, draw, _ in beside:
+            with style.card(title):
+                draw(whole)
+    sections(whole, beside)
     galleries(run, whole)
 
 
-def sections(found: Mapping[str, Any]) -> None:
+def _parts(found: Mapping[str, Any]) -> list[figures.Section]:
+    return [part for part in figures.SECTIONS if found.get(part[0])]
+
+
+def sections(found: Mapping[str, Any], drawn_already: Sequence[figures.Section] = ()) -> None:
     """The parts of a report that are there, two in a row where they are narrow."""
     waiting: list[tuple[str, Callable[[Mapping[str, Any]], None]]] = []
 
@@ -94,8 +103,9 @@ def sections(found: Mapping[str, Any]) -> None:
             with place, style.card(title, height="stretch"):
                 draw(found)
 
-    for key, title, draw, wide in figures.SECTIONS:
-        if not found.get(key):
+    for part in _parts(found):
+        _, title, draw, wide = part
+        if part in drawn_already:
             continue
         if wide:
             if waiting:
