@@ -167,7 +167,7 @@ def import_scans(work: Work) -> Steps:
 def demo(work: Work) -> Steps:
     """Makes a synthetic set of the task (`kind`, else its first) and imports it; the result is the import's report."""
     from builder import task
-    from builder.intake import Source
+    from builder.sources import detect
 
     kind = task.find(work.job.payload["task"])
     yield Progress(note="drawing synthetic scans")
@@ -175,8 +175,9 @@ def demo(work: Work) -> Steps:
     place.mkdir()
     try:
         wanted = str(work.job.payload.get("kind") or "")
-        labels = kind.demo(int(work.job.payload.get("seed") or 0), place, wanted)
-        source = Source("csv", place, labels, synthetic=True)
+        made = kind.demo(int(work.job.payload.get("seed") or 0), place, wanted)
+        labels = made if made.is_file() else None  # a table, or a folder that is read as any other
+        source = replace(detect(place if labels else made, labels, kind.name), synthetic=True)
         return (yield from _intake(work, source, kind.demo_name(wanted), {"task": kind.name}))
     finally:
         shutil.rmtree(place, ignore_errors=True)

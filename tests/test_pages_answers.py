@@ -30,7 +30,7 @@ from builder.asking import keyed
 from builder.data import Dataset
 from builder.runs import Run, RunStore
 from builder.scan import Scan
-from pages.kit import answers, batch, downloads
+from pages.kit import answers, batch, correction, downloads
 from pages.kit.answers import Answer
 
 SCAN = Scan(
@@ -360,3 +360,34 @@ def test_the_number_to_beat_is_measured_by_a_job_and_stands_beside_the_test_figu
     finish(home, "baseline", kept)
     session.run()
     assert "The number to beat" in said(session) and "nearest neighbour on frozen features" in said(session)
+
+
+# -- correcting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_class_is_corrected_and_kept_in_the_data_set(home: Path, learned: Run) -> None:  # noqa: F811
+    finding = {**BASE, "top": "dog", "probabilities": {"cat": 0.1, "dog": 0.9}}
+    session = asked(home, learned, finding, "scan")
+    job = next(job for job in RunStore(home).jobs() if job.kind == "predict")
+    case = int(parameter(session, "case"))
+    dataset = Dataset.open(home, learned.experiment.data.dataset)
+    other = next(name for name in dataset.classes if name != dataset.classes[dataset.cases[case].label])
+    session.toggle(key=f"correct-{job.id}").set_value(True).run()
+    session.button_group(key=f"label-{job.id}").set_value(other).run()
+    pressed(session, "save-correction")
+    assert "It is in the data set" in said(session) and "on the test side" in said(session)
+    assert dataset.classes[Dataset.open(home, dataset.id).cases[case].label] == other
+
+
+def test_what_a_network_found_becomes_labels_of_the_data_set(
+    home: Path,
+    tmp_path: Path,
+    learned: Run,  # noqa: F811
+) -> None:
+    dataset = Dataset.open(home, learned.experiment.data.dataset)
+    told = answer_of(tmp_path, learned, {**BOXES, **OUTLINE}, "scan", "mask")
+    marks, scores = correction.proposals_of(told, dataset)
+    assert [(b.x0, b.label, b.slice) for b in marks.boxes or ()] == [(3.0, dataset.classes.index("cat"), 1)]
+    assert scores == [0.91] and marks.mask is not None and np.array_equal(marks.mask, mask())
+    said_so = correction.said_of(dataset, marks, ("dog",))
+    assert said_so.boxes == ((3.0, 4.0, 20.0, 21.0, "cat", 1),) and said_so.label == ("dog",)
