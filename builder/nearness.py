@@ -26,7 +26,7 @@ __all__ = ["FAR", "Nearness", "of_run"]
 FAR = 0.99
 """A scan that is farther out than this share of the training scans is told as unlike them."""
 NEIGHBOURS = 5
-_MOST_ROWS = 600  # of the training side: enough for the share of 99 %, seconds on a processor
+_MOST_ROWS = 300  # of the training side: enough for a share of 99 %, seconds on a processor
 _FEWEST = 20
 _BATCH = 32
 

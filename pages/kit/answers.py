@@ -28,10 +28,10 @@ _HEIGHT = 460
 _LISTED = 40
 _TOLD_ELSEWHERE = ("threshold", "found")
 _FACTS = {
-    "mean_change_stored": ("Mean change", "stored values"),
-    "rms_change_stored": ("Usual size of a change (RMS)", "stored values"),
+    "mean_change_stored": ("Mean change (stored values)", ""),
+    "rms_change_stored": ("Usual change (stored values)", ""),
     "mean_change_hu": ("Mean change", "HU"),
-    "rms_change_hu": ("Usual size of a change (RMS)", "HU"),
+    "rms_change_hu": ("Usual change", "HU"),
     "volume_ml": ("Volume", "ml"),
     "area_mm2": ("Area", "mm²"),
     "largest_area_mm2": ("Largest area on a slice", "mm²"),
@@ -185,7 +185,8 @@ def _before_and_after(answer: Answer) -> None:
     )
     if answer.has("heat"):
         most = answer.result["heat"]["most"]
-        st.caption(f"What has changed: the brightest places by {most:.3g} stored values or more.")
+        much = f"{most:,.0f}" if most >= 10 else f"{most:.2g}"
+        st.caption(f"Show what has changed: the brightest places by {much} stored values or more.")
 
 
 # -- boxes ------------------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def _done(answer: Answer, dataset: Dataset) -> bool:
     )
     with st.container(horizontal=True):
         if st.button("Look at it there", key="to-corrected", icon=":material/radiology:"):
-            go.to("data", dataset=str(told["dataset"]), case=str(told["case"]))
+            go.to("data", dataset=str(told["dataset"]))
         st.button(
             "Correct it again", key="correct-again", type="tertiary", icon=":material/edit:",
             on_click=st.session_state.pop, args=(f"corrected-{answer.job}", None),

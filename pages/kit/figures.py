@@ -84,10 +84,11 @@ def interval(figure: Mapping[str, float | None] | None) -> str:
     """Returns a figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
     if not figure or figure.get("value") is None:
         return "undefined"
-    if figure.get("low") is None or figure.get("high") is None:
+    low, high = figure.get("low"), figure.get("high")
+    if low is None or high is None:
         return f"{_number(figure['value'])} (one patient: no interval)"
-    dash = " to " if min(figure["low"], figure["high"]) < 0 else "–"
-    return f"{_number(figure['value'])} ({_number(figure['low'])}{dash}{_number(figure['high'])})"
+    dash = " to " if low < 0 else "–"
+    return f"{_number(figure['value'])} ({_number(low)}{dash}{_number(high)})"
 
 
 def _number(value: float | None) -> str:
