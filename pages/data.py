@@ -8,8 +8,8 @@ from builder.data import Dataset, Entry, Summary, UnknownDataset, datasets, dele
 from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
+from pages.kit import annotating, draft, go, importing, jobs, scans, style, viewer
 from pages.kit import datasets as shown
-from pages.kit import draft, go, importing, jobs, scans, style, viewer
 from pages.kit.words import ago, amount, plain, size
 
 DEMO = "demo-set"
@@ -370,7 +370,8 @@ elif opened is not None:
             on_change=lambda: st.query_params.update(dataset=st.session_state["dataset-pick"]),
         )
     counts_of_import(opened[0])
-    first, second, third = st.tabs(["Overview", "Scans", "Files"], key=f"tabs-{now}", on_change="rerun")
+    names_of_tabs = ["Overview", "Scans", "Label", "Files"]
+    first, second, third, fourth = st.tabs(names_of_tabs, key=f"tabs-{now}", on_change="rerun")
     with first:
         if first.open:
             overview(opened[0])
@@ -379,6 +380,9 @@ elif opened is not None:
             pictures(opened[0])
     with third:
         if third.open:
+            annotating.tab(opened[0])
+    with fourth:
+        if fourth.open:
             files(opened[0])
 elif not working:
     nothing_yet()

@@ -89,6 +89,9 @@ def test_the_class_of_a_box_is_read_from_its_words_and_unknown_words_change_noth
     for words, label in (("lesion", 0), ("LESION large", 1), ("lesion 87 %", 0), ("lesion large 0.5", 1), ("Cyst", 2)):
         told = {"objects": [{"type": "LabeledRect", "left": 1, "top": 1, "width": 19, "height": 19, "label": words}]}
         assert [b.label for b in boxes_of(told, view, (30, 30), NAMES, 0, before)[0]] == [label], words
+    proposed = drawing([Box(1, 1, 20, 20, 1)], NAMES, COLOURS, view, 1, {0: "87 %"})
+    assert objects_of(proposed)[0]["label"] == "lesion large 87 %"
+    assert boxes_of(proposed, view, (30, 30), NAMES, 0)[0] == before
     told["objects"][0]["label"] = "tumour"
     assert boxes_of(told, view, (30, 30), NAMES, 0, before) == (before, ["tumour"])
 

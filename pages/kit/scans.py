@@ -11,10 +11,10 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from builder.scans import Scan, Unreadable, Window, display, read
+from builder.scans import NAMED_WINDOWS, Scan, Unreadable, Window, display, read
 from pages.kit.words import amount, plain
 
-__all__ = ["axes_of", "facts", "gallery", "picture", "range_of", "samples", "shown", "thumbnail"]
+__all__ = ["axes_of", "facts", "gallery", "picture", "range_of", "samples", "shown", "thumbnail", "windows_of"]
 
 UNEVEN = "unevenly spaced"
 """The words by which a scan's note says so."""
@@ -51,6 +51,35 @@ def shown(scan: Scan, index: int, window: Window | None = None) -> np.ndarray:
         one = replace(one, windows=(window,))
     grey = np.rint(display(one)[0] * 255).astype(np.uint8)
     return grey[0] if grey.shape[0] != 3 else np.moveaxis(grey, 0, -1)
+
+
+_WINDOW_WORDS = {
+    "ct lung": "Lung",
+    "ct soft tissue": "Soft tissue",
+    "ct brain": "Brain",
+    "ct bone": "Bone",
+}
+
+
+def windows_of(scan: Scan) -> dict[str, tuple[str, Window]]:
+    """Returns the windows to choose from, {name: (words, window)}, the one to begin with first; {} for colour.
+
+    Ranges are those of the whole scan, not of a slice.
+    """
+    if scan.pixels.shape[1] == 3:
+        return {}
+    found = {}
+    for number, own in enumerate(scan.windows[:8]):
+        words = own.name or ("As the file says" if number == 0 else f"Window {number + 1} of the file")
+        found[f"file {number}"] = (words[:40], own)
+    names = [("percentile", "Robust range"), ("full", "Full range")]
+    for name, words in names if scan.pixels.dtype != np.uint8 else reversed(names):
+        low, high = range_of(scan, full=name == "full")
+        width = max(high - low, 1e-6)
+        found[name] = (words, Window(low + width / 2, width, "LINEAR_EXACT"))
+    if scan.modality == "CT":
+        found |= {name: (_WINDOW_WORDS[name], Window(*window)) for name, window in NAMED_WINDOWS.items()}
+    return found
 
 
 def range_of(scan: Scan, *, full: bool) -> tuple[float, float]:

@@ -17,6 +17,7 @@ import json
 import secrets
 import struct
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ from builder.data import Dataset, UnknownDataset
 from builder.execute import home
 from builder.labels import Packed, edits_size
 from builder.runs import RunStore, StoreError
-from builder.scans import NAMED_WINDOWS, Scan
+from builder.scans import Scan
 from pages.kit.gate import same_origin
-from pages.kit.scans import axes_of, range_of, samples
+from pages.kit.scans import axes_of, samples, windows_of
 from pages.kit.words import size
 
 __all__ = ["MOST_BYTES", "header_of", "mask_version", "of_case", "of_output", "of_sample", "routes"]
@@ -44,12 +45,6 @@ MOST_BYTES = 1 << 30
 MAGIC = b"SCANVOL1"
 _BLOCK_BYTES = 1 << 20
 _KEY = secrets.token_bytes(32)  # of this server run
-_WINDOW_WORDS = {
-    "ct lung": "Lung",
-    "ct soft tissue": "Soft tissue",
-    "ct brain": "Brain",
-    "ct bone": "Bone",
-}
 
 
 def of_case(dataset: Dataset, index: int, what: str = "scan") -> str:
@@ -94,42 +89,10 @@ def header_of(scan: Scan, version: str) -> dict[str, Any]:
         "unit": unit,
         "axes": axes_of(scan),
         "valid": scan.valid is not None,
-        "windows": [] if channels == 3 else _windows(scan),
+        "windows": [
+            {**asdict(window), "name": name, "title": words} for name, (words, window) in windows_of(scan).items()
+        ],
     }
-
-
-def _windows(scan: Scan) -> list[dict[str, Any]]:
-    """The windows to choose from, the one to begin with first; ranges are the whole scan's, not a slice's."""
-    found = []
-    for number, own in enumerate(scan.windows[:8]):
-        told = own.name or ("As the file says" if number == 0 else f"Window {number + 1} of the file")
-        found.append(
-            {
-                "name": f"file {number}",
-                "title": told[:40],
-                "center": own.center,
-                "width": own.width,
-                "function": own.function,
-                "table": list(own.table),
-            }
-        )
-    ranges = [
-        ("percentile", "Robust range", range_of(scan, full=False)),
-        ("full", "Full range", range_of(scan, full=True)),
-    ]
-    if scan.pixels.dtype == np.uint8:
-        ranges.reverse()
-    for name, title, (low, high) in ranges:
-        width = max(high - low, 1e-6)
-        found.append(
-            {"name": name, "title": title, "center": low + width / 2, "width": width, "function": "LINEAR_EXACT"}
-        )
-    if scan.modality == "CT":
-        for name, (center, width) in NAMED_WINDOWS.items():
-            found.append(
-                {"name": name, "title": _WINDOW_WORDS[name], "center": center, "width": width, "function": "LINEAR"}
-            )
-    return found
 
 
 # -- the route --------------------------------------------------------------------------------------------------------
