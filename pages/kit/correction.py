@@ -150,7 +150,7 @@ def _save(
 def _keep(
     answer: Answer, dataset: Dataset, case: int | None, files: Sequence[Path], member: int | None, said: Said
 ) -> None:
-    who = str(st.session_state.get("labeller", ""))
+    who = str(st.session_state.get("label-who") or "").strip()  # as on the Data page
     try:
         if case is not None:
             feedback.correct(dataset, case, said, who)
