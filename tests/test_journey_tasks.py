@@ -144,7 +144,7 @@ def test_recognition_a_class_is_corrected_and_the_scan_joins_the_data(
     expect(keyed(page, "answer").locator(".js-plotly-plot .bars .point")).to_have_count(3, timeout=LONG_MS)
     correcting(page)
     other = dataset.classes[-1]
-    keyed(page, "correction").get_by_role("button", name=other).last.click()
+    keyed(page, "correction").get_by_role("radio", name=other).click()
     after, index = saved(page, house, dataset)
     assert after.classes[after.cases[index].label] == other
     quiet(page, server, chrome)
