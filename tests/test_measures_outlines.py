@@ -216,6 +216,12 @@ def test_a_95_percent_interval_of_dice_covers_the_truth_about_95_times_in_a_hund
     assert 0.9 <= covered / trials <= 0.985, covered / trials
 
 
+def test_the_arrays_make_the_same_report_again():
+    found = made()
+    again = Outlines.from_arrays({**found.arrays(), "more": np.zeros(1)})
+    assert report(again, resamples=20) == report(found, resamples=20)
+
+
 def test_scores_while_learning_leave_out_pictures_without_a_lesion():
     told = scores([SQUARE, np.roll(SQUARE, 2, 1), SQUARE], [SQUARE, SQUARE, NOTHING])
     assert told == {"dice": pytest.approx(0.8), "iou": pytest.approx((1 + 15 / 35) / 2)}

@@ -163,7 +163,7 @@ def test_an_unknown_filter_is_refused_by_name():
 def test_white_noise_has_a_flat_power_whose_sum_is_its_variance():
     random = np.random.default_rng(0)
     picture = random.normal(0, 5, (512, 512)) + np.add.outer(np.arange(512.0), np.arange(512.0))  # on a slope
-    squares = texture.flat_squares(np.zeros((512, 512)), picture, most=200)
+    squares = texture.flat_squares(np.zeros((512, 512)), picture, (-1.0, 1.0), 200)
     power = texture.noise_power(picture, squares)
     assert power[1:] == pytest.approx(25, rel=0.1)
     assert texture.noise_std(picture, squares) == pytest.approx(5, rel=0.02)
@@ -172,7 +172,7 @@ def test_white_noise_has_a_flat_power_whose_sum_is_its_variance():
 
 def test_blurring_takes_the_fine_noise_first_as_its_transfer_function_says():
     picture = np.random.default_rng(0).normal(0, 5, (512, 512))
-    squares = texture.flat_squares(np.zeros((512, 512)), picture, most=200)
+    squares = texture.flat_squares(np.zeros((512, 512)), picture, (-1.0, 1.0), 200)
     before = texture.noise_power(picture, squares)
     after = texture.noise_power(gaussian_filter(picture, 1.0), squares)
     transfer = np.exp(-2 * (math.pi * texture.FREQUENCIES) ** 2) ** 2
@@ -218,6 +218,24 @@ def test_the_width_of_an_edge_is_that_of_its_blur(blur: float):
     assert texture.edge_width(output + noise, target, edges) == pytest.approx(width, rel=0.15), "noise is averaged away"
     lighter = 0.5 * output + 20
     assert texture.edge_width(lighter, target, edges) == pytest.approx(width, rel=1e-6), "contrast is no sharpness"
+
+
+def test_edges_to_the_padding_count_only_where_there_are_few_others():
+    scan = gaussian_filter(np.kron(np.indices((5, 5)).sum(0) % 2 * 100.0, np.ones((32, 32))), 1.5)
+    scan += np.linspace(0, 20, 160)
+    padded = np.pad(scan, 40, constant_values=-3000.0)
+    width = texture.edge_width(padded, padded, texture.strong_edges(padded))
+    assert width == pytest.approx(2 * 1.2816 * math.hypot(1.5, 0.4), rel=0.08), "not the step to the padding"
+    alone = np.pad(np.zeros((60, 60)), 40, constant_values=-3000.0)
+    assert texture.edge_width(alone, alone, texture.strong_edges(alone)) < 2
+
+
+def test_noise_is_read_in_what_the_window_shows():
+    target, source = body(256), noisy(side=256)
+    everywhere = texture.flat_squares(target, source, most=200)
+    assert any(target[t : t + 32, c : c + 32].mean() < -900 for t, c in everywhere)
+    shown = texture.flat_squares(target, source, SOFT)
+    assert shown and all(SOFT[0] < target[t : t + 32, c : c + 32].mean() < SOFT[1] for t, c in shown)
 
 
 def test_a_flat_picture_has_no_edge():
@@ -291,6 +309,12 @@ def test_small_pictures_are_told_without_what_needs_room():
     nothing = report(Pictures.of([], [], ("output", "input"), WINDOWS), resamples=20)
     assert nothing["metrics"]["psnr_db"]["value"] is None and nothing["n"] == 0
     json.dumps(nothing, allow_nan=False)
+
+
+def test_the_arrays_make_the_same_report_again():
+    found = told_of(range(3))
+    again = Pictures.from_arrays({**found.arrays(), "more": np.zeros(1)})
+    assert report(again, resamples=20) == report(found, resamples=20)
 
 
 def test_scores_while_learning_are_those_of_whole_pictures_from_nought_to_one():

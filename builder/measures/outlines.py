@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -62,6 +62,11 @@ class Outlines:
     def arrays(self) -> dict[str, np.ndarray]:
         """Its fields, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Outlines:
+        """Reads `arrays`; what else there is in it is left alone."""
+        return cls(**{f.name: arrays[f.name] for f in fields(cls)})
 
 
 def compare(

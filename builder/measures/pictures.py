@@ -24,7 +24,7 @@ from builder.measures.bootstrap import RESAMPLES, ratio
 OUTPUT, INPUT, TRUE = "output", "input", "true"
 SSIM_SIDE = 11  # px: smaller pictures have no SSIM
 Windows = Mapping[str, tuple[float, float]]
-"""{name: (low, high) in stored values}; the first is the one that headline figures are taken in."""
+"""{name: (low, high) in stored values}; in the first are headline figures taken, and noise is read in what it shows."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class Pictures:
         """Its fields, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Pictures:
+        """Reads `arrays`; what else there is in it is left alone."""
+        return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+
 
 def _shapes(ways: int, windows: int) -> dict[str, tuple[int, ...]]:
     by_window, by_way, and_true = (ways, windows), (ways,), (ways + 1,)
@@ -123,7 +128,8 @@ def compare(
     every = [*shown.values(), target]
     differences = [picture - target for picture in shown.values()]
     grey = [picture.mean(0) for picture in every]
-    squares = texture.flat_squares(grey[-1], grey[list(shown).index(INPUT)])
+    window = next(iter(windows.values()))
+    squares = texture.flat_squares(grey[-1], grey[list(shown).index(INPUT)], window)
     edges = texture.strong_edges(grey[-1])
     return {
         "psnr_db": np.array([[psnr(picture, target, w) for w in windows.values()] for picture in shown.values()]),
@@ -342,7 +348,7 @@ def _remarks(found: Pictures) -> list[str]:
     if len(found.patients) and np.isnan(found.ssim[:, out, 0]).all():
         said.append(f"The pictures are smaller than {SSIM_SIDE} px, so SSIM is undefined.")
     if len(found.patients) and np.isnan(found.noise_std[:, out]).all():
-        said.append(f"No flat square of {texture.SIDE} px is there to tell the noise from.")
+        said.append(f"No flat square of {texture.SIDE} px within the window is there to tell the noise from.")
     if len(found.patients) and np.isnan(found.edge_px[:, out]).all():
         said.append("No edge is there to tell the sharpness from.")
     return said

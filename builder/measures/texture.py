@@ -17,22 +17,31 @@ _REACH, _STEP = 8, 0.25  # of a profile across an edge, px
 _PLATEAU = 6.0  # from here outward the profile is taken as flat
 EDGES = 80
 _APART = 6  # px between two edges
+_FEW = 10  # edges
+_CANDIDATES = 4000
 
 
-def flat_squares(target: np.ndarray, source: np.ndarray, most: int = SQUARES) -> list[tuple[int, int]]:
+def flat_squares(
+    target: np.ndarray, source: np.ndarray, within: tuple[float, float] = (-np.inf, np.inf), most: int = SQUARES
+) -> list[tuple[int, int]]:
     """Upper left corners of the flattest squares of `SIDE` px of a true picture (H, W); [] where none is flat.
 
     Flat is a square in which the true picture, less its plane, spreads at most half as much as `source` differs from
     it (there is little structure), or spreads as much in every part as on the whole (what there is, is noise: a true
-    scan has some, too). Squares of a single value in `source` (the padding around a scan) are left out: nothing can be
-    told of their noise. They may overlap by half.
+    scan has some, too). They may overlap by half.
+
+    Args:
+        source: the picture as it came; squares of a single value in it (the padding around a scan) tell no noise.
+        within: between which values the mean of a square must lie, the ends left out: the window of the reader, so
+            that noise is read in tissue and not in the air around it.
     """
+    low, high = within
     height, width = target.shape
     found = []
     for top in range(0, height - SIDE + 1, SIDE // 2):
         for left in range(0, width - SIDE + 1, SIDE // 2):
             place = (slice(top, top + SIDE), slice(left, left + SIDE))
-            if not np.ptp(source[place]):
+            if not np.ptp(source[place]) or not low < target[place].mean() < high:
                 continue
             spread = _spread(target[place])
             if spread <= _spread(source[place] - target[place]) / 2 or _restless(target[place]) <= _ALIKE:
@@ -104,7 +113,8 @@ def strong_edges(target: np.ndarray, most: int = EDGES) -> Edges:
     """Profiles across the steepest edges of a true picture (H, W), from its dark to its bright side.
 
     Kept are edges whose two sides are flat enough to be called one: along the profile the picture stays between both
-    sides, give or take a quarter of the step.
+    sides, give or take a quarter of the step. Edges to a side at the very end of the picture's values, such as the
+    padding around a scan, are drawn by a program and not by a scanner: they count only where there are few others.
     """
     from scipy import ndimage
 
@@ -115,29 +125,30 @@ def strong_edges(target: np.ndarray, most: int = EDGES) -> Edges:
     margin = _REACH + 1
     inner = np.zeros_like(steep)
     inner[margin:-margin, margin:-margin] = steep[margin:-margin, margin:-margin]
-    peaks = np.flatnonzero(
-        (inner == ndimage.maximum_filter(inner, 3)) & (inner > 0.1 * inner.max(initial=0)) & (inner > 0)
+    peaks = np.flatnonzero((inner == ndimage.maximum_filter(inner, 3)) & (inner > 0))
+    peaks = peaks[np.argsort(-inner.ravel()[peaks], kind="stable")][:_CANDIDATES]
+    at = np.unravel_index(peaks, target.shape)
+    rows, columns = (
+        place[:, None] + t * (part[at] / steep[at])[:, None] for place, part in zip(at, slope, strict=True)
     )
-    peaks = peaks[np.argsort(-inner.ravel()[peaks], kind="stable")]
-    rows: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
+    profiles = ndimage.map_coordinates(target, (rows, columns), order=1)
+    dark, bright = _sides(profiles)
+    slack = (bright - dark) / 4
+    clean = (bright > dark) & (profiles.min(1, initial=np.inf) >= dark - slack)
+    clean &= profiles.max(1, initial=-np.inf) <= bright + slack
+    near = 1e-6 * np.ptp(target)
+    drawn = (dark <= target.min() + near) | (bright >= target.max() - near)
     taken = np.zeros(target.shape, bool)
-    for row, column in zip(*np.unravel_index(peaks, target.shape), strict=True):
-        if len(rows) >= most:
+    kept: list[int] = []
+    for usable in (clean & ~drawn, clean & drawn):
+        for k in np.flatnonzero(usable):
+            row, column = at[0][k], at[1][k]
+            if len(kept) < most and not taken[row, column]:
+                taken[max(0, row - _APART) : row + _APART + 1, max(0, column - _APART) : column + _APART + 1] = True
+                kept.append(int(k))
+        if len(kept) >= _FEW:
             break
-        if taken[row, column]:
-            continue
-        down, right = (part[row, column] / steep[row, column] for part in slope)
-        profile = ndimage.map_coordinates(target, [row + t * down, column + t * right], order=1)
-        dark, bright = _sides(profile[None])
-        step = bright[0] - dark[0]
-        slack = step / 4
-        if step <= 0 or profile.min() < dark[0] - slack or profile.max() > bright[0] + slack:
-            continue
-        taken[max(0, row - _APART) : row + _APART + 1, max(0, column - _APART) : column + _APART + 1] = True
-        rows.append(row + t * down)
-        columns.append(column + t * right)
-    return np.array(rows).reshape(-1, len(t)), np.array(columns).reshape(-1, len(t))
+    return rows[kept], columns[kept]
 
 
 def edge_width(picture: np.ndarray, target: np.ndarray, edges: Edges) -> float:
