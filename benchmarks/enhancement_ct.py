@@ -3,8 +3,10 @@
     python benchmarks/enhancement_ct.py [--folder ../shared/data/ct_chest_dicom] [--folds 1 2 3 4 5]
 
 Five patients with six slices each (axial, coronal, sagittal, two dates). In fold k patient k is the test, the next one
-the validation, the other three are learned from: no slice of a test patient is seen before. The noise of the scans, on flat soft
-tissue, is about 15 HU (median; neighbouring pixels correlate by 0.5, a grain of 0.6 px); a quarter of the dose adds 15 sqrt(3)
+the validation, the other three are learned from: no slice of a test patient is seen before. The noise of the scans, on
+flat soft
+tissue, is about 15 HU (median; neighbouring pixels correlate by 0.5, a grain of 0.6 px); a quarter of the dose adds 15
+sqrt(3)
 = 26 HU in water. That is a stand-in in the picture for fewer photons in the projections (`builder.degrade`), the same
 noise for every method. Each fold is trained and evaluated once; folds that are done are not done again, and the results
 are written when all are. Writes benchmarks/results/enhancement_ct.json and .md.
@@ -151,8 +153,8 @@ def page(found: dict[str, Any], met: dict[str, Any], folds: list[dict[str, Any]]
     lines = [
         "# Chest CT at a simulated quarter dose",
         "",
-        f"{found['n']} slices of {found['patients']} patients, each judged by a network that never saw that patient (three "
-        "patients learned from, one for validation). Means over slices, 95 % intervals over patients.",
+        f"{found['n']} slices of {found['patients']} patients, each judged by a network that never saw that patient "
+        "(three patients learned from, one for validation). Means over slices, 95 % intervals over patients.",
         "",
         "| window | way | PSNR dB | SSIM | the network's gain over it, dB |",
         "|---|---|---|---|---|",
@@ -173,7 +175,8 @@ def page(found: dict[str, Any], met: dict[str, Any], folds: list[dict[str, Any]]
     lines += [
         "",
         f"Training of a fold: {min(seconds):.0f} to {max(seconds):.0f} s by the clock on a shared machine, "
-        f"{np.mean([fold['cpu_s'] for fold in folds]):.0f} s of the processor, {max(f['peak_mb'] for f in folds):.0f} MB.",
+        f"{np.mean([fold['cpu_s'] for fold in folds]):.0f} s of the processor, "
+        f"{max(fold['peak_mb'] for fold in folds):.0f} MB.",
     ]
     return lines
 

@@ -144,7 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
     made.add_argument("--out", metavar="FOLDER", help="write restored scans there, as files like those they came from")
     made = command(
-        "second-opinion", commands.second_opinion, "Does a diagnosis run change its mind on scans that another restored?"
+        "second-opinion",
+        commands.second_opinion,
+        "Does a diagnosis run change its mind on scans that another restored?",
     )
     made.add_argument("run", metavar="RUN", help="an image enhancement run")
     made.add_argument("judge", metavar="JUDGE", help="a run that tells classes")

@@ -98,9 +98,7 @@ class Scans:
             )
         return np.floor(chance * room).astype(np.int64)
 
-    def batch(
-        self, positions: np.ndarray | slice, chance: torch.Generator | None = None
-    ) -> tuple[Tensor, Target]:
+    def batch(self, positions: np.ndarray | slice, chance: torch.Generator | None = None) -> tuple[Tensor, Target]:
         """Images (B, *shape of a row) float32 in [0, 1] and what is known of them, on the device, at `positions`.
 
         Args:

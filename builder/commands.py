@@ -341,8 +341,8 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     if "majority_accuracy" in found:
         rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
     for window, row in found.get("windows", {}).items():  # restored scans beside those of plain filters
-        cells = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
-        rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(cells)))
+        shown = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
+        rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(shown)))
     for name, row in found.get("per_class", {}).items():
         cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
         rows.append((f"{name} ({row['n']})", cells))
@@ -370,8 +370,8 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
-    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored scans
-    are written, and their files told: files: [path].
+    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
+    scans are written, and their files told: files: [path].
 
     Exit code 2, with the same shape, where one of the scans has an error.
     """
@@ -387,11 +387,13 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
         for typed in asked.scans:
             try:
                 with opened([_existing(typed)], box) as (scan, files):
-                    finding = predictor.finding(scan)
-                    found = finding.plain()
-                    if out is not None and finding.found.enhanced is not None:
+                    answered = predictor.finding(scan)
+                    found = answered.plain()
+                    if out is not None and answered.found.enhanced is not None:
                         made_by = f"run {asked.run} ({predictor.experiment.name})"
-                        written = write(files, scan, finding.found.enhanced, out / Path(typed).name.split(".")[0], made_by)
+                        written = write(
+                            files, scan, answered.found.enhanced, out / Path(typed).name.split(".")[0], made_by
+                        )
                         found["files"] = [str(path) for path in written]
             except (Unreadable, ValueError) as error:  # a misspelt path too: the other answers are not lost by it
                 findings.append({"scan": typed, "error": str(error)})

@@ -624,7 +624,9 @@ class Dataset:
         slices, channels, height, width = poor.pixels.shape
         wanted = (slices, channels, height * data.scale, width * data.scale)
         if good is None:
-            return replace(poor, pixels=np.zeros(wanted, poor.pixels.dtype), valid=None, windows=(Window(0.5, 1, name=name),))
+            return replace(
+                poor, pixels=np.zeros(wanted, poor.pixels.dtype), valid=None, windows=(Window(0.5, 1, name=name),)
+            )
         if good.pixels.shape != wanted:
             raise UnusableScan(
                 f"The good scan of a pair must be {wanted[3]} x {wanted[2]} pixels in {slices} slices, "

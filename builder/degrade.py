@@ -88,7 +88,7 @@ def noise(images: Tensor, chance: Chance, dark: float, bright: float, spread: fl
 
 
 def rician_noise(images: Tensor, chance: Chance, sigma: float, spread: float = 0.0) -> Tensor:
-    """Magnitude of a signal with Gaussian noise in both channels (Gudbjartsson and Patz, Magn Reson Med 34:910, 1995)."""
+    """Magnitude of a signal with Gaussian noise in both channels (Gudbjartsson, Magn Reson Med 34:910, 1995)."""
     strength = chance.strength(spread)
     real = images + sigma * strength * chance.normal(images.shape[1:])
     return torch.hypot(real, sigma * strength * chance.normal(images.shape[1:]))
@@ -99,10 +99,11 @@ def low_dose_ct(
 ) -> Tensor:
     """Noise that a share `dose` of the dose would add to CT pictures under the window "ct full".
 
-    sigma_added(HU)^2 = sigma_hu^2 (1 / dose - 1) (1/2 + 1/2 attenuation), attenuation = 1 + HU / 1000 of water, at least
+    sigma_added(HU)^2 = sigma_hu^2 (1 / dose - 1) (1/2 + 1/2 attenuation), attenuation = 1 + HU / 1000 of water, at
+    least
     0: the variance of a reconstruction goes with 1 / dose, and half of it is taken to follow the matter in the pixel
-    itself, half the matter around it. In water this is exactly sigma_hu sqrt(1 / dose - 1). An image-domain stand-in for
-    Poisson counts in the projections: no streaks, no electronic noise, one grain everywhere.
+    itself, half the matter around it. In water this is exactly sigma_hu sqrt(1 / dose - 1). An image-domain stand-in
+    for Poisson counts in the projections: no streaks, no electronic noise, one grain everywhere.
     """
     attenuation = (1 + (images * CT_RANGE_HU + CT_LOW_HU) / 1000).clamp_(min=0)
     sigma = sigma_hu * math.sqrt(1 / dose - 1) / CT_RANGE_HU * chance.strength(spread)

@@ -1,7 +1,8 @@
 """A restored scan written back as a file: what the person who brought the scan takes home.
 
 DICOM becomes a derived, secondary image (PS3.3 C.7.6.1.1.2): a series and instances of its own, the same rescale, bits
-and place in the patient, uncompressed, with a description of what made it and a reference to its source. Who the patient
+and place in the patient, uncompressed, with a description of what made it and a reference to its source. Who the
+patient
 is stays in that file, which is handed back to whom brought it, and nowhere else. Other formats: see `derived_files`.
 """
 
@@ -69,7 +70,7 @@ def _write_dicom(sources: Sequence[Path], enhanced: np.ndarray, folder: Path, ma
     scale: int | None = None
     written = []
     for number, file in enumerate(files, 1):
-        source = dcmread(file, force=True)
+        source = dcmread(file)
         frames = int(source.get("NumberOfFrames", 1) or 1)
         pixels = enhanced[[number - 1]] if frames == 1 else enhanced[frame_slices(file)]
         if len(files) == 1 and frames == 1:
@@ -89,11 +90,15 @@ def _derived(source: Dataset, pixels: np.ndarray, scale: int, series: str, now: 
 
     if len(source.get("ModalityLUTSequence", ())):
         raise WriteRefused(
-            "The file turns stored numbers into values by a table (Modality LUT), which cannot be taken back; export it "
+            "The file turns stored numbers into values by a table (Modality LUT), which cannot be taken back; export "
+            "it "
             "with a slope and an intercept."
         )
     made = copy.deepcopy(source)
-    for keyword in (*_GONE, *(f"{colour}PaletteColorLookupTable{part}" for colour in _PALETTE for part in ("Descriptor", "Data"))):
+    for keyword in (
+        *_GONE,
+        *(f"{colour}PaletteColorLookupTable{part}" for colour in _PALETTE for part in ("Descriptor", "Data")),
+    ):
         if keyword in made:
             del made[keyword]
     for element in list(made.group_dataset(0x5400)):  # waveforms of no picture
@@ -108,10 +113,17 @@ def _derived(source: Dataset, pixels: np.ndarray, scale: int, series: str, now: 
     kinds = [str(kind) for kind in made.get("ImageType", [])] or ["ORIGINAL", "PRIMARY"]
     made.ImageType = ["DERIVED", "SECONDARY", *kinds[2:]]
     for group in _frame_groups(made):
-        for name in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "XRay3DFrameTypeSequence", "PETFrameTypeSequence"):
+        for name in (
+            "CTImageFrameTypeSequence",
+            "MRImageFrameTypeSequence",
+            "XRay3DFrameTypeSequence",
+            "PETFrameTypeSequence",
+        ):
             for item in group.get(name, ()):
                 item.FrameType = ["DERIVED", "SECONDARY", *[str(kind) for kind in item.get("FrameType", [])][2:]]
-    made.DerivationDescription = f"{MAKER}: restored by {made_by}. An estimate of a neural network; not for diagnosis."[:1024]
+    made.DerivationDescription = f"{MAKER}: restored by {made_by}. An estimate of a neural network; not for diagnosis."[
+        :1024
+    ]
     reference, purpose = Dataset(), Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
     purpose.CodeValue, purpose.CodingSchemeDesignator = "121322", "DCM"
@@ -150,7 +162,9 @@ def _fill(made: Dataset, source: Dataset, pixels: np.ndarray) -> None:
             raise WriteRefused("Colour of more than 8 bits cannot be written as DICOM.")
         made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
     elif int(source.get("SamplesPerPixel", 1)) != 1 or str(source.PhotometricInterpretation) == "PALETTE COLOR":
-        raise WriteRefused("The source is in colour, and its answer is grey: that cannot stand in the same kind of file.")
+        raise WriteRefused(
+            "The source is in colour, and its answer is grey: that cannot stand in the same kind of file."
+        )
     elif "PixelData" not in source:
         raise WriteRefused("The file holds floating point pixels, which cannot be written back as DICOM here.")
     else:
@@ -187,7 +201,9 @@ def _refine(made: Dataset, scale: int) -> None:
         shift = (across * column_mm + down * row_mm) * (1 / scale - 1) / 2
         for item in placed:
             if item.get("ImagePositionPatient"):
-                item.ImagePositionPatient = [_decimal(float(v) + d) for v, d in zip(item.ImagePositionPatient, shift, strict=True)]
+                item.ImagePositionPatient = [
+                    _decimal(float(v) + d) for v, d in zip(item.ImagePositionPatient, shift, strict=True)
+                ]
     for item in spaced:
         for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
             if item.get(keyword):

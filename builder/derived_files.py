@@ -25,13 +25,13 @@ def free(folder: Path, name: str) -> Path:
 
 
 def write_volume(source: Path, kind: str, enhanced: np.ndarray, folder: Path) -> Path:
-    """A volume (S, C, H', W') as a file of the same `kind` ("nifti", "nrrd") as `source`, lying in space as that does."""
+    """A volume (S, C, H', W') as a file of the `kind` of `source` ("nifti", "nrrd"), lying in space as that does."""
     voxels = stored(source, enhanced)
     return _nifti(source, voxels, folder) if kind == "nifti" else _nrrd(source, voxels, folder)
 
 
 def _finer(matrix: np.ndarray, scale: Sequence[float]) -> np.ndarray:
-    """An affine (4, 4) for voxels that are `scale` times smaller along each axis; the outer edges stay where they are."""
+    """An affine (4, 4) for voxels that are `scale` times smaller along each axis; outer edges stay where they are."""
     step = np.diag([1 / s for s in scale] + [1.0])
     step[:3, 3] = [(1 / s - 1) / 2 for s in scale]
     return matrix @ step
@@ -42,7 +42,7 @@ def _nifti(source: Path, voxels: np.ndarray, folder: Path) -> Path:
 
     import nibabel
 
-    old = nibabel.load(source)
+    old: Any = nibabel.load(source)
     header = old.header.copy()
     if len(voxels) != 1:
         raise WriteRefused("A coloured volume cannot be written as NIfTI; bring it as NRRD.")
@@ -86,7 +86,11 @@ def _nrrd(source: Path, voxels: np.ndarray, folder: Path) -> Path:
     found = found.reshape(found.shape[: len(sizes)])
     first = 1 if coloured else 0
     scale = [new / old for new, old in zip(found.shape[first:], sizes[first:], strict=True)]
-    made = {name: value for name, value in header.items() if name not in ("sizes", "type", "dimension", "endian", "encoding")}
+    made = {
+        name: value
+        for name, value in header.items()
+        if name not in ("sizes", "type", "dimension", "endian", "encoding")
+    }
     if "space directions" in header:
         directions = np.array(header["space directions"], float)
         own = directions[-len(scale) :]

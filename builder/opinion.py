@@ -17,7 +17,7 @@ class OpinionRefused(ValueError):
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a run says of a scan before and after it was restored: probabilities by class, and the classes named first."""
+    """What a run says of a scan before and after it was restored: probabilities by class, and who comes first."""
 
     before: dict[str, float]
     after: dict[str, float]
@@ -67,16 +67,20 @@ def second_opinion(restorer: Predictor, judge: Predictor, scan: Scan) -> Opinion
     """
     enhanced = restorer.finding(scan).found.enhanced
     if enhanced is None:
-        raise OpinionRefused(f"The run {restorer.experiment.name!r} restores no scans; name one of image enhancement first.")
+        raise OpinionRefused(
+            f"The run {restorer.experiment.name!r} restores no scans; name one of image enhancement first."
+        )
     before = judge.finding(scan)
     if not before.probabilities:
-        raise OpinionRefused(f"The run {judge.experiment.name!r} tells no classes; name one that says what a scan shows.")
+        raise OpinionRefused(
+            f"The run {judge.experiment.name!r} tells no classes; name one that says what a scan shows."
+        )
     after = judge.finding(as_scan(scan, enhanced))
     return Opinion(before.probabilities, after.probabilities, before.top, after.top)
 
 
 def as_scan(scan: Scan, enhanced: np.ndarray) -> Scan:
-    """The restored pixels (S, C, H', W') as a scan like the one they came from; on a finer grid its pixels are smaller."""
+    """The restored pixels (S, C, H', W') as a scan like the one they came from; on a finer grid they are smaller."""
     scale = enhanced.shape[-1] // scan.pixels.shape[-1]
     z, y, x = scan.spacing_mm
     valid = scan.valid

@@ -197,7 +197,7 @@ class Predictor:
         output: torch.Tensor = self.net(self._tensor(images)).float()
         return output
 
-    def answers(self, images: np.ndarray) -> list[Any]:
+    def answers(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
         """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row.
 
         Of a run that was taught with patches: whole pictures (B, C, H, W), or a list of such of different sizes.
@@ -211,7 +211,7 @@ class Predictor:
         found: list[Any] = []
         with torch.inference_mode():
             for k in range(0, len(images), size):
-                output = self.run(images[k : k + size])
+                output = self.run(np.asarray(images[k : k + size]))
                 found += self._kind.answers(self.experiment, self.net, output, self.multi_label)
         return found
 
@@ -236,7 +236,7 @@ class Predictor:
         fields = planned.nodes[-1].receptive_field
         told = all(node.shape is not None and not node.message for node in planned.nodes)
         if told and planned.layout == "maps" and fields and max(fields) < large:
-            deepest = min((min(node.shape[-2:]) for node in planned.nodes if node.shape and len(node.shape) == 3))
+            deepest = min(min(node.shape[-2:]) for node in planned.nodes if node.shape and len(node.shape) == 3)
             cut = tiling.seeing(max(fields), max(1, large // deepest), side)
             if cut is not None and self._same_weights(cut.side):
                 return cut

@@ -327,7 +327,6 @@ class Prepared:
                 )
         return out
 
-
     def patches(self, indices: Sequence[int] | np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
         """Squares (len(indices), C, side, side) cut out of the images at `indices`; only their lines are read.
 

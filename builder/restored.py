@@ -16,8 +16,8 @@ STRAIGHT = ("ct full", "stored range")
 
 @dataclass(frozen=True)
 class Restored:
-    """Pixels (S, C, H', W') in the stored values of the scan, of its type; kept: how many pixels of the scan lay outside
-    of the window, or were padding, and stayed as they are."""
+    """Pixels (S, C, H', W') in the stored values of the scan, of its type; kept: how many pixels of the scan lay
+    outside of the window, or were padding, and stayed as they are."""
 
     pixels: np.ndarray
     kept: int = 0

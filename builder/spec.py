@@ -206,7 +206,8 @@ class Experiment(_Frozen):
         """SHA-256 (hex) of the canonical document: equal choices, equal digest.
 
         How many slices and which is left out where the network sees one picture: it means nothing there; and so are
-        the usual loss, no degradation and, where no patches are cut, their number. Runs from before these settings existed keep their digest.
+        the usual loss, no degradation and, where no patches are cut, their number. Runs from before these settings
+        existed keep their digest.
         """
         plain = self.model_dump(mode="json")
         if self.data.layout == "maps":

@@ -127,9 +127,7 @@ class Targets:
             if flat.any():
                 self.masks[row] = self.placement(int(case)).mask_in(flat, side)
 
-    def batch(
-        self, positions: np.ndarray | slice, device: torch.device, corners: np.ndarray | None = None
-    ) -> Target:
+    def batch(self, positions: np.ndarray | slice, device: torch.device, corners: np.ndarray | None = None) -> Target:
         """What is known at `positions` of the split, on the device.
 
         Args:

@@ -88,7 +88,9 @@ def whole(picture: np.ndarray, run: Callable[[np.ndarray], np.ndarray], cut: Cut
             total[(slice(None), *place)] += found * share
             weight[place] += share
     assert total is not None
-    inside = np.s_[cut.margin * scale : (cut.margin + height) * scale, cut.margin * scale : (cut.margin + width) * scale]
+    inside = np.s_[
+        cut.margin * scale : (cut.margin + height) * scale, cut.margin * scale : (cut.margin + width) * scale
+    ]
     return total[(slice(None), *inside)] / weight[inside]
 
 

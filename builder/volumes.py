@@ -188,7 +188,6 @@ class _Turn:
             plane = plane.transpose(0, 2, 1)
         return np.ascontiguousarray(plane[:, :: -1 if self.flip_rows else 1, :: -1 if self.flip_cols else 1])
 
-
     def back(self, plane: np.ndarray) -> np.ndarray:
         """(C, rows, cols) -> (C, i, j) as stored: the inverse of `apply`."""
         plane = plane[:, :: -1 if self.flip_rows else 1, :: -1 if self.flip_cols else 1]

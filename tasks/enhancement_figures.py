@@ -79,7 +79,8 @@ def examined(
 
     Args:
         others: cases of other splits, on which the settings of the filters are chosen.
-    Returns: the arrays of `measures.pictures.Pictures`; tissues (T,) and tissue_bias (N, M, T) in stored values, NaN where
+    Returns: the arrays of `measures.pictures.Pictures`; tissues (T,) and tissue_bias (N, M, T) in stored values, NaN
+    where
         a slice has too little of one; slices (N,), cases (N,) ids; unit; example_<k> (3, H, W) float32 of the first
         cases: poor, restored and good, in stored values.
     """
@@ -95,7 +96,7 @@ def examined(
     examples: dict[str, np.ndarray] = {}
     for number, case in enumerate(cases.tolist()):
         for scan, place, poor, good, line in _questions(asked, dataset, case, MOST_SLICES, pairs):
-            (answer,) = asked.answers([poor])  # type: ignore[arg-type]
+            (answer,) = asked.answers([poor])
             source, wanted = _stored(poor, line), _stored(good, line)
             better = _stored(pictures(asked, [answer])[0], line)
             if scan.pixels.dtype.kind != "f":
@@ -114,7 +115,9 @@ def examined(
                 examples[f"example_{number}"] = np.stack([one.mean(0) for one in shown]).astype(np.float32)
         if progress:
             progress(number + 1, len(cases))
-    found = measured.Pictures.of(rows, np.array([patient for patient, _, _ in about], np.int64), ways, windows, settings)
+    found = measured.Pictures.of(
+        rows, np.array([patient for patient, _, _ in about], np.int64), ways, windows, settings
+    )
     return {
         **found.arrays(),
         "tissues": np.array(list(TISSUES_HU) if is_ct else [], dtype="<U20"),
@@ -220,7 +223,9 @@ def report(examined: Examined, resamples: int, seed: int = 0) -> dict[str, Any]:
     ways = [str(way) for way in found.ways]
     if tissues:
         table = {(w, t): examined["tissue_bias"][:, i, k] for i, w in enumerate(ways) for k, t in enumerate(tissues)}
-        bias = intervals(means({f"{w}/{t}": values for (w, t), values in table.items()}), found.patients, resamples, seed)
+        bias = intervals(
+            means({f"{w}/{t}": values for (w, t), values in table.items()}), found.patients, resamples, seed
+        )
         told["tissue_bias"] = {w: {t: bias[f"{w}/{t}"] for t in tissues} for w in ways}
         told["metrics"] |= {f"bias_{t.replace(' ', '_')}": bias[f"{measured.OUTPUT}/{t}"] for t in tissues}
     edges = told["metrics"]["edge_ratio"]["value"]

@@ -1,4 +1,4 @@
-"""Ready experiments of image enhancement, each made of layers of the catalogue, and the clean phantoms for a first go."""
+"""Ready experiments of image enhancement, made of layers of the catalogue, and clean phantoms for a first go."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from tasks import phantoms
 NAME = "image_enhancement"
 WHEN = {
     "dncnn": (
-        "The first choice against noise, and the baseline of all others: eight convolutions learn the noise, which is taken "
-        "off the scan (after DnCNN, Zhang 2017). It looks only a few pixels around each pixel, so that it cannot invent much, "
+        "The first choice against noise, and the baseline of all others: eight convolutions learn the noise, which "
+        "is taken "
+        "off the scan (after DnCNN, Zhang 2017). It looks only a few pixels around each pixel, so that it cannot "
+        "invent much, "
         "learns in a minute or two without a GPU, and gives the same result however a scan is cut into tiles."
     ),
     "red-cnn": (
         "For CT at low dose, the network most others are measured against (RED-CNN, Chen 2017): convolutions and their "
-        "mirror image, with shortcuts between them. Slower than dncnn, a little wider view; take it to compare with the "
+        "mirror image, with shortcuts between them. Slower than dncnn, a little wider view; take it to compare with "
+        "the "
         "literature."
     ),
     "residual-unet": (
@@ -33,17 +36,21 @@ WHEN = {
         "other (NAFNet, Chen 2022). Slower per step than dncnn, and learns longer before it overtakes it."
     ),
     "low-dose-ct": (
-        "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, and the network learns the way back "
-        "over the whole range from air to bone. Put your scanner's noise under Preparation first. Answers keep the scan's "
+        "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, and the network learns the "
+        "way back "
+        "over the whole range from air to bone. Put your scanner's noise under Preparation first. Answers keep the "
+        "scan's "
         "values, so that windows and measurements mean the same."
     ),
     "edsr-lite-x2": (
-        "For scans on too coarse a grid: twice the rows and columns (EDSR, Lim 2017, with pixel shuffle, Shi 2016). It adds "
+        "For scans on too coarse a grid: twice the rows and columns (EDSR, Lim 2017, with pixel shuffle, Shi 2016). "
+        "It adds "
         "to the bicubically enlarged scan what the training scans taught it. Detail that no pixel holds is guessed: "
         "for looking, not for measuring."
     ),
     "edsr-lite-x4": (
-        "Four times the rows and columns. At this step most detail is guessed from what the training scans looked like; "
+        "Four times the rows and columns. At this step most detail is guessed from what the training scans looked "
+        "like; "
         "compare with the bicubic picture beside it before you believe any of it."
     ),
 }
@@ -64,7 +71,7 @@ def starters() -> tuple[Experiment, ...]:
         _ended(
             "low-dose-ct",
             _data(quarter, num_patches=16, window="ct full"),
-            _training(0.002, 30),
+            _training(0.002, 20),
             _dncnn(8, 32),
         ),
         _ended("edsr-lite-x2", _finer(2), _training(0.002, 14, 16), _edsr(32, 4, 2)),
@@ -73,9 +80,7 @@ def starters() -> tuple[Experiment, ...]:
 
 
 def _data(degrade: Choice, num_patches: int, size_px: int = 48, window: str = "stored range") -> Data:
-    return Data(
-        size_px=size_px, fit="patches", num_patches=num_patches, window=window, slices="each", degrade=degrade
-    )
+    return Data(size_px=size_px, fit="patches", num_patches=num_patches, window=window, slices="each", degrade=degrade)
 
 
 def _finer(scale: int) -> Data:

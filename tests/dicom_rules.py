@@ -81,4 +81,7 @@ def errors(path: Path) -> dict[str, list[str]]:
     info = rules(str(data.SOPClassUID))
 
     found = IODValidator(data, info, error_handler=NullValidationResultHandler()).validate()
-    return {module: [f"{tag}: {error.code}" for tag, error in wrong.items()] for module, wrong in found.module_errors.items()}
+    return {
+        module: [f"{tag}: {error.code}" for tag, error in wrong.items()]
+        for module, wrong in found.module_errors.items()
+    }
