@@ -1,11 +1,12 @@
 // Looking through a scan: the volume comes once by URL, everything else happens here. Wheel or arrow keys = slice, drag =
 // window/level, ctrl + wheel or two fingers = zoom, shift + drag = move, M = measure, 3 = three planes.
 //
-// data: {id, url, label, height, planes, slice, follow, opacity, boxes: [{name, colour, x0, y0, x1, y1, slice, score, dashed}],
+// data: {id, url, label, height, planes, slice, heard, follow, opacity, boxes: [{name, colour, x0, y0, x1, y1, slice, score, dashed}],
 //   layers: [{id, url, kind: "mask" | "heat", name, slices, names, colours}]}
 //   boxes in pixels of the scan, edges at whole numbers; slice null = on every slice. slice: where to go, when it changes.
+//   heard: the number of the last "seen" that Python knows.
 //   layers: fetched like the scan; slices = the scan's slices that they belong to, null = all. names, colours: of structure 1, 2, ...
-// state "seen": {id, slice, center, width, inverted}, once the hand rests, where `follow` asks for it.
+// state "seen": {id, seq, slice, center, width, inverted}, once the hand rests, where `follow` asks for it.
 import './viewer.css'
 import { Controls, make } from './viewer/controls.js'
 import { slicesOf, valueAt } from './viewer/overlay.js'
@@ -62,9 +63,12 @@ class Viewer {
   use(data, tell) {
     this.data = data
     this.tell = tell
+    this.seq ??= data.heard
     this.stage.style.setProperty('--height', `${data.height}px`)
     if (data.id !== this.id) this.open(data)
-    else if (data.slice !== this.asked && data.slice !== null && this.volume) this.goTo(0, data.slice)
+    else if (this.volume && data.slice !== null && data.slice !== this.asked && data.heard === this.seq && !this.timer) {
+      this.goTo(0, data.slice, false) // Python has heard all that was told: this is no echo of where one was
+    }
     this.asked = data.slice
     const over = JSON.stringify([data.boxes, data.layers])
     if (over !== this.over) {
@@ -179,12 +183,12 @@ class Viewer {
     return `600 12px ${getComputedStyle(this.root).fontFamily}`
   }
 
-  goTo(plane, index) {
+  goTo(plane, index, tell = true) {
     const most = [this.volume.slices, this.volume.height, this.volume.width][plane] - 1
     const next = within(Math.round(index), most)
     if (next === this.place[plane]) return
     this.place[plane] = next
-    this.changed()
+    this.changed(tell)
   }
 
   choose(name) {
@@ -261,6 +265,7 @@ class Viewer {
   }
 
   report() {
+    this.timer = null
     const { window: shown } = this
     const seen = {
       id: this.id,
@@ -272,7 +277,8 @@ class Viewer {
     const text = JSON.stringify(seen)
     if (text === this.reported) return
     this.reported = text
-    this.tell('seen', seen)
+    this.seq += 1
+    this.tell('seen', { ...seen, seq: this.seq })
   }
 
   explain() {

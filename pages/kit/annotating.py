@@ -333,8 +333,8 @@ def _store(dataset: Dataset, index: int, kind: str, value: object) -> None:
     if value is None:
         _record(dataset, index, clear=(kind,))
     else:
-        origin = "corrected" if dataset.cases[index].carries(kind) else "drawn"
-        _record(dataset, index, origin=origin, **{kind: value})
+        others = dataset.imported[index].carries(kind) or any(e.who != _who() for e in dataset.history(index)[-1:])
+        _record(dataset, index, origin="corrected" if others else "drawn", **{kind: value})
     slot = f"{_KEY}-known"  # our own edit is no reason to begin anew
     case, _, version = st.session_state.get(slot, ((dataset.id, index), 0, 0))
     st.session_state[slot] = (case, len(dataset.history(index)), version)

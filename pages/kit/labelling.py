@@ -91,8 +91,11 @@ def edit(
         width = _options(key, tool)
         actions = st.container(gap="small")
     with left:
-        _slices(key, work)
-        window = _window(scan, key)
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+            _slices(key, work)
+            there = scans.windows_of(scan)
+            name = _window_name(key, there) if there else ""
+        window = _by_hand(scan, key, there) if name == _OWN else there[name][1] if there else None
         if names.of(kind):
             _canvas(scan, work, key, tool, chosen, names, window, width, on_change)
         else:
@@ -191,7 +194,7 @@ def _named(key: str, kind: str, add: Callable[[str, str], None]) -> None:
 def _options(key: str, tool: str) -> int:
     """Draws what a tool can be set to, or how it is used; returns the width of the brush in pixels of the scan."""
     if tool == "boxes":
-        st.caption("Press, drag, release. The pencil below the picture moves and resizes boxes; the bin is beside it.")
+        st.caption("Press, drag, release. The pencil above the picture moves and resizes boxes.")
     if tool == "polygon":
         st.caption("Click corner after corner; a click on the first one closes the outline.")
     if tool not in ("brush", "eraser"):
@@ -208,13 +211,10 @@ def _slices(key: str, work: Work) -> None:
     def step(by: int) -> None:
         st.session_state[slot] = min(num_slices, max(1, st.session_state[slot] + by))
 
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        up, down = ":material/arrow_upward:", ":material/arrow_downward:"
-        st.button("", icon=up, key=f"{slot}-up", shortcut="PageUp", help="Previous slice", on_click=step, args=(-1,))
-        st.button("", icon=down, key=f"{slot}-down", shortcut="PageDown", help="Next slice", on_click=step, args=(1,))
-        work.slice = int(st.slider("Slice", 1, num_slices, key=slot)) - 1
-    if work.marks.slices:
-        st.caption(f"Marked: {_ranges([n + 1 for n in work.marks.slices])}.")
+    up, down = ":material/arrow_upward:", ":material/arrow_downward:"
+    st.button("", icon=up, key=f"{slot}-up", shortcut="PageUp", help="Previous slice", on_click=step, args=(-1,))
+    st.button("", icon=down, key=f"{slot}-down", shortcut="PageDown", help="Next slice", on_click=step, args=(1,))
+    work.slice = int(st.slider("Slice", 1, num_slices, key=slot)) - 1
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -229,34 +229,36 @@ def _ranges(numbers: Sequence[int]) -> str:
     return f"{'slice' if len(numbers) == 1 else 'slices'} {', '.join(words)}"
 
 
-def _window(scan: Scan, key: str) -> Window | None:
-    """Draws the choice of the window; None for colour."""
-    there = scans.windows_of(scan)
-    if not there:
-        return None
+def _window_name(key: str, there: dict[str, tuple[str, Window]]) -> str:
+    """Draws the choice of the window; returns its name."""
     slot = f"{key}-window"
     names = [*there, _OWN]
     if st.session_state.get(slot) not in names:
         st.session_state[slot] = names[0]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        name = st.selectbox(
-            "Window",
-            names,
-            key=slot,
-            width=210,
-            format_func=lambda name: there[name][0] if name in there else "By hand",
-        )
-        if name != _OWN:
-            st.session_state[f"{slot}-before"] = name
-            return there[name][1]
-        begun = there.get(st.session_state.get(f"{slot}-before", ""), next(iter(there.values())))[1]
-        low, high = scans.range_of(scan, full=True)
-        step = float(max(1.0, round((high - low) / 256)))
-        low, high = min(low, begun.center), max(high, low + step, begun.center)
+    name = st.selectbox(
+        "Window",
+        names,
+        key=slot,
+        width=190,
+        format_func=lambda name: there[name][0] if name in there else "By hand",
+    )
+    if name != _OWN:
+        st.session_state[f"{slot}-before"] = name
+    return str(name)
+
+
+def _by_hand(scan: Scan, key: str, there: dict[str, tuple[str, Window]]) -> Window:
+    """Draws level and width, which begin with those of the window before."""
+    slot = f"{key}-window"
+    begun = there.get(st.session_state.get(f"{slot}-before", ""), next(iter(there.values())))[1]
+    low, high = scans.range_of(scan, full=True)
+    step = float(max(1.0, round((high - low) / 256)))
+    low, high = min(low, begun.center), max(high, low + step, begun.center)
+    most = max(high - low, 2 * step, begun.width)
+    with st.container(horizontal=True, gap="medium"):
         center = st.slider("Level", low, high, float(begun.center), step, key=f"{slot}-level", format="%g")
-        most = max(high - low, 2 * step, begun.width)
         width = st.slider("Width", step, most, float(max(begun.width, step)), step, key=f"{slot}-width", format="%g")
-        return Window(center, width, "LINEAR_EXACT")
+    return Window(center, width, "LINEAR_EXACT")
 
 
 # -- the canvas ------------------------------------------------------------------------------------------------------
@@ -338,22 +340,25 @@ def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed)
             on_click=work.change,
             args=(kind, work.marks.of(kind), on_change),
         )
+    if work.shape[0] > 1 and work.marks.slices:
+        st.caption(f"Marked: {_ranges([n + 1 for n in work.marks.slices])}.")
     if kind == BOXES:
         _list(work, key, names, on_change)
     negative = work.marks.is_negative(kind)
     if negative:
         st.success("Looked at: nothing there.", icon=":material/check_circle:")
+    st.button(
+        "Nothing there",
+        key=f"{key}-nothing-{kind}",
+        icon=":material/done_all:",
+        shortcut="0",
+        width="stretch",
+        disabled=negative,
+        help="The whole scan was looked at, and there is none of these on it: a negative, which teaches, too.",
+        on_click=work.negative,
+        args=(kind, on_change),
+    )
     with st.container(horizontal=True, gap="small"):
-        st.button(
-            "Nothing there",
-            key=f"{key}-nothing-{kind}",
-            icon=":material/done_all:",
-            shortcut="0",
-            disabled=negative,
-            help="The whole scan was looked at, and there is none of these on it: a negative, which teaches, too.",
-            on_click=work.negative,
-            args=(kind, on_change),
-        )
         st.button(
             "Undo",
             key=f"{key}-undo",

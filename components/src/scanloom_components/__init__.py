@@ -296,10 +296,12 @@ def viewer(
     Returns:
         What was told last for this `id`; None before, and always without `follow`.
     """
+    before: Any = st.session_state.get(key)
     data = {
         "id": id,
         "url": url,
         "label": label,
+        "heard": int(((before or {}).get("seen") or {}).get("seq", 0)),
         "height": height,
         "planes": planes,
         "opacity": opacity,
