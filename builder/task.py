@@ -123,8 +123,8 @@ class Asked:
 
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
-        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them. With
-            `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
+        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
+            With `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
     """
