@@ -143,8 +143,22 @@ def _parser() -> argparse.ArgumentParser:
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "val", "test"))
+    made = command(
+        "baseline", commands.baseline, "The number to beat: frozen features of a packaged network, no training."
+    )
+    made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
+    made.add_argument("--test", action="store_true", help="also on the test side, which counts as an opening of it")
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
+    made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
+    made.add_argument("--out", metavar="FOLDER", help="write restored scans there, as files like those they came from")
+    made = command(
+        "second-opinion",
+        commands.second_opinion,
+        "Does a diagnosis run change its mind on scans that another restored?",
+    )
+    made.add_argument("run", metavar="RUN", help="an image enhancement run")
+    made.add_argument("judge", metavar="JUDGE", help="a run that tells classes")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
     made = command("export", commands.export, "Take a network away, with a proof that it answers the same.")
     made.add_argument("run", metavar="RUN|FILE", help="a run, or an experiment as JSON, untrained")

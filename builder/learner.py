@@ -139,7 +139,7 @@ class Learner:
         chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
         count = sum(map(len, batches))
         for positions in batches:
-            images, target = self.train.batch(positions)
+            images, target = self.train.batch(positions, chance)
             images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
             images = self.normalized(images)
             with self.precision():

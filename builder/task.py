@@ -42,6 +42,12 @@ TASKS = Catalog(
             "tasks.lesion_detection:LesionDetection",
             "Where lesions lie, each with a box around it, and of which kind each is.",
         ),
+        Part(
+            "image_enhancement",
+            "Image enhancement",
+            "tasks.image_enhancement:ImageEnhancement",
+            "A better scan from a poor one: less noise, lower dose, sharper, or on a finer grid.",
+        ),
     ),
 )
 
@@ -118,6 +124,7 @@ class Asked:
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
         answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
+            With `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
     """
@@ -126,7 +133,7 @@ class Asked:
     classes: tuple[str, ...]
     multi_label: bool
     model: Any
-    answers: Callable[[np.ndarray], list[Any]]
+    answers: Callable[[np.ndarray | Sequence[np.ndarray]], list[Any]]
     device: str
     mean: np.ndarray
     std: np.ndarray
@@ -251,6 +258,19 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
 
+    def carried(
+        self,
+        chosen_on: Examined,
+        examined: Examined,
+        classes: tuple[str, ...],
+        multi_label: bool,
+        resamples: int,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """What is chosen on the validation side (`chosen_on`) and judged on another: thresholds, calibration. It joins
+        the report."""
+        return {}
+
     # -- the way in -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -265,6 +285,10 @@ class Task(ABC):
         Args:
             kind: one of `demos`; "" for the first.
         """
+
+    def demo_name(self, kind: str = "") -> str:
+        """What the demo set of this kind is called as a data set."""
+        return f"Demo: {self.title}{f', {kind}' if kind else ''} (synthetic)"
 
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:

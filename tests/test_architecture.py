@@ -85,6 +85,8 @@ ENGINE = {
     # training
     "checkpoint": "",
     "augment": "",
+    "degrade": "parts scan",
+    "restoration": "",
     "schedule": "parts spec",
     "optim": "parts spec schedule",
     "batches": "data spec targets",
@@ -92,8 +94,20 @@ ENGINE = {
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "measures": "",
-    "predict": "scans sandbox gathering spec network data task runs checkpoint",
+    "strokes": "labels",
+    "outputs": "scan",
+    "nearness": "scan data predict",
+    "asking": "scan data gathering sources decoding predict outputs",
+    "feedback": "labels data sources intake asking evaluate",
+    "takeout": "scan outputs series derived",
+    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling",
+    "tiling": "",
+    "restored": "scan spec",
+    "derived_files": "volumes",
+    "derived": "scan dicom series derived_files",
+    "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures",
+    "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
@@ -112,7 +126,7 @@ ENGINE = {
     "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec scan data targets augment task blocks measures"
+TASKS = "catalog parts spec scan data targets augment task blocks measures batches degrade restoration restored"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -128,7 +142,9 @@ HEAVY = (
     *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
-AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
+AT_THE_TOP = {
+    f"builder/{name}.py" for name in ("augment", "degrade", "restoration", "train", "learner", "batches", "optim")
+}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 

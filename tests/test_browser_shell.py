@@ -294,7 +294,7 @@ def test_the_first_page_is_interactive_soon_after_the_start(
     try:
         page = chrome.context.new_page()
         page.goto(running.address)
-        expect(keyed(page, "try").get_by_role("button").first).to_be_enabled(timeout=60_000)
+        expect(keyed(page, "try-recognition").get_by_role("button").first).to_be_enabled(timeout=60_000)
         took_s = time.monotonic() - began
         page.close()
     finally:

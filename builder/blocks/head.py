@@ -25,18 +25,25 @@ class MaskScores(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """A picture like the scan: a 3x3 convolution, brought to the scan's size (bilinear) where it is smaller.
+    """A picture like the scan: a 3x3 convolution, brought to the scan's size times `scale` (bilinear) where it is not.
 
     Args:
         channels: of the maps and, with `residual`, of the scan. scan_channels, scan_size: of the scan.
-        residual: the layers before it learn what to add to the scan (Zhang et al. 2017); the scan is the second input.
-    Output shape: (B, scan_channels, height, width), unbounded.
+        residual: the layers before it learn what to add to the scan (Zhang et al. 2017); the scan is the second input,
+            enlarged by cubic convolution (Keys 1981) where `scale` is more than 1.
+        scale: how many times finer the picture is than the scan (super-resolution).
+    Output shape: (B, scan_channels, scale * height, scale * width), unbounded.
     Raises:
         ValueError: in words, when the scan is missing with `residual`, or is there without it.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], scan_channels: int, scan_size: tuple[int, int], residual: bool = False
+        self,
+        channels: tuple[int, ...],
+        scan_channels: int,
+        scan_size: tuple[int, int],
+        residual: bool = False,
+        scale: int = 1,
     ):
         super().__init__()
         if residual and len(channels) != 2:
@@ -45,14 +52,18 @@ class ImageHead(nn.Module):
             raise ValueError(f"The second input must be the scan ({scan_channels} channels), not {channels[1]} maps.")
         if not residual and len(channels) != 1:
             raise ValueError("The image head takes a second input, the scan, only where it learns the difference.")
-        self.size = tuple(scan_size)
+        self.size, self.scale = (scan_size[0] * scale, scan_size[1] * scale), scale
         self.picture = nn.Conv2d(channels[0], scan_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor, scan: torch.Tensor | None = None) -> torch.Tensor:
         y = self.picture(x)
         if y.shape[2:] != self.size:
             y = nn.functional.interpolate(y, self.size, mode="bilinear", align_corners=False)
-        return y if scan is None else scan + y
+        if scan is None:
+            return y
+        if self.scale > 1:
+            scan = nn.functional.interpolate(scan, self.size, mode="bicubic", align_corners=False)
+        return scan + y
 
 
 class Finder(nn.Module):
