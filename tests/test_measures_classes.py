@@ -320,7 +320,7 @@ def test_the_reliability_diagram_counts_by_hand():
 def test_temperature_brings_back_the_confidence_that_is_true():
     validation, test = skilled(4000, 0, sharp=3.0), skilled(4000, 1, sharp=3.0)
     found = temperature(validation)
-    assert found == pytest.approx(3.0, rel=0.1)
+    assert found is not None and found == pytest.approx(3.0, rel=0.1)
     told = calibration(test, found)
     assert told["temperature"] == found
     assert told["tempered"]["ece"] < 0.25 * told["given"]["ece"]
@@ -356,3 +356,30 @@ def test_one_patient_has_a_value_and_no_interval():
     assert interval(3.0, np.full(100, 3.0), patients=1, share=False) == {"value": 3.0, "low": None, "high": None}
     assert interval(1.0, np.full(100, 1.0), patients=5, share=False) == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert interval(math.nan, np.full(100, 1.0), 5) == interval(1.0, np.full(3, math.nan), 5)
+
+
+def test_an_interval_of_what_resampling_shifts_is_corrected_and_still_holds_the_value():
+    found = skilled(100, 8, sharp=1.6)
+    drawn = np.concatenate([calibration_error(found, w) for w in draws(found, 1000, 0, stratified=False)])
+    value = calibration_error(found, np.ones((1, 100)))[0]
+    assert drawn.mean() > 1.15 * value
+    plain, corrected = interval(value, drawn, 100), interval(value, drawn, 100, shifted=True)
+    assert corrected["low"] < plain["low"] and corrected["high"] < plain["high"]  # type: ignore[operator]
+    assert interval(0.0, drawn, 100, shifted=True)["low"] == pytest.approx(drawn.min(), abs=1e-3)
+    even = np.random.default_rng(0).normal(0.5, 0.1, 20_000)
+    plain, corrected = interval(0.5, even, 100), interval(0.5, even, 100, shifted=True)
+    assert corrected["low"] == pytest.approx(plain["low"], abs=0.01)
+
+
+def test_a_bias_corrected_interval_covers_the_calibration_error_far_more_often():
+    truth = calibration_error(skilled(200_000, 9, sharp=1.6), np.ones((1, 200_000)))[0]
+    plain = corrected = 0
+    for seed in range(60):
+        found = skilled(200, 100 + seed, sharp=1.6)
+        drawn = np.concatenate([calibration_error(found, w) for w in draws(found, 300, 0, stratified=False)])
+        value = calibration_error(found, np.ones((1, 200)))[0]
+        for shifted in (False, True):
+            told = interval(value, drawn, 200, shifted=shifted)
+            held = told["low"] <= truth <= told["high"]  # type: ignore[operator]
+            plain, corrected = plain + (held and not shifted), corrected + (held and shifted)
+    assert corrected / 60 > 0.75 > plain / 60

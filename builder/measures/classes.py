@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from builder.measures import bootstrap
-from builder.measures.bootstrap import CONFIDENCE, METHOD, RESAMPLES, mean_defined, ratio
+from builder.measures.bootstrap import RESAMPLES, mean_defined, ratio
 
 SPECIFICITIES = (0.9, 0.95)
 """Where sensitivity is read off the ROC curve."""
 BINS = 15
 """Of the calibration error, as in Guo et al., ICML 2017."""
+_SHIFTED = ("ece",)
 _SURE = 1e-12  # probabilities nearer to 0 or 1 are moved here before a logarithm
 
 
@@ -172,7 +173,7 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
 
     who = predictions.patients
     result = bootstrap.intervals(by_class, who, resamples, seed, strata=_strata(predictions), rests_on=rests_on)
-    result |= bootstrap.intervals(by_prevalence, who, resamples, seed, rests_on=rests_on)
+    result |= bootstrap.intervals(by_prevalence, who, resamples, seed, shifted=_SHIFTED, rests_on=rests_on)
     overall = result["balanced_accuracy"]
     if overall["low"] is not None and overall["low"] == overall["high"] and not predictions.multi_label:
         # A network that always answers the same: each class is all right or all wrong, so their exact bounds decide.
@@ -441,7 +442,7 @@ def report(
         "roc": {name: curve(predictions, k) for k, name in enumerate(classes)},
         "operating_points": None if points is None else dict(zip(classes, points, strict=True)),
         "calibration": calibration(predictions, fitted),
-        "interval": {"confidence": CONFIDENCE, "method": METHOD, "resamples": resamples},
+        "interval": bootstrap.described(resamples, _SHIFTED),
         "notes": _remarks(predictions, classes),
     }
 
