@@ -43,7 +43,7 @@ from builder.prepared import (
     prepare,
     quantize,
 )
-from builder.scan import Scan, Window
+from builder.scan import Grid, Scan, Window
 from builder.spec import Data
 
 __all__ = [
@@ -142,6 +142,7 @@ class Clean:
     value_range: tuple[float, float]
     content: str
     notes: tuple[str, ...] = ()
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ class Case:
         content: SHA-256 of the pixels, equal for a grey picture and the same picture saved as RGB.
         alike: content of the first picture that it equals or almost equals; its own where it is the first.
         notes: what was repaired or is to be known, in words.
+        grid: where it lies in the patient, where its file says so.
         boxes: None where nobody looked for any, () where somebody did and there are none.
         mask: where it lies; None where there is none.
         target: the clean scan of a pair.
@@ -184,19 +186,20 @@ class Case:
     alike: str
     series: str = ""
     notes: tuple[str, ...] = ()
+    grid: Grid | None = None
     boxes: tuple[Box, ...] | None = None
     mask: Packed | None = None
     target: Clean | None = None
 
     def to_json(self) -> str:
         """One line of cases.jsonl; what the case does not carry is not named."""
-        found = {name: value for name, value in self.__dict__.items() if name not in ("boxes", "mask", "target")}
+        found = _plain(self)
         if self.boxes is not None:
             found["boxes"] = [box.to_json() for box in self.boxes]
         if self.mask is not None:
             found["mask"] = self.mask.to_json()
         if self.target is not None:
-            found["target"] = self.target.__dict__
+            found["target"] = _plain(self.target)
         return json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -242,7 +245,15 @@ class Case:
         )
 
 
+def _plain(picture: Case | Clean) -> dict[str, Any]:
+    """The fields of a stored picture as plain data, without those that are told apart."""
+    found = {name: value for name, value in picture.__dict__.items() if name not in ("boxes", "mask", "target", "grid")}
+    return found if picture.grid is None else {**found, "grid": picture.grid.to_json()}
+
+
 def _with_tuples(found: dict[str, Any]) -> dict[str, Any]:
+    if found.get("grid") is not None:
+        found["grid"] = Grid.from_json(found["grid"])
     for name in ("shape", "spacing_mm", "value_range", "notes"):
         found[name] = tuple(found[name])
     found["windows"] = tuple(tuple(window) for window in found["windows"])
@@ -565,6 +576,7 @@ class Dataset:
             format=case.format,
             notes=case.notes,
             valid=valid,
+            grid=case.grid,
         )
 
     def _window(self, center: float, width: float, function: str, name: str, offset: int, length: int) -> Window:

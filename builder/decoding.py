@@ -5,7 +5,7 @@ Two sandboxes work side by side; what they have read waits in files without a na
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from builder.arrangement import Item
 from builder.data import pixels_digest
 from builder.gathering import Found
 from builder.masks import fitting, mask_values, united
 from builder.sandbox import Sandbox
 from builder.scan import Header, Scan, Unreadable
-from builder.sources import Item
 
 _HEADERS_AT_ONCE = 200
 _AHEAD = 4
@@ -31,7 +31,11 @@ _FEW = 12
 _COPY = "an exact copy of another file of this import"
 _SAME_PIXELS = "the same image as another file of this import, packed in another way"
 _CLAIM = "It claims to be the same image as another file (same SOP instance UID) but its pixels differ."
-_SEGMENTATION = "This is a segmentation: its values are labels, not a scan."
+_OTHER_SERIES = (
+    "This is a segmentation of another series: none of the images that it was drawn on is in this import. Import it "
+    "together with them."
+)
+_NO_SERIES = "This is a segmentation that does not say which images it was drawn on, so it cannot be laid over any."
 
 
 _NO_PARTNER = "Its {} could not be read, so the pair was left out: {}"
@@ -51,8 +55,8 @@ class Aside:
 class Outcome:
     """What became of some files: one scan made of all of them, or a status ("refused", "skipped") with its reason.
 
-    `mask` is uint16 (S, H, W) on the grid of the scan, with the values of the files; `target` the clean scan; `asides`
-    tell of the files that these were read from.
+    `mask` is uint16 (S, H, W) on the grid of the scan, with the values of the files, `names` what the files call them;
+    `target` the clean scan; `asides` tell of the files that these were read from.
     """
 
     items: tuple[Item, ...]
@@ -60,6 +64,7 @@ class Outcome:
     status: str = ""
     reason: str = ""
     mask: np.ndarray | None = None
+    names: tuple[tuple[int, str], ...] = ()
     target: Scan | None = None
     asides: tuple[Aside, ...] = ()
 
@@ -123,16 +128,17 @@ def _together(items: Sequence[Item], box: Sandbox) -> tuple[list[Outcome], list[
         read = box.headers([item.found.path for item in batch])
         headers.update(zip((item.found.name for item in batch), read, strict=True))
     done: list[Outcome] = []
+    drawn: list[tuple[Item, Header]] = []
     claims: dict[str, list[Item]] = {}
     for item in items:
         header = headers.get(item.found.name)
         if isinstance(header, Unreadable):
             done.append(Outcome((item,), None, "refused", header.reason))
         elif header is not None and header.modality == "SEG":
-            done.append(Outcome((item,), None, "refused", _SEGMENTATION))
+            drawn.append((item, header))
         elif header is not None:
             claims.setdefault(header.instance or f"file {item.found.name}", []).append(item)
-    out = {outcome.items[0].found.name for outcome in done}
+    out = {outcome.items[0].found.name for outcome in done} | {item.found.name for item, _ in drawn}
     for claimants in claims.values():
         for outcome in _copies(claimants, box) if len(claimants) > 1 else ():
             done.append(outcome)
@@ -146,7 +152,28 @@ def _together(items: Sequence[Item], box: Sandbox) -> tuple[list[Outcome], list[
             readings[item.found.name] = _Reading([item])
         else:
             readings.setdefault(_stack(item, header), _Reading([], series=True)).items.append(item)
+    done += _attached(drawn, list(readings.values()), headers)
     return done, list(readings.values())
+
+
+def _attached(
+    drawn: Sequence[tuple[Item, Header]], readings: Sequence[_Reading], headers: Mapping[str, Header | Unreadable]
+) -> Iterator[Outcome]:
+    """Gives each segmentation as a mask to the series that it was drawn on; those without one are outcomes."""
+    of_instance: dict[str, _Reading] = {}
+    for reading in readings:
+        for item in reading.items:
+            header = headers.get(item.found.name)
+            if isinstance(header, Header) and header.instance:
+                of_instance[header.instance] = reading
+    for item, header in drawn:
+        hits = [of_instance[instance] for instance in header.outlines if instance in of_instance]
+        if not hits:
+            reason = _OTHER_SERIES if header.outlines else _NO_SERIES
+            yield Outcome((item,), None, "refused", reason)
+            continue
+        reading = max(hits, key=hits.count)
+        reading.items[:] = [replace(own, masks=(*own.masks, item.found)) for own in reading.items]
 
 
 def _copies(claimants: Sequence[Item], box: Sandbox) -> Iterator[Outcome]:
@@ -228,16 +255,31 @@ def _with_labels(box: Sandbox, outcome: Outcome) -> Outcome:
 def _outlined(box: Sandbox, outcome: Outcome, scan: Scan, masks: Sequence[Found]) -> Outcome:
     kept: list[np.ndarray] = []
     asides: list[Aside] = []
+    codes: dict[str, int] = {}  # one number for each name: segment 1 of two files may be two structures
     for found in masks:
         try:
-            values, notes = mask_values(box.read([found.path]))
-            whole = united([*kept, fitting(values, scan)])
+            mask = box.read([found.path], mask_of=[item.found.path for item in outcome.items])
+            values, notes = mask_values(mask)
+            laid, more = fitting(values, mask, scan)
+            whole = united([*kept, _coded(laid, mask.names, codes)])
         except Unreadable as error:
             asides.append(Aside(found, "refused", error.reason))
             continue
         kept = [whole]
+        notes = (*notes, *more, *(note for note in mask.notes if "not in this import" in note))
         asides.append(Aside(found, "repaired" if notes else "accepted", " ".join(notes)))
-    return replace(outcome, mask=kept[0] if kept else None, asides=(*outcome.asides, *asides))
+    names = tuple((value, name) for name, value in codes.items())
+    return replace(outcome, mask=kept[0] if kept else None, names=names, asides=(*outcome.asides, *asides))
+
+
+def _coded(mask: np.ndarray, names: Sequence[tuple[int, str]], codes: dict[str, int]) -> np.ndarray:
+    """The mask with one number for each name, which `codes` remembers; a mask without names stays as it is."""
+    if not names:
+        return mask
+    table = np.zeros(max(value for value, _ in names) + 1, np.uint16)
+    for value, name in names:
+        table[value] = codes.setdefault(name, len(codes) + 1)
+    return table[mask]
 
 
 def _paired(box: Sandbox, outcome: Outcome, targets: Sequence[Found]) -> Outcome:

@@ -35,7 +35,7 @@ from builder.dicom_file import (
     words,
 )
 from builder.grey import MAX_TABLE, Rescale, rescale, windows
-from builder.places import Place, frame_order
+from builder.places import Place, frame_order, grid_of
 from builder.scan import Header, Reading, Slice, Unreadable, check_size
 
 MAX_FRAMES = 100_000
@@ -54,10 +54,57 @@ def read(path: Path) -> Reading:
     return _reading(open_dicom(path))
 
 
+def stored_frames(path: Path) -> tuple[DicomFile, Header, Iterator[np.ndarray]]:
+    """(file, header, frames in the order of the file, each (rows, cols) with its stored values). Raises Unreadable."""
+    file = open_dicom(path)
+    header = _header(file)
+    if header.channels != 1 or header.slices > MAX_FRAMES:
+        raise damaged("NumberOfFrames" if header.channels == 1 else "SamplesPerPixel")
+    _check_pixels(file, header, [])
+
+    def frames() -> Iterator[np.ndarray]:
+        with file.open() as stream:
+            yield from _frames(file, stream, header)
+
+    return file, header, frames()
+
+
+def frame_places(path: Path) -> tuple[list[int], list[Place]]:
+    """(slice index of each frame of a multi-frame image, where each slice lies). Raises Unreadable."""
+    file = open_dicom(path)
+    places = [place_of(file.ds, frame) for frame in range(_header(file).slices)]
+    order, _ = frame_order(places, [])
+    return order, [places[frame] for frame in sorted(range(len(order)), key=order.__getitem__)]
+
+
 # --- header
 
 
-def _place(ds: Dataset, frame: int = 0) -> Place:
+def sources_of(ds: Dataset, frame: int) -> list[tuple[str, int]]:
+    """(SOP instance UID, frame from 1 on) of each image that a frame of a derived image was made from."""
+    derivation = functional_group(ds, frame, "DerivationImageSequence")
+    found = []
+    for source in items(derivation, "SourceImageSequence"):
+        instance = text(source, "ReferencedSOPInstanceUID")
+        frames = numbers(source, "ReferencedFrameNumber") or (1,)
+        found += [(instance, int(number)) for number in frames]
+    return found
+
+
+def _outlines(ds: Dataset) -> tuple[str, ...]:
+    """The SOP instance UIDs of the images that a segmentation was drawn on, of its frames, else of its series."""
+    frames = min(whole(ds, "NumberOfFrames", 1, 0, 2**31) or 1, MAX_FRAMES)
+    found = dict.fromkeys(instance for frame in range(frames) for instance, _ in sources_of(ds, frame) if instance)
+    for referred in items(ds, "ReferencedSeriesSequence"):
+        found.update(dict.fromkeys(text(item, "ReferencedSOPInstanceUID") for item in items(referred, _INSTANCES)))
+    return tuple(found)
+
+
+_INSTANCES = "ReferencedInstanceSequence"
+
+
+def place_of(ds: Dataset, frame: int = 0) -> Place:
+    """Where a frame lies in the patient."""
     position = functional_group(ds, frame, "PlanePositionSequence")
     orientation = functional_group(ds, frame, "PlaneOrientationSequence")
     return Place(
@@ -90,7 +137,7 @@ def _header(file: DicomFile) -> Header:
     ds = file.ds
     if not file.pixels:
         raise Unreadable(no_image(text(ds, "SOPClassUID")))
-    place = _place(ds)
+    place = place_of(ds)
     y, x = _plane_spacing(ds, [])
     samples = whole(ds, "SamplesPerPixel", 1, 1, 4)
     kind = text(ds, "PhotometricInterpretation")
@@ -115,6 +162,7 @@ def _header(file: DicomFile) -> Header:
         study=text(ds, "StudyInstanceUID") or None,
         series=text(ds, "SeriesInstanceUID") or None,
         instance=text(ds, "SOPInstanceUID") or None,
+        outlines=_outlines(ds) if "SegmentSequence" in ds else (),
     )
 
 
@@ -144,7 +192,7 @@ def _reading(file: DicomFile) -> Reading:
         raise damaged("NumberOfFrames")
     _check_pixels(file, header, notes)
     rescales = [rescale(ds, frame, file) for frame in range(frames if _per_frame(ds) else 1)]
-    places = [_place(ds, frame) for frame in range(frames)] if frames > 1 else [_place(ds)]
+    places = [place_of(ds, frame) for frame in range(frames)] if frames > 1 else [place_of(ds)]
     order, depth = frame_order(places, notes)
     if depth is None and frames > 1:
         offsets = np.diff(numbers(ds, "GridFrameOffsetVector"))
@@ -158,6 +206,7 @@ def _reading(file: DicomFile) -> Reading:
         bits = 32
     _remark(ds, header, notes)
     y, x = _plane_spacing(ds, notes)
+    in_order = sorted(range(frames), key=order.__getitem__)
     return Reading(
         format="dicom",
         num_slices=frames,
@@ -171,6 +220,7 @@ def _reading(file: DicomFile) -> Reading:
         study=header.study,
         series=header.series,
         notes=notes,
+        grid=grid_of([places[frame] for frame in in_order], y, x, depth),
     )
 
 

@@ -46,7 +46,7 @@ _KEYWORDS = (
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
     "AlphaPaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
     "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
-    "SegmentedAlphaPaletteColorLookupTableData",
+    "SegmentedAlphaPaletteColorLookupTableData", "SegmentSequence", "SegmentationType", "ReferencedSeriesSequence",
 )  # fmt: skip
 _TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
 _NO_IMAGE = (

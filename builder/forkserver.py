@@ -244,7 +244,10 @@ def _told_header(file: str) -> dict[str, Any]:
 def _poured(request: dict[str, Any]) -> dict[str, Any]:
     """Decode slice by slice into the file `request["name"]`; what is needed to open it again."""
     files = request["files"]
-    reading = scans.open_series(files) if request["series"] else scans.open_scan(files[0])
+    if request.get("mask_of"):
+        reading = scans.open_mask(files[0], request["mask_of"])
+    else:
+        reading = scans.open_series(files) if request["series"] else scans.open_scan(files[0])
     name = request["name"]
     tally = Tally()
     order: list[tuple[int, str]] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from builder.scan import Scan, Unreadable
+from builder.scan import Grid, Scan, Unreadable
 
 MAX_VALUE = 65535
 _MANY_IN_PICTURE = 32  # values; a picture with more is smooth at its edges, or no mask
@@ -14,6 +14,14 @@ _MANY = 255
 _NEAR = 0.2  # of the way from black to white: what a smooth edge or JPEG may make of black and white
 _MOSTLY = 0.9
 _PICTURES = ("png", "jpeg", "bmp", "tiff")
+_SHIFT = 0.1  # of a voxel: what rounding in headers may make of a place
+_ELSEWHERE = (
+    "The mask lies elsewhere than its scan: its voxels are at other places in millimetres. Resample it onto the grid "
+    "of the scan, with the program that made it, and import again."
+)
+_LAID = (
+    "The mask is stored another way round, or covers a part of the scan; its voxels were laid over those of the scan."
+)
 _SMOOTH = "The mask has grey edges; it was cut at half."
 
 
@@ -48,14 +56,65 @@ def mask_values(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
     return values, ()
 
 
-def fitting(values: np.ndarray, scan: Scan) -> np.ndarray:
-    """The mask, if it has as many pixels as the scan. Raises Unreadable for another size."""
+def fitting(values: np.ndarray, mask: Scan, scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The values of a mask on the grid of its scan, uint16 (S, H, W), and what was done to it in words.
+
+    Where both say how they lie in the patient, each voxel must lie at the same place in millimetres. A mask whose
+    voxels are voxels of the scan, but stored another way round or only a part of them, is laid into the scan's grid
+    voxel by voxel; nothing is interpolated. Raises Unreadable for a mask of another size or place.
+    """
     slices, _, height, width = scan.pixels.shape
-    if values.shape != (slices, height, width):
-        raise Unreadable(
-            f"The mask has {_size(values.shape)}, but its scan {_size((slices, height, width))}: they must be equal."
-        )
-    return values
+    wanted = (slices, height, width)
+    told = mask.grid is not None and scan.grid is not None
+    if told and not (values.shape == wanted and _same_place(mask.grid, scan.grid, wanted)):
+        return _laid_over(values, mask.grid, scan.grid, wanted)
+    if values.shape != wanted:
+        raise Unreadable(f"The mask has {_size(values.shape)}, but its scan {_size(wanted)}: they must be equal.")
+    return values, ()
+
+
+def _same_place(mask: Grid | None, scan: Grid | None, shape: tuple[int, ...]) -> bool:
+    """Whether the voxels at all corners (of all slices, where these are unevenly spaced) lie at the same place."""
+    assert mask is not None and scan is not None
+    slices, height, width = shape
+    planes = range(slices) if mask.origins or scan.origins else (0, slices - 1)
+    corners = np.array([(s, r, c) for s in planes for r in (0, height - 1) for c in (0, width - 1)])
+    apart = np.linalg.norm(mask.at(corners) - scan.at(corners), axis=1).max()
+    return bool(apart <= _SHIFT * _finest(scan))
+
+
+def _finest(grid: Grid) -> float:
+    return float(np.linalg.norm(np.array(grid.steps), axis=1).min())
+
+
+def _laid_over(
+    values: np.ndarray, mask: Grid | None, scan: Grid | None, wanted: tuple[int, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    assert mask is not None and scan is not None
+    of_scan = np.array(scan.steps).T
+    if mask.origins or scan.origins or abs(np.linalg.det(of_scan)) < 1e-9:
+        raise Unreadable(_ELSEWHERE)
+    # the place in the scan of the mask's first voxel, and of a step along each of its axes
+    start = np.linalg.solve(of_scan, np.subtract(mask.origin, scan.origin))
+    turn = np.linalg.solve(of_scan, np.array(mask.steps).T)
+    whole, at = np.rint(turn), np.rint(start)
+    is_turn = np.array_equal(np.abs(whole).sum(0), (1, 1, 1)) and np.array_equal(np.abs(whole).sum(1), (1, 1, 1))
+    drift = np.abs(start - at) + np.abs(turn - whole) @ np.array(values.shape)
+    if not is_turn or drift.max() > _SHIFT:
+        raise Unreadable(_ELSEWHERE)
+    axes = [int(np.argmax(np.abs(whole[axis]))) for axis in range(3)]  # of the mask, for each axis of the scan
+    signs = [int(whole[axis, axes[axis]]) for axis in range(3)]
+    turned = values.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
+    first = [int(at[n]) - (turned.shape[n] - 1 if signs[n] < 0 else 0) for n in range(3)]
+    into = tuple(slice(max(0, f), max(0, f + n)) for f, n in zip(first, turned.shape, strict=True))
+    taken = tuple(
+        slice(max(0, -f), max(0, min(n, size - f))) for f, n, size in zip(first, turned.shape, wanted, strict=True)
+    )
+    if np.count_nonzero(turned[taken]) != np.count_nonzero(turned):
+        raise Unreadable("A part of what the mask outlines lies outside its scan: check that both belong together.")
+    laid: np.ndarray = np.zeros(wanted, np.uint16)
+    laid[into] = turned[taken]
+    return laid, (_LAID,)
 
 
 def united(masks: Sequence[np.ndarray]) -> np.ndarray:

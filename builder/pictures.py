@@ -54,9 +54,16 @@ def read_header(path: Path) -> Header:
         )
 
 
-def read(path: Path) -> Reading:
-    """A picture, (1, C, H, W), or the pages of a TIFF as slices. Raises Unreadable."""
+def read(path: Path, as_mask: bool = False) -> Reading:
+    """A picture, (1, C, H, W), or the pages of a TIFF as slices. Raises Unreadable.
+
+    Args:
+        as_mask: the numbers of palette colours are what is meant, not the colours.
+    """
     with _open(path) as image:
+        if as_mask and image.mode == "P":
+            image.putpalette([value for value in range(256) for _ in range(3)])
+            image.info.pop("transparency", None)
         if image.format != "TIFF" and getattr(image, "is_animated", False):
             raise Unreadable("This picture is animated, but a still picture was expected; save the frame you need.")
         pages = _pages(path, image)

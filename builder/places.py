@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from builder.scan import Grid, Vector
+
+_EVEN = 0.01  # of the distance of slices
+_EVEN_MM = 0.01
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,6 +51,37 @@ def frame_order(places: list[Place], notes: list[str]) -> tuple[list[int], float
     ranks = np.empty(len(values), int)
     ranks[np.argsort(values)] = stored
     return ranks.tolist(), depth_spacing(np.sort(values), notes)
+
+
+def grid_of(places: list[Place], y_mm: float | None, x_mm: float | None, depth_mm: float | None) -> Grid | None:
+    """The grid of slices that lie at `places`, in that order; None where the file does not say it all.
+
+    Args:
+        y_mm, x_mm: distance of rows and of columns.
+        depth_mm: distance of slices, for a scan that has only one (1 mm where that is not known either).
+    """
+    first = places[0]
+    if first.normal is None or first.orientation is None or not y_mm or not x_mm:
+        return None
+    if any(place.origin is None or place.orientation is None for place in places):
+        return None
+    if any(np.abs(np.subtract(place.orientation or (), first.orientation)).max() > 1e-3 for place in places):
+        return None
+    across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    across, down = across / np.linalg.norm(across) * x_mm, down / np.linalg.norm(down) * y_mm
+    origins = np.array([place.origin for place in places], float)
+    if len(places) == 1:
+        return Grid(_vector(origins[0]), (_vector(first.normal * (depth_mm or 1.0)), _vector(down), _vector(across)))
+    step = (origins[-1] - origins[0]) / (len(origins) - 1)
+    wrong = np.linalg.norm(origins - (origins[0] + np.arange(len(origins))[:, None] * step), axis=1).max()
+    even = float(np.linalg.norm(step)) > 1e-6 and wrong <= max(_EVEN_MM, _EVEN * float(np.linalg.norm(step)))
+    uneven = () if even else tuple(_vector(origin) for origin in origins)
+    return Grid(_vector(origins[0]), (_vector(step), _vector(down), _vector(across)), uneven)
+
+
+def _vector(values: np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 def depth_spacing(positions: np.ndarray, notes: list[str]) -> float | None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from builder.forkserver import MAX_ANSWER_BYTES, remove
-from builder.scan import Header, Scan, Unreadable, Window
+from builder.scan import Grid, Header, Scan, Unreadable, Window
 
 START_S = 30.0
 SERIES_S_PER_FILE = 0.25
@@ -73,8 +73,13 @@ class Sandbox:
             remove(self._folder)
             self._folder = ""
 
-    def read(self, paths: Path | str | Sequence[Path | str], series: bool = False) -> Scan:
-        """One file, or with `series` the DICOM files of one series, as a scan.
+    def read(
+        self,
+        paths: Path | str | Sequence[Path | str],
+        series: bool = False,
+        mask_of: Sequence[Path | str] = (),
+    ) -> Scan:
+        """One file, or with `series` the DICOM files of one series, as a scan; or a mask of the scan in `mask_of`.
 
         The pixels lie in a file that has no name any more: they take no memory until they are touched, and the space
         is given back with the array. Raises: Unreadable, also when the child died of a limit.
@@ -82,12 +87,15 @@ class Sandbox:
         files = [str(Path(path).absolute()) for path in ([paths] if isinstance(paths, str | Path) else paths)]
         if not series and len(files) != 1:
             raise ValueError(f"One file is read at a time, {len(files)} came; pass series=True for a DICOM series.")
-        extra = SERIES_S_PER_FILE * max(0, len(files) - 1)
+        scan = [str(Path(path).absolute()) for path in mask_of]
+        extra = SERIES_S_PER_FILE * (max(0, len(files) - 1) + len(scan))
         with self._lock:
             self._number += 1
             name = os.path.join(self._folder, f"{self._number}.pixels")
             try:
-                answers = self._ask({"files": files, "series": series, "name": name, "extra_s": extra}, extra)
+                answers = self._ask(
+                    {"files": files, "series": series, "mask_of": scan, "name": name, "extra_s": extra}, extra
+                )
                 answer = answers[-1] if answers else {}
                 if "facts" not in answer:
                     raise Unreadable(answer.get("reason") or "The decoder stopped without an answer; try again.")
@@ -212,6 +220,9 @@ def _scan(answer: dict[str, Any], name: str) -> Scan:
     facts = answer["facts"]
     facts["windows"] = tuple(Window(**{**fields, "table": tuple(fields["table"])}) for fields in facts["windows"])
     facts["spacing_mm"], facts["notes"] = tuple(facts["spacing_mm"]), tuple(facts["notes"])
+    facts["grid"] = facts["grid"] and Grid.from_json(facts["grid"])
+    facts["order"] = tuple(facts["order"])
+    facts["names"] = tuple((int(value), str(name)) for value, name in facts["names"])
     shape = tuple(answer["shape"])
     pixels = np.asarray(np.memmap(name, answer["dtype"], "c", shape=shape))
     valid = None
@@ -221,6 +232,6 @@ def _scan(answer: dict[str, Any], name: str) -> Scan:
 
 
 def _header(fields: dict[str, Any]) -> Header:
-    for key in ("origin", "orientation", "spacing_mm"):
+    for key in ("origin", "orientation", "spacing_mm", "outlines"):
         fields[key] = None if fields[key] is None else tuple(fields[key])
     return Header(**fields)

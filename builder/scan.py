@@ -8,8 +8,9 @@ writes it to a file. `display` is the only place where a window is applied.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,56 @@ class Window:
     table: tuple[float, ...] = ()
 
 
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a scan lie in the patient: mm in DICOM's left-posterior-superior space (PS3.3 C.7.6.2).
+
+    Attributes:
+        origin: centre of the pixel in slice 0, row 0, column 0.
+        steps: the ways from one slice, row and column to the next.
+        origins: of every slice, where these are not evenly spaced; else ().
+    """
+
+    origin: Vector
+    steps: tuple[Vector, Vector, Vector]
+    origins: tuple[Vector, ...] = ()
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """The points in mm, float64 (N, 3), of places (N, 3): slice, row, column; slices are whole where uneven."""
+        places = np.asarray(places, float)
+        if not self.origins:
+            return np.array(self.origin) + places @ np.array(self.steps)
+        starts = np.array(self.origins)[np.rint(places[:, 0]).astype(int)]
+        return starts + places[:, 1:] @ np.array(self.steps[1:])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for json.dumps, in millionths of a millimetre."""
+
+        def short(vectors: Sequence[Vector]) -> list[list[float]]:
+            return [[round(float(part), 6) for part in vector] for vector in vectors]
+
+        found: dict[str, Any] = {"origin": short([self.origin])[0], "steps": short(self.steps)}
+        return {**found, "origins": short(self.origins)} if self.origins else found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Grid:
+        """Reads `to_json`."""
+
+        def vector(parts: Sequence[float]) -> Vector:
+            x, y, z = parts
+            return float(x), float(y), float(z)
+
+        slices, rows, columns = found["steps"]
+        return cls(
+            vector(found["origin"]),
+            (vector(slices), vector(rows), vector(columns)),
+            tuple(vector(parts) for parts in found.get("origins", ())),
+        )
+
+
 @dataclass(frozen=True)
 class Header:
     """What can be told without decoding pixels. Lengths in mm. `patient`, `study`, `series` and `instance` are raw."""
@@ -75,6 +126,7 @@ class Header:
     study: str | None = None
     series: str | None = None
     instance: str | None = None
+    outlines: tuple[str, ...] = ()  # of a segmentation: the SOP instance UIDs of the images it was drawn on
 
 
 @dataclass(frozen=True)
@@ -83,7 +135,9 @@ class Scan:
 
     pixels: (S, C, H, W), stored values after the modality rescale (Hounsfield units for CT); uint8, uint16, int16 or
     float32, never fewer bits than the source has. spacing_mm: (z, y, x), None where the file does not say. valid:
-    (S, H, W) bool, False where the file marks padding, or None. patient, study, series are raw identities.
+    (S, H, W) bool, False where the file marks padding, or None. patient, study, series are raw identities. grid: where
+    it lies in the patient, where the file says so. order: for a series, which of the files each slice came from. names:
+    of a mask, (value, name) of the structures that its file names.
     """
 
     pixels: np.ndarray
@@ -98,6 +152,9 @@ class Scan:
     format: str = ""
     notes: tuple[str, ...] = ()
     valid: np.ndarray | None = None
+    grid: Grid | None = None
+    order: tuple[int, ...] = ()
+    names: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass
@@ -125,6 +182,9 @@ class Reading:
     study: str | None = None
     series: str | None = None
     notes: list[str] = field(default_factory=list)
+    grid: Grid | None = None
+    order: tuple[int, ...] = ()
+    names: tuple[tuple[int, str], ...] = ()
 
     def scan(self, pixels: np.ndarray, valid: np.ndarray | None) -> Scan:
         """The finished scan, with the pixels that were decoded meanwhile."""
@@ -141,6 +201,9 @@ class Reading:
             self.format,
             tuple(dict.fromkeys(self.notes)),
             valid,
+            self.grid,
+            self.order,
+            self.names,
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from builder import dicom, dicom_file, pictures, series, volumes
+from builder import dicom, dicom_file, pictures, segmentation, series, volumes
 from builder.scan import (
     NAMED_WINDOWS,
     WINDOWS,
@@ -28,7 +28,7 @@ from builder.scan import (
 
 __all__ = [
     "NAMED_WINDOWS", "WINDOWS", "Header", "Reading", "Scan", "Slice", "Unreadable", "Window", "collect", "display",
-    "open_scan", "open_series", "read", "read_header", "read_series",
+    "open_mask", "open_scan", "open_series", "read", "read_header", "read_series",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -112,6 +112,29 @@ def open_series(paths: Sequence[Path | str]) -> Reading:
                 "series."
             )
         return series.read_series(files)
+
+    return _watched(_told(reading))
+
+
+def open_mask(path: Path | str, of: Sequence[Path | str]) -> Reading:
+    """As `open_scan`, for a file that outlines something on the scan which the files `of` hold.
+
+    Numbers of palette colours stay numbers; a DICOM segmentation is laid onto the slices of its series.
+    """
+    path, scan = Path(path), [Path(file) for file in of]
+
+    def reading() -> Reading:
+        kind = recognise(path)
+        if kind == "picture":
+            return pictures.read(path, as_mask=True)
+        if kind in ("nifti", "nrrd"):
+            like = scan[0] if len(scan) == 1 and recognise(scan[0]) in ("nifti", "nrrd") else None
+            return volumes.read(path, like)
+        if dicom.read_header(path).modality == "SEG":
+            if any(recognise(file) != "dicom" for file in scan):
+                raise Unreadable("It is a DICOM segmentation, but its scan is no DICOM series.")
+            return segmentation.read(path, scan)
+        return dicom.read(path)
 
     return _watched(_told(reading))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from builder.dicom import read, read_header
-from builder.places import Place, depth_spacing
+from builder.places import Place, depth_spacing, grid_of
 from builder.scan import Header, Reading, Slice, Unreadable
 
 _Found = list[tuple[Path, Header]]
@@ -25,18 +25,7 @@ def read_series(paths: Sequence[Path]) -> Reading:
     same image differ.
     """
     notes: list[str] = []
-    headers, refused = [], []
-    for path in paths:
-        try:
-            headers.append((path, read_header(path)))
-        except Unreadable as error:
-            refused.append(error.reason)
-    if not headers:
-        raise Unreadable(refused[0] if refused else "There is no file to read; choose at least one.")
-    if refused:
-        notes.append(f"{len(refused)} of {len(paths)} files could not be read and were left out: {refused[0]}")
-    chosen = _largest_stack(headers, notes)
-    chosen = _without_copies(chosen, notes)
+    chosen = _chosen(paths, notes)
     if len(chosen) == 1:
         reading = read(chosen[0][0])
         reading.notes[:0] = notes
@@ -47,6 +36,7 @@ def read_series(paths: Sequence[Path]) -> Reading:
     first = read(chosen[0][0])
     notes.extend(first.notes)
     bits = max(header.bits for _, header in chosen)
+    numbers = {path: number for number, path in enumerate(paths)}
 
     def slices() -> Iterator[Slice]:
         for index, (path, _) in enumerate(chosen):
@@ -70,7 +60,29 @@ def read_series(paths: Sequence[Path]) -> Reading:
         study=first.study,
         series=first.series,
         notes=notes,
+        grid=grid_of([Place(h.origin, h.orientation) for _, h in chosen], *first.spacing_mm[1:], depth),
+        order=tuple(numbers[path] for path, _ in chosen),
     )
+
+
+def ordered(paths: Sequence[Path]) -> _Found:
+    """The files that `read_series` makes slices of, in the order of these. Raises Unreadable."""
+    chosen = _chosen(paths, [])
+    return chosen if len(chosen) == 1 else _sorted(chosen, [])[0]
+
+
+def _chosen(paths: Sequence[Path], notes: list[str]) -> _Found:
+    headers, refused = [], []
+    for path in paths:
+        try:
+            headers.append((path, read_header(path)))
+        except Unreadable as error:
+            refused.append(error.reason)
+    if not headers:
+        raise Unreadable(refused[0] if refused else "There is no file to read; choose at least one.")
+    if refused:
+        notes.append(f"{len(refused)} of {len(paths)} files could not be read and were left out: {refused[0]}")
+    return _without_copies(_largest_stack(headers, notes), notes)
 
 
 def _largest_stack(found: _Found, notes: list[str]) -> _Found:

@@ -15,13 +15,13 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from builder.scan import Header, Reading, Slice, Unreadable, check_size
+from builder.scan import Grid, Header, Reading, Slice, Unreadable, Vector, check_size
 
 _NIFTI_MAGIC = {344: (b"n+1\0", b"ni1\0"), 4: (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")}
 MAX_RATIO = 500  # of a large packed volume; small ones, as masks, may shrink more
@@ -36,7 +36,7 @@ _OTHER_FILE = (
 @dataclass(frozen=True)
 class _Volume:
     """How the voxels lie in the file. `shape` is (i, j, k), fastest axis first; `matrix` (3, 3) takes voxel steps to
-    mm in DICOM's left-posterior-superior space, or is None."""
+    mm in DICOM's left-posterior-superior space, `origin` is the first voxel's centre there; either may be None."""
 
     format: str
     shape: tuple[int, int, int]
@@ -48,6 +48,7 @@ class _Volume:
     steps_mm: tuple[float | None, float | None, float | None]
     slope: float
     intercept: float
+    origin: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -92,9 +93,18 @@ def read_header(path: Path) -> Header:
     )
 
 
-def read(path: Path) -> Reading:
-    """A volume. Raises Unreadable, here or while the slices are read."""
+def read(path: Path, like: Path | None = None) -> Reading:
+    """A volume. Raises Unreadable, here or while the slices are read.
+
+    Args:
+        like: the volume that this one is a mask of. Where only one of the two says how it lies in the patient, their
+            voxels are taken to be stored alike, so that both are turned in the same way.
+    """
     volume = _open(path)
+    if like is not None:
+        scan = _open(like)
+        if (scan.matrix is None) != (volume.matrix is None):
+            volume = replace(volume, matrix=scan.matrix, origin=None)
     turn = _Turn(volume)
     return Reading(
         format=volume.format,
@@ -104,6 +114,7 @@ def read(path: Path) -> Reading:
         photometric="RGB" if volume.channels >= 3 else "MONOCHROME2",
         bits=min(volume.dtype.itemsize * 8, 32),
         notes=[*volume.notes, *turn.notes],
+        grid=turn.grid(volume),
     )
 
 
@@ -158,11 +169,29 @@ class _Turn:
         towards = {2: 1, 1: 1, 0: -1}[plane]
         self.reverse = signs[2] != towards
 
+    def grid(self, volume: _Volume) -> Grid | None:
+        """Where the turned slices lie in the patient, None where the file does not say."""
+        if volume.matrix is None or volume.origin is None:
+            return None
+        across, down = (0, 1) if self.swap else (1, 0)
+        origin = np.array(volume.origin, float)
+        steps = {}
+        for axis, flipped in ((2, self.reverse), (down, self.flip_rows), (across, self.flip_cols)):
+            way = volume.matrix[:, axis]
+            origin = origin + (volume.shape[axis] - 1) * way if flipped else origin
+            steps[axis] = -way if flipped else way
+        return Grid(_vector(origin), (_vector(steps[2]), _vector(steps[down]), _vector(steps[across])))
+
     def apply(self, plane: np.ndarray) -> np.ndarray:
         """(C, i, j) as stored -> (C, rows, cols)."""
         if self.swap:
             plane = plane.transpose(0, 2, 1)
         return np.ascontiguousarray(plane[:, :: -1 if self.flip_rows else 1, :: -1 if self.flip_cols else 1])
+
+
+def _vector(values: np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 def _slices(path: Path, volume: _Volume, turn: _Turn) -> Iterator[Slice]:
@@ -263,9 +292,10 @@ def _nifti(path: Path) -> _Volume:
     if not math.isfinite(at) or not length <= at <= 2**31:
         raise Unreadable("The NIfTI header does not say where the voxels begin; it is damaged: export it again.")
     gz = _is_gzip(path)
+    matrix, origin = _nifti_space(header)
     return _Volume(
-        "nifti", (i, j, k), dtype, channels, int(at), "nifti-gzip" if gz else "raw", _nifti_matrix(header),
-        (spacing[0], spacing[1], spacing[2]), slope, intercept, tuple(notes),
+        "nifti", (i, j, k), dtype, channels, int(at), "nifti-gzip" if gz else "raw", matrix,
+        (spacing[0], spacing[1], spacing[2]), slope, intercept, origin, tuple(notes),
     )  # fmt: skip
 
 
@@ -274,18 +304,24 @@ def _is_gzip(path: Path) -> bool:
         return stream.read(2) == b"\x1f\x8b"
 
 
-def _nifti_matrix(header: Any) -> np.ndarray | None:
-    """Voxel steps in left-posterior-superior mm, from the sform, else the qform. Raises Unreadable when not finite."""
+def _nifti_space(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Voxel steps and origin in left-posterior-superior mm, from the sform, else the qform; None without either.
+
+    Raises Unreadable when they are not finite.
+    """
     if int(header["sform_code"]) > 0:
-        matrix = np.array([header["srow_x"][:3], header["srow_y"][:3], header["srow_z"][:3]], float)
+        affine = np.array([header["srow_x"], header["srow_y"], header["srow_z"]], float)
     elif int(header["qform_code"]) > 0:
         quaternion = [float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
         if not all(map(math.isfinite, quaternion)) or sum(value**2 for value in quaternion) > 1.01:
             raise _no_direction("NIfTI")
-        matrix = np.asarray(header.get_qform()[:3, :3], float)
+        affine = np.asarray(header.get_qform()[:3], float)
     else:
-        return None
-    return _checked(matrix, "NIfTI") * np.array([[-1.0], [-1.0], [1.0]])  # RAS to LPS
+        return None, None
+    unit = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine = affine * np.array([[-unit], [-unit], [unit]])  # RAS to LPS
+    matrix, origin = _checked(affine[:, :3], "NIfTI"), affine[:, 3]
+    return matrix, origin if np.isfinite(origin).all() else None
 
 
 def _checked(matrix: np.ndarray, kind: str) -> np.ndarray:
@@ -344,9 +380,9 @@ def _nrrd(path: Path) -> _Volume:
             "save the volume you need as its own file."
         )
     i, j, k = sizes[:3] if len(sizes) > 2 else (*sizes, 1)
-    matrix, steps = _nrrd_space(header, directions, spacings)
+    matrix, steps, origin = _nrrd_space(header, directions, spacings)
     return _Volume(
-        "nrrd", (i, j, k), _nrrd_dtype(header), channels, at, packing, matrix, steps, 1.0, 0.0,
+        "nrrd", (i, j, k), _nrrd_dtype(header), channels, at, packing, matrix, steps, 1.0, 0.0, origin,
         ("The transparency of the voxels was left out.",) if channels == 4 else (),
     )  # fmt: skip
 
@@ -362,7 +398,8 @@ def _nrrd_dtype(header: dict[str, Any]) -> np.dtype:
 
 def _nrrd_space(
     header: dict[str, Any], directions: np.ndarray, spacings: list[float]
-) -> tuple[np.ndarray | None, tuple[float | None, float | None, float | None]]:
+) -> tuple[np.ndarray | None, tuple[float | None, float | None, float | None], np.ndarray | None]:
+    """Voxel steps in left-posterior-superior mm, their lengths, and the origin; None for what the header leaves out."""
     signs = {
         "left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
         "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
@@ -371,7 +408,10 @@ def _nrrd_space(
         matrix = _checked(np.array(directions[:3], float).T, "NRRD")
         lengths = [float(length) for length in np.linalg.norm(matrix, axis=0)]
         turned = matrix * np.array(signs, float)[:, None] if signs else None
-        return turned, (lengths[0], lengths[1], lengths[2])
+        told = np.asarray(header.get("space origin", np.nan), float)
+        known = signs is not None and told.shape == (3,) and bool(np.isfinite(told).all())
+        origin = told * np.array(signs, float) if known else None
+        return turned, (lengths[0], lengths[1], lengths[2]), origin
     steps = [float(step) if math.isfinite(step) and step > 0 else None for step in (*spacings, math.nan)[:3]]
     steps += [None] * (3 - len(steps))
-    return None, (steps[0], steps[1], steps[2])
+    return None, (steps[0], steps[1], steps[2]), None

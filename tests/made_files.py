@@ -90,7 +90,9 @@ class Nearby:
     def __exit__(self, *error: object) -> None:
         return None
 
-    def read(self, paths: Any, series: bool = False) -> Any:
+    def read(self, paths: Any, series: bool = False, mask_of: Any = ()) -> Any:
+        if mask_of:
+            return scans.collect(scans.open_mask(paths[0], mask_of))
         files = paths if isinstance(paths, list) else [paths]
         return scans.read_series(files) if series else scans.read(files[0])
 

@@ -36,12 +36,13 @@ ENGINE = {
     "scan": "",
     "dicom_file": "scan",
     "grey": "scan dicom_file",
-    "places": "",
+    "places": "scan",
     "dicom": "scan dicom_file grey places",
     "series": "scan dicom places",
     "pictures": "scan",
     "volumes": "scan",
-    "scans": "scan dicom_file dicom series pictures volumes",
+    "segmentation": "scan dicom_file places dicom series",
+    "scans": "scan dicom_file dicom series segmentation pictures volumes",
     "sandbox": "forkserver scan",
     "forkserver": "scan scans",
     # scans to datasets
@@ -49,10 +50,13 @@ ENGINE = {
     "tables": "",
     "medmnist": "archives",
     "gathering": "archives",
-    "boxfiles": "gathering",
+    "boxfiles": "archives gathering",
+    "arrangement": "gathering boxfiles tables",
+    "layouts": "gathering arrangement",
+    "boxed_sources": "gathering arrangement boxfiles layouts tables",
     "masks": "scan",
     "labelling": "boxfiles gathering labels scan",
-    "sources": "archives tables gathering boxfiles",
+    "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts",
     "duplicates": "",
     "splits": "",
     "labels": "",
@@ -60,9 +64,10 @@ ENGINE = {
     "prepared": "scan spec",
     "data": "scan spec prepared fingerprint labels",
     "writing": "scan data fingerprint",
-    "decoding": "scan sandbox data sources gathering masks",
+    "decoding": "scan sandbox data arrangement gathering masks",
     "sides": "scan data duplicates splits",
-    "intake": "scan data fingerprint labels boxfiles labelling gathering sources medmnist decoding sides writing",
+    "intake": "scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist decoding sides "
+    "writing",
     # what is taught, and what is wrong with it
     "targets": "data spec",
     "task": "catalog parts spec scan data targets augment",
@@ -109,8 +114,11 @@ TASKS = "catalog parts spec scan data targets augment task blocks measures"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
-READERS = "forkserver dicom_file grey places dicom series pictures volumes"
-IMPORT = "archives tables medmnist gathering writing decoding sides splits boxfiles masks labelling"
+READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
+IMPORT = (
+    "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
+    "boxed_sources layouts masks labelling"
+)
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
 
