@@ -119,6 +119,7 @@ class Learner:
             and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         self.rate = 0.0
+        self.settled: dict[str, float] = {}  # by the last judgement
         # The sum over the epoch stays on the device: adding to it never waits for it.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.norm = torch.zeros((), device=device)
@@ -216,6 +217,7 @@ class Learner:
         if not math.isfinite(metrics["val/loss"]):
             raise NotFinite(self._broke("the validation loss was", "batch normalization may have met a wild batch"))
         scores = self.task.scores(self.experiment, answers, self.val.targets)
+        self.settled = self.task.settled(self.experiment, answers, self.val.targets)
         return metrics | {f"val/{name}": float(value) for name, value in scores.items()}
 
     def rank(self, metrics: dict[str, float]) -> tuple[bool, list[str]]:
@@ -302,6 +304,7 @@ class Learner:
             "fingerprint": self.dataset.fingerprint.to_json(),
             "epoch": self.place.epoch,
             "value": self.place.best,
+            "settled": self.settled,
         }
         words = {name: json.dumps(value) for name, value in facts.items()}
         words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}

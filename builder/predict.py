@@ -131,6 +131,7 @@ class Predictor:
     net: torch.nn.Module
     fingerprint: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    settled: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, checkpoint: str = "best", device: str = "cpu") -> Predictor:
@@ -173,6 +174,7 @@ class Predictor:
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
             device=device,
+            settled=facts["settled"],
         )
 
     @property
@@ -219,6 +221,7 @@ class Predictor:
             mean=self.mean,
             std=self.std,
             unit=self.unit,
+            settled=self.settled,
         )
 
     @property
@@ -460,6 +463,7 @@ def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
                 f"The saved weights do not say the {name.replace('_', ' ')} of their training; "
                 "they were not written by this version."
             ) from None
+    facts["settled"] = json.loads(metadata.get("settled", "{}"))  # weights from before do not tell
     if metadata.get("experiment", experiment.digest) != experiment.digest:
         raise checkpoints.CheckpointError(
             "The saved weights belong to another experiment than the one in this run's folder."

@@ -36,6 +36,12 @@ TASKS = Catalog(
             "tasks.recognition:Recognition",
             "Which of several classes a scan belongs to (or, with several labels, which findings it shows).",
         ),
+        Part(
+            "lesion_detection",
+            "Lesion detection",
+            "tasks.lesion_detection:LesionDetection",
+            "Where lesions lie, each with a box around it, and of which kind each is.",
+        ),
     ),
 )
 
@@ -112,7 +118,8 @@ class Asked:
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
         answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
-        device: of the model. mean, std: (C,) float32 of the normalization.
+        device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
+        settled: what the validation side has chosen (see `Task.settled`).
     """
 
     experiment: Experiment
@@ -124,6 +131,7 @@ class Asked:
     mean: np.ndarray
     std: np.ndarray
     unit: int
+    settled: dict[str, float] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -208,6 +216,10 @@ class Task(ABC):
 
         A metric that cannot be computed (one class only) is left out, never NaN.
         """
+
+    def settled(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
+        """What is chosen on the validation side of the best epoch and used ever after, such as a threshold."""
+        return {}
 
     def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""

@@ -13,7 +13,7 @@ a threshold that can be set: nothing is interpolated between two of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -95,6 +95,11 @@ class Detections:
     def arrays(self) -> dict[str, np.ndarray]:
         """Its fields, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Detections:
+        """Reads `arrays`; what else there is in it is left alone."""
+        return cls(**{f.name: arrays[f.name] for f in fields(cls)})
 
 
 @dataclass(frozen=True)
