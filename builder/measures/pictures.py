@@ -98,11 +98,12 @@ def compare(
     """The numbers of one picture, as `Pictures` names them (without N).
 
     Args:
-        made: {way: (C, H, W) or (H, W) in stored values}, such as {"output": ..., **baselines(...)}; "input" must be
-            among them. target: the true picture, same shape. pixel_mm: side of its pixels, None where unknown.
+        made: {way: (C, H, W) or (H, W) in stored values}, such as {"output": ..., **baselines(...)}; "output" and
+            "input" must be among them. target: the true picture, same shape.
+        pixel_mm: side of its pixels, None where unknown.
 
     Raises:
-        ValueError: shapes differ, a value is not finite, a window is empty, or "input" is missing.
+        ValueError: shapes differ, a value is not finite, a window is empty, or output or input is missing.
     """
     target = _planes(target, "true")
     shown = {way: _planes(picture, way) for way, picture in made.items()}
@@ -111,8 +112,11 @@ def compare(
             raise ValueError(
                 f"The picture {way!r} has shape {picture.shape}, the true one {target.shape}; expected the same."
             )
-    if INPUT not in shown:
-        raise ValueError(f"The input is missing: every figure is told beside it. There are {', '.join(shown)}.")
+    for way in (OUTPUT, INPUT):
+        if way not in shown:
+            raise ValueError(
+                f"The picture {way!r} is missing; both output and input are judged. Given: {', '.join(shown)}."
+            )
     for name, (low, high) in windows.items():
         if not low < high:
             raise ValueError(f"The window {name!r} reaches from {low:g} to {high:g}; expected the low end first.")
@@ -338,7 +342,7 @@ def _remarks(found: Pictures) -> list[str]:
     if len(found.patients) and np.isnan(found.ssim[:, out, 0]).all():
         said.append(f"The pictures are smaller than {SSIM_SIDE} px, so SSIM is undefined.")
     if len(found.patients) and np.isnan(found.noise_std[:, out]).all():
-        said.append(f"No square of {texture.SIDE} px is there to tell the noise from.")
+        said.append(f"No flat square of {texture.SIDE} px is there to tell the noise from.")
     if len(found.patients) and np.isnan(found.edge_px[:, out]).all():
         said.append("No edge is there to tell the sharpness from.")
     return said

@@ -9,6 +9,8 @@ import numpy as np
 
 SIDE = 32  # of a flat square, px
 SQUARES = 12
+_PARTS = 4  # a square is looked at in so many parts each way
+_ALIKE = 2.0  # times the median part that the most restless part of pure noise may spread
 FREQUENCIES = np.arange(1, SIDE // 2 + 1) / SIDE
 """Middles of the rings of the noise power, cycles per pixel, up to 0.5."""
 _REACH, _STEP = 8, 0.25  # of a profile across an edge, px
@@ -17,19 +19,24 @@ EDGES = 80
 _APART = 6  # px between two edges
 
 
-def flat_squares(target: np.ndarray, source: np.ndarray | None = None, most: int = SQUARES) -> list[tuple[int, int]]:
-    """Upper left corners of the flattest squares of `SIDE` px of a true picture (H, W); [] where it is too small.
+def flat_squares(target: np.ndarray, source: np.ndarray, most: int = SQUARES) -> list[tuple[int, int]]:
+    """Upper left corners of the flattest squares of `SIDE` px of a true picture (H, W); [] where none is flat.
 
-    Flat: the least spread around its own plane. Squares of a single value in `source` (the padding around a scan) are
-    left out, since nothing can be told of their noise. They may overlap by half.
+    Flat is a square in which the true picture, less its plane, spreads at most half as much as `source` differs from
+    it (there is little structure), or spreads as much in every part as on the whole (what there is, is noise: a true
+    scan has some, too). Squares of a single value in `source` (the padding around a scan) are left out: nothing can be
+    told of their noise. They may overlap by half.
     """
     height, width = target.shape
     found = []
     for top in range(0, height - SIDE + 1, SIDE // 2):
         for left in range(0, width - SIDE + 1, SIDE // 2):
             place = (slice(top, top + SIDE), slice(left, left + SIDE))
-            if np.ptp((target if source is None else source)[place]) > 0:
-                found.append((float(np.square(_without_plane(target[place])).mean()), top, left))
+            if not np.ptp(source[place]):
+                continue
+            spread = _spread(target[place])
+            if spread <= _spread(source[place] - target[place]) / 2 or _restless(target[place]) <= _ALIKE:
+                found.append((spread, top, left))
     return [(top, left) for _, top, left in sorted(found)[:most]]
 
 
@@ -65,6 +72,20 @@ def mean_frequency(power: np.ndarray) -> float:
     """The mean frequency of a noise power spectrum, cycles per pixel: lower is blotchier; NaN without noise."""
     total = power.sum()
     return float((power * FREQUENCIES).sum() / total) if np.isfinite(total) and total > 0 else float("nan")
+
+
+def _spread(square: np.ndarray) -> float:
+    """Standard deviation around the plane of a square."""
+    return float(np.sqrt(np.square(_without_plane(square)).mean()))
+
+
+def _restless(square: np.ndarray) -> float:
+    """How many times more a square (n, n) or its most restless part spreads than the median part: 1 to 2 for noise."""
+    parts = square.reshape(_PARTS, len(square) // _PARTS, _PARTS, -1).swapaxes(1, 2).reshape(_PARTS**2, -1)
+    side = len(square) // _PARTS
+    spreads = [_spread(part.reshape(side, side)) for part in parts]
+    middle = float(np.median(spreads))
+    return max(_spread(square), *spreads) / middle if middle > 0 else np.inf
 
 
 def _without_plane(square: np.ndarray) -> np.ndarray:
