@@ -151,7 +151,7 @@ def _page(measured: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return [
         "# BCCD, efficientnet-lite0 with a pyramid and FCOS",
         "",
-        f"{found['n']} test pictures, {found['lesions']} boxes; one picture counts as one patient, since none is known.",
+        f"{found['n']} test pictures, {found['lesions']} boxes; one picture counts as one patient (none is known).",
         f"Best epoch {measured['best']['epoch']} of {measured['epochs']} by validation map50; "
         f"{measured['processor_s'] / 60:.1f} minutes of processor time on {measured['threads']} threads "
         f"({measured['wall_s'] / 60:.0f} minutes of wall time on a machine that other work shared), "

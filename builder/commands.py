@@ -338,10 +338,13 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     )
     told.end()
     rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found["metrics"].items()]
-    rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
-    for name, row in found["per_class"].items():
-        cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
-        rows.append((f"{name} ({row['n']})", cells))
+    if "majority_accuracy" in found:
+        rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
+    for name, row in found.get("per_class", {}).items():
+        told_of = [key for key in ("sensitivity", "specificity", "map50") if isinstance(row.get(key), dict)]
+        rows.append((f"{name} ({row['n']})", ", ".join(f"{key} {_figure(row[key])}" for key in told_of)))
+    for rate, figure in found.get("froc", {}).get("at", {}).items():
+        rows.append((f"sensitivity at {rate} false alarms a scan", _figure(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
     return found, f"{title}\n{_table(rows)}{notes}"
@@ -373,7 +376,13 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
         if "error" in finding:
             continue
         chances = sorted(finding["probabilities"].items(), key=lambda item: -item[1])
-        lines.append(f"{finding['scan']}: " + ", ".join(f"{name} {chance:.3f}" for name, chance in chances))
+        told = [f"{name} {chance:.3f}" for name, chance in chances]
+        least = finding.get("facts", {}).get("threshold", 0.0)
+        for box in finding.get("boxes", ()):
+            if box["score"] >= least:
+                at = f" in slice {box['slice'] + 1}" if box["slice"] else ""
+                told.append(f"{box['class']} {box['score']:.3f} at {', '.join(f'{v:g}' for v in box['box'])}{at}")
+        lines.append(f"{finding['scan']}: " + ("; ".join(told) if "boxes" in finding else ", ".join(told)))
         lines.extend(f"  note: {note}" for note in finding["notes"])
     refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
     if refused:

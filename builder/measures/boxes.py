@@ -205,11 +205,13 @@ def _named(iou: float) -> str:
 
 
 def scores(found: Detections, num_classes: int) -> dict[str, float]:
-    """{map, map50, map30, map10} without intervals, for the validation side while a network learns; {} without
+    """{map, map50, map30, map10, cpm} without intervals, for the validation side while a network learns; {} without
     lesions. Needs numpy alone."""
     by_class = [_ranked(found, label, _LIMITS) for label in range(num_classes)]
     told = precisions(by_class, np.ones((1, len(found.patients))))
-    return {n: float(told[n][0]) for n in _PRECISIONS if np.isfinite(told[n][0])}
+    response = _response([_ranked(found, label, (FROC_IOU,)) for label in range(num_classes)])
+    told["cpm"] = _cpm(_sensitivities(response, np.ones((1, len(found.patients))), RATES), RATES)
+    return {n: float(told[n][0]) for n in (*_PRECISIONS, "cpm") if np.isfinite(told[n][0])}
 
 
 def reference(found: Detections, num_classes: int) -> dict[str, np.ndarray]:
