@@ -362,8 +362,10 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
         shown = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
         rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(shown)))
     for name, row in found.get("per_class", {}).items():
-        cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
-        rows.append((f"{name} ({row['n']})", cells))
+        told_of = [key for key in ("sensitivity", "specificity", "map50") if isinstance(row.get(key), dict)]
+        rows.append((f"{name} ({row['n']})", ", ".join(f"{key} {_figure(row[key])}" for key in told_of)))
+    for rate, figure in found.get("froc", {}).get("at", {}).items():
+        rows.append((f"sensitivity at {rate} false alarms a scan", _figure(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
     return found, f"{title}\n{_table(rows)}{notes}"
@@ -424,9 +426,14 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
             continue
         chances = sorted(finding["probabilities"].items(), key=lambda item: -item[1])
         told = [f"{name} {chance:.3f}" for name, chance in chances]
+        least = finding.get("facts", {}).get("threshold", 0.0)
+        for box in finding.get("boxes", ()):
+            if box["score"] >= least:
+                at = f" in slice {box['slice'] + 1}" if box["slice"] else ""
+                told.append(f"{box['class']} {box['score']:.3f} at {', '.join(f'{v:g}' for v in box['box'])}{at}")
         told += [f"{name.replace('_', ' ')} {value}" for name, value in finding.get("facts", {}).items()]
         told += finding.get("files", [])
-        lines.append(f"{finding['scan']}: " + ", ".join(told))
+        lines.append(f"{finding['scan']}: " + ("; ".join(told) if "boxes" in finding else ", ".join(told)))
         lines.extend(f"  note: {note}" for note in finding["notes"])
     refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
     if refused:

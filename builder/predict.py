@@ -264,6 +264,18 @@ class Predictor:
             self._grown[side] = grown.to(self.device).eval()
         return self._grown[side]
 
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """What an exported network puts out for prepared `images`: float32, one entry a row (`Task.exported`)."""
+        import torch
+
+        found: list[np.ndarray] = []
+        size = max(1, _BATCH // self.num_slices)
+        with torch.inference_mode():
+            for k in range(0, len(images), size):
+                output = self.net(self._tensor(images[k : k + size])).float()
+                found.append(self._kind.exported(self.net, output, self.multi_label).float().cpu().numpy())
+        return np.concatenate(found)
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (B, K) float32 for prepared `images`, of a task that answers with them."""
         found = self.answers(images)

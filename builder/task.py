@@ -152,6 +152,9 @@ class Task(ABC):
         losses: names of `LOSSES` it offers, the usual one first.
         leaves_out: {path of a setting: options that mean nothing here}.
         keeps_grey: augmentation must not change grey values (they are what is learned).
+        says: what an exported predict.py prints: the name of a template told_<says>.py.txt in `builder/templates`.
+        activated: `exported` as Python text, of `scores` that `model` put out, for code that needs nothing of ours.
+        no_export: {name of a format: why it cannot carry this task, in words}.
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
     """
@@ -164,6 +167,9 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    says: str = "classes"
+    activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
+    no_export: dict[str, str] = {}
     demos: dict[str, str]
     when: dict[str, str]
 
@@ -231,6 +237,10 @@ class Task(ABC):
     def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
         return output
+
+    def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """What an exported network puts out for the network's own `output`; its last layer may say what that means."""
+        return self.activate(output, multi_label)
 
     # -- in use ---------------------------------------------------------------------------------------------------
 

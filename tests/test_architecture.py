@@ -117,13 +117,13 @@ ENGINE = {
     "keras_import": "foreign recurrence spec",
     "onnx_import": "foreign recurrence spec",
     "foreign_child": "foreign keras_import onnx_import weights",
-    "readme": "parts spec network predict runs",
+    "readme": "parts spec network task predict runs",
     "keras_text": "listing tracing",
-    "pytorch_export": "spec listing predict prepared batches",
+    "pytorch_export": "spec task listing predict prepared batches",
     "keras_export": "network listing predict tracing keras_text",
     "onnx_export": "spec network listing predict task tracing",
     "program_export": "network listing predict task tracing",
-    "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
+    "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
 TASKS = "catalog parts spec scan data targets augment task blocks measures batches degrade restoration restored"
