@@ -82,6 +82,6 @@ def side_of_folder(name: str) -> str | None:
 
 
 def sides_of_folders(names: Sequence[str]) -> Mapping[str, str]:
-    """{name: side} where every path names one side, and not all the same one: then the source has a split of its
-    own.""" found = {name: side for name in names if (side := side_of_folder(name))}
+    """{name: side} where every path names one side, and not all the same one: then the source has a split of its own."""
+    found = {name: side for name in names if (side := side_of_folder(name))}
     return found if len(found) == len(names) and len(set(found.values())) > 1 else {}
