@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.derived_files import WriteRefused, free, write_picture, write_volume
-from builder.dicom import frame_slices
+from builder.dicom import frame_places
 from builder.scan import Scan
-from builder.series import members
+from builder.series import ordered
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -65,14 +65,14 @@ def _write_dicom(sources: Sequence[Path], enhanced: np.ndarray, folder: Path, ma
     from pydicom import dcmread
     from pydicom.uid import generate_uid
 
-    files = members(sources) if len(sources) > 1 else list(sources)
+    files = [path for path, _ in ordered(sources)] if len(sources) > 1 else list(sources)
     series, now = generate_uid(), datetime.now()
     scale: int | None = None
     written = []
     for number, file in enumerate(files, 1):
         source = dcmread(file)
         frames = int(source.get("NumberOfFrames", 1) or 1)
-        pixels = enhanced[[number - 1]] if frames == 1 else enhanced[frame_slices(file)]
+        pixels = enhanced[[number - 1]] if frames == 1 else enhanced[frame_places(file)[0]]
         if len(files) == 1 and frames == 1:
             pixels = enhanced
         scale = pixels.shape[-1] // int(source.Columns)
