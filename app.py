@@ -1,4 +1,5 @@
-"""ScanLoom: `streamlit run app.py`. The server: the pages, the upload route, the security headers, the supervisor."""
+"""ScanLoom: `streamlit run app.py`. The server: the pages, the routes for uploads and volumes, the security headers,
+the supervisor."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from builder.execute import LocalExecutor, home
-from pages.kit import gate, uploads
+from pages.kit import gate, uploads, volumes
 
 # The first page comes first: it needs neither torch nor the core that importing torch takes (here, in the supervisor).
 OPEN_AFTER_S = 1.0
@@ -49,4 +50,6 @@ async def lifespan(_app: Any) -> AsyncIterator[None]:
     yield
 
 
-app = st.App("pages/shell.py", routes=[uploads.route()], middleware=[Middleware(gate.Door)], lifespan=lifespan)
+app = st.App(
+    "pages/shell.py", routes=[uploads.route(), *volumes.routes()], middleware=[Middleware(gate.Door)], lifespan=lifespan
+)

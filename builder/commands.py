@@ -116,6 +116,24 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, f"Data set {report.dataset}: {words}."
 
 
+def export_labels(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{dataset, to, folder, cases, scans, boxes, masks, unlabelled (cases that carry none and were left out), notes}"""
+    from builder.data import Dataset
+    from builder.label_export import export_labels as exported
+
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    told = _Progress()
+    answer: Answer = {}
+    for done, total, so_far in exported(dataset, asked.to, Path(asked.out).expanduser().absolute()):
+        told.show(done, total, "cases written")
+        answer = so_far.to_json()
+    told.end()
+    for note in answer["notes"]:
+        say(f"  note: {note}")
+    counts = ", ".join(f"{answer[name]} {name}" for name in ("cases", "scans", "boxes", "masks") if answer[name])
+    return {"dataset": dataset.id, "to": asked.to, **answer}, f"{answer['folder']}: {counts}."
+
+
 def starters(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{starters: [{name, task, input, size_px, layers, epochs, when}]}; input: "maps", "series" or "volume"."""
     from builder import task
@@ -344,11 +362,30 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
         shown = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
         rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(shown)))
     for name, row in found.get("per_class", {}).items():
-        cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
-        rows.append((f"{name} ({row['n']})", cells))
+        told_of = [key for key in ("sensitivity", "specificity", "map50") if isinstance(row.get(key), dict)]
+        rows.append((f"{name} ({row['n']})", ", ".join(f"{key} {_figure(row[key])}" for key in told_of)))
+    for rate, figure in found.get("froc", {}).get("at", {}).items():
+        rows.append((f"sensitivity at {rate} false alarms a scan", _figure(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
     return found, f"{title}\n{_table(rows)}{notes}"
+
+
+def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{chosen, features, n: {train, val}, val: {n, patients, metrics, notes}, test: the same or null, seconds, at}"""
+    from builder.baseline import baseline as measured
+    from builder.data import Dataset
+
+    told = _Progress()
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    found = measured(dataset, test=asked.test, told=lambda done, total: told.show(done, total, "looking at the scans"))
+    told.end()
+    lines = [f"{found['features']}; chosen on the validation side: {found['chosen']} ({found['seconds']:.0f} s)"]
+    for side, words in (("val", "validation"), ("test", "test")):
+        if found[side]:
+            rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found[side]["metrics"].items()]
+            lines += [f"{found[side]['n']} scans of the {words} split, 95 % intervals over patients", _table(rows)]
+    return found, "\n".join(lines)
 
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -393,9 +430,14 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
             continue
         chances = sorted(finding["probabilities"].items(), key=lambda item: -item[1])
         told = [f"{name} {chance:.3f}" for name, chance in chances]
+        least = finding.get("facts", {}).get("threshold", 0.0)
+        for box in finding.get("boxes", ()):
+            if box["score"] >= least:
+                at = f" in slice {box['slice'] + 1}" if box["slice"] else ""
+                told.append(f"{box['class']} {box['score']:.3f} at {', '.join(f'{v:g}' for v in box['box'])}{at}")
         told += [f"{name.replace('_', ' ')} {value}" for name, value in finding.get("facts", {}).items()]
         told += finding.get("files", [])
-        lines.append(f"{finding['scan']}: " + ", ".join(told))
+        lines.append(f"{finding['scan']}: " + ("; ".join(told) if "boxes" in finding else ", ".join(told)))
         lines.extend(f"  note: {note}" for note in finding["notes"])
     refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
     if refused:

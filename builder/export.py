@@ -160,12 +160,8 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         wrong = [Problem("network", "The network has no layers.")]
     if wrong and to != "document":
         return tuple(wrong)
-    kind = task.find(experiment.task)
-    if to in (refused := kind.no_export):
+    if to in (refused := task.find(experiment.task).no_export):
         return (Problem("network", f"{TARGETS[to].title}: {refused[to]}"),)
-    if TARGETS[to].tolerance is not None and not kind.exported():
-        words = f"{kind.title} cannot be taken away as {TARGETS[to].title}: there is no code for its answers outside."
-        return (Problem("task", words),)
     check = {
         "keras": keras_export.unsupported,
         "onnx": onnx_export.unsupported,
@@ -312,6 +308,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         "classes": list(predictor.classes),
         "multi_label": predictor.multi_label,
         **experiment.data.model_dump(exclude={"dataset"}),
+        "settled": predictor.settled,
         "unit": predictor.unit,
         "mean": [float(v) for v in predictor.mean],
         "std": [float(v) for v in predictor.std],
@@ -381,7 +378,7 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
         return {"cases": 0, "source": "nothing is computed", "tolerance": 0.0, "difference": {}, "versions": used}
     source, scans = _scans(predictor, home)
     ours = np.stack([predictor.prepared(scan) for scan in scans])
-    answers = predictor.activated(ours)
+    answers = predictor.outputs(ours)
     with tempfile.TemporaryDirectory(prefix="scanloom-parity-") as place:
         given, told = Path(place) / "cases.npz", Path(place) / "answers.npz"
         np.savez(given, **_packed(scans))

@@ -68,7 +68,8 @@ def write(folder: Path, predictor: Predictor) -> str:
     }
     np.savez(folder / "weights.npz", **cast(Any, arrays))
     (folder / "model.py").write_text(made.source, encoding="utf-8")
-    text = predict_source(task.find(experiment.task).exported(), "network_keras.py.txt", "os")
+    kind = task.find(experiment.task)
+    text = predict_source("network_keras.py.txt", "os", says=kind.says, activated=kind.activated_keras)
     (folder / "predict.py").write_text(text, encoding="utf-8")
     return _MAKE
 

@@ -83,8 +83,8 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
         "",
         f"Input: (B, {', '.join(map(str, shape))}) float32, normalized (see predict.py).",
-        f"Output: (B, {', '.join(map(str, planned.output or ()))}) scores"
-        f"{', one per class' if planned.output == (num_classes,) else ''}. {planned.parameters:,} learned numbers.",
+        f"Output: (B, {', '.join(map(str, planned.output or ()))}), as its last layer says. "
+        f"{planned.parameters:,} learned numbers.",
         "Not for clinical use.",
         '"""',
         "",
@@ -114,20 +114,21 @@ def _variable(planned: network.Plan, names: dict[str, str], wire: str) -> str:
     return f"{names[id]}[{int(tap or 0) - 1}]" if planned[id].taps else names[id]
 
 
-def predict_source(answering: str, network: str = "", *imports: str) -> str:
+def predict_source(network: str = "", *imports: str, says: str = "classes", activated: str = "scores") -> str:
     """The text of predict.py.
 
     Args:
-        answering: what turns scores into an answer (`Task.exported`).
+        says, activated: as `task.Task` has them.
         network: name of a template whose `load` and `probabilities` take the place of PyTorch's ("" = PyTorch's own).
         imports: the packages of that template's own.
     """
     text = (TEMPLATES / "predict.py.txt").read_text(encoding="utf-8")
-    text = text.replace("\nANSWER\n", f"\n{answering.strip()}\n")
+    spoken = (TEMPLATES / f"told_{says}.py.txt").read_text(encoding="utf-8")
+    text = text.replace("TOLD\n", f"{spoken}\n\n").replace("(ACTIVATED)", activated)
     if not network:
         return text
     reading, mark, rest = text.partition("# -- the network --")
-    _, command, last = rest.partition("# -- the answer --")
+    _, command, last = rest.partition("# -- the command --")
     assert mark and command, "predict.py.txt has lost its headings"
     standard = [f"import {name}" for name in sorted({"argparse", "json", "sys", *imports} & sys.stdlib_module_names)]
     foreign = [f"import {name}\n" for name in imports if name not in sys.stdlib_module_names]
@@ -135,7 +136,7 @@ def predict_source(answering: str, network: str = "", *imports: str) -> str:
     reading = reading.replace("import torch\n", "".join(foreign))
     reading = reading.replace("from safetensors.torch import load_file\n", "")
     reading = reading.replace("Needs torch, safetensors, numpy and pillow;", "Needs what requirements.txt names;")
-    own = (TEMPLATES / network).read_text(encoding="utf-8")
+    own = (TEMPLATES / network).read_text(encoding="utf-8").replace("(ACTIVATED)", activated)
     return f"{reading}{mark}{rest.partition(chr(10))[0]}\n\n\n{own}\n\n{command}{last}"
 
 

@@ -192,6 +192,11 @@ class Predictor:
         image = prepare(scan, self.experiment.data, index)
         return quantize(image, self.unit).astype(np.float32) / np.float32(self.unit)
 
+    def run(self, images: np.ndarray) -> torch.Tensor:
+        """The raw output, float32 on the device, for prepared `images` (B, ...) float32 in [0, 1]."""
+        output: torch.Tensor = self.net(self._tensor(images)).float()
+        return output
+
     def answers(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
         """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row.
 
@@ -206,21 +211,9 @@ class Predictor:
         found: list[Any] = []
         with torch.inference_mode():
             for k in range(0, len(images), size):
-                output = self.net(self._tensor(np.asarray(images[k : k + size]))).float()
+                output = self.run(np.asarray(images[k : k + size]))
                 found += self._kind.answers(self.experiment, self.net, output, self.multi_label)
         return found
-
-    def activated(self, images: np.ndarray) -> np.ndarray:
-        """What an exported network puts out for prepared `images` (B, *spec.Data.shape): (B, ...) float32."""
-        import torch
-
-        size = max(1, _BATCH // self.num_slices)
-        with torch.inference_mode():
-            parts = [
-                self._kind.activate(self.net(self._tensor(images[k : k + size])).float(), self.multi_label)
-                for k in range(0, len(images), size)
-            ]
-        return np.concatenate([part.cpu().numpy() for part in parts])
 
     def _tiled(self, image: np.ndarray) -> list[Any]:
         """The one answer to a whole picture (C, H, W), of a run that was taught with patches."""
@@ -270,6 +263,18 @@ class Predictor:
                 grown.load_state_dict(own)
             self._grown[side] = grown.to(self.device).eval()
         return self._grown[side]
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """What an exported network puts out for prepared `images`: float32, one entry a row (`Task.exported`)."""
+        import torch
+
+        found: list[np.ndarray] = []
+        size = max(1, _BATCH // self.num_slices)
+        with torch.inference_mode():
+            for k in range(0, len(images), size):
+                output = self.net(self._tensor(images[k : k + size])).float()
+                found.append(self._kind.exported(self.net, output, self.multi_label).float().cpu().numpy())
+        return np.concatenate(found)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (B, K) float32 for prepared `images`, of a task that answers with them."""

@@ -129,8 +129,8 @@ class Asked:
 
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
-        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them;
-            with `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
+        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
+            With `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
         fingerprint: facts about the training data, as `Fingerprint.to_json` told them; {} where they are not known.
@@ -159,8 +159,11 @@ class Task(ABC):
         headline: the metric people look at first. metrics: {name: True where higher is better}.
         losses: names of `LOSSES` it offers, the usual one first.
         leaves_out: {path of a setting: options that mean nothing here}.
-        no_export: {name of a format: why it cannot carry this task, in words}.
         keeps_grey: augmentation must not change grey values (they are what is learned).
+        says: what an exported predict.py prints: the name of a template told_<says>.py.txt in `builder/templates`.
+        activated: `exported` as Python text, of `scores` that `model` put out, for code that needs nothing of ours.
+        activated_keras: the same for Keras, with its `ops`.
+        no_export: {name of a format: why it cannot carry this task, in words}.
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
     """
@@ -173,6 +176,9 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    says: str = "classes"
+    activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
+    activated_keras: str = '(ops.sigmoid(scores) if SETTINGS["multi_label"] else ops.softmax(scores, axis=1))'
     no_export: dict[str, str] = {}
     demos: dict[str, str]
     when: dict[str, str]
@@ -242,13 +248,9 @@ class Task(ABC):
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
         return output
 
-    def exported(self) -> str:
-        """The last part of an exported predict.py: the text of two functions, or "" where the task has none.
-
-        `activated(scores)`: rows (B, ...) float32 as `activate` makes them, with numpy alone. `told(rows, scan, number,
-        out)`: what is printed of scan `number`, as JSON data; files go into the folder `out`.
-        """
-        return ""
+    def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """What an exported network puts out for the network's own `output`; its last layer may say what that means."""
+        return self.activate(output, multi_label)
 
     def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
         """The class scores (B, K) among what a network puts out (B, ...): what a heat map asks about; None without."""
@@ -280,6 +282,19 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
 
+    def carried(
+        self,
+        chosen_on: Examined,
+        examined: Examined,
+        classes: tuple[str, ...],
+        multi_label: bool,
+        resamples: int,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """What is chosen on the validation side (`chosen_on`) and judged on another: thresholds, calibration. It joins
+        the report."""
+        return {}
+
     # -- the way in -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -294,6 +309,10 @@ class Task(ABC):
         Args:
             kind: one of `demos`; "" for the first.
         """
+
+    def demo_name(self, kind: str = "") -> str:
+        """What the demo set of this kind is called as a data set."""
+        return f"Demo: {self.title}{f', {kind}' if kind else ''} (synthetic)"
 
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:

@@ -8,9 +8,8 @@ from builder.data import Dataset, Entry, Summary, UnknownDataset, datasets, dele
 from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
-from builder.task import TASKS
+from pages.kit import annotating, draft, go, importing, jobs, scans, style, viewer
 from pages.kit import datasets as shown
-from pages.kit import draft, go, importing, jobs, scans, style
 from pages.kit.words import ago, amount, plain, size
 
 DEMO = "demo-set"
@@ -23,12 +22,25 @@ def ask_import() -> None:
     st.query_params["import"] = "1"
 
 
-def make_demo() -> None:
-    """Starts the job that makes a synthetic set."""
+def make_demo(task: str, kind: str) -> None:
+    """Starts the job that makes a synthetic set of a task; `kind` "" is its first."""
     try:
-        jobs.submit("demo", {"task": next(iter(TASKS)), "seed": 0}, DEMO)
+        jobs.submit("demo", {"task": task, "seed": 0} | ({"kind": kind} if kind else {}), DEMO)
     except StoreError as error:
         st.session_state["data-error"] = str(error)
+
+
+def demo_choice() -> None:
+    """A button a demo set, under one button of their own."""
+    with st.popover("Make a demo set", icon=":material/science:", key="make-demo"):
+        for task, kind in go.demos():
+            st.button(
+                plain(f"{task.title}{f': {kind}' if kind else ''}"),
+                key=f"make-demo-{task.name}" + (f"-{kind}" if kind else ""),
+                type="tertiary",
+                on_click=make_demo,
+                args=(task.name, kind),
+            )
 
 
 def job_at_work(slot: str) -> bool:
@@ -51,12 +63,15 @@ def take_results() -> None:
 
 
 def use(dataset: str) -> None:
-    """Puts a dataset into the open experiment, or begins one with it."""
+    """Puts a dataset into the open experiment where that is of its task, else begins one that suits it."""
     open_draft = draft.current()
-    name, starter = next(iter(go.starters().items()))
+    summary = next((s for s in datasets(home()) if s.id == dataset), None)
+    if summary is None:  # another tab has deleted it
+        return
     try:
-        if open_draft is None:
-            go.begin(starter, dataset, f"starter {name}")
+        if open_draft is None or open_draft.experiment.task != summary.task:
+            starter = go.suited(summary)
+            go.begin(starter, dataset, f"starter {starter.name}")
         else:
             open_draft.replace("data.dataset", dataset, "other scans")
     except SpecError as error:
@@ -94,7 +109,8 @@ def look(dataset: Dataset, index: int) -> None:
     case = dataset.cases[index]
     label = plain(shown.label_words(dataset, case.label))
     st.markdown(f"**{label}** · {shown.SPLIT_WORDS[case.split]} · {case.id}")
-    scans.viewer(dataset.scan(index), f"case-{dataset.id}-{index}", width_px=600)
+    viewer.show(dataset, index, f"case-{dataset.id}-{index}", height=600)
+    viewer.tell_facts(dataset.scan(index))
 
 
 def nothing_yet() -> None:
@@ -105,13 +121,14 @@ def nothing_yet() -> None:
         "Import your own DICOM, NIfTI, NRRD or picture files, or have a small synthetic set drawn.",
     ):
         st.button("Import scans", type="primary", icon=":material/upload_file:", on_click=ask_import, key="ask-import")
-        st.button("Make a demo set", icon=":material/science:", on_click=make_demo, key="make-demo")
+        demo_choice()
     found = scans.samples()
     if found:
         with style.card("A real scan to look at"):
             st.caption("From the test files of pydicom, the library that reads DICOM here.")
             name = st.segmented_control("Scan", list(found), default=next(iter(found)), key="sample", required=True)
-            scans.viewer(found[name], f"sample-{name}", width_px=380)
+            viewer.show_sample(name, f"sample-{name}", height=420)
+            viewer.tell_facts(found[name])
 
 
 def counts_of_import(dataset: Dataset) -> None:
@@ -353,7 +370,8 @@ elif opened is not None:
             on_change=lambda: st.query_params.update(dataset=st.session_state["dataset-pick"]),
         )
     counts_of_import(opened[0])
-    first, second, third = st.tabs(["Overview", "Scans", "Files"], key=f"tabs-{now}", on_change="rerun")
+    names_of_tabs = ["Overview", "Scans", "Label", "Files"]
+    first, second, third, fourth = st.tabs(names_of_tabs, key=f"tabs-{now}", on_change="rerun")
     with first:
         if first.open:
             overview(opened[0])
@@ -362,6 +380,9 @@ elif opened is not None:
             pictures(opened[0])
     with third:
         if third.open:
+            annotating.tab(opened[0])
+    with fourth:
+        if fourth.open:
             files(opened[0])
 elif not working:
     nothing_yet()

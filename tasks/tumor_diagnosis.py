@@ -55,6 +55,12 @@ class TumorDiagnosis(Task):
     metrics = {"dice": True, "iou": True, "auc": True, "balanced_accuracy": True, "loss": False}
     losses = ("usual", "dice_ce", "dice_focal", "tversky", "lovasz")
     leaves_out = {"data.slices": ("mean", "maximum", "series", "volume"), "data.fit": ("patches",)}
+    says = "type_and_outline"
+    activated = "(torch.cat([scores[:, :TYPES].softmax(1), scores[:, TYPES:].sigmoid()], 1))"
+    activated_keras = (
+        "(ops.concatenate([ops.softmax(scores[:, :TYPES], axis=1), ops.sigmoid(scores[:, TYPES:])], axis=1) if TYPES "
+        "else ops.sigmoid(scores))"
+    )
     demos = {"pictures": "small-unet", "volumes": "unet-neighbours"}
     when = tumor_starters.WHEN
 
@@ -141,10 +147,6 @@ class TumorDiagnosis(Task):
         scores, pixels = parted(output)
         inside = pixels.flatten(1).sigmoid()
         return torch.cat([scores.softmax(1), inside], 1) if scores.shape[1] else inside
-
-    def exported(self) -> str:
-        """See `Task.exported`: types and a mask as large as the scan."""
-        return (Path(__file__).parent / "exported" / "tumor_diagnosis.py.txt").read_text("utf-8")
 
     def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
         """The scores of the types (B, K)."""

@@ -68,6 +68,8 @@ ENGINE = {
     "sides": "scan data duplicates splits",
     "intake": "scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist decoding sides "
     "writing",
+    "scan_files": "scan",
+    "label_export": "data labels scan scan_files",
     # what is taught, and what is wrong with it
     "targets": "data spec",
     "losses": "parts spec",
@@ -93,6 +95,12 @@ ENGINE = {
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "measures": "",
+    "strokes": "labels",
+    "outputs": "scan",
+    "nearness": "scan data predict",
+    "asking": "scan data gathering sources decoding predict outputs",
+    "feedback": "labels data sources intake asking evaluate",
+    "takeout": "scan outputs series derived",
     "predict": "scans sandbox gathering spec network data task runs checkpoint tiling",
     "tiling": "",
     "restored": "scan spec",
@@ -101,6 +109,7 @@ ENGINE = {
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures",
+    "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
@@ -110,16 +119,19 @@ ENGINE = {
     "keras_import": "foreign recurrence spec",
     "onnx_import": "foreign recurrence spec",
     "foreign_child": "foreign keras_import onnx_import weights",
-    "readme": "parts spec network predict runs task",
+    "readme": "parts spec network task predict runs",
     "keras_text": "listing tracing",
-    "pytorch_export": "spec listing predict prepared batches task",
-    "keras_export": "network listing predict tracing keras_text task",
+    "pytorch_export": "spec task listing predict prepared batches",
+    "keras_export": "network listing predict task tracing keras_text",
     "onnx_export": "spec network listing predict task tracing",
     "program_export": "network listing predict task tracing",
-    "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
-    "onnx_export program_export task",
+    "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
+    "onnx_export program_export",
 }
-TASKS = "catalog parts spec network scan data targets augment task blocks measures losses batches degrade restoration restored"
+TASKS = (
+    "catalog parts spec network scan data targets augment task blocks measures losses batches degrade restoration "
+    "restored"
+)
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"

@@ -1,4 +1,4 @@
-"""Scans as pictures: one slice under a window, a viewer with its controls, a gallery of thumbnails."""
+"""Scans as still pictures: one slice under a window, thumbnails and a gallery of them; what a scan is in words."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from builder.scans import NAMED_WINDOWS, WINDOWS, Scan, Unreadable, Window, display, read
+from builder.scans import NAMED_WINDOWS, Scan, Unreadable, Window, display, read
 from pages.kit.words import amount, plain
 
-__all__ = ["gallery", "picture", "samples", "thumbnail", "viewer"]
+__all__ = ["axes_of", "facts", "gallery", "picture", "range_of", "samples", "shown", "thumbnail", "windows_of"]
 
-_OWN = "own"
 UNEVEN = "unevenly spaced"
 """The words by which a scan's note says so."""
 _TILE = """<style>
@@ -26,47 +25,68 @@ _TILE = """<style>
 [class*=st-key-tile-]:hover button::after{box-shadow:0 0 0 2px var(--st-primary-color)}
 [class*=st-key-tile-] [data-testid=stElementToolbar]{display:none}
 </style>"""  # the button under a picture reaches over the whole tile
-_NO_COLOUR_WINDOW = "Colour pictures are shown as they are."
+
+
+def picture(scan: Scan, index: int = 0) -> np.ndarray:
+    """Returns slice `index` of a scan as people see it first: under the file's own window, else its robust range.
+
+    Returns: uint8 (H, W) grey or (H, W, 3) colour; rows are stretched where pixels are not square.
+    """
+    return square_pixels(shown(scan, index), scan.spacing_mm)
+
+
+def shown(scan: Scan, index: int, window: Window | None = None) -> np.ndarray:
+    """Returns slice `index` under a window, pixel for pixel: uint8 (H, W) grey or (H, W, 3) colour.
+
+    Args:
+        window: in stored units; None for the file's own, else one range for all slices, so that brightness does not
+            jump from slice to slice.
+    """
+    if window is None and not scan.windows:
+        low, high = range_of(scan, full=scan.pixels.dtype == np.uint8)
+        window = Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")
+    valid = None if scan.valid is None else scan.valid[index : index + 1]
+    one = replace(scan, pixels=np.asarray(scan.pixels[index : index + 1]), valid=valid)
+    if window is not None:
+        one = replace(one, windows=(window,))
+    grey = np.rint(display(one)[0] * 255).astype(np.uint8)
+    return grey[0] if grey.shape[0] != 3 else np.moveaxis(grey, 0, -1)
+
+
 _WINDOW_WORDS = {
-    "auto": "As the file says",
-    "stored range": "Full range",
-    "percentile": "Robust range",
-    "ct lung": "CT lung",
-    "ct soft tissue": "CT soft tissue",
-    "ct brain": "CT brain",
-    "ct bone": "CT bone",
-    _OWN: "By hand",
+    "ct lung": "Lung",
+    "ct soft tissue": "Soft tissue",
+    "ct brain": "Brain",
+    "ct bone": "Bone",
 }
 
 
-def picture(scan: Scan, index: int = 0, window: str = "auto", *, center: float = 0.0, width: float = 1.0) -> np.ndarray:
-    """Returns slice `index` of a scan as people see it.
+def windows_of(scan: Scan) -> dict[str, tuple[str, Window]]:
+    """Returns the windows to choose from, {name: (words, window)}, the one to begin with first; {} for colour.
 
-    Args:
-        window: a name of `builder.scans.WINDOWS`, or "own" for `center` and `width` in stored units.
-    Returns:
-        uint8 (H, W) grey or (H, W, 3) colour; rows are stretched where pixels are not square.
+    Ranges are those of the whole scan, not of a slice.
     """
-    if window == _OWN:
-        chosen = replace(scan, windows=(Window(center, max(width, 1e-6), "LINEAR_EXACT"),))
-        window = "auto"
-    elif window in ("auto", "percentile", "stored range") and not (window == "auto" and scan.windows):
-        low, high = _range_of(
-            scan, full=window == "stored range" or (window == "auto" and scan.pixels.dtype == np.uint8)
-        )
-        chosen = replace(scan, windows=(Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT"),))
-        window = "auto"  # one range for all slices, so that brightness does not jump from slice to slice
-    else:
-        chosen = scan
-    valid = None if scan.valid is None else scan.valid[index : index + 1]
-    one = replace(chosen, pixels=np.asarray(scan.pixels[index : index + 1]), valid=valid)
-    shown = display(one, window)[0]
-    grey = np.rint(shown * 255).astype(np.uint8)
-    flat = grey[0] if grey.shape[0] == 1 else np.moveaxis(grey[:3], 0, -1)
-    return _square_pixels(flat, scan.spacing_mm)
+    if scan.pixels.shape[1] == 3:
+        return {}
+    found = {}
+    for number, own in enumerate(scan.windows[:8]):
+        words = own.name or ("As the file says" if number == 0 else f"Window {number + 1} of the file")
+        found[f"file {number}"] = (words[:40], own)
+    names = [("percentile", "Robust range"), ("full", "Full range")]
+    for name, words in names if scan.pixels.dtype != np.uint8 else reversed(names):
+        low, high = range_of(scan, full=name == "full")
+        width = max(high - low, 1e-6)
+        found[name] = (words, Window(low + width / 2, width, "LINEAR_EXACT"))
+    if scan.modality == "CT":
+        found |= {name: (_WINDOW_WORDS[name], Window(*window)) for name, window in NAMED_WINDOWS.items()}
+    return found
 
 
-def _range_of(scan: Scan, *, full: bool) -> tuple[float, float]:
+def range_of(scan: Scan, *, full: bool) -> tuple[float, float]:
+    """Returns (low, high) for all slices together: what the stored bits can hold, or 0.5 % to 99.5 % of the pixels.
+
+    Of signed and float pixels the full range is what is present in nine slices spread over the scan.
+    """
     pixels = scan.pixels
     if full and pixels.dtype.kind == "u":
         return 0.0, float(max(2**scan.bits - 1, 1))
@@ -82,64 +102,30 @@ def _range_of(scan: Scan, *, full: bool) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(sample.min()), float(sample.max()))
 
 
-def _square_pixels(grey: np.ndarray, spacing_mm: Sequence[float | None]) -> np.ndarray:
+_TOWARDS = (("L", "R"), ("P", "A"), ("H", "F"))  # of the patient's axes x, y and z, DICOM PS3.3 C.7.6.2.1.1
+_NEAREST = 0.75  # cosine from which a direction is called after the axis it is nearest to
+
+
+def axes_of(scan: Scan) -> str:
+    """Returns where the next column, row and slice lie in the patient: a letter each out of L R P A H F (left, right,
+    back, front, head, feet), "-" for an oblique one; "" where the file does not say how the scan lies."""
+    if scan.grid is None:
+        return ""
+    letters = ""
+    for step in reversed(scan.grid.steps):
+        axis = int(np.abs(step).argmax())
+        share = abs(step[axis]) / max(float(np.linalg.norm(step)), 1e-9)
+        letters += _TOWARDS[axis][0 if step[axis] > 0 else 1] if share >= _NEAREST else "-"
+    return letters
+
+
+def square_pixels(grey: np.ndarray, spacing_mm: Sequence[float | None]) -> np.ndarray:
     down, across = spacing_mm[1], spacing_mm[2]
     if not down or not across or abs(down / across - 1) < 0.02 or not 0.1 < down / across < 10:
         return grey
     height, width = grey.shape[:2]
     size = (width, round(height * down / across)) if down > across else (round(width * across / down), height)
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
-
-
-def viewer(scan: Scan, key: str, *, width_px: int = 560) -> None:
-    """Draws a scan with a slice slider, a choice of windows and, by hand, its level and width."""
-    num_slices, channels = scan.pixels.shape[:2]
-    left, right = st.columns([1.6, 1], gap="medium")
-    with right:
-        index = 0
-        if num_slices > 1:
-            index = st.slider("Slice", 1, num_slices, (num_slices + 1) // 2, key=f"{key}-slice") - 1
-        window, center, width = "auto", 0.0, 1.0
-        if channels == 1:
-            is_ct = scan.modality == "CT"
-            names = [name for name in WINDOWS if is_ct or not name.startswith("ct ")]
-            window = st.selectbox(
-                "Window",
-                [*names, _OWN],
-                key=f"{key}-window",
-                format_func=lambda name: _WINDOW_WORDS.get(name, name),
-                help="Which stored values become black and white. It only changes what you see here.",
-            )
-            if window == _OWN:
-                low, high = _range_of(scan, full=True)
-                unit = " (HU)" if is_ct else ""
-                step = float(max(1.0, round((high - low) / 256)))
-                high = max(high, low + step)
-                begun = _shown_window(scan, st.session_state.get(f"{key}-before", "auto"))
-                level = min(max(begun[0], low), high)
-                center = st.slider(f"Level{unit}", low, high, level, step, key=f"{key}-level", format="%g")
-                most = max(high - low, step * 2, begun[1])
-                begun_width = max(begun[1], step)
-                width = st.slider(f"Width{unit}", step, most, begun_width, step, key=f"{key}-width", format="%g")
-            else:
-                st.session_state[f"{key}-before"] = window  # by hand begins from what was shown
-        else:
-            st.caption(_NO_COLOUR_WINDOW)
-        st.caption(facts(scan))
-        for note in scan.notes:
-            st.caption(f":orange[:material/build: {plain(note)}]")
-    with left:
-        st.image(picture(scan, index, window, center=center, width=width), width=width_px)
-
-
-def _shown_window(scan: Scan, window: str) -> tuple[float, float]:
-    """Center and width of a window of the list, in stored units."""
-    if window in NAMED_WINDOWS:
-        return NAMED_WINDOWS[window]
-    if window == "auto" and scan.windows:
-        return float(scan.windows[0].center), float(scan.windows[0].width)
-    low, high = _range_of(scan, full=window == "stored range" or (window == "auto" and scan.pixels.dtype == np.uint8))
-    return (low + high) / 2, high - low
 
 
 def facts(scan: Scan) -> str:

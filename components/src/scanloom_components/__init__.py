@@ -1,5 +1,6 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
-and `network`, the canvas on which a network is clicked together.
+`network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, and
+`compare`, two pictures of one scan with a divider between them.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import streamlit as st
 
-__all__ = ["Mark", "Report", "Series", "curves", "dropzone", "network"]
+__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "compare", "curves", "dropzone", "network", "viewer"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,56 @@ class Report:
     seq: int
 
 
+@dataclass(frozen=True)
+class Box:
+    """A box over a scan, in pixels of the stored slice; a box over pixel columns 3 and 4 goes from x0 = 3 to x1 = 5.
+
+    Attributes:
+        name: of its class. colour: "#rrggbb". slice: the one it lies on, None for all. score: 0..1, None for a label.
+        dashed: drawn with a broken line, such as a model's proposal.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    name: str
+    colour: str
+    slice: int | None = 0
+    score: float | None = None
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A mask or a heat map over a scan, fetched by the browser like the scan itself.
+
+    Attributes:
+        id: changes with the content. url: of a uint8 volume, whose slices are stretched over those of the scan.
+        kind: "mask" (0 = nothing, k = structure k) or "heat" (0..255).
+        name: of the layer. names, colours ("#rrggbb"): of structure 1, 2, ... of a mask.
+        slices: the scan's slices which the volume's slices belong to; None where they are the same.
+    """
+
+    id: str
+    url: str
+    kind: str
+    name: str
+    names: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    slices: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a viewer shows: the slice (from 0), level and width of the window in stored units (None for colour)."""
+
+    slice: int
+    center: float | None
+    width: float | None
+    inverted: bool
+
+
 _curves = st.components.v2.component(
     "scanloom-components.curves",
     js="curves.js",
@@ -75,8 +126,8 @@ _dropzone = st.components.v2.component(
     css="dropzone.css",
     html="""<div class="zone" role="group" aria-label="Upload">
   <div class="row"><div class="words"><p class="lead"></p><p class="help"></p></div>
-    <button type="button" class="pick">Choose files</button>
-    <button type="button" class="pick-folder">Choose a folder</button></div>
+    <button type="button" class="pick" disabled>Choose files</button>
+    <button type="button" class="pick-folder" disabled>Choose a folder</button></div>
   <input class="files" type="file" hidden><input class="folder" type="file" webkitdirectory multiple hidden>
   <div class="row" hidden><p class="state" role="status" aria-live="polite"></p>
     <button type="button" class="cancel" hidden>Cancel</button>
@@ -89,6 +140,24 @@ _network = st.components.v2.component(
     js="network.js",
     css="network.css",
     html='<div class="nw-mount"></div>',
+    isolate_styles=True,
+)
+
+
+_viewer = st.components.v2.component(
+    "scanloom-components.viewer",
+    js="viewer.js",
+    css="viewer.css",
+    html='<div class="viewer"></div>',
+    isolate_styles=True,
+)
+
+
+_compare = st.components.v2.component(
+    "scanloom-components.compare",
+    js="compare.js",
+    css="compare.css",
+    html='<div class="compare"></div>',
     isolate_styles=True,
 )
 
@@ -196,6 +265,78 @@ def network(*, key: str, data: Mapping[str, Any], on_edits: Callable[[], None]) 
     """
     state: Any = _network(key=key, data=data, default={"edits": None}, on_edits_change=on_edits)
     return state.edits
+
+
+def viewer(
+    id: str,
+    url: str,
+    *,
+    key: str,
+    label: str = "Scan",
+    boxes: Sequence[Box] = (),
+    layers: Sequence[Layer] = (),
+    height: int = 560,
+    planes: bool = False,
+    opacity: float = 0.6,
+    slice: int | None = None,
+    follow: bool = False,
+    on_seen: Callable[[], None] | None = None,
+) -> Seen | None:
+    """Draws a scan to be looked through; the volume is fetched once from `url`, all else happens in the browser.
+
+    Args:
+        id: tells one scan from another: the browser fetches anew when it changes, and keeps what it had for a while.
+        url: an address that answers in the form of `pages/kit/volumes.py`.
+        label: what a screen reader says. height: of the picture, in pixels. planes: begin with three planes.
+        opacity: of masks and heat maps at the beginning, 0..1.
+        slice: the one to begin with, from 0, None for the middle; a change later on leads there.
+        follow: tell Python what is seen, once the hand rests; otherwise looking around costs no rerun.
+        on_seen: called before that rerun.
+
+    Returns:
+        What was told last for this `id`; None before, and always without `follow`.
+    """
+    before: Any = st.session_state.get(key)
+    data = {
+        "id": id,
+        "url": url,
+        "label": label,
+        "heard": int(((before or {}).get("seen") or {}).get("seq", 0)),
+        "height": height,
+        "planes": planes,
+        "opacity": opacity,
+        "slice": slice,
+        "follow": follow,
+        "boxes": [asdict(box) for box in boxes],
+        "layers": [asdict(layer) for layer in layers],
+    }
+    state: Any = _viewer(key=key, data=data, default={"seen": None}, on_seen_change=on_seen or _nothing)
+    told = state.seen
+    if not follow or not told or told.get("id") != id:
+        return None
+    return Seen(int(told["slice"]), told["center"], told["width"], bool(told["inverted"]))
+
+
+def compare(
+    id: str,
+    before: tuple[str, str, str],
+    after: tuple[str, str, str],
+    *,
+    key: str,
+    change: tuple[str, str, str] | None = None,
+    height: int = 520,
+    slice: int | None = None,
+) -> None:
+    """Draws two pictures of one scan with a divider between them; everything happens in the browser.
+
+    Args:
+        id: tells one pair from another. before, after: (id, url, name) each; the second may be several times larger.
+        change: a heat map as a `Layer` has it, laid over the second on request. slice: the one to begin with, from 0.
+    """
+    names = ("id", "url", "name")
+    told = [None if part is None else dict(zip(names, part, strict=True)) for part in (before, after, change)]
+    data = {"id": id, "before": told[0], "after": told[1], "change": told[2], "height": height, "slice": slice}
+    _compare(key=key, data=data)
 
 
 def _nothing() -> None:

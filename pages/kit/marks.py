@@ -1,0 +1,257 @@
+"""The working copy of a scan's labels while they are edited: changes, undo, and what the canvas is to begin with.
+
+No widget is drawn here. A change is handed to whoever stores it; the canvas (`pages.kit.labelling`) is only a hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from builder.labels import Box
+from builder.strokes import View, boxes_of, drawing, objects_of, painted
+from pages.kit.viewer import COLOURS, colour_of
+
+__all__ = ["BOXES", "ERASER", "INSIDE", "MASK", "Changed", "Marks", "Naming", "Work", "ink_of"]
+
+BOXES, MASK = "boxes", "mask"
+ERASER = "rgba(255,255,255,0.25)"
+INSIDE = 0.42  # opacity of a mask over the scan
+_MOST_UNDO = 30
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What a scan is labelled with.
+
+    Attributes:
+        boxes: None where nobody looked for any; () where somebody did and there are none.
+        mask: uint8 (S, H, W), 0 background, k structure k; None likewise. All zero says that there is nothing.
+    """
+
+    boxes: tuple[Box, ...] | None = None
+    mask: np.ndarray | None = None
+
+    def of(self, kind: str) -> Any:
+        """The boxes or the mask."""
+        return self.boxes if kind == BOXES else self.mask
+
+    def is_negative(self, kind: str) -> bool:
+        """Whether somebody has looked and there is nothing."""
+        return self.boxes == () if kind == BOXES else self.mask is not None and not self.mask.any()
+
+    @property
+    def slices(self) -> list[int]:
+        """The slices on which something is marked, ascending."""
+        found = {box.slice for box in self.boxes or ()}
+        if self.mask is not None:
+            found |= set(np.flatnonzero(self.mask.any((1, 2))).tolist())
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The names that may be given: of classes (boxes) and of structures (masks). `add` takes (kind, new name) and makes
+    it known; None where names are fixed."""
+
+    classes: tuple[str, ...] = ()
+    structures: tuple[str, ...] = ()
+    add: Callable[[str, str], None] | None = None
+
+    def of(self, kind: str) -> tuple[str, ...]:
+        """The names for "boxes" or "mask"."""
+        return self.classes if kind == BOXES else self.structures
+
+
+Changed = Callable[[Marks, str], None]
+"""Hears the labels as they are now, and the kind that has changed."""
+
+
+def ink_of(number: int) -> str:
+    """Returns the colour of a structure on the canvas, as CSS: also what tells the structures of a drawing apart."""
+    red, green, blue = (int(colour_of(number)[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{INSIDE - number // len(COLOURS) / 1000:g})"
+
+
+@dataclass
+class Work:
+    """A scan's labels in the making.
+
+    `epoch` counts what the canvas began with: its drawing carries the number, so that one which belongs to another
+    slice or tool, and arrives late, is not taken for this one.
+
+    Attributes:
+        id: of the scan. slice: the one that is shown. shape: (S, H, W).
+        proposed: of each kind that nobody has agreed to yet, {number of the box: what is said behind its name}.
+        start: what the canvas begins with. base: the slice's mask at that time, None where there was none.
+        told: the last drawing that was taken, as text.
+    """
+
+    id: str
+    shape: tuple[int, int, int]
+    marks: Marks
+    proposed: dict[str, dict[int, str]] = field(default_factory=dict)
+    epoch: int = 0
+    slice: int = 0
+    start: dict[str, Any] = field(default_factory=dict)
+    base: np.ndarray | None = None
+    told: str = ""
+    _context: tuple[Any, ...] = ()
+    _undo: list[tuple[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def begin(
+        cls,
+        id: str,
+        shape: tuple[int, int, int],
+        marks: Marks,
+        proposals: Marks | None = None,
+        scores: Sequence[float] = (),
+        epoch: int = 0,
+    ) -> Work:
+        """A working copy of `marks`, with proposals for what they lack; it begins on the slice that shows most."""
+        boxes, mask = marks.boxes, marks.mask
+        proposed: dict[str, dict[int, str]] = {}
+        if proposals is not None and boxes is None and proposals.boxes:
+            boxes = proposals.boxes
+            known = dict(enumerate(scores))
+            proposed[BOXES] = {n: f"{100 * known[n]:.0f} %" if n in known else "?" for n in range(len(boxes))}
+        if proposals is not None and mask is None and proposals.mask is not None and proposals.mask.any():
+            mask = proposals.mask
+            proposed[MASK] = {}
+        work = cls(id, shape, Marks(boxes, mask), proposed, epoch)
+        if mask is not None and mask.any():
+            work.slice = int((mask > 0).sum((1, 2)).argmax())
+        else:
+            work.slice = min(box.slice for box in boxes) if boxes else shape[0] // 2
+        return work
+
+    @property
+    def here(self) -> list[int]:
+        """Numbers of the boxes on the slice that is shown."""
+        return [n for n, box in enumerate(self.marks.boxes or ()) if box.slice == self.slice]
+
+    @property
+    def plane(self) -> np.ndarray | None:
+        """The mask of the slice that is shown."""
+        return None if self.marks.mask is None else self.marks.mask[self.slice]
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return bool(self._undo)
+
+    # -- the canvas ----------------------------------------------------------------------------------------------------
+
+    def look(self, kind: str, tool: str, names: Sequence[str], view: View) -> None:
+        """Gives the canvas a new beginning where it is to show something else than before."""
+        context = (self.slice, kind if kind == BOXES else tool, view, len(names))
+        if context == self._context:
+            return
+        self._context = context
+        self.epoch += 1
+        self.told = ""
+        if kind == MASK:
+            self.base = None if self.plane is None else self.plane.copy()
+            self.start = drawing((), (), (), view, self.epoch)
+            return
+        said = self.proposed.get(BOXES, {})
+        boxes = self.marks.boxes or ()
+        colours = [colour_of(k) for k in range(len(names))]
+        shown = {at: said[n] for at, n in enumerate(self.here) if n in said}
+        self.start = drawing([boxes[n] for n in self.here], names, colours, view, self.epoch, shown)
+
+    def anew(self) -> None:
+        """The canvas is to show what is known now, not what was drawn on it."""
+        self._context = ()
+
+    def take_boxes(self, told: Any, view: View, names: Sequence[str], tell: Changed) -> tuple[list[str], bool]:
+        """Takes the boxes of a drawing on this slice.
+
+        Returns: words on boxes that name no class; whether the canvas must be drawn anew to be right.
+        """
+        boxes = self.marks.boxes or ()
+        before = [boxes[n] for n in self.here]
+        found, unknown = boxes_of(told, view, self.shape[1:], names, self.slice, before)
+        rects = [o for o in objects_of(told) if o.get("type") == "LabeledRect"]
+        wrong = any(o.get("stroke") != colour_of(box.label) for o, box in zip(rects, found, strict=False))
+        anew = bool(unknown) or wrong or BOXES in self.proposed and found != before
+        if found != before:
+            rest = [box for box in boxes if box.slice != self.slice]
+            # Taking the last box away does not say that there is none to be found: that is a word of its own.
+            self.change(BOXES, tuple(sorted((*rest, *found), key=lambda box: box.slice)) or None, tell, anew=anew)
+        elif anew:
+            self.anew()
+        return unknown, anew
+
+    def take_strokes(self, told: Any, view: View, num_structures: int, tell: Changed, *, anew: bool) -> bool:
+        """Takes what was painted or rubbed out on this slice; returns whether that changed anything."""
+        base = np.zeros(self.shape[1:], np.uint8) if self.base is None else self.base
+        values = {**{ink_of(k): k + 1 for k in range(num_structures)}, ERASER: 0}
+        plane = painted(base, told, view, values)
+        mask = self.marks.mask
+        if np.array_equal(plane, 0 * plane if mask is None else mask[self.slice]):
+            return False
+        whole = np.zeros(self.shape, np.uint8) if mask is None else mask.copy()
+        whole[self.slice] = plane
+        self.change(MASK, whole if whole.any() else None, tell, anew=anew)
+        return True
+
+    # -- changes -------------------------------------------------------------------------------------------------------
+
+    def change(self, kind: str, value: Any, tell: Changed, *, anew: bool = True) -> None:
+        """Makes a change that can be taken back, and tells it.
+
+        Args:
+            value: all boxes, or the whole mask; None for none. anew: the canvas has to show it, too.
+        """
+        self._undo.append((kind, self._difference(kind, value)))
+        del self._undo[:-_MOST_UNDO]
+        self._put(kind, value)
+        self.proposed.pop(kind, None)
+        if anew:
+            self.anew()
+        tell(self.marks, kind)
+
+    def take_back(self, tell: Changed) -> None:
+        """Undoes the last change, and tells it."""
+        if not self._undo:
+            return
+        kind, before = self._undo.pop()
+        if isinstance(before, dict):
+            mask = np.array(self.marks.mask)
+            for slice, plane in before.items():
+                mask[slice] = plane
+            before = mask
+        self._put(kind, before)
+        self.anew()
+        tell(self.marks, kind)
+
+    def take_over(self, kind: str, tell: Changed) -> None:
+        """Puts what is marked on the slice before onto this one, instead of what was there."""
+        if kind == BOXES:
+            rest = [box for box in self.marks.boxes or () if box.slice != self.slice]
+            copies = [replace(box, slice=self.slice) for box in rest if box.slice == self.slice - 1]
+            if copies:
+                self.change(BOXES, tuple(sorted((*rest, *copies), key=lambda box: box.slice)), tell)
+        elif self.marks.mask is not None and self.marks.mask[self.slice - 1].any():
+            whole = self.marks.mask.copy()
+            whole[self.slice] = whole[self.slice - 1]
+            self.change(MASK, whole, tell)
+
+    def negative(self, kind: str, tell: Changed) -> None:
+        """Says that the whole scan was looked at and that there is nothing of the kind."""
+        self.change(kind, () if kind == BOXES else np.zeros(self.shape, np.uint8), tell)
+
+    def _put(self, kind: str, value: Any) -> None:
+        self.marks = replace(self.marks, **{"boxes" if kind == BOXES else "mask": value})
+
+    def _difference(self, kind: str, value: Any) -> Any:
+        """What an undo needs: the boxes; of a mask only the slices that change, {slice: mask of it}."""
+        before = self.marks.of(kind)
+        if kind == BOXES or before is None or value is None:
+            return before
+        return {int(n): before[n].copy() for n in np.flatnonzero((before != value).any((1, 2)))}
