@@ -32,7 +32,7 @@ _TOOLS = {
     "brush": ("Brush", ":material/brush:", "D", MASK),
     "eraser": ("Eraser", ":material/ink_eraser:", "E", MASK),
 }
-_SIZES = {"Small": 440, "Medium": 620, "Large": 920, "Largest": 1500}
+_SIZES = {"Small": 440, "Medium": 610, "Large": 920, "Largest": 1500}
 _MOST_HEIGHT_PX = 780
 _OWN = "own"
 _TINTS = """<style>
