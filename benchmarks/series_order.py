@@ -28,8 +28,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import trials  # noqa: E402
 
-from builder.evaluate import Predictions, draws, figures  # noqa: E402
 from builder.intake import Source  # noqa: E402
+from builder.measures.classes import Predictions, draws, figures  # noqa: E402
 from builder.runs import RunStore  # noqa: E402
 from builder.spec import Experiment, Node  # noqa: E402
 from tasks import perfusion  # noqa: E402

@@ -90,14 +90,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("source", metavar="SOURCE")
     made.add_argument("--name", required=True, help="of the data set")
-    made.add_argument("--task", default="recognition")
-    made.add_argument("--labels", metavar="CSV", help="a table with the columns file, label and perhaps patient")
+    made.add_argument("--task", default="recognition", help="what shall be learned (default %(default)s)")
+    made.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="a table (CSV) with the columns file, label and perhaps patient, split, x0, y0, x1, y1, slice, mask, "
+        "target; a COCO file (JSON); or the data.yaml of YOLO labels",
+    )
     made.add_argument(
         "--patient-pattern", metavar="RE", help="regular expression whose group finds the patient in a path"
     )
-    kinds = ("folder", "classes", "csv", "medmnist")
+    kinds = ("folder", "classes", "csv", "medmnist", "voc", "yolo", "coco", "masks", "pairs")
     made.add_argument(
         "--kind", choices=kinds, help="what SOURCE is, where it is not seen rightly (DICOM in class folders)"
+    )
+    made.add_argument(
+        "--keep-out-of",
+        choices=("train", "val", "test"),
+        nargs="+",
+        metavar="SIDE",
+        help="sides that take no more scans: test, once it was opened",
     )
     made.add_argument("--into", metavar="DATASET", help="add to this data set instead of making a new one")
     made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")

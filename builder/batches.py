@@ -10,6 +10,7 @@ from torch import Tensor
 
 from builder.data import Prepared
 from builder.spec import Data, Experiment
+from builder.targets import Target, Targets
 
 RESIDENT_SHARE = 0.25  # of the free GPU memory that the scans may take; else they come batch by batch
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's constants for pretrained backbones
@@ -52,17 +53,15 @@ def by_channel(values: Sequence[float], data: Data, device: torch.device) -> Ten
 
 
 class Scans:
-    """The scans of one split: a batch is one gather, as floats in [0, 1] on the device, with its labels.
+    """The scans of one split: a batch is one gather, as floats in [0, 1] on the device, with what is known of them.
 
     Small sets live on the GPU as the bytes they are; otherwise each batch is read from the prepared file, past the
     memory map, so that the process does not grow with the data.
     """
 
-    def __init__(self, prepared: Prepared, labels: np.ndarray, indices: np.ndarray, device: torch.device) -> None:
-        self.prepared, self.indices, self.device = prepared, indices, device
-        own = labels[indices]
-        target = torch.from_numpy(np.ascontiguousarray(own))
-        self.target = (target.float() if own.ndim > 1 else target.long()).to(device)
+    def __init__(self, prepared: Prepared, targets: Targets, device: torch.device) -> None:
+        self.prepared, self.targets, self.device = prepared, targets, device
+        self.indices = targets.rows
         self.resident = self._upload() if device.type == "cuda" else None
 
     def _upload(self) -> Tensor | None:
@@ -78,8 +77,8 @@ class Scans:
         # torch cannot gather unsigned 16 bit numbers on a GPU; as signed ones they travel the same.
         return torch.from_numpy(rows.view(np.int16) if rows.dtype == np.uint16 else rows)
 
-    def batch(self, positions: np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        """Images (B, *shape of a scan) float32 in [0, 1] and labels, on the device, at `positions` of the split."""
+    def batch(self, positions: np.ndarray | slice) -> tuple[Tensor, Target]:
+        """Images (B, *shape of a row) float32 in [0, 1] and what is known of them, on the device, at `positions`."""
         if isinstance(positions, slice):
             positions = np.arange(len(self.indices))[positions]
         places = torch.from_numpy(positions)
@@ -93,4 +92,4 @@ class Scans:
         images = stored.float()
         if stored.dtype == torch.int16:
             images = images.add_((images < 0) * 65536.0)
-        return images.div_(self.prepared.unit), self.target[places.to(self.device)]
+        return images.div_(self.prepared.unit), self.targets.batch(positions, self.device)

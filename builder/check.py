@@ -5,12 +5,12 @@ from typing import Any
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
 from builder.network import Plan, Planned, plan_of, settings, show, wires
-from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
 from builder.parts.layers import LAYERS
-from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.parts.training import LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, repairs
 from builder.spec import Experiment, Problem, SpecError, feeder
-from builder.task import TASKS, find
+from builder.task import TASKS, find, unfit
 from builder.weights import missing
 
 __all__ = ["problems"]
@@ -26,17 +26,20 @@ def problems(experiment: Experiment, fingerprint: Fingerprint | None = None) -> 
         fingerprint: of the data set it names; None while none is chosen (then the data's side is not checked).
     """
     found = [
-        *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset"})),
+        *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset", "degrade"})),
+        *_choice(experiment, "data.degrade", DEGRADATIONS),
+        *(unfit(experiment) if experiment.task in TASKS else ()),
         *_data(experiment, fingerprint),
         *_network(experiment, fingerprint),
         *_choice(experiment, "training.optimizer", OPTIMIZERS),
         *_choice(experiment, "training.schedule", SCHEDULES),
+        *_choice(experiment, "training.loss", LOSSES),
         *_augment(experiment),
         *_settings(
             experiment,
             "training",
             TRAINING,
-            experiment.training.model_dump(exclude={"optimizer", "schedule", "augment"}),
+            experiment.training.model_dump(exclude={"optimizer", "schedule", "loss", "augment"}),
         ),
     ]
     if not found or all(p.severity == "warning" for p in found):
@@ -203,19 +206,27 @@ def _mends(planned: Plan, after: Plan, id: str) -> bool:
 
 def _head(experiment: Experiment, planned: Plan, num_classes: int, known: bool) -> list[Problem]:
     """Says it when the network does not end in what the task needs."""
-    wanted = find(experiment.task).head(num_classes)
+    kind = find(experiment.task)
+    wanted = kind.head(experiment.data, num_classes)
     last = experiment.network[-1]
-    if planned.output == wanted or (not known and last.name == "linear"):
+    if suits(planned.output, wanted) or (not known and last.name == "linear" and kind.label_kind == "class"):
         return []
-    words = (
-        f"The network ends in {show(planned.output or ())} numbers, but "
-        f"{'the data set has' if known else 'this task needs'} {wanted[0]} classes: one score for each."
-    )
+    need = kind.wanted(experiment.data, num_classes)
+    if known:
+        need = need.replace("this task needs", "the data set has") if kind.label_kind == "class" else need
+    words = f"The network ends in {show(planned.output or ())} numbers, but {need}"
     path = f"network.{last.id}" + (".params.out_features" if last.name == "linear" else "")
-    for repair, fixed in endings(experiment, planned, wanted):
-        if plan_of(fixed, num_classes).output == wanted:
+    for repair, fixed in kind.endings(experiment, num_classes) or endings(experiment, planned, (num_classes,)):
+        if suits(plan_of(fixed, num_classes).output, wanted):
             return [Problem(path, words, repair=repair, fix=fixed)]
     return [Problem(path, words)]
+
+
+def suits(shape: tuple[int, ...] | None, wanted: tuple[int | None, ...]) -> bool:
+    """Whether an output of this shape is what a task needs; None there stands for any size."""
+    if shape is None or len(shape) != len(wanted):
+        return False
+    return all(there in (None, here) for here, there in zip(shape, wanted, strict=True))
 
 
 def _gib(count: int) -> str:

@@ -71,20 +71,22 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.task import TASKS
 
     folder, shares = data_folder(), _shares(asked.split)
-    _ = TASKS[asked.task]
+    task = asked.task.replace("-", "_")
+    _ = TASKS[task]
     root = _existing(asked.source)
     labels = _existing(asked.labels) if asked.labels else None
-    source = replace(detect(root, labels), patient_pattern=asked.patient_pattern)
+    source = replace(detect(root, labels, task), patient_pattern=asked.patient_pattern)
     source = replace(source, kind=asked.kind) if asked.kind else source
     say(f"Found {source.words}.")
     steps = import_scans(
         source,
         asked.name,
         folder,
-        task=asked.task,
+        task=task,
         into=asked.into,
         split=shares,
         seed=asked.seed,
+        keep_out_of=asked.keep_out_of or (),
     )
     told = _Progress()
     while True:
@@ -596,6 +598,8 @@ def _existing(typed: str) -> Path:
 def _figure(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "undefined"
+    if figure["low"] is None:
+        return f"{figure['value']:.4f} (one patient: no interval)"
     return f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
 
 

@@ -38,6 +38,7 @@ from builder.prepared import (
     build,
     chosen,
     digest,
+    pixel_aspect,
     place,
     prepare,
     quantize,
@@ -62,6 +63,7 @@ __all__ = [
     "chosen",
     "datasets",
     "delete",
+    "pixel_aspect",
     "pixels_digest",
     "place",
     "prepare",
@@ -598,7 +600,8 @@ class Dataset:
         """Every case as network input, from the cache or built now (see `prepared.build`)."""
         folder = self.folder / "prepared" / digest(data, self.unit, len(self))
         scans = (self.scan(index) for index in range(len(self)))
-        return build(folder, scans, len(self), data, self.unit, self.splits == "train", progress)
+        shapes = [case.shape for case in self.cases]
+        return build(folder, scans, len(self), data, self.unit, self.splits == "train", progress, shapes)
 
     def ledger(self) -> list[Entry]:
         """What became of each file of each import."""
@@ -608,6 +611,14 @@ class Dataset:
         """The ledger's entries for a file name or relative path as the person typed it."""
         key = Pseudonyms(self.home)("name", name.replace("\\", "/").removeprefix("./"))
         return [entry for entry in self.ledger() if key in (entry.key, entry.base)]
+
+    @property
+    def edited(self) -> int:
+        """Bytes of what people have corrected since the import: changes whenever a label does; 0 where none did."""
+        try:
+            return (self.folder / "edits.jsonl").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     @cached_property
     def registry(self) -> dict[str, str]:

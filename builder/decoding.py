@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from builder.arrangement import Item
 from builder.data import pixels_digest
 from builder.gathering import Found
 from builder.masks import fitting, mask_values, united
 from builder.sandbox import Sandbox
 from builder.scan import Header, Scan, Unreadable
-from builder.sources import Item
 
 _HEADERS_AT_ONCE = 200
 _AHEAD = 4

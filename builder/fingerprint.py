@@ -127,7 +127,8 @@ def fingerprint(
     near = [group for group in alike if len({facts[i].content for i in group}) > 1]
     across = [group for group in alike if len({facts[i].split for i in group}) > 1]
     across_test = [group for group in across if "test" in {facts[i].split for i in group}]
-    conflicts = [group for group in alike if len({(facts[i].label, facts[i].boxes) for i in group}) > 1]
+    conflicts = [group for group in alike if len({facts[i].label for i in group}) > 1]
+    conflicts += [g for g in exact if len({facts[i].boxes for i in g}) > 1 and len({facts[i].label for i in g}) == 1]
     straddling = {p for p, n in Counter(p for ps in patients.values() for p in ps).items() if n > 1}
     unlabelled = sum(fact.label is None for fact in facts)
     nothing = sum(_bare(fact) for fact in facts)

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import stat
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,16 +17,17 @@ from builder.archives import ArchiveRefused, foreign_archive, is_zip, listing, p
 
 SUFFIXES = frozenset(
     ".bmp .csv .dcm .dicom .gif .ima .jpeg .jpg .json .md .nhdr .nii .nii.gz .npy .npz .nrrd .pdf .png .tif .tiff .txt "  # noqa: SIM905
-    ".xml .zip".split()
+    ".xml .yaml .yml .zip".split()
 )
 """File endings that may be written down; any other could be somebody's name."""
 
 MAX_FILES = 1_000_000
 _SYSTEM = {"thumbs.db", "desktop.ini", "ehthumbs.db", ".ds_store", "icon\r"}
 _DOCUMENTS = frozenset(
-    ".bib .cfg .doc .docx .dump .htm .html .ini .ipynb .json .jsonl .log .md .pdf .py .rst .rtf .sh .toml .tsv "  # noqa: SIM905
+    ".bib .cfg .doc .docx .dump .htm .html .ini .ipynb .json .jsonl .log .md .names .pdf .py .rst .rtf .sh .toml .tsv "  # noqa: SIM905
     ".txt .xls .xlsx .xml .yaml .yml".split()
 )
+_LABELS = frozenset((".json", ".names", ".txt", ".xml", ".yaml", ".yml"))
 _PAPERS = ("license", "licence", "readme", "source.txt", "copying", "citation", "changelog", "notice")
 
 
@@ -58,10 +61,11 @@ class Left:
 
 @dataclass
 class Gathered:
-    """The files of a source before anybody asks what they mean."""
+    """The files of a source before anybody asks what they mean; `texts` may tell labels, or nothing of use."""
 
     found: list[Found] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    texts: list[Found] = field(default_factory=list)
 
 
 def known_suffix(name: str) -> str:
@@ -86,11 +90,11 @@ def gather(root: Path, scratch: Path | None) -> Gathered:
     try:
         for path, name in _walk(root):
             _sort_in(path, name, gathered, scratch, alone=path == root)
-            if len(gathered.found) + len(gathered.left) > MAX_FILES:
+            if len(gathered.found) + len(gathered.left) + len(gathered.texts) > MAX_FILES:
                 raise SourceRefused(f"The source holds more than {MAX_FILES:,} files: import it in parts.")
     except PermissionError:
         raise SourceRefused("This folder may not be read: give the program the right to read it.") from None
-    if not gathered.found and not gathered.left:
+    if not gathered.found and not gathered.left and not gathered.texts:
         raise SourceRefused("The folder is empty: there is nothing to import.")
     return gathered
 
@@ -137,6 +141,9 @@ def _sort_in(path: Path, name: str, gathered: Gathered, scratch: Path | None, al
     if not stat.S_ISREG(status.st_mode):
         gathered.left.append(Left(name, 0, "skipped", "no ordinary file"))
         return
+    if may_tell_labels(name):
+        gathered.texts.append(Found(path, name, status.st_size))
+        return
     if reason := no_scan(name):
         gathered.left.append(Left(name, status.st_size, "skipped", reason))
         return
@@ -172,7 +179,9 @@ def _open_zip(path: Path, name: str, size: int, gathered: Gathered, scratch: Pat
         if scratch is None:
             for info in listing(path):
                 member = plain_name(info.filename)
-                if not no_scan(member):
+                if may_tell_labels(member):
+                    gathered.texts.append(Found(path, inside + member, info.file_size))
+                elif not no_scan(member):
                     gathered.found.append(Found(path, inside + member, info.file_size))
             return
         into = scratch / f"zip-{len(gathered.found)}-{len(gathered.left)}"
@@ -185,7 +194,9 @@ def _open_zip(path: Path, name: str, size: int, gathered: Gathered, scratch: Pat
         return
     for file in out:
         reason = no_scan(file.name)
-        if reason:
+        if may_tell_labels(file.name):
+            gathered.texts.append(Found(file.path, inside + file.name, file.bytes))
+        elif reason:
             file.path.unlink()
             gathered.left.append(Left(inside + file.name, file.bytes, "skipped", reason))
         elif not file.bytes:
@@ -193,6 +204,34 @@ def _open_zip(path: Path, name: str, size: int, gathered: Gathered, scratch: Pat
         else:
             gathered.found.append(Found(file.path, inside + file.name, file.bytes))
     gathered.left.extend(Left(inside + entry.name, entry.bytes, "refused", entry.reason) for entry in left)
+
+
+def may_tell_labels(name: str) -> bool:
+    """Whether a file is a text of a kind that may tell labels: XML, JSON, YAML, txt; no paper and no system file."""
+    lower = PurePosixPath(name).name.lower()
+    is_label = PurePosixPath(lower).suffix in _LABELS and not lower.startswith(_PAPERS)
+    return is_label and no_scan(name) in ("", _DOCUMENT)
+
+
+def head_of(found: Found, size: int) -> bytes:
+    """The first bytes of a file, also of one that still lies in a zip; b"" where they cannot be read."""
+    try:
+        with open(found.path, "rb") as file:
+            head = file.read(size)
+        if not is_zip(head[:4]) or PurePosixPath(found.name).suffix.lower() in (".zip", ".npz"):
+            return head
+        with zipfile.ZipFile(found.path) as archive:
+            for info in archive.infolist():
+                name = plain_name(info.filename)
+                if found.name.endswith(name) and (found.name == name or found.name[: -len(name)].endswith("/")):
+                    with archive.open(info) as member:
+                        return member.read(size)
+    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zlib.error, zipfile.BadZipFile):
+        return b""
+    return b""
+
+
+_DOCUMENT = "a text or document, no scan"
 
 
 def no_scan(name: str) -> str:
@@ -206,5 +245,5 @@ def no_scan(name: str) -> str:
     if lower == "dicomdir":
         return "a DICOM directory: the images it lists are read themselves"
     if lower.startswith(_PAPERS) or PurePosixPath(lower).suffix in _DOCUMENTS:
-        return "a text or document, no scan"
+        return _DOCUMENT
     return ""

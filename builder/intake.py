@@ -10,13 +10,14 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from builder.arrangement import Arrangement, Item
 from builder.boxfiles import BoxList
 from builder.data import SPLITS, Case, Clean, Dataset, Entry, Pseudonyms, UnusableScan, pixels_digest
 from builder.decoding import Outcome, decode
@@ -27,7 +28,7 @@ from builder.labels import Box
 from builder.medmnist import MedMNIST, NotMedMNIST
 from builder.scan import Scan, Window
 from builder.sides import Thumbnails, compared, placed
-from builder.sources import Arrangement, Item, Source, arrange, detect
+from builder.sources import Source, arrange, detect
 from builder.writing import Draft, writing
 
 __all__ = ["ImportFailed", "Report", "Source", "SourceRefused", "Step", "detect", "import_scans"]
@@ -39,6 +40,10 @@ _ODDITIES = {  # words of a scan's note: what is said of one series, and of seve
     "unevenly spaced": ("has unevenly spaced slices", "have unevenly spaced slices"),
     "gantry was tilted": ("was taken with a tilted gantry", "were taken with a tilted gantry"),
 }
+_CLOSED = (
+    "It belongs to the {} side, by its patient, as a copy or by its source; that side takes no more scans, and on any "
+    "other it would give away the answer."
+)
 _MAY_SHOW_NAMES = {"US", "SC", "ES", "OT"}
 
 
@@ -96,6 +101,7 @@ def import_scans(
     into: str | None = None,
     split: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
+    keep_out_of: Collection[str] = (),
 ) -> Generator[Step, None, Report]:
     """Imports a source as a new dataset, or into an existing one.
 
@@ -103,6 +109,8 @@ def import_scans(
         name: of the new dataset, as people will read it.
         into: id (or name) of a dataset to add to; its cases keep their sides, and its classes stay.
         split: shares of train, val and test for groups that the source itself does not place.
+        keep_out_of: sides that no scan may be added to, such as ("test",) for a dataset whose test side was opened. A
+            scan that belongs there by its patient, as a copy, or by its source is refused: elsewhere it would leak.
 
     Yields: Step. Returns (as the generator's value): Report.
     Raises:
@@ -114,11 +122,13 @@ def import_scans(
         raise SourceRefused("Give the dataset a name of 1 to 120 printable characters.")
     if len(split) != 3 or not all(0 <= share < math.inf for share in split) or sum(split) <= 0:
         raise SourceRefused("The shares of train, val and test must be three numbers from 0 on, not all zero.")
+    if not set(keep_out_of) < set(SPLITS):
+        raise SourceRefused("Scans can be kept out of one or two of train, val and test, not of all of them.")
     try:
         with writing(Path(home), name, task, into) as draft:
             yield Step(0, 0, "looking at the files")
             arrangement = arrange(source, draft.scratch)
-            intake = _Intake(draft, arrangement, source.synthetic)
+            intake = _Intake(draft, arrangement, source.synthetic, frozenset(keep_out_of))
             if arrangement.npz:
                 yield from intake.read_npz()
             else:
@@ -140,7 +150,10 @@ def import_scans(
 class _Intake:
     """One import in the making."""
 
-    def __init__(self, draft: Draft, arrangement: Arrangement, synthetic: bool) -> None:
+    def __init__(
+        self, draft: Draft, arrangement: Arrangement, synthetic: bool, keep_out_of: frozenset[str] = frozenset()
+    ) -> None:
+        self.keep_out_of = keep_out_of
         self.draft = draft
         self.arrangement = arrangement
         self.synthetic = synthetic
@@ -148,6 +161,8 @@ class _Intake:
         self.base: Dataset | None = draft.base
         self.old: tuple[Case, ...] = self.base.cases if self.base else ()
         cases = (*self.old, *(self.base.imported if self.base else ()))  # as labelled now, and as they came
+        closed = [case for case in self.old if case.split in keep_out_of]
+        self.closed = {key: case.split for case in closed for key in (case.patient, case.content)}
         self.known = {(case.content, case.label, case.boxes) for case in cases}
         self.cases: list[Case] = []
         self.entries: list[Entry] = []
@@ -212,9 +227,17 @@ class _Intake:
         if self.base and (content, label, boxes) in self.known:
             self._refuse(outcome, "skipped", "This scan is already in the dataset.")
             return
-        case = self._store(outcome, scan, content, label, boxes, first.split, self._identity(first, scan))
+        identity = self._identity(first, scan)
+        keys = (content, self.pseudonyms(*identity)) if identity else (content,)
+        closed = next((self.closed[key] for key in keys if key in self.closed), None)
+        closed = first.split if first.split in self.keep_out_of else closed
+        if closed:
+            self._refuse(outcome, "refused", _CLOSED.format(closed))
+            return
+        case = self._store(outcome, scan, content, label, boxes, first.split, identity)
         if outcome.mask is not None:
-            self.mask_of[case] = self.masks.add(outcome.mask, dict(outcome.names))
+            names = dict(outcome.names or self.arrangement.mask_names)
+            self.mask_of[case] = self.masks.add(outcome.mask, names)
         repaired = any(words in note for note in scan.notes for words in _REPAIRS)
         for item in items:
             own = said.get(item.found.name, "") if not (item.boxes and item.boxes.found) else ""
@@ -241,8 +264,8 @@ class _Intake:
             lists.append((item.found.name, item.boxes, None if whole else place))
         boxes: tuple[Box, ...] | None = None
         said: dict[str, str] = {}
-        for name, told, place in lists:
-            found = boxed(told, scan, self.classes, place)
+        for name, told, at in lists:
+            found = boxed(told, scan, self.classes, at)
             self.bad_boxes.update(found.bad)
             self.num_clipped += found.clipped
             if found.words:
@@ -435,9 +458,13 @@ class _Intake:
         if not self.cases:
             self._fail(counts)
         structures = self.masks.named()
-        fresh = compared(self.base, self.cases, self.thumbs)
-        self.cases, registry = placed(self.base, fresh, shares, seed)
         self.cases = [self._with_mask(case, structures) for case in self.cases]
+        fresh = compared(self.base, self.cases, self.thumbs)
+        self.cases, registry = placed(self.base, fresh, shares, seed, self.keep_out_of)
+        self._leave_out_closed()
+        counts = Counter(entry.status for entry in self.entries)
+        if not self.cases:
+            self._fail(counts)
         cases = [*self.old, *self.cases]
         self.draft.append_lines("cases.jsonl", [case.to_json() for case in self.cases])
         self.draft.append_lines("ledger.jsonl", [entry.to_json() for entry in self.entries])
@@ -467,6 +494,24 @@ class _Intake:
             ledger=tuple(self.entries),
             warnings=found.warnings,
         )
+
+    def _leave_out_closed(self) -> None:
+        """Takes out what turned out to belong to a closed side: almost equal to a scan there."""
+        kept = [case for case in self.cases if case.split not in self.keep_out_of]
+        if len(kept) == len(self.cases):
+            return
+        ids = {case.id: f"c{len(self.old) + n:06d}" for n, case in enumerate(kept)}
+        sides = {case.id: case.split for case in self.cases}
+        self.told_patient = [told for told, case in zip(self.told_patient, self.cases, strict=True) if case.id in ids]
+        self.cases = [replace(case, id=ids[case.id]) for case in kept]
+        self.entries = [
+            entry
+            if entry.case is None
+            else replace(entry, case=ids[entry.case])
+            if entry.case in ids
+            else replace(entry, case=None, status="refused", reason=_CLOSED.format(sides[entry.case]))
+            for entry in self.entries
+        ]
 
     def _with_mask(self, case: Case, structures: Sequence[str]) -> Case:
         if case.id not in self.mask_of:

@@ -62,6 +62,8 @@ def boxed(told: BoxList, scan: Scan, classes: Sequence[str], slice: int | None =
         slice: the slice that all of them lie in, where the label file speaks of the file of one slice.
     """
     slices, _, height, width = scan.pixels.shape
+    if told.problem:
+        return Boxed(None, Counter(), problem=told.problem)
     if told.size_px and told.size_px != (width, height):
         return Boxed(None, Counter(), problem="Its boxes were drawn on a picture of another size.")
     bad: Counter[str] = Counter()

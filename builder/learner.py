@@ -28,6 +28,7 @@ from builder.data import Dataset, Prepared
 from builder.parts.images import AUGMENTATIONS
 from builder.runs import Event, Resumed, Warned
 from builder.spec import Choice, Experiment
+from builder.targets import Targets
 from builder.task import Task
 
 LAST = "last"  # last-<number>.pt: everything needed to go on
@@ -77,8 +78,10 @@ class Learner:
         training = experiment.training
         self.experiment, self.task, self.dataset, self.prepared = experiment, task, dataset, prepared
         self.folder, self.device = folder, device
-        labels = dataset.labels
-        train, val = dataset.indices("train"), dataset.indices("val")
+        train, val = (
+            Targets(dataset, experiment.data, prepared, task.cases(dataset, experiment, split), task.learns)
+            for split in ("train", "val")
+        )
         if not len(train):
             raise ValueError("There are no training scans with a label: import some, or change the split.")
         _seed_everything(training.seed)
@@ -89,12 +92,12 @@ class Learner:
         self.memory_format = torch.channels_last if last else torch.contiguous_format
         model = network.assemble_of(experiment, len(dataset.classes), seed=training.seed)
         self.model = model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.train = Scans(prepared, labels, train, device)
-        self.val = Scans(prepared, labels, val, device) if len(val) else None
+        self.train = Scans(prepared, train, device)
+        self.val = Scans(prepared, val, device) if len(val) else None
         self.mean, self.std = (
             by_channel(values, experiment.data, device) for values in normalization(experiment, prepared)
         )
-        objective = task.objective(training, labels[train], len(dataset.classes), dataset.multi_label)
+        objective = task.objective(experiment, self.model, train)
         self.objective = objective.to(device) if isinstance(objective, nn.Module) else objective
         self.augment = Augment(
             (Choice(name=c.name, params=optim.settings(AUGMENTATIONS[c.name], c)) for c in training.augment),
@@ -107,7 +110,7 @@ class Learner:
         self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
         self.place = Place(monitor=training.monitor)
         # A run goes on exactly only over the very scans, sides and normalization it began with.
-        facts = [train, labels[train], val, labels[val], prepared.mean, prepared.std, np.array(prepared.unit)]
+        facts = [*train.facts(), *val.facts(), prepared.mean, prepared.std, np.array(prepared.unit)]
         parts = b"|".join(np.ascontiguousarray(fact).tobytes() for fact in facts)
         self.scans_digest = hashlib.sha256(parts).hexdigest()
         self.mixed = (
@@ -116,6 +119,7 @@ class Learner:
             and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         self.rate = 0.0
+        self.settled: dict[str, float] = {}  # by the last judgement
         # The sum over the epoch stays on the device: adding to it never waits for it.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.norm = torch.zeros((), device=device)
@@ -132,12 +136,12 @@ class Learner:
         self.rate = self.schedule.set_rate(place.step)
         self.optimizer.zero_grad(set_to_none=True)
         chance = torch.Generator()
-        if self.augment.settings:
-            chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
+        chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
         count = sum(map(len, batches))
         for positions in batches:
             images, target = self.train.batch(positions)
-            images = self.normalized(self.augment(images, chance).images)
+            images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
+            images = self.normalized(images)
             with self.precision():
                 loss = self.task.step(self.model, images, target, self.objective).loss
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
@@ -201,18 +205,19 @@ class Learner:
         if self.val is None:
             return metrics
         self.model.eval()
-        outputs, size = [], 2 * self.experiment.training.batch_size  # no gradients: twice as many fit
-        for start in range(0, len(self.val.indices), size):
-            images, _ = self.val.batch(slice(start, start + size))
+        answers, size = [], 2 * self.experiment.training.batch_size  # no gradients: twice as many fit
+        total, count = torch.zeros((), dtype=torch.float64, device=self.device), len(self.val.indices)
+        for start in range(0, count, size):
+            images, target = self.task.pose(self.experiment, *self.val.batch(slice(start, start + size)))
             with self.precision():
-                outputs.append(self.model(self.normalized(images)).float())
-        output = torch.cat(outputs)
-        metrics["val/loss"] = float(self.objective(output, self.val.target))
+                output = self.model(self.normalized(images)).float()
+            total.add_(self.objective(output, target), alpha=min(size, count - start))
+            answers += self.task.answers(self.experiment, self.model, output, self.dataset.multi_label)
+        metrics["val/loss"] = float(total) / count
         if not math.isfinite(metrics["val/loss"]):
             raise NotFinite(self._broke("the validation loss was", "batch normalization may have met a wild batch"))
-        probabilities = self.task.activate(output, self.dataset.multi_label).cpu().numpy()
-        labels = self.dataset.labels[self.val.indices]
-        scores = self.task.score(probabilities, labels, self.dataset.multi_label)
+        scores = self.task.scores(self.experiment, answers, self.val.targets)
+        self.settled = self.task.settled(self.experiment, answers, self.val.targets)
         return metrics | {f"val/{name}": float(value) for name, value in scores.items()}
 
     def rank(self, metrics: dict[str, float]) -> tuple[bool, list[str]]:
@@ -299,6 +304,7 @@ class Learner:
             "fingerprint": self.dataset.fingerprint.to_json(),
             "epoch": self.place.epoch,
             "value": self.place.best,
+            "settled": self.settled,
         }
         words = {name: json.dumps(value) for name, value in facts.items()}
         words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}

@@ -53,14 +53,15 @@ class Finding:
     """What a run says of one scan.
 
     Attributes:
-        probabilities: by class, each 0..1; they sum to 1 unless the task is multi-label.
-        top: the class with the largest probability.
+        probabilities: by class, each 0..1; they sum to 1 unless the task is multi-label. {} where the task tells none.
+        top: the class with the largest probability, "" without one.
         heatmap: (H, W), or (S, H, W) of several slices, float32 in [0, 1], largest value 1: where the evidence for
             `top` lies (Grad-CAM); None where the network has no layer that keeps height and width, or nothing speaks
             for `top`.
         image: (C, H, W), (S, C, H, W) or (C, D, H, W) as `layout` ("maps", "series", "volume") says, float32 in [0, 1]:
             exactly what the network saw.
         covered: one entry for each region asked for.
+        found: boxes, outline, enhanced picture and figures, on the scan's own grid, as the task tells them.
         notes: warnings and remarks in words.
         slices: which slices of the scan were seen, in order, counted from 1 (0: a black one); () for one picture.
         num_slices: how many slices the scan has.
@@ -75,6 +76,7 @@ class Finding:
     slices: tuple[int, ...] = ()
     num_slices: int = 1
     layout: str = "maps"
+    found: task.Found = field(default_factory=task.Found)
 
     @property
     def pictures(self) -> np.ndarray:
@@ -91,8 +93,19 @@ class Finding:
         return int(self.heatmap.sum((1, 2)).argmax())
 
     def plain(self) -> dict[str, Any]:
-        """The finding without its arrays, as JSON data; of a series or volume also {slices: {of, seen, telling}}."""
-        told = {"slices": {"of": self.num_slices, "seen": list(self.slices), "telling": self.telling}}
+        """The finding without its arrays, as JSON data; of a series or volume also {slices: {of, seen, telling}}, of
+        tasks that tell more also {boxes, outline, enhanced, facts}."""
+        told: dict[str, Any] = {}
+        if self.slices:
+            told["slices"] = {"of": self.num_slices, "seen": list(self.slices), "telling": self.telling}
+        if self.found.boxes is not None:
+            told["boxes"] = [box.plain() for box in self.found.boxes]
+        if self.found.outline is not None:
+            told["outline"] = {"slices": np.flatnonzero(self.found.outline.any((1, 2))).tolist()}
+        if self.found.enhanced is not None:
+            told["enhanced"] = {"shape": list(self.found.enhanced.shape)}
+        if self.found.facts:
+            told["facts"] = self.found.facts
         return {
             "top": self.top,
             "probabilities": self.probabilities,
@@ -100,7 +113,7 @@ class Finding:
                 {"box": list(c.box), "probabilities": c.probabilities, "change": c.change} for c in self.covered
             ],
             "notes": list(self.notes),
-            **(told if self.slices else {}),
+            **told,
         }
 
 
@@ -118,6 +131,7 @@ class Predictor:
     net: torch.nn.Module
     fingerprint: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    settled: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, checkpoint: str = "best", device: str = "cpu") -> Predictor:
@@ -160,6 +174,7 @@ class Predictor:
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
             device=device,
+            settled=facts["settled"],
         )
 
     @property
@@ -167,40 +182,89 @@ class Predictor:
         """How many slices of a scan the network sees; 1 for one picture."""
         return self.experiment.data.num_slices if self.experiment.data.layout != "maps" else 1
 
-    def prepared(self, scan: Scan) -> np.ndarray:
-        """What the network sees of `scan`: float32 in [0, 1] of `spec.Data.shape`, on the steps of grey of training."""
-        return quantize(prepare(scan, self.experiment.data), self.unit).astype(np.float32) / np.float32(self.unit)
+    def prepared(self, scan: Scan, index: int | None = None) -> np.ndarray:
+        """What the network sees of `scan`: float32 in [0, 1] of `spec.Data.shape`, on the steps of grey of training.
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (B, K) float32 for prepared `images` (B, *spec.Data.shape) in [0, 1]."""
+        Args:
+            index: which slice, where every slice is a picture of its own.
+        """
+        image = prepare(scan, self.experiment.data, index)
+        return quantize(image, self.unit).astype(np.float32) / np.float32(self.unit)
+
+    def answers(self, images: np.ndarray) -> list[Any]:
+        """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row."""
         import torch
 
         size = max(1, _BATCH // self.num_slices)
+        found: list[Any] = []
         with torch.inference_mode():
-            parts = [self._answer(self._tensor(images[k : k + size])) for k in range(0, len(images), size)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
+            for k in range(0, len(images), size):
+                output = self.net(self._tensor(images[k : k + size])).float()
+                found += self._kind.answers(self.experiment, self.net, output, self.multi_label)
+        return found
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (B, K) float32 for prepared `images`, of a task that answers with them."""
+        found = self.answers(images)
+        return np.stack(found) if found else np.zeros((0, len(self.classes)), np.float32)
+
+    @property
+    def asked(self) -> task.Asked:
+        """This run as its task may see it."""
+        return task.Asked(
+            experiment=self.experiment,
+            classes=self.classes,
+            multi_label=self.multi_label,
+            model=self.net,
+            answers=self.answers,
+            device=self.device,
+            mean=self.mean,
+            std=self.std,
+            unit=self.unit,
+            settled=self.settled,
+        )
+
+    @property
+    def _kind(self) -> task.Task:
+        return task.find(self.experiment.task)
 
     def finding(self, scan: Scan, occlude: Sequence[Box] = ()) -> Finding:
         """What the run says of `scan`; each region in `occlude` is blanked once with the picture's median, of a series
         on every slice."""
-        image = self.prepared(scan)
-        boxes = [_checked(box) for box in occlude]
-        batch = np.stack([image, *(blanked(image, box) for box in boxes)])
-        whole, *rest = self.probabilities(batch)
-        top = int(whole.argmax())
-        heatmap = self.heatmap(image, top)
-        data, of = self.experiment.data, len(scan.pixels)
-        slices = () if data.layout == "maps" else tuple(index + 1 for index in chosen(of, data))
-        notes = [*scan.notes, *differences(scan, self.fingerprint), *_about_slices(slices, of)]
-        if heatmap is None:
-            notes.append(
-                "There is no heat map: no layer of this network that keeps height and width speaks for this class."
-            )
-        covered = tuple(
-            Covered(box, self._named(row), self._named(row - whole)) for box, row in zip(boxes, rest, strict=True)
-        )
+        data, of, kind = self.experiment.data, len(scan.pixels), self._kind
+        each = data.slices == "each"
+        images = np.stack([self.prepared(scan, k) for k in range(of)]) if each else self.prepared(scan)[None]
+        answers = self.answers(images)
+        found = kind.found(self.asked, scan, answers)
+        slices: tuple[int, ...] = tuple(range(1, of + 1)) if each and of > 1 else ()
+        if data.layout != "maps":
+            slices = tuple(index + 1 for index in chosen(of, data))
+        notes = [*scan.notes, *differences(scan, self.fingerprint), *found.notes]
+        if not each:
+            notes += _about_slices(slices, of)
+        image, layout = (images, "series") if slices and each else (images[0], data.layout)
+        heatmap, covered = None, tuple[Covered, ...]()
+        if kind.label_kind == "class":
+            top = self.classes.index(found.top)
+            heatmap = self.heatmap(image, top)
+            if heatmap is None:
+                notes.append(
+                    "There is no heat map: no layer of this network that keeps height and width speaks for this class."
+                )
+            covered = self._covered(image, answers[0], occlude)
+        elif occlude:
+            raise PredictError(f"{kind.title} cannot be asked with regions covered.")
         told = tuple(dict.fromkeys(notes))
-        return Finding(self._named(whole), self.classes[top], heatmap, image, covered, told, slices, of, data.layout)
+        return Finding(found.probabilities, found.top, heatmap, image, covered, told, slices, of, layout, found)
+
+    def _covered(self, image: np.ndarray, whole: np.ndarray, occlude: Sequence[Box]) -> tuple[Covered, ...]:
+        boxes = [_checked(box) for box in occlude]
+        if not boxes:
+            return ()
+        rows = self.probabilities(np.stack([blanked(image, box) for box in boxes]))
+        return tuple(
+            Covered(box, self._named(row), self._named(row - whole)) for box, row in zip(boxes, rows, strict=True)
+        )
 
     def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
         """Grad-CAM of one prepared image for one class: (H, W) float32 in [0, 1], of several slices (S, H, W), or None
@@ -244,10 +308,6 @@ class Predictor:
         shape = (-1, *[1] * (-self.experiment.data.channel_axis - 1))
         normal = (images - self.mean.reshape(shape)) / self.std.reshape(shape)
         return torch.from_numpy(np.ascontiguousarray(normal, np.float32)).to(self.device)
-
-    def _answer(self, inputs: torch.Tensor) -> np.ndarray:
-        kind = task.find(self.experiment.task)
-        return kind.activate(self.net(inputs), self.multi_label).float().cpu().numpy()
 
     def _named(self, row: np.ndarray) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.classes, row, strict=True)}
@@ -403,6 +463,7 @@ def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
                 f"The saved weights do not say the {name.replace('_', ' ')} of their training; "
                 "they were not written by this version."
             ) from None
+    facts["settled"] = json.loads(metadata.get("settled", "{}"))  # weights from before do not tell
     if metadata.get("experiment", experiment.digest) != experiment.digest:
         raise checkpoints.CheckpointError(
             "The saved weights belong to another experiment than the one in this run's folder."

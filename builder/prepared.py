@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -49,6 +49,59 @@ class Placement:
         x0, y0, x1, y1 = self.source
         return x0 + (x - self.left) * (x1 - x0) / self.width, y0 + (y - self.top) * (y1 - y0) / self.height
 
+    def _scale(self) -> tuple[float, float]:
+        x0, y0, x1, y1 = self.source
+        return self.width / (x1 - x0), self.height / (y1 - y0)
+
+    def boxes_in(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (n, 4) float, x0 y0 x1 y1 in the source's pixels, in pixels of the result; not cut at its border."""
+        x, y = self._scale()
+        begin = np.array([self.source[0], self.source[1]] * 2)
+        return (boxes - begin) * np.array([x, y, x, y]) + np.array([self.left, self.top] * 2)
+
+    def boxes_out(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (n, 4) float in pixels of the result, in the source's pixels: the inverse of `boxes_in`."""
+        x, y = self._scale()
+        begin = np.array([self.source[0], self.source[1]] * 2)
+        return (boxes - np.array([self.left, self.top] * 2)) / np.array([x, y, x, y]) + begin
+
+    def mask_in(self, mask: np.ndarray, side: int) -> np.ndarray:
+        """A mask (h, w) of the source as (side, side) uint8: the nearest pixel's value, 0 outside of the source."""
+        from PIL import Image
+
+        result = np.zeros((side, side), np.uint8)
+        whole = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+        part = whole.resize((self.width, self.height), Image.Resampling.NEAREST, box=self.source)
+        result[self.top : self.top + self.height, self.left : self.left + self.width] = np.asarray(part)
+        return result
+
+    def map_out(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Values (side, side) float of the result on the source's grid (height, width): bilinear, 0 where the source
+        was cut off.
+
+        Sampled at the centre of each pixel of the source, so that nothing shifts (half-pixel convention).
+        """
+        x0, y0, x1, y1 = self.source
+        x, y = self._scale()
+        columns = (np.arange(width) + 0.5 - x0) * x + self.left - 0.5
+        rows = (np.arange(height) + 0.5 - y0) * y + self.top - 0.5
+        inside_rows = (np.arange(height) + 0.5 >= y0) & (np.arange(height) + 0.5 <= y1)
+        inside_columns = (np.arange(width) + 0.5 >= x0) & (np.arange(width) + 0.5 <= x1)
+        # Beyond the outermost centres the picture goes on as it is there, not on the border's black.
+        rows = rows.clip(self.top, self.top + self.height - 1)
+        columns = columns.clip(self.left, self.left + self.width - 1)
+        found = _between(_between(np.asarray(values, np.float32), rows, 0), columns, 1)
+        return np.where(inside_rows[:, None] & inside_columns[None], found, np.float32(0))
+
+
+def _between(values: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
+    """Values at fractional positions along an axis, linear between neighbours."""
+    low = np.floor(at).astype(np.int64)
+    high = np.minimum(low + 1, values.shape[axis] - 1)
+    share = (at - low).astype(np.float32)
+    share = share[:, None] if axis == 0 else share[None]
+    return values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+
 
 def place(height: int, width: int, data: Data, aspect: float = 1.0) -> Placement:
     """Where a (height, width) picture goes under `data.fit`.
@@ -66,11 +119,13 @@ def place(height: int, width: int, data: Data, aspect: float = 1.0) -> Placement
         new_height = min(size, max(1, round(tall * scale)))
         new_width = min(size, max(1, round(width * scale)))
         return Placement(whole, (size - new_width) // 2, (size - new_height) // 2, new_width, new_height)
+    if data.fit == "patches":
+        return Placement(whole, 0, 0, width, height)
     if data.fit == "crop":
         side = min(tall, float(width))
         x0, y0 = (width - side) / 2, (height - side / aspect) / 2
         return Placement((x0, y0, x0 + side, y0 + side / aspect), 0, 0, size, size)
-    raise ValueError(f"The fit {data.fit!r} is unknown: choose pad, stretch or crop.")
+    raise ValueError(f"The fit {data.fit!r} is unknown: choose pad, stretch, crop or patches.")
 
 
 def chosen(num_slices: int, data: Data) -> tuple[int, ...]:
@@ -91,11 +146,13 @@ def chosen(num_slices: int, data: Data) -> tuple[int, ...]:
     raise ValueError(f"The choice of slices {data.slice_choice!r} is unknown: choose spread or middle.")
 
 
-def prepare(scan: Scan, data: Data) -> np.ndarray:
+def prepare(scan: Scan, data: Data, index: int | None = None) -> np.ndarray:
     """The scan as the network sees it.
 
+    Args:
+        index: which slice, where `data.slices` is "each" (None: the middle one).
     Returns: float32 in [0, 1] of `data.shape`: (C, H, W), a series (S, C, H, W) or a volume (C, D, H, W); C is 1 for
-    grey and 3 for rgb.
+    grey, 3 for rgb and for a slice with its neighbours. With `data.fit` "patches" height and width are the scan's own.
 
     Steps: grey values through the window and inversion (`scans.display`), slices to one picture or the chosen slices,
     colour, then an antialiased bilinear resize (Pillow, mode "F": the kernel grows with the reduction). A picture that
@@ -111,7 +168,7 @@ def prepare(scan: Scan, data: Data) -> np.ndarray:
             f"The scan has {scan.pixels.shape[1]} channels; expected one (grey) or three (red, green, blue)."
         )
     if data.layout == "maps":
-        return np.clip(_square(_picture(scan, data), scan, data), 0.0, 1.0)
+        return np.clip(_square(_picture(scan, data, index), scan, data), 0.0, 1.0)
     wanted = chosen(len(scan.pixels), data)
     taken = sorted({index for index in wanted if index >= 0})
     shown = dict(zip(taken, display(scan, data.window, taken), strict=True))
@@ -128,16 +185,24 @@ def prepare(scan: Scan, data: Data) -> np.ndarray:
 
 def _square(picture: np.ndarray, scan: Scan, data: Data) -> np.ndarray:
     """One picture (1 or 3, h, w) of `scan` as float32 (C, size_px, size_px): its colours, then its size."""
-    if data.colour == "grey" and picture.shape[0] == 3:
+    if data.colour != "rgb" and picture.shape[0] == 3 and scan.pixels.shape[1] == 3:
         same = np.array_equal(picture[0], picture[1]) and np.array_equal(picture[0], picture[2])
         picture = picture[:1] if same else np.tensordot(_GREY, picture, 1)[None]
-    picture = _resized(picture, place(picture.shape[1], picture.shape[2], data, pixel_aspect(scan)), data.size_px)
-    if data.colour == "rgb" and picture.shape[0] == 1:
+    if data.fit != "patches":
+        picture = _resized(picture, place(picture.shape[1], picture.shape[2], data, pixel_aspect(scan)), data.size_px)
+    if data.colour != "grey" and picture.shape[0] == 1:
         picture = np.repeat(picture, 3, axis=0)
     return np.ascontiguousarray(picture, np.float32)
 
 
-def pixel_aspect(scan: Scan) -> float:
+class Spaced(Protocol):
+    """Whatever says how far its pixels lie apart: a scan, or a case of a dataset."""
+
+    @property
+    def spacing_mm(self) -> tuple[float | None, float | None, float | None]: ...
+
+
+def pixel_aspect(scan: Spaced) -> float:
     """Height of a pixel over its width; 1.0 where unknown or within 1 % of square."""
     _, y, x = scan.spacing_mm
     if not y or not x or not (np.isfinite(y) and np.isfinite(x)) or y <= 0 or x <= 0:
@@ -146,15 +211,21 @@ def pixel_aspect(scan: Scan) -> float:
     return 1.0 if abs(aspect - 1) < 0.01 or not 0.1 < aspect < 10 else float(aspect)
 
 
-def _picture(scan: Scan, data: Data) -> np.ndarray:
-    """One picture (C, H, W) in [0, 1] of all slices."""
-    if len(scan.pixels) == 1 or data.slices == "middle":
-        return display(scan, data.window, (len(scan.pixels) // 2,))[0]
+def _picture(scan: Scan, data: Data, index: int | None) -> np.ndarray:
+    """One picture (C, H, W) in [0, 1] of all slices, or of slice `index`; with its neighbours as channels if wanted."""
+    if data.slices in ("middle", "each") or len(scan.pixels) == 1:
+        at = len(scan.pixels) // 2 if index is None else index
+        if data.colour == "neighbours" and scan.pixels.shape[1] == 1:
+            last = len(scan.pixels) - 1
+            return display(scan, data.window, (max(at - 1, 0), at, min(at + 1, last)))[:, 0]
+        return display(scan, data.window, (at,))[0]
     if data.slices == "mean":
         return display(scan, data.window).mean(axis=0, dtype=np.float64).astype(np.float32)
     if data.slices == "maximum":
         return display(scan, data.window).max(axis=0)
-    raise ValueError(f"The use of slices {data.slices!r} is unknown: choose middle, mean, maximum, series or volume.")
+    raise ValueError(
+        f"The use of slices {data.slices!r} is unknown: choose middle, mean, maximum, each, series or volume."
+    )
 
 
 def _resized(picture: np.ndarray, placement: Placement, size: int) -> np.ndarray:
@@ -194,12 +265,17 @@ class Prepared:
     """Every case of a dataset as network input.
 
     Attributes:
-        images: memory map uint8 or uint16 in the order of `Dataset.cases`: (N, C, H, W), of series (N, S, C, H, W), of
-            volumes (N, C, D, H, W); value / unit is in [0, 1].
+        images: memory map uint8 or uint16, one row a case in the order of `Dataset.cases`, or (`Data.slices` "each")
+            one row a slice, case after case: (N, C, H, W), of series (N, S, C, H, W), of volumes (N, C, D, H, W);
+            value / unit is in [0, 1]. With `Data.fit` "patches" H and W are those of the largest scan; a smaller one
+            lies in the top left corner.
         unit: 255 or 65535.
         mean, std: (C,) float64 over all pixels of the train split, of value / unit.
         file: the array's file, open: it stays readable when the dataset grows and drops its caches. None for arrays
             that lie in memory.
+        places: int64 (N, 2): of each row the position of its case and of its slice (-1: not one slice). None: the rows
+            are the cases.
+        sizes: int64 (N, 2) height and width of each row's own picture, with "patches"; else None.
     """
 
     images: np.ndarray
@@ -207,6 +283,21 @@ class Prepared:
     mean: np.ndarray
     std: np.ndarray
     file: BinaryIO | None = None
+    places: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+
+    def rows_of(self, cases: np.ndarray) -> np.ndarray:
+        """int64 positions of the rows that belong to these cases, in their order."""
+        if self.places is None:
+            return np.asarray(cases, np.int64)
+        begin = np.searchsorted(self.places[:, 0], cases, "left")
+        end = np.searchsorted(self.places[:, 0], cases, "right")
+        parts = [np.arange(b, e) for b, e in zip(begin, end, strict=True)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def place_of(self, row: int) -> tuple[int, int]:
+        """Of a row: the position of its case, and which slice it shows (-1: not one slice)."""
+        return (int(row), -1) if self.places is None else (int(self.places[row, 0]), int(self.places[row, 1]))
 
     def rows(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The images at `indices` as (len(indices), ...), read from the file rather than through the map.
@@ -243,7 +334,8 @@ def _offset(images: np.ndarray) -> int:
 
 def digest(data: Data, unit: int, num_cases: int) -> str:
     """Names the cache folder: everything that decides the pixels, and the number of cases (adding makes a new one)."""
-    settings = [_VERSION, data.size_px, data.fit, data.colour, data.window, data.slices, unit, num_cases]
+    size = data.size_px if data.fit != "patches" else 0  # what is cut out is decided while it learns
+    settings = [_VERSION, size, data.fit, data.colour, data.window, data.slices, unit, num_cases]
     if data.layout != "maps":
         settings += [data.num_slices, data.slice_choice]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
@@ -257,20 +349,30 @@ def build(
     unit: int,
     train: np.ndarray,
     progress: Progress | None = None,
+    shapes: Sequence[tuple[int, ...]] = (),
 ) -> Prepared:
     """Opens `folder`, or builds it: atomically, and safely when two processes build at once.
 
     Args:
-        scans: the cases in order, read one at a time.
+        scans: the cases in order, read one at a time. shapes: (S, C, H, W) of each; needed for each slice and patches.
         train: bool (N,), over which mean and std are taken (over all cases where none is True).
         progress: called after each scan.
     """
     if not (folder / "stats.json").exists():
-        _build(folder, scans, num_cases, data, unit, train, progress)
+        _build(folder, scans, num_cases, data, unit, train, progress, shapes)
     stats = json.loads((folder / "stats.json").read_text())
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     file = open(folder / "images.npy", "rb", buffering=0)  # noqa: SIM115  lives as long as the Prepared
-    return Prepared(images, int(stats["unit"]), np.array(stats["mean"]), np.array(stats["std"]), file)
+    places = sizes = None
+    if data.slices == "each":
+        counts = [shape[0] for shape in shapes]
+        of_slice = np.concatenate([np.arange(count) for count in counts])
+        places = np.stack([np.repeat(np.arange(len(counts)), counts), of_slice], 1)
+    if data.fit == "patches":
+        sizes = np.array([shape[2:] for shape in shapes], np.int64)
+        sizes = sizes if places is None else sizes[places[:, 0]]
+    moments = np.array(stats["mean"]), np.array(stats["std"])
+    return Prepared(images, int(stats["unit"]), *moments, file, places, sizes)
 
 
 def _build(
@@ -281,13 +383,17 @@ def _build(
     unit: int,
     train: np.ndarray,
     progress: Progress | None,
+    shapes: Sequence[tuple[int, ...]],
 ) -> None:
     if not num_cases:
         raise UnusableScan("The dataset has no scans: import some first.")
     draft = folder.parent / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     draft.mkdir(parents=True)
     try:
-        shape = (num_cases, *data.shape)
+        num_rows = sum(shape[0] for shape in shapes) if data.slices == "each" else num_cases
+        shape = (num_rows, *data.shape)
+        if data.fit == "patches":
+            shape = (num_rows, data.channels, max(s[2] for s in shapes), max(s[3] for s in shapes))
         kind = np.uint8 if unit == 255 else np.uint16
         needed, free = int(np.prod(shape)) * kind().itemsize, shutil.disk_usage(draft).free
         if needed * 1.05 + 50e6 > free:
@@ -303,11 +409,16 @@ def _build(
             np.lib.format.write_array_header_1_0(file, header)
             count = 0
             for count, scan in enumerate(scans, 1):
-                image = quantize(prepare(scan, data), unit)
-                file.write(image.tobytes())
-                if everything or train[count - 1]:
-                    for channel, values in zip(seen, np.moveaxis(image, data.channel_axis, 0), strict=True):
-                        channel += np.bincount(values.reshape(-1), minlength=unit + 1)
+                for index in range(len(scan.pixels)) if data.slices == "each" else (None,):
+                    image = quantize(prepare(scan, data, index), unit)
+                    if everything or train[count - 1]:
+                        for channel, values in zip(seen, np.moveaxis(image, data.channel_axis, 0), strict=True):
+                            channel += np.bincount(values.reshape(-1), minlength=unit + 1)
+                    if data.fit == "patches":
+                        image = np.pad(
+                            image, [(0, 0), *((0, w - h) for h, w in zip(image.shape[1:], shape[2:], strict=True))]
+                        )
+                    file.write(image.tobytes())
                 if progress:
                     progress(count, num_cases)
             file.flush()

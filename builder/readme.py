@@ -219,6 +219,8 @@ What it does not read, and says so:
 def _interval(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "undefined | |"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} | one patient: none"
     return f"{figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f}"
 
 
@@ -230,4 +232,6 @@ def _cell(name: str) -> str:
 def _short(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "undefined"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} (one patient: no interval)"
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -1,7 +1,7 @@
 """Which case goes to train, val and test: groups of patients and duplicates, sides that stay, official splits kept."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,14 +82,22 @@ def compared(base: Dataset | None, fresh: Sequence[Case], thumbs: Thumbnails) ->
 
 
 def placed(
-    base: Dataset | None, fresh: Sequence[Case], shares: Mapping[str, float], seed: int
+    base: Dataset | None,
+    fresh: Sequence[Case],
+    shares: Mapping[str, float],
+    seed: int,
+    keep_out_of: Collection[str] = (),
 ) -> tuple[list[Case], Iterator[str]]:
     """The fresh cases with group and side, and the lines by which splits.jsonl remembers new groups.
 
     Patients, equal and almost equal pictures make a group; blank pictures bind nobody. A group that has a side keeps
     it. `Case.split` is what the source says ("" for nothing): kept as given, but a side that an official split leaves
-    out is taken from its train part.
+    out is taken from its train part. No new group is placed on a side of `keep_out_of`; a case that belongs there all
+    the same, by its patient or its source, comes back with that side, for the caller to leave out.
     """
+    shares = {side: 0.0 if side in keep_out_of else share for side, share in shares.items()}
+    if not any(shares.values()):
+        shares = {**shares, **{side: 1.0 for side in SPLITS[:1] if side not in keep_out_of}}
     old = base.cases if base else ()
     cases = [*old, *fresh]
     since = len(old)
@@ -101,7 +109,7 @@ def placed(
     ties: dict[str, str] = {}
     for case, group in zip(cases, groups, strict=True):
         ties[group] = min(ties.get(group, case.content), case.content)
-    labels = [_label_list(case.label) for case in cases]
+    labels = [_label_list(case) for case in cases]
     given = {case.split for case in fresh} - {""}
     if given:
         sides = [case.split if n < since else registry.get(groups[n], case.split) for n, case in enumerate(cases)]
@@ -147,7 +155,9 @@ def _group_names(cases: Sequence[Case], roots: Sequence[int], since: int) -> lis
     return names
 
 
-def _label_list(label: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    if label is None:
-        return ()
-    return label if isinstance(label, tuple) else (label,)
+def _label_list(case: Case) -> tuple[object, ...]:
+    """What should be on every side: classes of scan and boxes, structures, and that somebody looked in vain."""
+    of_scan = case.label if isinstance(case.label, tuple) else () if case.label is None else (case.label,)
+    of_boxes = ("no box",) if case.boxes == () else sorted({box.label for box in case.boxes or ()} - set(of_scan))
+    of_mask = () if case.mask is None else [f"structure {value}" for value in case.mask.present] or ("empty mask",)
+    return (*of_scan, *of_boxes, *of_mask)

@@ -3,6 +3,7 @@
 Nothing is decoded here. Every file gathered ends in the arrangement: as an item to read, or left aside with a reason.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from builder.archives import plain_name
+from builder.arrangement import Arrangement, Item, sides_of_folders
+from builder.boxed_sources import KINDS as BOX_KINDS
+from builder.boxed_sources import arranged, seen
 from builder.boxfiles import BoxList, Drawn
-from builder.gathering import Found, Gathered, Left, SourceRefused, gather
-from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words
+from builder.gathering import Found, Gathered, Left, SourceRefused, gather, head_of
+from builder.layouts import IMAGE_FOLDERS, Outlined, outlined, paired
+from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words, tells_more
 
-KINDS = ("folder", "classes", "csv", "medmnist", "files")
+__all__ = ["KINDS", "Arrangement", "Found", "Item", "Source", "SourceRefused", "arrange", "detect", "gather"]
+
+KINDS = ("folder", "classes", "csv", "medmnist", *BOX_KINDS, "masks", "pairs", "files")
 
 _MAX_PATTERN = 300
 _LONE_CLASS = (  # without the folder's name, which may tell a person
@@ -29,13 +36,15 @@ class Source:
 
     Attributes:
         kind: "folder" (no labels), "classes" (a folder per class, perhaps below train/val/test), "csv" (a label table),
-            "medmnist" (a npz), or "files" (whatever was dropped: told from what is there).
+            "medmnist" (a npz), "voc", "yolo" or "coco" (boxes in files of these formats), "masks" (scans, and masks of
+            them), "pairs" (scans, and the clean scan to each), or "files" (whatever was dropped: told from what is
+            there). Masks beside their scans are found with classes, too.
         root: a folder, a zip, a npz, or a single file.
-        labels: the label table; None takes the one that lies in the root.
+        labels: the label table, COCO file or data.yaml; None takes the one that lies in the root.
         patient_pattern: regular expression with one group that finds the patient in a relative path.
         group_series: whether the DICOM files of one series become one case (else each file is its own).
         synthetic: the scans are made up.
-        words: what `detect` saw, for people.
+        words: what `detect` saw, for people. choices: the kinds that it may be of, the likeliest first.
     """
 
     kind: str
@@ -45,6 +54,7 @@ class Source:
     group_series: bool = True
     synthetic: bool = False
     words: str = ""
+    choices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for a job's payload."""
@@ -83,65 +93,69 @@ class Source:
         )
 
 
-@dataclass(frozen=True)
-class Item:
-    """A file to read. Files with the same `bundle` may be slices of one series; None stands alone.
-
-    `boxes`: what a label file says of its boxes. `masks`: the files that outline something on it, several of them are
-    united. `target`: the file of the clean scan.
-    """
-
-    found: Found
-    labels: tuple[str, ...] | None = None
-    patient: str | None = None
-    split: str | None = None
-    bundle: str | None = None
-    boxes: BoxList | None = None
-    masks: tuple[Found, ...] = ()
-    target: Found | None = None
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """A source, understood. `npz` holds the MedMNIST file where that is the kind (then there are no items)."""
-
-    kind: str
-    items: tuple[Item, ...]
-    left: tuple[Left, ...]
-    classes: tuple[str, ...] = ()
-    multi_label: bool = False
-    patient_source: str = ""
-    official_split: bool = False
-    npz: Found | None = None
-    notes: tuple[str, ...] = ()
-
-
-def detect(root: Path, labels: Path | None = None) -> Source:
+def detect(root: Path, labels: Path | None = None, task: str = "") -> Source:
     """Guesses what a path holds, without unpacking or decoding; `words` says it for people.
 
+    Args:
+        labels: a label table (CSV), a COCO file (JSON) or a data.yaml that lies elsewhere.
+        task: what shall be learned, where that is known: folders called low and high are pairs for image_enhancement,
+            classes for others.
     Raises:
         SourceRefused: nothing there, or nothing that could be a scan.
     """
     root, labels = _table_as_root(Path(root), labels)
     gathered = gather(root, None)
-    kind = _kind(gathered.found, labels)
-    source = Source(kind, root, labels)
-    scans = [found for found in gathered.found if not found.name.lower().endswith(".csv")]
+    scans = _scans(gathered)
     if not scans:
         raise SourceRefused("There is nothing here that could be a scan: only texts, documents or system files.")
+    choices = _choices(gathered, labels, task)
+    kind = choices[0]
+    source = Source(kind, root, labels, choices=choices)
+    others = ""
+    if kind in (*BOX_KINDS, "csv") and choices[1:] not in ((), ("folder",)):
+        others = f"; it could also be read as {_WORDS[choices[1]]}"
     num = f"{len(scans):,} file{'s' if len(scans) != 1 else ''}"
     if kind == "medmnist":
         return replace(source, words="a MedMNIST file with its official splits")
     if kind == "csv":
-        return replace(source, words=f"{num} and a label table")
+        return replace(source, words=f"{num} and a label table{others}")
+    if kind in BOX_KINDS:
+        return replace(source, words=f"{num} with boxes in {_WORDS[kind]}{others}")
+    if kind == "pairs":
+        pairs = paired(scans, unclear=True)
+        assert pairs is not None
+        more = f"; {len(pairs.left)} files have no partner" if pairs.left else ""
+        return replace(source, words=f"{len(pairs.scans):,} pairs of a scan and its clean scan{more}")
+    parted = outlined(scans)
+    masks = f", {parted.num:,} of them with a mask" if parted.num else ""
+    num = f"{len(parted.scans):,} file{'s' if len(parted.scans) != 1 else ''}"
     if kind == "classes":
-        arrangement = _by_class(scans)
+        arrangement = _by_class(parted.scans)
         split = " in an official split" if arrangement.official_split else ""
         names = ", ".join(arrangement.classes[:6]) + (", ..." if len(arrangement.classes) > 6 else "")
-        return replace(source, words=f"a folder per class ({names}): {num}{split}")
+        return replace(source, words=f"a folder per class ({names}): {num}{split}{masks}")
+    if kind == "masks":
+        return replace(source, words=f"{num}{masks}")
     hint = "; if its folders are the classes, choose a folder per class" if len(_by_class(scans).classes) > 1 else ""
     hint = "; if its only folder is a class, choose a folder per class" if _lone_class(scans) else hint
     return replace(source, words=f"{num} without labels{hint}")
+
+
+_WORDS = {
+    "voc": "Pascal-VOC files",
+    "yolo": "YOLO files",
+    "coco": "a COCO file",
+    "csv": "a label table",
+    "pairs": "pairs of folders",
+    "masks": "scans with masks",
+    "classes": "a folder per class",
+    "folder": "scans without labels",
+    "medmnist": "a MedMNIST file",
+}
+
+
+def _scans(gathered: Gathered) -> list[Found]:
+    return [found for found in gathered.found if not found.name.lower().endswith(".csv")]
 
 
 def arrange(source: Source, scratch: Path) -> Arrangement:
@@ -156,26 +170,31 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
     root, labels = _table_as_root(source.root, source.labels)
     source = replace(source, root=root, labels=labels)
     gathered = gather(source.root, scratch)
-    guessed = _kind(gathered.found, source.labels)
+    guessed = _choices(gathered, source.labels)[0]
     kind = source.kind
-    if source.labels and kind != "medmnist":
-        kind = "csv"
-    elif kind in ("files", "folder") and (kind == "files" or guessed == "medmnist"):
+    has_table = source.labels is not None and kind not in ("medmnist", *BOX_KINDS)
+    if has_table or kind == "files" or (kind == "folder" and guessed == "medmnist"):
         kind = guessed
     if kind == "medmnist":
         return _as_npz(gathered)
     tables = [found for found in gathered.found if found.name.lower().endswith(".csv")]
-    scans = [found for found in gathered.found if not found.name.lower().endswith(".csv")]
-    if kind == "csv":
+    scans, texts = _scans(gathered), gathered.texts
+    if source.labels and kind in BOX_KINDS:
+        texts = _with_labels(texts, source.labels)
+    if kind in BOX_KINDS:
+        arrangement = arranged(kind, scans, texts)
+    elif kind == "csv":
         arrangement = _by_table(source, scans, tables)
-    elif kind == "classes":
-        arrangement = _by_class(scans, asked=True)
+    elif kind == "pairs":
+        arrangement = _as_pairs(scans)
     else:
-        notes = (_LONE_CLASS,) if _lone_class(scans) else ()
-        arrangement = Arrangement("folder", tuple(Item(found, bundle="") for found in scans), (), notes=notes)
+        arrangement = _as_folders(kind, scans, texts)
     left = (*gathered.left, *arrangement.left)
     if kind != "csv":
         left += tuple(Left(t.name, t.bytes, "skipped", "a table, no scan") for t in tables)
+    if kind not in BOX_KINDS:
+        told = {one.name for one in left}
+        left += tuple(Left(t.name, t.bytes, "skipped", _NO_SCAN) for t in texts if t.name not in told)
     arrangement = replace(arrangement, left=left)
     if not source.group_series:
         arrangement = replace(arrangement, items=tuple(replace(item, bundle=None) for item in arrangement.items))
@@ -184,22 +203,129 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
     return arrangement
 
 
+_NO_SCAN = "a text or document, no scan"
+
+
+def _with_labels(texts: Sequence[Found], labels: Path) -> list[Found]:
+    """The label file that somebody named, and of the texts those that tell no boxes of another kind."""
+    if not labels.is_file():
+        raise SourceRefused("There is no label file at this path: check its spelling.")
+    inside = [text for text in texts if text.path.samefile(labels)]
+    if labels.suffix.lower() == ".json":  # this one and no other
+        return inside or [Found(labels, labels.name, labels.stat().st_size)]
+    return [*texts, *([] if inside else [Found(labels, labels.name, labels.stat().st_size)])]
+
+
+def _as_pairs(scans: Sequence[Found]) -> Arrangement:
+    pairs = paired(scans, unclear=True)
+    if pairs is None:
+        raise SourceRefused(
+            "There are no pairs here: expected two folders such as input and target, or noisy and clean, with files of "
+            "the same names, or a table (CSV) with the columns file and target."
+        )
+    sides = sides_of_folders([scan.name for scan in pairs.scans])
+    items = tuple(
+        Item(scan, split=sides.get(scan.name), bundle=_folder(scan), target=pairs.targets[scan.name])
+        for scan in pairs.scans
+    )
+    return Arrangement("pairs", items, tuple(pairs.left), official_split=bool(sides))
+
+
+def _folder(found: Found) -> str:
+    return PurePosixPath(found.name).parent.as_posix()
+
+
+def _as_folders(kind: str, scans: Sequence[Found], texts: Sequence[Found]) -> Arrangement:
+    """Scans in folders: a class each or not, with masks or without."""
+    parted = Outlined(scans=list(scans)) if kind == "folder" else outlined(scans)
+    if kind == "classes":
+        arrangement = _by_class(parted.scans, asked=True)
+    elif kind == "masks":
+        if not parted.masks:
+            raise SourceRefused(
+                "There are no masks here: expected a folder of masks beside that of the images, with files of the same "
+                "names, or masks beside their scans that end in _mask, _label or _seg."
+            )
+        sides = sides_of_folders([scan.name for scan in parted.scans])
+        sides = sides if all(scan.name in parted.masks for scan in parted.scans) else {}
+        items = tuple(Item(scan, split=sides.get(scan.name), bundle=_folder(scan)) for scan in parted.scans)
+        arrangement = Arrangement("masks", items, (), official_split=bool(sides))
+    else:
+        notes = (_LONE_CLASS,) if _lone_class(scans) else ()
+        arrangement = Arrangement("folder", tuple(Item(found, bundle="") for found in scans), (), notes=notes)
+    names, left = _mask_names(texts) if parted.masks else ((), [])
+    items = tuple(
+        replace(
+            item,
+            masks=tuple(parted.masks.get(item.found.name, ())),
+            patient=parted.channels.get(item.found.name, item.patient),
+        )
+        for item in arrangement.items
+    )
+    taken = {item.found.name for item in items}
+    orphans = [
+        Left(mask.name, mask.bytes, "refused", "its scan was not taken")
+        for mask in dict.fromkeys(m for scan, masks in parted.masks.items() if scan not in taken for m in masks)
+        if not any(mask in item.masks for item in items)
+    ]
+    return replace(
+        arrangement,
+        items=items,
+        left=(*arrangement.left, *parted.left, *left, *orphans),
+        patient_source="filename" if parted.channels else arrangement.patient_source,
+        mask_names=names,
+    )
+
+
+def _mask_names(texts: Sequence[Found]) -> tuple[tuple[tuple[int, str], ...], list[Left]]:
+    """What a dataset.json (nnU-Net, Medical Decathlon) calls the values of masks; () without one."""
+    for text in texts:
+        if PurePosixPath(text.name).name.lower() != "dataset.json" or text.bytes > 1 << 24:
+            continue
+        labels: Any = None
+        try:
+            labels = json.loads(text.path.read_bytes()).get("labels")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            labels = None
+        if not isinstance(labels, dict):
+            continue
+        pairs = [(value, name) if isinstance(value, int) else (name, value) for name, value in labels.items()]
+        names = {
+            int(value): str(name).strip()
+            for value, name in pairs
+            if str(value).isdecimal() and 0 < int(value) < 65536 and 0 < len(str(name).strip()) <= 100
+        }
+        if names and len(set(names.values())) == len(names) and all(name.isprintable() for name in names.values()):
+            return tuple(sorted(names.items())), [Left(text.name, text.bytes, "skipped", "the names of the structures")]
+    return (), []
+
+
 def _table_as_root(root: Path, labels: Path | None) -> tuple[Path, Path | None]:
-    """Whoever names a label table means the files beside it."""
-    return (root.parent, root) if labels is None and root.suffix.lower() == ".csv" else (root, labels)
+    """Whoever names a label file means the files beside it."""
+    is_label = root.suffix.lower() in (".csv", ".json", ".yaml", ".yml") and not root.is_dir()
+    return (root.parent, root) if labels is None and is_label else (root, labels)
 
 
-def _kind(found: Sequence[Found], labels: Path | None) -> str:
-    scans = [f for f in found if not f.name.lower().endswith(".csv")]
+def _choices(gathered: Gathered, labels: Path | None, task: str = "") -> tuple[str, ...]:
+    """The kinds that a source may be of, the likeliest first."""
+    scans = _scans(gathered)
     if len(scans) == 1 and scans[0].name.lower().endswith(".npz"):
-        return "medmnist"
-    if labels or _table(found):
-        return "csv"
-    arrangement = _by_class(scans)
+        return ("medmnist",)
+    if labels:
+        return ({".json": "coco", ".yaml": "yolo", ".yml": "yolo"}.get(labels.suffix.lower(), "csv"),)
+    found = ["csv"] if _table(gathered.found) else []
+    found += seen(gathered.texts)
+    pairs = paired(scans, unclear=task == "image_enhancement")
+    found += ["pairs"] if pairs and (not pairs.left or task == "image_enhancement") else []
+    parted = outlined(scans)
+    arrangement = _by_class(parted.scans)
     names = arrangement.classes
-    if 2 <= len(names) <= 200 and not arrangement.left and not _by_patient(scans, names):
-        return "classes"
-    return "folder"  # also for DICOM trees: their folders are mostly called after patients, and class names are shown
+    by_class = 2 <= len(names) <= 200 and not arrangement.left and not _by_patient(parted.scans, names)
+    if by_class and parted.masks and {name.lower() for name in names} <= {*SIDES, *IMAGE_FOLDERS}:
+        by_class = False
+    found += ["classes"] if by_class else []
+    found += ["masks"] if parted.masks else []
+    return (*dict.fromkeys((*found, "folder")),)  # also for DICOM trees: their folders are mostly called after patients
 
 
 def _by_patient(scans: Sequence[Found], names: Sequence[str]) -> bool:
@@ -218,12 +344,12 @@ def _lone_class(scans: Sequence[Found]) -> bool:
 
 
 def _table(found: Sequence[Found]) -> Found | None:
-    """The label table: labels.csv, or the only CSV when it lies at the top."""
+    """The label table: labels.csv, or the only CSV whose first line tells boxes, masks or clean scans of files."""
     tables = [f for f in found if f.name.lower().endswith(".csv")]
     named = [f for f in tables if PurePosixPath(f.name).name.lower() == "labels.csv"]
     if named:
         return min(named, key=lambda f: len(PurePosixPath(f.name).parts))
-    return None
+    return tables[0] if len(tables) == 1 and tells_more(head_of(tables[0], 1 << 16)) else None
 
 
 def _as_npz(gathered: Gathered) -> Arrangement:
@@ -294,10 +420,15 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
         table = read_table(path)
     except TableRefused as error:
         raise SourceRefused(str(error)) from None
-    items, notes = _match(table, scans, "" if base == "." else base)
+    parted = Outlined(scans=list(scans)) if table.has_mask or table.has_target else outlined(scans)
+    items, notes = _match(table, parted.scans, "" if base == "." else base)
+    if parted.masks:
+        items = [replace(item, masks=tuple(parted.masks.get(item.found.name, ()))) for item in items]
     used = {item.found.name for item in items} | {mask.name for item in items for mask in item.masks}
     used |= {item.target.name for item in items if item.target}
+    used |= {orphan.name for orphan in parted.left}
     left = [Left(f.name, f.bytes, "skipped", "not in the label table") for f in scans if f.name not in used]
+    left += parted.left
     left += [Left(t.name, t.bytes, "skipped", "the label table") for t in inside]
     left += [Left(t.name, t.bytes, "skipped", "a table, no scan") for t in others]
     return Arrangement(

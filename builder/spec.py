@@ -83,11 +83,12 @@ class Data(_Frozen):
     num_slices: int = _default(PREPARE, "num_slices")
     slice_choice: str = _default(PREPARE, "slice_choice")
     normalize: str = _default(PREPARE, "normalize")
+    degrade: Choice = Choice(name="none")
 
     @property
     def channels(self) -> int:
-        """Channels of a prepared scan: 1 for grey, 3 for rgb."""
-        return 3 if self.colour == "rgb" else 1
+        """Channels of a prepared scan: 1 for grey, 3 for rgb and for a slice with its neighbours."""
+        return 1 if self.colour == "grey" else 3
 
     @property
     def layout(self) -> str:
@@ -115,6 +116,7 @@ class Training(_Frozen):
 
     optimizer: Choice = Choice(name="adamw")
     schedule: Choice = Choice(name="one_cycle")
+    loss: Choice = Choice(name="usual")
     augment: tuple[Choice, ...] = ()
     epochs: int = _default(TRAINING, "epochs")
     batch_size: int = _default(TRAINING, "batch_size")
@@ -193,12 +195,16 @@ class Experiment(_Frozen):
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical document: equal choices, equal digest.
 
-        How many slices and which is left out where the network sees one picture: it means nothing there, and runs from
-        before these settings existed keep their digest.
+        How many slices and which is left out where the network sees one picture: it means nothing there; and so are
+        the usual loss and no degradation. Runs from before these settings existed keep their digest.
         """
         plain = self.model_dump(mode="json")
         if self.data.layout == "maps":
             del plain["data"]["num_slices"], plain["data"]["slice_choice"]
+        if self.data.degrade == Choice(name="none"):
+            del plain["data"]["degrade"]
+        if self.training.loss == Choice(name="usual"):
+            del plain["training"]["loss"]
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

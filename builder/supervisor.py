@@ -68,6 +68,7 @@ PRELOAD = (  # what a first step and a first answer need; each was seconds of a 
     "builder.intake",
     "builder.export",
     "tasks.recognition",
+    "tasks.lesion_detection",
 )
 # Read when the libraries are loaded: with these, none of them starts a thread, so a fork is safe.
 THREADLESS = {

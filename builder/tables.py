@@ -263,6 +263,17 @@ def _files(cells: Iterable[str]) -> bool:
     return bool(told) and all(1 < len(PurePosixPath(cell).suffix) <= 5 for cell in told)
 
 
+def tells_more(head: bytes) -> bool:
+    """Whether the first line of a table names files, and boxes, masks or clean scans of them."""
+    try:
+        _, header = _header(head.decode("utf-8-sig", "replace"))
+    except TableRefused:
+        return False
+    columns = [_plain(cell) for cell in header]
+    more = (*EDGES, *((name,) for name in MASK), *((name,) for name in CLEAN if name != "target"))
+    return _find(columns, FILE) is not None and any(set(names) <= set(columns) for names in more)
+
+
 def rows_in_words(lines: Iterable[int]) -> str:
     """ "row 3", "rows 3, 7 and 9", "rows 3, 7, 8 and 12 more"."""
     shown = sorted(lines)

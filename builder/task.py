@@ -1,21 +1,31 @@
 """The contract of a task: what its labels are, what a network must end in, how it is taught, scored and shown.
 
-Adding a task is one module in `tasks/` with a subclass of `Task`, and one entry in `TASKS`.
+Adding a task is one module in `tasks/` with a subclass of `Task`, and one entry in `TASKS`. The engine knows tasks by
+this contract alone; nobody outside of `tasks/` asks which one it is.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.catalog import Catalog, Part
-from builder.spec import Experiment, Problem, Training
+from builder.catalog import Catalog, Domain, OneOf, Part
+from builder.parts.images import PREPARE
+from builder.parts.training import LOSSES, TRAINING
+from builder.spec import Data, Experiment, Problem
 
 if TYPE_CHECKING:
     import torch
+
+    from builder.augment import Augment
+    from builder.data import Dataset
+    from builder.scan import Scan
+    from builder.targets import Target, Targets
 
 TASKS = Catalog(
     "task",
@@ -26,33 +36,115 @@ TASKS = Catalog(
             "tasks.recognition:Recognition",
             "Which of several classes a scan belongs to (or, with several labels, which findings it shows).",
         ),
+        Part(
+            "lesion_detection",
+            "Lesion detection",
+            "tasks.lesion_detection:LesionDetection",
+            "Where lesions lie, each with a box around it, and of which kind each is.",
+        ),
     ),
 )
 
 
-def find(name: str) -> "Task":
+def find(name: str) -> Task:
     """Returns the task called `name`; raises UnknownPart with "did you mean"."""
     return TASKS[name].load()()
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch gives: a scalar loss to go back from, and the raw output (logits), both on the device."""
+    """What one batch gives: a scalar loss to go back from, and the raw output, both on the device."""
 
-    loss: "torch.Tensor"
-    output: "torch.Tensor"
+    loss: torch.Tensor
+    output: torch.Tensor
 
 
-Objective = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""(output, target) -> scalar loss."""
+Objective = Callable[["torch.Tensor", "Target"], "torch.Tensor"]
+"""(output of the network, what is known) -> scalar loss, the mean over the scans of the batch."""
+
+Examined = dict[str, np.ndarray]
+"""What a run answered on the cases of a split, beside what is known of them: arrays that can be kept in a file."""
+
+
+@dataclass(frozen=True)
+class FoundBox:
+    """A lesion that a network found: x0 y0 x1 y1 in pixels of the scan, its class, a score in 0..1, and the slice."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: str
+    score: float
+    slice: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "box": [round(v, 2) for v in (self.x0, self.y0, self.x1, self.y1)],
+            "class": self.label,
+            "score": round(self.score, 4),
+            "slice": self.slice,
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a task makes of a network's answers to one scan. What the task does not tell is empty.
+
+    Attributes:
+        probabilities: by class, each 0..1. top: the class that the scan is called after, "" without one.
+        boxes: the lesions, the surest first; None where the task finds no boxes.
+        outline: (S, H, W) uint8 on the scan's own grid, 1 inside; chance: (S, H, W) float32, how sure each pixel is.
+        enhanced: (S, C, H', W') in the stored values of the scan (Hounsfield units for CT).
+        facts: numbers in words' order for people and files: {"volume_ml": 1.2, ...}.
+        notes: remarks in words.
+    """
+
+    probabilities: dict[str, float] = field(default_factory=dict)
+    top: str = ""
+    boxes: tuple[FoundBox, ...] | None = None
+    outline: np.ndarray | None = None
+    chance: np.ndarray | None = None
+    enhanced: np.ndarray | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run at work, as a task may see it.
+
+    Attributes:
+        experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
+        answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
+        device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
+        settled: what the validation side has chosen (see `Task.settled`).
+    """
+
+    experiment: Experiment
+    classes: tuple[str, ...]
+    multi_label: bool
+    model: Any
+    answers: Callable[[np.ndarray], list[Any]]
+    device: str
+    mean: np.ndarray
+    std: np.ndarray
+    unit: int
+    settled: dict[str, float] = field(default_factory=dict)
 
 
 class Task(ABC):
     """One of the things ScanLoom can teach a network.
 
     Attributes:
-        name, title, help: as in `TASKS`. label_kind: "class" (one or several classes a scan).
+        name, title, help: as in `TASKS`.
+        label_kind: "class", "boxes", "outline" or "picture": what a person says of a scan.
+        learns: the kinds of `targets.KINDS` it is taught with.
         headline: the metric people look at first. metrics: {name: True where higher is better}.
+        losses: names of `LOSSES` it offers, the usual one first.
+        leaves_out: {path of a setting: options that mean nothing here}.
+        keeps_grey: augmentation must not change grey values (they are what is learned).
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
     """
@@ -60,41 +152,106 @@ class Task(ABC):
     name: str
     title: str
     label_kind: str
+    learns: tuple[str, ...] = ("class",)
     headline: str
     metrics: dict[str, bool]
+    losses: tuple[str, ...] = ("usual",)
+    leaves_out: dict[str, tuple[str, ...]] = {}
     demos: dict[str, str]
     when: dict[str, str]
 
-    @abstractmethod
-    def head(self, num_classes: int) -> tuple[int, ...]:
-        """Returns the shape, without the batch, that the network's last layer must have."""
+    # -- what the network must be ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def objective(self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool) -> Objective:
-        """Returns the loss as `training` asks for it (class weights from `train_labels`, label smoothing).
+    def head(self, data: Data, num_classes: int) -> tuple[int | None, ...]:
+        """Returns the shape, without the batch, that the network's last layer must have; None for any size."""
+
+    def wanted(self, data: Data, num_classes: int) -> str:
+        """Says in words what the network must end in, to go on after "The network ends in ..., but "."""
+        return f"this task needs {num_classes} classes: one score for each."
+
+    def endings(self, experiment: Experiment, num_classes: int) -> list[tuple[str, Experiment]]:
+        """Repairs (words, repaired document) for a network that ends in something else, the best first; []: those of a
+        network that ends in class scores."""
+        return []
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def cases(self, dataset: Dataset, experiment: Experiment, split: str) -> np.ndarray:
+        """int64 positions of the cases of a split that this task can use."""
+        return dataset.indices(split)
+
+    @abstractmethod
+    def objective(self, experiment: Experiment, model: Any, train: Targets) -> Objective:
+        """Returns the loss as the experiment asks for it.
 
         Args:
-            train_labels: (N,) int64 class indices, or (N, L) uint8 for several labels a scan.
-        Returns:
-            a callable (output (B, K) float, target (B,) int64 or (B, L) float) -> scalar; it may be an nn.Module and is
-            moved to the device by the caller if so.
+            model: the network (its last layer may know how it is taught). train: what is known of the training side.
         """
 
-    def step(self, model: Any, images: "torch.Tensor", target: "torch.Tensor", objective: Objective) -> Step:
-        """Runs one batch: images (B, C, H, W) float, normalized; target as in `objective`."""
+    def vary(
+        self, experiment: Experiment, images: torch.Tensor, target: Target, augment: Augment, chance: torch.Generator
+    ) -> tuple[torch.Tensor, Target]:
+        """One training batch, varied: images (B, C, H, W) float in [0, 1] and what is known of them, moved along."""
+        return augment(images, chance).images, target
+
+    def pose(self, experiment: Experiment, images: torch.Tensor, target: Target) -> tuple[torch.Tensor, Target]:
+        """One validation batch, always the same: as it is, unless the question must be made first (a scan degraded)."""
+        return images, target
+
+    def step(self, model: Any, images: torch.Tensor, target: Target, objective: Objective) -> Step:
+        """Runs one batch: images (B, C, H, W) float, normalized."""
         output = model(images)
         return Step(objective(output.float(), target), output)
 
-    @abstractmethod
-    def activate(self, output: "torch.Tensor", multi_label: bool) -> "torch.Tensor":
-        """Turns raw output (B, K) into probabilities (B, K) in [0, 1]."""
+    # -- judging while it learns ----------------------------------------------------------------------------------
 
     @abstractmethod
-    def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
-        """Returns each metric of `metrics` (but "loss") for probabilities (N, K) and labels (N,) or (N, L).
+    def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
+        """What the network says, one entry a row of the output (B, ...) float32: whatever `scores` understands."""
+
+    @abstractmethod
+    def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
+        """Returns each metric of `metrics` (but "loss") on the validation side, in prepared pixels.
 
         A metric that cannot be computed (one class only) is left out, never NaN.
         """
+
+    def settled(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
+        """What is chosen on the validation side of the best epoch and used ever after, such as a threshold."""
+        return {}
+
+    def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
+        return output
+
+    # -- in use ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:
+        """What is said of one scan.
+
+        Args:
+            answers: one entry, or with `Data.slices` "each" one a slice.
+        """
+
+    @abstractmethod
+    def examined(
+        self,
+        asked: Asked,
+        dataset: Dataset,
+        cases: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examined:
+        """Asks the run about the cases of a split and returns what the figures need: arrays, one file's worth."""
+
+    @abstractmethod
+    def report(
+        self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
+    ) -> dict[str, Any]:
+        """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
+
+    # -- the way in -----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def problems(self, experiment: Experiment, fingerprint: Any) -> list[Problem]:
@@ -102,7 +259,8 @@ class Task(ABC):
 
     @abstractmethod
     def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
-        """Writes a small synthetic set into `folder` (scans and labels.csv) and returns the path of labels.csv.
+        """Writes a small synthetic set into `folder` and returns the path that is to be imported (a table of labels, or
+        the folder).
 
         Args:
             kind: one of `demos`; "" for the first.
@@ -111,3 +269,61 @@ class Task(ABC):
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:
         """Returns ready experiments made of catalogue parts only, the simplest first; `name` identifies them."""
+
+
+def offered(task: str, path: str, domain: Domain) -> Domain:
+    """A setting's domain as this task offers it: without the options that mean nothing to it.
+
+    Args:
+        path: of the setting, such as "data.slices". domain: as the catalog declares it.
+    """
+    if not isinstance(domain, OneOf) or task not in TASKS:
+        return domain
+    kind = find(task)
+    options = domain.options
+    if path == "training.monitor":
+        options = tuple(name for name in options if name in kind.metrics)
+    options = tuple(name for name in options if name not in kind.leaves_out.get(path, ()))
+    if options == domain.options:
+        return domain
+    return replace(domain, options=options, default=domain.default if domain.default in options else options[0])
+
+
+def losses(task: str) -> Catalog:
+    """The losses that this task offers, the usual one first."""
+    names = find(task).losses if task in TASKS else LOSSES.names[:1]
+    return Catalog(LOSSES.name, tuple(LOSSES[name] for name in names))
+
+
+def unfit(experiment: Experiment) -> list[Problem]:
+    """Settings whose option means nothing to the experiment's task, and a loss that it does not have."""
+    found = []
+    for prefix, part in (("data", PREPARE), ("training", TRAINING)):
+        for domain in part.params:
+            path = f"{prefix}.{domain.name}"
+            here = offered(experiment.task, path, domain)
+            if not isinstance(here, OneOf) or not isinstance(domain, OneOf) or here is domain:
+                continue
+            value = experiment.at(path)
+            if value in here.options or value not in domain.options:  # what is no option at all is said elsewhere
+                continue
+            near = find(experiment.task).headline if path == "training.monitor" else here.default
+            title, is_score = TASKS[experiment.task].title, path == "training.monitor"
+            words = (
+                f"{title} has no score {value!r}; it has {', '.join(here.options)}."
+                if is_score
+                else f"{value!r} means nothing for {title.lower()}; choose {_listed(here.options)}."
+            )
+            repair = f"Watch {near}" if is_score else f"Use {near}"
+            found.append(Problem(path, words, "error", repair, experiment.replace(path, near)))
+    name = experiment.training.loss.name
+    known = losses(experiment.task)
+    if name in LOSSES and name not in known:
+        words = f"{TASKS[experiment.task].title} has no {LOSSES[name].title} loss; choose {_listed(known.names)}."
+        usual = experiment.replace("training.loss", {"name": "usual", "params": {}})
+        found.append(Problem("training.loss", words, "error", "Use its usual one", usual))
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

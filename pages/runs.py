@@ -525,6 +525,8 @@ def interval(figure: dict[str, float | None] | None) -> str:
     """A figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
     if not figure or figure.get("value") is None:
         return "undefined"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} (one patient: no interval)"
     return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
 
 
@@ -537,6 +539,10 @@ _METRICS = {
     "specificity": "Specificity",
     "ppv": "PPV",
     "npv": "NPV",
+    "brier": "Brier score (0 is best)",
+    "ece": "Calibration error (0 is best)",
+    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
 }
 _MEANINGS = {
     "Sensitivity": "Of the scans of this class, the share that was recognised.",

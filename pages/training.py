@@ -16,7 +16,8 @@ from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import RunStore, StoreError
 from builder.schedule import factor
-from builder.spec import Choice, Experiment, SpecError
+from builder.spec import Choice, Data, Experiment, SpecError
+from builder.task import TASKS, find, losses
 from pages.kit import charts, examples, findings, forms, go, jobs, layers, preflight, style
 from pages.kit import draft as drafts
 from pages.kit.machine import this_machine
@@ -302,15 +303,20 @@ def steps_per_epoch(draft: drafts.Draft, found: findings.Findings) -> int:
 
 def training_scans(found: findings.Findings) -> int:
     """How many scans training learns from: those of its split that carry a label, each once."""
-    return _num_training(found.summary.id, found.summary.changed) if found.summary else 0
+    now = found.experiment
+    if found.summary is None or now.task not in TASKS:
+        return 0
+    return _num_training(found.summary.id, found.summary.changed, now.task, now.data.model_dump_json())
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _num_training(dataset: str, changed: float) -> int:
+def _num_training(dataset: str, changed: float, task: str, data: str) -> int:
     try:
-        return len(Dataset.open(home(), dataset).indices("train"))
+        opened, chosen = Dataset.open(home(), dataset), Data.model_validate_json(data)
+        cases = find(task).cases(opened, Experiment(task=task, data=chosen), "train")
     except (UnknownDataset, OSError, ValueError):
         return 0
+    return sum(opened.cases[i].shape[0] for i in cases) if chosen.slices == "each" else len(cases)
 
 
 def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -325,6 +331,9 @@ def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
 def loss(draft: drafts.Draft, found: findings.Findings) -> None:
     """What a wrong answer costs."""
     with style.card("Loss", key="loss"):
+        offered = losses(draft.experiment.task)
+        if len(offered) > 1:
+            forms.choice(draft, "training.loss", offered, found.problems, label="Loss")
         forms.section(draft, "training", _params(_LOSS), found.problems, num_columns=1)
         counts = found.fingerprint.class_counts if found.fingerprint else {}
         if counts:

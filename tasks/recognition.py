@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder.measures.classes import Predictions, report
+from builder.parts.training import LOSSES
 from builder.spec import Choice, Data, Experiment, Node, Problem, Training
-from builder.task import Objective, Task
+from builder.task import Asked, Examined, Found, Objective, Task
 from tasks import perfusion, phantoms
 
 if TYPE_CHECKING:
     import torch
 
+    from builder.data import Dataset
+    from builder.scan import Scan
+    from builder.targets import Targets
+
+ClassLoss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""(scores (B, K), labels (B,) int64 or (B, L) float) -> scalar."""
+
 FEW_CASES = 20
 """Training cases of a class under which results are mostly luck."""
+_READ_BYTES = 256 << 20  # of prepared scans, as floats, at once
 SKEWED = 3.0
 """How many times more cases the commonest class may have than the rarest before weights are advised."""
 
@@ -28,6 +39,8 @@ class Recognition(Task):
     label_kind = "class"
     headline = "auc"
     metrics = {"auc": True, "balanced_accuracy": True, "accuracy": True, "f1": True, "loss": False}
+    losses = ("usual", "focal")
+    leaves_out = {"data.slices": ("each",), "data.fit": ("patches",)}
     demos = {"pictures": "tiny-cnn", "series": "cnn-bigru"}
     when = {
         "tiny-cnn": (
@@ -73,27 +86,62 @@ class Recognition(Task):
         ),
     }
 
-    def head(self, num_classes: int) -> tuple[int, ...]:
+    def head(self, data: Data, num_classes: int) -> tuple[int | None, ...]:
         """One score for each class."""
         return (num_classes,)
 
-    def objective(self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool) -> Objective:
+    def objective(self, experiment: Experiment, model: Any, train: Targets) -> Objective:
+        """The loss over classes that `class_loss` makes."""
+        import torch
+
+        assert train.classes is not None
+        loss = self.class_loss(experiment.training, train.classes, train.num_classes, train.multi_label)
+
+        class Lesson(torch.nn.Module):
+            """A module, so that the weights of the classes go to the device with it."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.loss = loss
+
+            def forward(self, output: torch.Tensor, target: Any) -> torch.Tensor:
+                return self.loss(output, target.classes)
+
+        return Lesson()
+
+    def class_loss(
+        self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool
+    ) -> ClassLoss:
         """Cross-entropy (softmax, or one binary cross-entropy a class), with label smoothing and class weights as
         asked.
 
         Weights: N / (K * cases of the class), so that they average 1 over the cases; for several labels the weight of a
-        positive case is negatives / positives, at most 100. Label smoothing: Szegedy et al., CVPR 2016.
+        positive case is negatives / positives, at most 100. Label smoothing: Szegedy et al., CVPR 2016. Focal loss: Lin
+        et al., ICCV 2017.
         """
         import torch
         from torch.nn import functional
 
         smoothing = training.label_smoothing
+        focus = 0.0
+        if training.loss.name == "focal":
+            focus = float({**LOSSES["focal"].defaults, **training.loss.params}["gamma"])  # type: ignore[arg-type]
         if not multi_label:
             counts = np.bincount(train_labels, minlength=num_classes)
             weight = None
             if training.class_weights:
                 weight = torch.tensor(len(train_labels) / (num_classes * np.maximum(counts, 1)), dtype=torch.float32)
-            return torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+            if not focus:
+                return torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+
+            def focal(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+                by_class = None if weight is None else weight.to(output.device)
+                each = functional.cross_entropy(output, target, by_class, label_smoothing=smoothing, reduction="none")
+                sure = output.softmax(1).gather(1, target[:, None])[:, 0]
+                counted = 1.0 if by_class is None else by_class[target].sum() / len(target)
+                return (each * (1 - sure) ** focus).mean() / counted
+
+            return focal
         positives = train_labels.sum(0).astype(np.float64)
         ratio = np.clip((len(train_labels) - positives) / np.maximum(positives, 1), 0.01, 100.0)
         weights = torch.tensor(ratio, dtype=torch.float32) if training.class_weights else None
@@ -101,13 +149,60 @@ class Recognition(Task):
         def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             soft = target.float() * (1 - smoothing) + smoothing / 2
             by_class = None if weights is None else weights.to(output.device)
-            return functional.binary_cross_entropy_with_logits(output, soft, pos_weight=by_class)
+            if not focus:
+                return functional.binary_cross_entropy_with_logits(output, soft, pos_weight=by_class)
+            each = functional.binary_cross_entropy_with_logits(output, soft, pos_weight=by_class, reduction="none")
+            sure = torch.where(target > 0.5, output.sigmoid(), (-output).sigmoid())
+            return (each * (1 - sure) ** focus).mean()
 
         return loss
 
     def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Logits (B, K) -> probabilities (B, K)."""
         return output.sigmoid() if multi_label else output.softmax(1)
+
+    def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
+        """Probabilities (K,) float32 of each row."""
+        return list(self.activate(output, multi_label).float().cpu().numpy())
+
+    def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
+        """As `score`."""
+        assert targets.classes is not None
+        return self.score(np.stack(answers), targets.classes, targets.multi_label)
+
+    def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:
+        """The probabilities, and the likeliest class."""
+        probabilities = {name: float(value) for name, value in zip(asked.classes, answers[0], strict=True)}
+        return Found(probabilities, asked.classes[int(np.argmax(answers[0]))])
+
+    def examined(
+        self,
+        asked: Asked,
+        dataset: Dataset,
+        cases: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examined:
+        """{probabilities (N, K), labels (N,) or (N, L), patients (N,), cases (N,) ids}."""
+        prepared = dataset.prepared(asked.experiment.data)
+        answers: list[Any] = []
+        step = max(1, min(256, _READ_BYTES // (4 * int(np.prod(prepared.images.shape[1:])))))
+        for start in range(0, len(cases), step):
+            rows = prepared.rows(cases[start : start + step])
+            answers += asked.answers(rows.astype(np.float32) / np.float32(prepared.unit))
+            if progress:
+                progress(min(start + step, len(cases)), len(cases))
+        return {
+            "probabilities": np.stack(answers),
+            "labels": dataset.labels[cases],
+            "patients": dataset.patients[cases],
+            "cases": np.array([dataset.cases[i].id for i in cases]),
+        }
+
+    def report(
+        self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
+    ) -> dict[str, Any]:
+        """As `measures.classes.report`."""
+        return report(Predictions(**examined), classes, resamples, seed)
 
     def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
         """AUC (mean over classes, one against the rest), accuracy, balanced accuracy and macro F1.
@@ -143,10 +238,6 @@ class Recognition(Task):
     def problems(self, experiment: Experiment, fingerprint: Any) -> list[Problem]:
         """What stands in the way of learning these classes from this data set, and what makes its figures doubtful."""
         found = _about_the_end(experiment)
-        if experiment.training.monitor not in self.metrics:
-            better = experiment.replace("training.monitor", self.headline)
-            words = f"Recognition has no score {experiment.training.monitor!r}; it has {', '.join(self.metrics)}."
-            found.append(Problem("training.monitor", words, "error", f"Watch {self.headline}", better))
         if fingerprint is None:
             return found
         classes, counts = list(fingerprint.classes), fingerprint.class_counts

@@ -11,7 +11,9 @@ FEEDS = {
     "deeplab_decoder": ("level2", "level8"),
     "mask_scores": ("level2",),
     "image_head": ("level2",),
+    "feature_pyramid": ("level2", "level4"),
     "box_head": ("level2", "level4"),
+    "anchor_head": ("level2", "level4"),
 }
 
 

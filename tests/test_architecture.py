@@ -50,10 +50,13 @@ ENGINE = {
     "tables": "",
     "medmnist": "archives",
     "gathering": "archives",
-    "boxfiles": "gathering",
+    "boxfiles": "archives gathering",
+    "arrangement": "gathering boxfiles tables",
+    "layouts": "gathering arrangement",
+    "boxed_sources": "gathering arrangement boxfiles layouts tables",
     "masks": "scan",
     "labelling": "boxfiles gathering labels scan",
-    "sources": "archives tables gathering boxfiles",
+    "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts",
     "duplicates": "",
     "splits": "",
     "labels": "",
@@ -61,11 +64,13 @@ ENGINE = {
     "prepared": "scan spec",
     "data": "scan spec prepared fingerprint labels",
     "writing": "scan data fingerprint",
-    "decoding": "scan sandbox data sources gathering masks",
+    "decoding": "scan sandbox data arrangement gathering masks",
     "sides": "scan data duplicates splits",
-    "intake": "scan data fingerprint labels boxfiles labelling gathering sources medmnist decoding sides writing",
+    "intake": "scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist decoding sides "
+    "writing",
     # what is taught, and what is wrong with it
-    "task": "catalog spec",
+    "targets": "data spec",
+    "task": "catalog parts spec scan data targets augment",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
     # runs as facts
@@ -80,14 +85,15 @@ ENGINE = {
     "augment": "",
     "schedule": "parts spec",
     "optim": "parts spec schedule",
-    "batches": "data spec",
-    "learner": "parts spec network data augment task runs checkpoint optim batches",
+    "batches": "data spec targets",
+    "learner": "parts spec network data augment targets task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
     "outputs": "scan",
     "strokes": "labels",
+    "measures": "",
     "predict": "scans sandbox gathering spec network data task runs checkpoint",
-    "evaluate": "spec task data runs predict",
+    "evaluate": "spec task data runs predict measures",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
@@ -106,17 +112,20 @@ ENGINE = {
     "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec data task blocks"
+TASKS = "catalog parts spec scan data targets augment task blocks measures"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
-IMPORT = "archives tables medmnist gathering writing decoding sides splits boxfiles masks labelling"
+IMPORT = (
+    "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
+    "boxed_sources layouts masks labelling"
+)
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
 COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (
-    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "scipy"),
+    *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
 AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
@@ -217,7 +226,7 @@ def test_the_walls_are_checked_on_the_whole_house():
     names = {_name(path) for path in SOURCES}
     known = {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers/__init__.py", "pages/shell.py"}
     assert known <= names
-    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text")} - {
+    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text", "measures")} - {
         path.stem for path in SOURCES
     }
     assert not missing, f"the import table lists modules that do not exist: {sorted(missing)}"

@@ -31,6 +31,7 @@ from builder.predict import Predictor, read
 from builder.runs import Run
 from builder.sandbox import Sandbox
 from builder.spec import Choice, Experiment, Node
+from tasks.recognition import Recognition
 
 
 @pytest.fixture(scope="module")
@@ -413,22 +414,18 @@ def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str):
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_exported_loss_is_the_one_of_the_task(multi_label: bool, weighted: bool):
-    from builder import task
-
     training = little_run.starter().training.model_copy(update={"class_weights": weighted, "label_smoothing": 0.1})
     labels = np.array([[1, 0], [0, 1], [0, 0], [0, 1]], np.uint8) if multi_label else np.array([0, 1, 1, 1])
     target = torch.from_numpy(labels).float() if multi_label else torch.from_numpy(labels)
     output = torch.randn(4, 2)
-    ours = task.find("recognition").objective(training, labels, 2, multi_label)(output, target)
+    ours = Recognition().class_loss(training, labels, 2, multi_label)(output, target)
     space = recipe(little_run.starter().model_copy(update={"training": training}), multi_label)
     assert torch.allclose(ours, space["loss_of"](target)(output, target))
 
 
 def test_the_exported_scores_are_those_of_the_task():
-    from builder import task
-
     output, labels = torch.randn(50, 2), torch.randint(0, 2, (50,))
-    ours = task.find("recognition").score(output.softmax(1).numpy(), labels.numpy(), False)
+    ours = Recognition().score(output.softmax(1).numpy(), labels.numpy(), False)
     theirs = recipe(little_run.starter())["measure"](output, labels, torch.nn.CrossEntropyLoss())
     assert {name: theirs[name] for name in ours} == pytest.approx(ours)
 

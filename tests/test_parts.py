@@ -35,7 +35,12 @@ def layouts_of(spec: LayerSpec) -> list[str]:
     return [k for k in found if (spec.name, k) not in NO_PLACE]
 
 
-NO_PLACE = {("rows_as_sequence", "series"), ("patch_embedding", "series"), ("box_head", "series")}
+NO_PLACE = {
+    ("rows_as_sequence", "series"),
+    ("patch_embedding", "series"),
+    ("box_head", "series"),
+    ("anchor_head", "series"),
+}
 """A series of sequences is no layout: refused in words, which a test of its own sees."""
 
 

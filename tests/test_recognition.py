@@ -16,13 +16,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from builder import network, task
+from builder import network
 from builder.data import Fingerprint
 from builder.parts.layers import LAYERS
 from builder.spec import Node, Training
+from builder.task import unfit
 from tasks import phantoms
+from tasks.recognition import Recognition
 
-RECOGNITION = task.find("recognition")
+RECOGNITION = Recognition()
 STARTERS = RECOGNITION.starters()
 
 
@@ -41,20 +43,20 @@ def said(problems: list, severity: str = "error") -> str:
 
 def test_without_weights_or_smoothing_the_loss_is_plain_cross_entropy():
     output, target = torch.randn(8, 3), torch.randint(0, 3, (8,))
-    loss = RECOGNITION.objective(Training(), np.array([0, 1, 2]), 3, False)
+    loss = RECOGNITION.class_loss(Training(), np.array([0, 1, 2]), 3, False)
     assert torch.allclose(loss(output, target), torch.nn.functional.cross_entropy(output, target))
 
 
 def test_class_weights_make_each_class_count_the_same_and_average_one_over_the_cases():
     labels = np.array([0] * 90 + [1] * 10)
-    loss = RECOGNITION.objective(Training(class_weights=True), labels, 2, False)
+    loss = RECOGNITION.class_loss(Training(class_weights=True), labels, 2, False)
     weight = loss.weight.numpy()  # type: ignore[attr-defined]
     assert weight[0] * 90 == pytest.approx(weight[1] * 10)
     assert weight[labels].mean() == pytest.approx(1)
 
 
 def test_a_class_without_training_cases_gets_a_finite_weight():
-    loss = RECOGNITION.objective(Training(class_weights=True), np.array([0, 0, 1]), 3, False)
+    loss = RECOGNITION.class_loss(Training(class_weights=True), np.array([0, 0, 1]), 3, False)
     assert torch.isfinite(loss.weight).all()  # type: ignore[attr-defined]
 
 
@@ -62,9 +64,9 @@ def test_several_labels_are_learned_by_binary_cross_entropy_with_smoothing_and_p
     labels = np.array([[1, 0], [1, 0], [0, 0], [0, 1]], np.uint8)
     output, target = torch.randn(4, 2), torch.from_numpy(labels).float()
     plain = torch.nn.functional.binary_cross_entropy_with_logits
-    got = RECOGNITION.objective(Training(), labels, 2, True)(output, target)
+    got = RECOGNITION.class_loss(Training(), labels, 2, True)(output, target)
     assert torch.allclose(got, plain(output, target))
-    got = RECOGNITION.objective(Training(class_weights=True, label_smoothing=0.2), labels, 2, True)(output, target)
+    got = RECOGNITION.class_loss(Training(class_weights=True, label_smoothing=0.2), labels, 2, True)(output, target)
     assert torch.allclose(got, plain(output, target * 0.8 + 0.1, pos_weight=torch.tensor([1.0, 3.0])))
 
 
@@ -172,7 +174,7 @@ def test_a_last_softmax_is_told_and_taken_away_by_the_repair():
 
 def test_an_unknown_score_to_watch_is_told_with_a_repair():
     wrong = STARTERS[0].replace("training.monitor", "dice")
-    found = next(p for p in RECOGNITION.problems(wrong, fingerprint()) if p.path == "training.monitor")
+    found = next(p for p in unfit(wrong) if p.path == "training.monitor")
     assert found.severity == "error" and found.fix is not None and found.fix.training.monitor == "auc"
 
 
@@ -184,7 +186,7 @@ def test_a_starter_is_made_of_catalogue_layers_fits_any_number_of_classes_and_su
     assert all(node.name in LAYERS for node in experiment.network)
     for num_classes in (2, 7):
         planned = network.plan_of(experiment, num_classes)
-        assert planned.output == RECOGNITION.head(num_classes)
+        assert planned.output == RECOGNITION.head(experiment.data, num_classes)
         assert not [node.message for node in planned.nodes if node.message]
     assert type(experiment).loads(experiment.dumps()) == experiment
     assert not [p for p in RECOGNITION.problems(experiment, fingerprint()) if p.severity == "error"]

@@ -145,10 +145,13 @@ def test_memory_stays_flat_however_many_series_there_are(made):
     import psutil
 
     from builder.batches import Scans
+    from builder.targets import Targets
 
     _, dataset, run = made
     prepared = dataset.prepared(run.experiment.data)
-    scans = Scans(prepared, dataset.labels, np.arange(len(dataset)), torch.device("cpu"))
+    scans = Scans(
+        prepared, Targets(dataset, run.experiment.data, prepared, np.arange(len(dataset))), torch.device("cpu")
+    )
     scans.batch(np.arange(8))
     before = psutil.Process().memory_info().rss
     for k in range(200):

@@ -389,11 +389,12 @@ def test_the_layer_of_the_readme_is_a_layer():
 
 def test_the_task_of_the_readme_is_a_task():
     from builder import catalog, task
+    from builder.spec import Data
     from tasks.recognition import Recognition
 
     made: dict = {"Recognition": Recognition, **vars(catalog)}
     exec(_examples()[1], made)
-    assert issubclass(made["Triage"], task.Task) and made["Triage"]().head(3) == (3,)
+    assert issubclass(made["Triage"], task.Task) and made["Triage"]().head(Data(), 3) == (3,)
 
 
 def test_every_link_and_picture_of_the_readme_leads_somewhere():

@@ -25,6 +25,7 @@ from builder.parts.training import OPTIMIZERS, SCHEDULES
 from builder.prepared import Prepared
 from builder.runs import EpochEnded, Finished, Progress, Resumed, Saved, Started, Warned
 from builder.spec import Choice, Data, Experiment, Node, Training
+from builder.targets import Targets
 from builder.task import find
 from builder.train import train
 
@@ -713,11 +714,13 @@ def test_an_order_is_a_permutation_of_its_own_for_each_epoch_and_seed():
 @pytest.mark.parametrize("unit", [255, 65535])
 def test_a_batch_is_the_stored_scans_between_zero_and_one(tmp_path, unit):
     dataset = Made(tmp_path / "data", unit=unit)
-    scans = Scans(dataset.made, dataset.labels, dataset.indices("val"), torch.device("cpu"))
+    scans = Scans(
+        dataset.made, Targets(cast(Any, dataset), Data(), dataset.made, dataset.indices("val")), torch.device("cpu")
+    )
     images, target = scans.batch(np.array([5, 0, 7]))
     expected = dataset.stored[[53, 48, 55]].astype(np.float64) / unit
     assert images.dtype == torch.float32 and np.allclose(images.numpy(), expected, atol=1e-7)
-    assert target.tolist() == dataset.labels[[53, 48, 55]].tolist()
+    assert target.classes is not None and target.classes.tolist() == dataset.labels[[53, 48, 55]].tolist()
 
 
 def test_normalization_is_what_the_experiment_says(tmp_path):

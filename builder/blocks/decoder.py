@@ -141,6 +141,26 @@ class FPNDecoder(Decoder):
         return self.drop(found)
 
 
+class FeaturePyramid(Decoder):
+    """Feature pyramid that keeps its levels (Lin et al. 2017; torchvision's): every map learns from the coarser ones.
+
+    Args:
+        channels, sizes: of each map, shallow to deep, each smaller than the last. out_channels: of every map that comes
+            out.
+    Input shape: a (B, C, h, w) for each map. Output shape: as many (B, out_channels, h, w), shallow to deep.
+    """
+
+    def __init__(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], out_channels: int = 64):
+        super().__init__()
+        from torchvision.ops import FeaturePyramidNetwork
+
+        self.check("A feature pyramid", sizes)
+        self.levels = FeaturePyramidNetwork(list(channels), out_channels)
+
+    def forward(self, *maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.levels({str(k): x for k, x in enumerate(maps)}).values())
+
+
 class DeepLabDecoder(Decoder):
     """DeepLabV3+ (Chen et al. 2018): looks at the deep map through holes of several widths, and joins a shallow one.
 

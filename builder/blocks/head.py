@@ -55,7 +55,39 @@ class ImageHead(nn.Module):
         return y if scan is None else scan + y
 
 
-class BoxHead(nn.Module):
+class Finder(nn.Module):
+    """What heads that find boxes have in common: how rows of scores are taught and what they come to.
+
+    Subclasses put out rows (B, R, classes + k): the logits of the classes first (sigmoid, no background class).
+    `decode` makes boxes of them, `loss` teaches them. `classes` is the number of classes.
+    """
+
+    classes: int
+
+    @staticmethod
+    def focal(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Focal loss (Lin et al. 2017; alpha 0.25, gamma 2) of logits (..., K) for wanted 0 or 1 of that shape."""
+        from torchvision.ops import sigmoid_focal_loss
+
+        return sigmoid_focal_loss(logits, wanted, reduction="sum")
+
+    def one_hot(self, labels: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
+        """Wanted scores (R, K) float: 1 for the class of the lesion that a row is matched to, 0 all over for -1."""
+        wanted = torch.zeros(len(match), self.classes, device=match.device)
+        rows = (match >= 0).nonzero()[:, 0]
+        wanted[rows, labels[match[rows]]] = 1.0
+        return wanted
+
+    def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (B, R, 4), x0 y0 x1 y1 in px of the scan, and scores (B, R, K) in 0..1, of an output of this head."""
+        raise NotImplementedError
+
+    def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
+        """How wrong an output is, a scalar: boxes (n, 4) in px of the scan and labels (n,) of each scan."""
+        raise NotImplementedError
+
+
+class BoxHead(Finder):
     """Boxes without anchors (FCOS, Tian et al. 2019; the towers are torchvision's): every place of every map says
     which class covers it, how far the box reaches from it, and how central it lies.
 
@@ -85,18 +117,178 @@ class BoxHead(nn.Module):
         if hidden % 32:
             near = max(32, round(hidden / 32) * 32)
             raise ValueError(f"The box head's group norm needs inner channels in 32s: {near} instead of {hidden}.")
+        self.classes = classes
         self.entry = nn.ModuleList(nn.Conv2d(c, hidden, 1) for c in channels)
         self.towers = FCOSHead(hidden, 1, classes, num_convs)
-        steps, centers = [], []
-        for height, width in sizes:
+        steps, centers, reaches = [], [], []
+        for level, (height, width) in enumerate(sizes):
             y, x = scan_size[0] / height, scan_size[1] / width
             rows, columns = (torch.arange(height) + 0.5) * y, (torch.arange(width) + 0.5) * x
             centers.append(torch.cartesian_prod(rows, columns).flip(1))
             steps.append(torch.tensor([[x, y, x, y]]).expand(height * width, 4))
+            # Each map is for lesions that reach as far as this from its places; the finest and the coarsest take the
+            # rest. The limits of the paper: 64 px at a stride of 8, doubled with the stride.
+            low = (
+                0.0
+                if level == 0
+                else 8.0 * (scan_size[0] / sizes[level - 1][0] + scan_size[1] / sizes[level - 1][1]) / 2
+            )
+            high = float("inf") if level == len(sizes) - 1 else 8.0 * (y + x) / 2
+            reaches.append(torch.tensor([[low, high]]).expand(height * width, 2))
         self.register_buffer("centers", torch.cat(centers), persistent=False)
         self.register_buffer("steps", torch.cat(steps), persistent=False)
+        self.register_buffer("reaches", torch.cat(reaches), persistent=False)
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         found = self.towers([entry(x) for entry, x in zip(self.entry, maps, strict=True)])
         distances = found["bbox_regression"] * self.steps  # torchvision's are in steps of the map
         return torch.cat([found["cls_logits"], distances, found["bbox_ctrness"]], dim=2)
+
+    def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Finder.decode`; a score is the geometric mean of class and centreness (as torchvision has it)."""
+        distances = output[..., self.classes : self.classes + 4]
+        boxes = torch.cat([self.centers - distances[..., :2], self.centers + distances[..., 2:]], dim=-1)
+        return boxes, (output[..., : self.classes].sigmoid() * output[..., -1:].sigmoid()).sqrt()
+
+    def match(self, boxes: torch.Tensor) -> torch.Tensor:
+        """(T,) int64: which box each place is to find, -1 none. A place must lie in the box and near its centre (1.5
+        steps), and its map be meant for boxes that reach so far; of several the smallest is taken."""
+        none = torch.full((len(self.centers),), -1, dtype=torch.int64, device=boxes.device)
+        if not len(boxes):
+            return none
+        x, y = self.centers[:, None].unbind(2)
+        x0, y0, x1, y1 = boxes[None].unbind(2)
+        reach = torch.stack([x - x0, y - y0, x1 - x, y1 - y])
+        far = reach.amax(0)
+        near = ((x - (x0 + x1) / 2).abs() < 1.5 * self.steps[:, :1]) & (
+            (y - (y0 + y1) / 2).abs() < 1.5 * self.steps[:, 1:2]
+        )
+        fits = (reach.amin(0) > 0) & near & (far > self.reaches[:, :1]) & (far <= self.reaches[:, 1:])
+        area = ((x1 - x0) * (y1 - y0)).expand_as(far).masked_fill(~fits, float("inf"))
+        least, which = area.min(1)
+        return torch.where(least.isfinite(), which, none)
+
+    def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
+        """As `Finder.loss`: focal loss of the classes, generalized IoU of the boxes (Rezatofighi 2019), cross-entropy
+        of the centreness, each a mean over the places that have a box."""
+        from torchvision.ops import generalized_box_iou_loss
+
+        matches = [self.match(b) for b in boxes]
+        count = max(1, sum(int((m >= 0).sum()) for m in matches))
+        total = output.sum() * 0.0  # a batch without lesions still has a gradient
+        for row, match, there, kinds in zip(output, matches, boxes, labels, strict=True):
+            total = total + self.focal(row[:, : self.classes], self.one_hot(kinds, match))
+            found = (match >= 0).nonzero()[:, 0]
+            if not len(found):
+                continue
+            center, distance, wanted = (
+                self.centers[found],
+                row[found, self.classes : self.classes + 4],
+                there[match[found]],
+            )
+            answer = torch.cat([center - distance[:, :2], center + distance[:, 2:]], dim=1)
+            total = total + generalized_box_iou_loss(answer, wanted, reduction="sum")
+            left, top = (center - wanted[:, :2]).unbind(1)
+            right, bottom = (wanted[:, 2:] - center).unbind(1)
+            across = torch.minimum(left, right) / torch.maximum(left, right)
+            along = torch.minimum(top, bottom) / torch.maximum(top, bottom)
+            central = (across * along).clamp(min=0).sqrt()
+            total = total + nn.functional.binary_cross_entropy_with_logits(row[found, -1], central, reduction="sum")
+        return total / count
+
+
+class AnchorHead(Finder):
+    """Boxes from anchors (RetinaNet, Lin et al. 2017; the towers are torchvision's): nine boxes of three sizes and
+    three shapes at every place of every map, each told its class and how to move and stretch it.
+
+    Args:
+        channels, sizes: of each map, (height, width). classes: number of them. scan_size: (height, width).
+        hidden: channels inside, a multiple of 32. num_convs: 3x3 convolutions of each of the two towers.
+        scale: side of the smallest anchor in steps of its map (4 in the paper).
+    Input shape: a (B, C, h, w) for each map. Output shape: (B, R, classes + 4); R = 9 a place, map after map.
+    Last dimension:
+        [0, classes)          logits, one a class (sigmoid, no background class)
+        classes + 0, 1        shift of the anchor's centre in its widths and heights
+        classes + 2, 3        logarithm of the stretch of its width and height
+    `anchors` (R, 4) float holds their centres x, y and sizes w, h, px of the scan.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        sizes: tuple[tuple[int, int], ...],
+        classes: int,
+        scan_size: tuple[int, int],
+        hidden: int = 64,
+        num_convs: int = 2,
+        scale: float = 4.0,
+    ):
+        super().__init__()
+        from functools import partial
+
+        from torchvision.models.detection.retinanet import RetinaNetHead
+
+        if hidden % 32:
+            near = max(32, round(hidden / 32) * 32)
+            raise ValueError(f"The anchor head's group norm needs inner channels in 32s: {near} instead of {hidden}.")
+        self.classes = classes
+        self.entry = nn.ModuleList(nn.Conv2d(c, hidden, 1) for c in channels)
+        self.towers = RetinaNetHead(hidden, 9, classes, norm_layer=partial(nn.GroupNorm, 32))
+        # torchvision's towers have four convolutions: those that are not wanted are left out.
+        self.towers.classification_head.conv = self.towers.classification_head.conv[:num_convs]
+        self.towers.regression_head.conv = self.towers.regression_head.conv[:num_convs]
+        shapes = torch.tensor([[w, 1 / w] for w in (2**0.5, 1.0, 0.5**0.5)])  # as wide as high, and twice either way
+        base = torch.cat([shapes * scale * 2 ** (k / 3) for k in range(3)])
+        anchors = []
+        for height, width in sizes:
+            y, x = scan_size[0] / height, scan_size[1] / width
+            rows, columns = (torch.arange(height) + 0.5) * y, (torch.arange(width) + 0.5) * x
+            places = torch.cartesian_prod(rows, columns).flip(1)[:, None].expand(-1, 9, 2)
+            sides = (base * torch.tensor([x, y]))[None].expand(len(places), 9, 2)
+            anchors.append(torch.cat([places, sides], dim=2).reshape(-1, 4))
+        self.register_buffer("anchors", torch.cat(anchors), persistent=False)
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        found = self.towers([entry(x) for entry, x in zip(self.entry, maps, strict=True)])
+        return torch.cat([found["cls_logits"], found["bbox_regression"]], dim=2)
+
+    def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Finder.decode`."""
+        shift, stretch = output[..., self.classes : self.classes + 2], output[..., self.classes + 2 : self.classes + 4]
+        center = self.anchors[:, :2] + shift * self.anchors[:, 2:]
+        half = self.anchors[:, 2:] * stretch.clamp(max=4.135).exp() / 2  # 1000 / 16, as torchvision has it
+        return torch.cat([center - half, center + half], dim=-1), output[..., : self.classes].sigmoid()
+
+    def match(self, boxes: torch.Tensor) -> torch.Tensor:
+        """(R,) int64: which box each anchor is to find, -1 none, -2 undecided (IoU of 0.4 to 0.5: not counted). The
+        best anchors of a box find it, however little they overlap."""
+        from torchvision.ops import box_iou
+
+        if not len(boxes):
+            return torch.full((len(self.anchors),), -1, dtype=torch.int64, device=boxes.device)
+        half = self.anchors[:, 2:] / 2
+        overlap = box_iou(torch.cat([self.anchors[:, :2] - half, self.anchors[:, :2] + half], 1), boxes)
+        best, which = overlap.max(1)
+        match = torch.where(best >= 0.5, which, torch.where(best < 0.4, -1, -2))
+        top = overlap.max(0).values
+        rows, columns = ((overlap >= top - 1e-6) & (top > 0)).nonzero().unbind(1)
+        match[rows] = columns
+        return match
+
+    def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
+        """As `Finder.loss`: focal loss of the classes, L1 of shifts and stretches over the anchors with a box."""
+        matches = [self.match(b) for b in boxes]
+        count = max(1, sum(int((m >= 0).sum()) for m in matches))
+        total = output.sum() * 0.0
+        for row, match, there, kinds in zip(output, matches, boxes, labels, strict=True):
+            counted = (match > -2).nonzero()[:, 0]
+            total = total + self.focal(row[counted, : self.classes], self.one_hot(kinds, match)[counted])
+            found = (match >= 0).nonzero()[:, 0]
+            if not len(found):
+                continue
+            anchor, wanted = self.anchors[found], there[match[found]]
+            shift = ((wanted[:, :2] + wanted[:, 2:]) / 2 - anchor[:, :2]) / anchor[:, 2:]
+            stretch = ((wanted[:, 2:] - wanted[:, :2]) / anchor[:, 2:]).log()
+            answer = row[found, self.classes : self.classes + 4]
+            total = total + nn.functional.l1_loss(answer, torch.cat([shift, stretch], 1), reduction="sum")
+        return total / count

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from builder.catalog import LAYOUTS, Digest, Domain, Flag, LayerSpec, OneOf, Part, Text
-from builder.parts.images import AUGMENTATIONS, PREPARE
+from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
 from builder.parts.layers import LAYERS
-from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.parts.training import LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 
 
 def reference() -> str:
@@ -18,7 +18,9 @@ def reference() -> str:
         ("Layers", LAYERS),
         ("Optimizers", OPTIMIZERS),
         ("Schedules", SCHEDULES),
+        ("Losses", LOSSES),
         ("Augmentations", AUGMENTATIONS),
+        ("Degradations", DEGRADATIONS),
     ]
     for title, catalog in catalogs:
         said.append(f"## {title}")

@@ -26,14 +26,16 @@ PREPARE = Part(
         OneOf(
             "fit",
             "pad",
-            ("pad", "stretch", "crop"),
-            "How a scan that is not square becomes square: black borders (shape kept), stretched, or its middle cut out.",
+            ("pad", "stretch", "crop", "patches"),
+            "How a scan that is not square becomes square: black borders (shape kept), stretched, or its middle cut out. "
+            "patches: the scan keeps its own resolution; the network sees squares of this size cut out of it.",
         ),
         OneOf(
             "colour",
             "grey",
-            ("grey", "rgb"),
-            "Grey for X-ray, CT, MR and ultrasound; rgb for photographs and microscopy.",
+            ("grey", "rgb", "neighbours"),
+            "Grey for X-ray, CT, MR and ultrasound; rgb for photographs and microscopy. neighbours (2.5-D): the slice "
+            "with the one before and the one after it as three channels.",
         ),
         OneOf(
             "window",
@@ -45,10 +47,10 @@ PREPARE = Part(
         OneOf(
             "slices",
             "middle",
-            ("middle", "mean", "maximum", "series", "volume"),
+            ("middle", "mean", "maximum", "each", "series", "volume"),
             "What the network sees of a scan with several slices: one picture (the middle slice, the mean or the maximum "
-            "over slices); a series, slice after slice in order, for layers that look at each slice or at their order; "
-            "or a volume, for 3-D layers.",
+            "over slices); each slice as a picture of its own; a series, slice after slice in order, for layers that "
+            "look at each slice or at their order; or a volume, for 3-D layers.",
         ),
         Int(
             "num_slices",
@@ -200,4 +202,17 @@ AUGMENTATIONS = Catalog(
     ),
 )
 
-__all__ = ["AUGMENTATIONS", "PREPARE", "WINDOWS"]
+DEGRADATIONS = Catalog(
+    "degradation",
+    (
+        Part(
+            "none",
+            "None",
+            "",
+            "Nothing is taken away: the data set holds pairs, a poor scan and the good one that it should become.",
+        ),
+    ),
+)
+"""How a clean scan is made poor, for image enhancement to learn the way back. `builder.degrade` does it."""
+
+__all__ = ["AUGMENTATIONS", "DEGRADATIONS", "PREPARE", "WINDOWS"]

@@ -150,6 +150,21 @@ SCHEDULES = Catalog(
     ),
 )
 
+LOSSES = Catalog(
+    "loss",
+    (
+        Part("usual", "The task's usual one", "", "What this task is mostly taught with; a safe first choice."),
+        Part(
+            "focal",
+            "Focal",
+            "builder.losses:focal",
+            "Cross-entropy that hardly counts what is right already: for rare classes (Lin 2017).",
+            (Float("gamma", 2.0, 0.0, 5.0, "How strongly easy cases are turned down; 0 = cross-entropy.", 0.5),),
+        ),
+    ),
+)
+"""What a wrong answer costs. Which of them a task offers, its `losses` say."""
+
 TRAINING = Part(
     name="training",
     title="Training",
@@ -210,7 +225,13 @@ TRAINING = Part(
         OneOf(
             "monitor",
             "auc",
-            ("auc", "balanced_accuracy", "accuracy", "f1", "loss"),
+            (
+                *("auc", "balanced_accuracy", "accuracy", "f1"),
+                *("map50", "map", "cpm"),
+                *("dice", "iou"),
+                *("psnr_db", "ssim", "rmse"),
+                "loss",
+            ),
             "The validation score that decides which epoch is the best and when to stop early.",
         ),
         OneOf(

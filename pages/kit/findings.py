@@ -34,8 +34,10 @@ class Findings:
         summary: its data set at a glance; None while none is chosen or the chosen one is gone.
         plan: shapes and cost of its network. problems: everything that is wrong, errors first.
         num_classes: of the data set, else the number that is assumed until one is chosen.
+        experiment: what was looked at.
     """
 
+    experiment: Experiment
     summary: Summary | None
     plan: Plan
     problems: tuple[Problem, ...]
@@ -68,6 +70,7 @@ def look(experiment: Experiment) -> Findings:
     fingerprint = summary.fingerprint if summary else None
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
     found = Findings(
+        experiment,
         summary,
         plan_of(experiment, num_classes),
         tuple(problems(experiment, fingerprint)),

@@ -16,6 +16,7 @@ import streamlit as st
 
 from builder.catalog import Catalog, Domain, Flag, Float, Int, OneOf, Part, Text
 from builder.spec import Choice, Experiment, Problem, SpecError
+from builder.task import offered
 from pages.kit import findings
 from pages.kit.draft import Draft, spared
 from pages.kit.words import plain
@@ -71,6 +72,7 @@ def field(
         problems: all problems of the document; those of `path` are shown here.
     """
     experiment = draft.experiment
+    domain = offered(experiment.task, path, domain)
     value = value_of(experiment, path, domain)
     refused = st.session_state.get(_refusal(path))
     key = fresh_key(path, value) if path.startswith("network.") else path

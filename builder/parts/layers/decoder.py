@@ -68,6 +68,20 @@ PARTS = (
         needs=_NEEDS,
     ),
     LayerSpec(
+        "feature_pyramid",
+        "Feature pyramid",
+        "builder.blocks.decoder:FeaturePyramid",
+        "Feature pyramid that keeps its levels (Lin 2017): several maps, each told by the coarser ones what it looks at. For "
+        "boxes of several sizes: wire each of its outputs into the head.",
+        (_out(64, "Channels of every map that comes out."),),
+        "Decoders",
+        "detection fpn levels pyramid multi-scale boxes",
+        inferred=_MAPS,
+        inputs=2,
+        takes=("maps",),
+        needs=("torchvision",),
+    ),
+    LayerSpec(
         "deeplab_decoder",
         "DeepLabV3+ decoder",
         "builder.blocks.decoder:DeepLabDecoder",

@@ -1,6 +1,6 @@
 """Last layers: what the network answers. (Class scores stand in `linear`.)"""
 
-from builder.catalog import Flag, Int, LayerSpec
+from builder.catalog import Flag, Float, Int, LayerSpec
 
 PARTS = (
     LayerSpec(
@@ -26,6 +26,24 @@ PARTS = (
         ),
         "Heads",
         "detection head output bounding box lesion anchor-free fcos",
+        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        most=8,
+        takes=("maps",),
+        needs=("torchvision",),
+    ),
+    LayerSpec(
+        "anchor_head",
+        "Boxes from anchors",
+        "builder.blocks.head:AnchorHead",
+        "A last layer of detection (RetinaNet, Lin 2017): nine boxes of set sizes and shapes at every place, each told its "
+        "class and how to move and stretch. Learns more slowly than boxes without anchors; good where sizes vary little.",
+        (
+            Int("hidden", 64, 32, 1024, "Channels inside; a multiple of 32.", step=32, title="Inner channels"),
+            Int("num_convs", 2, 1, 4, "Convolutions in each of its two towers.", title="Convolutions"),
+            Float("scale", 4.0, 0.5, 16.0, "Side of the smallest box in steps of its map; 4 as in the paper.", 0.5),
+        ),
+        "Heads",
+        "detection head output bounding box lesion anchors retinanet",
         inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
         most=8,
         takes=("maps",),

@@ -1,0 +1,151 @@
+"""What is known of scans, as a network is taught it: labels in pixels of the prepared picture, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from builder.data import Dataset, Prepared, pixel_aspect, place
+from builder.spec import Data
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("class", "boxes", "mask", "picture")
+"""What may be known of a scan: its class or classes, boxes around lesions, an outline, the good picture it should
+become."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is known of the scans of one batch, on the device. What a task does not ask for is None.
+
+    Attributes:
+        classes: (B,) int64, -1 where unknown; with several labels a scan (B, L) float of 0 and 1.
+        boxes: per scan (n, 4) float32, x0 y0 x1 y1 in pixels of the prepared picture. labels: per scan (n,) int64.
+        masks: (B, 1, H, W) uint8, 1 inside the outline. masked: (B,) bool, which scans have one (absent is not empty).
+        pictures: (B, C, H', W') float32 in [0, 1]: what the picture should become.
+        cases: (B,) int64, positions in the data set.
+    """
+
+    classes: torch.Tensor | None = None
+    boxes: list[torch.Tensor] | None = None
+    labels: list[torch.Tensor] | None = None
+    masks: torch.Tensor | None = None
+    masked: torch.Tensor | None = None
+    pictures: torch.Tensor | None = None
+    cases: torch.Tensor | None = None
+
+    def but(self, **changes: Any) -> Target:
+        """The same with some fields replaced."""
+        return replace(self, **changes)
+
+
+class Targets:
+    """What is known of the rows of one split, ready to be gathered.
+
+    Attributes:
+        rows: int64 (N,) positions in `Prepared.images`. cases, slices: int64 (N,) what each row shows (slice -1: not
+            one slice).
+        classes: int64 (N,), -1 unknown, or uint8 (N, L); None where the task does not ask.
+        boxes: per row (n, 4) float32 in pixels of the prepared picture; labels: per row (n,) int64.
+        masks: uint8 (N, side, side); masked: bool (N,).
+        num_classes: of the data set. multi_label: several labels a scan.
+    """
+
+    def __init__(
+        self, dataset: Dataset, data: Data, prepared: Prepared, cases: np.ndarray, kinds: Sequence[str] = ("class",)
+    ) -> None:
+        self.dataset, self.data, self.prepared = dataset, data, prepared
+        self.rows = prepared.rows_of(cases)
+        places = np.array([prepared.place_of(row) for row in self.rows], np.int64).reshape(-1, 2)
+        self.cases, self.slices = places[:, 0], places[:, 1]
+        self.num_classes, self.multi_label = len(dataset.classes), dataset.multi_label
+        self.classes: np.ndarray | None = dataset.labels[self.cases] if "class" in kinds else None
+        self.boxes: list[np.ndarray] | None = None
+        self.labels: list[np.ndarray] | None = None
+        self.masks: np.ndarray | None = None
+        self.masked: np.ndarray | None = None
+        if "boxes" in kinds:
+            found = [self._boxes(int(case), int(index)) for case, index in places]
+            self.boxes, self.labels = [boxes for boxes, _ in found], [labels for _, labels in found]
+        if "mask" in kinds:
+            self._take_masks(places)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def placement(self, case: int) -> Any:
+        """Where the slices of a case lie in the prepared picture."""
+        known = self.dataset.cases[case]
+        return place(known.shape[2], known.shape[3], self.data, pixel_aspect(known))
+
+    def shown(self, case: int, index: int) -> list[int]:
+        """The slices of a case that a row shows: `index`, else the one or all that were made one picture."""
+        count = self.dataset.cases[case].shape[0]
+        if index >= 0:
+            return [index]
+        return [count // 2] if self.data.slices == "middle" or count == 1 else list(range(count))
+
+    def _boxes(self, case: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        shown = set(self.shown(case, index))
+        known = [box for box in self.dataset.boxes(case) or () if box.slice in shown]
+        if not known:
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in known], np.float64)
+        moved = self.placement(case).boxes_in(corners)
+        side = self.data.size_px
+        cut = moved.clip(0, side)
+        area = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
+        kept = (cut[:, 2] - cut[:, 0]) * (cut[:, 3] - cut[:, 1]) > 0.2 * area  # "crop" may cut a lesion away
+        return cut[kept].astype(np.float32), np.array([box.label for box in known], np.int64)[kept]
+
+    def _take_masks(self, places: np.ndarray) -> None:
+        side = self.data.size_px
+        self.masks = np.zeros((len(places), side, side), np.uint8)
+        self.masked = np.zeros(len(places), bool)
+        last, mask = -1, None
+        for row, (case, index) in enumerate(places):
+            if case != last:  # the rows of a case follow each other
+                last, mask = case, self.dataset.mask(int(case))
+            if mask is None:
+                continue
+            self.masked[row] = True
+            flat = (mask[self.shown(int(case), int(index))] > 0).any(0)
+            if flat.any():
+                self.masks[row] = self.placement(int(case)).mask_in(flat, side)
+
+    def batch(self, positions: np.ndarray | slice, device: torch.device) -> Target:
+        """What is known at `positions` of the split, on the device."""
+        import torch
+
+        if isinstance(positions, slice):
+            positions = np.arange(len(self.rows))[positions]
+
+        def sent(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        classes = None
+        if self.classes is not None:
+            classes = sent(self.classes[positions])
+            classes = classes.float() if classes.ndim > 1 else classes
+        return Target(
+            classes=classes,
+            boxes=None if self.boxes is None else [sent(self.boxes[k]) for k in positions],
+            labels=None if self.labels is None else [sent(self.labels[k]) for k in positions],
+            masks=None if self.masks is None else sent(self.masks[positions][:, None]),
+            masked=None if self.masked is None else sent(self.masked[positions]),
+            cases=sent(self.cases[positions]),
+        )
+
+    def facts(self) -> list[np.ndarray]:
+        """All that is known, as arrays: what a run's digest is made of."""
+        found = [self.cases, self.slices]
+        found += [array for array in (self.classes, self.masks, self.masked) if array is not None]
+        for parts in (self.boxes, self.labels):
+            if parts is not None:
+                found += [np.array([len(part) for part in parts]), *parts]
+        return found

@@ -1,0 +1,303 @@
+"""Lesion detection: where damage and lesions lie, as boxes, and of which kind each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from builder.data import pixel_aspect, place
+from builder.measures import boxes as measures
+from builder.measures.boxes import Detections
+from builder.spec import Data, Experiment, Node, Problem
+from builder.targets import Targets
+from builder.task import Asked, Examined, Found, FoundBox, Objective, Task
+from tasks import lesions
+from tasks.detection_starters import STARTERS, WHEN
+
+if TYPE_CHECKING:
+    import torch
+
+    from builder.augment import Augment
+    from builder.data import Dataset
+    from builder.scan import Scan
+    from builder.targets import Target
+
+LEAST_SCORE = 0.01
+"""Boxes that are less sure than this are nothing; the figures need what is unsure, too."""
+OVERLAP = 0.5
+"""Of two boxes of one class that overlap more than this (IoU) only the surer one stays."""
+MOST = 100  # boxes a picture, as COCO counts
+SMALL_PX = 6.0
+"""Side of a lesion in prepared pixels under which a network hardly sees it."""
+SHOWN = 0.3  # the score from which boxes are shown where validation could not choose one
+_CUT = 8  # layers that a repair may take away at most, and one
+_ROWS = 16
+
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes (n, 4) float32 in pixels of the prepared picture, scores (n,) float32, labels (n,) int64, the surest first."""
+
+
+class LesionDetection(Task):
+    """Scans -> boxes. Output: a row of class logits and a box for every place; the last layer says what a row means."""
+
+    name = "lesion_detection"
+    title = "Lesion detection"
+    label_kind = "boxes"
+    learns = ("boxes",)
+    headline = "map50"
+    metrics = {"map50": True, "map": True, "cpm": True, "loss": False}
+    leaves_out = {"data.slices": ("series", "volume"), "data.fit": ("patches",)}
+    demos = {"lesions": "small-detector"}
+    when = WHEN
+
+    # -- what the network must be ---------------------------------------------------------------------------------
+
+    def head(self, data: Data, num_classes: int) -> tuple[int | None, ...]:
+        """A row of scores and a box for every place, however many there are."""
+        return (None, None)
+
+    def wanted(self, data: Data, num_classes: int) -> str:
+        """In words."""
+        return "lesion detection needs boxes: end it in a layer of the group Heads that finds boxes."
+
+    def endings(self, experiment: Experiment, num_classes: int) -> list[tuple[str, Experiment]]:
+        """A box head at the end, or behind the last layer that still keeps maps."""
+        head = Node(id=experiment.fresh_id("box_head"), name="box_head")
+        edits, words = [("Add a box head", experiment.insert(head))], "End in a box head instead of "
+        shorter = experiment
+        while len(shorter.network) > 1 and len(edits) < _CUT:
+            last = shorter.network[-1]
+            words += f"{'' if shorter is experiment else ', '}{last.id}"
+            shorter = shorter.remove(last.id)
+            edits.append((words, shorter.insert(head)))
+        return edits
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def cases(self, dataset: Dataset, experiment: Experiment, split: str) -> np.ndarray:
+        """Those that somebody has looked at: with boxes, or with none on purpose."""
+        return dataset.indices(split, by="boxes")
+
+    def objective(self, experiment: Experiment, model: Any, train: Targets) -> Objective:
+        """The loss of the last layer, which knows where its rows lie."""
+        head = finder(model)
+
+        def loss(output: torch.Tensor, target: Target) -> torch.Tensor:
+            assert target.boxes is not None and target.labels is not None
+            return head.loss(output, target.boxes, target.labels)
+
+        return loss
+
+    def vary(
+        self, experiment: Experiment, images: torch.Tensor, target: Target, augment: Augment, chance: torch.Generator
+    ) -> tuple[torch.Tensor, Target]:
+        """Pictures and boxes moved alike; a box that leaves the picture is no longer asked for."""
+        varied = augment(images, chance, boxes=target.boxes)
+        assert varied.boxes is not None and varied.kept is not None and target.labels is not None
+        labels = [label[kept.to(label.device)] for label, kept in zip(target.labels, varied.kept, strict=True)]
+        return varied.images, target.but(boxes=varied.boxes, labels=labels)
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Answer]:
+        """The boxes of each picture, the surest first, without those that say the same twice."""
+        side = experiment.data.size_px
+        boxes, scores = finder(model).decode(output)
+        return [chosen(b, s, side) for b, s in zip(boxes.clamp(0, side), scores, strict=True)]
+
+    def scores(self, experiment: Experiment, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
+        """map50, map and cpm over the validation pictures."""
+        found = of_targets(answers, targets)
+        return measures.scores(found, targets.num_classes)
+
+    def settled(self, experiment: Experiment, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
+        """{threshold}: the score from which boxes are shown, chosen at one false alarm a picture at most."""
+        threshold = measures.operating_threshold(of_targets(answers, targets), targets.num_classes)
+        return {} if threshold is None else {"threshold": float(threshold)}
+
+    # -- in use ---------------------------------------------------------------------------------------------------
+
+    def found(self, asked: Asked, scan: Scan, answers: Sequence[Answer]) -> Found:
+        """The boxes on the scan's own pixels, from the score that validation chose on."""
+        height, width = scan.pixels.shape[2:]
+        placement = place(height, width, asked.experiment.data, pixel_aspect(scan))
+        threshold = asked.settled.get("threshold", SHOWN)
+        middle = len(scan.pixels) // 2 if asked.experiment.data.slices == "middle" else 0
+        told, below = [], 0
+        for index, (boxes, scores, labels) in enumerate(answers):
+            on_scan = placement.boxes_out(boxes.astype(np.float64)).clip(0, [width, height] * 2)
+            for box, score, label in zip(on_scan.tolist(), scores, labels, strict=True):
+                if box[2] - box[0] < 0.5 or box[3] - box[1] < 0.5:
+                    continue  # in the black border only
+                at = index if len(answers) > 1 else middle
+                told.append(FoundBox(*box, asked.classes[int(label)], float(score), at))
+                below += score < threshold
+        told.sort(key=lambda box: -box.score)
+        shown = [box for box in told if box.score >= threshold]
+        count = {name: sum(box.label == name for box in shown) for name in asked.classes}
+        facts = {
+            "threshold": round(threshold, 4),
+            "found": len(shown),
+            "by_class": {k: n for k, n in count.items() if n},
+        }
+        notes = [] if shown else ["No lesion is surer than the threshold that validation chose."]
+        return Found(boxes=tuple(told), facts=facts, notes=tuple(notes))
+
+    def examined(
+        self,
+        asked: Asked,
+        dataset: Dataset,
+        cases: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examined:
+        """The arrays of `measures.boxes.Detections`, an image a picture, in pixels of the scans, with `cases` (N,) ids,
+        `slices` (N,) and `threshold` (): the score that validation chose, NaN without one."""
+        experiment = asked.experiment
+        prepared = dataset.prepared(experiment.data)
+        targets = Targets(dataset, experiment.data, prepared, cases, self.learns)
+        found: list[Any] = []
+        for start in range(0, len(targets), _ROWS):
+            rows = targets.rows[start : start + _ROWS]
+            images = prepared.rows(rows).astype(np.float32) / np.float32(prepared.unit)
+            for case, (boxes, scores, labels) in zip(targets.cases[start:], asked.answers(images), strict=False):
+                found.append((targets.placement(int(case)).boxes_out(boxes), scores, labels))
+            if progress:
+                progress(min(start + _ROWS, len(targets)), len(targets))
+        there = []
+        for case, index in zip(targets.cases.tolist(), targets.slices.tolist(), strict=True):
+            seen = targets.shown(case, index)
+            known = [box for box in dataset.boxes(case) or () if box.slice in seen]
+            corners = [(box.x0, box.y0, box.x1, box.y1) for box in known]
+            there.append((np.array(corners, np.float64).reshape(-1, 4), np.array([b.label for b in known], np.int64)))
+        detections = Detections.of(found, there, dataset.patients[targets.cases])
+        return {
+            **detections.arrays(),
+            "cases": np.array([dataset.cases[case].id for case in targets.cases]),
+            "slices": targets.slices,
+            "threshold": np.array(asked.settled.get("threshold", np.nan)),
+        }
+
+    def report(
+        self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
+    ) -> dict[str, Any]:
+        """As `measures.boxes.report`, with the id of its case on each miss and false alarm."""
+        detections = Detections.from_arrays(examined)
+        threshold = float(examined["threshold"])
+        told = measures.report(
+            detections, classes, resamples, seed, threshold=threshold if np.isfinite(threshold) else None
+        )
+        for entry in (*told["misses"], *told["false_alarms"]):
+            entry["case"] = str(examined["cases"][entry["image"]])
+            entry["slice"] = int(examined["slices"][entry["image"]])
+        return told
+
+    # -- the way in -----------------------------------------------------------------------------------------------
+
+    def problems(self, experiment: Experiment, fingerprint: Any) -> list[Problem]:
+        """What stands in the way of learning boxes from this data set, and what makes its figures doubtful."""
+        found: list[Problem] = []
+        last = experiment.network[-1].name if experiment.network else ""
+        if last and last not in HEADS:
+            words = self.wanted(experiment.data, 0)
+            for repair, fixed in self.endings(experiment, 0):
+                found.append(Problem(f"network.{experiment.network[-1].id}", _sentence(words), "error", repair, fixed))
+                break
+        if fingerprint is None:
+            return found
+
+        def say(message: str, severity: str = "error") -> None:
+            found.append(Problem("data.dataset", message, severity))
+
+        boxed = fingerprint.num_boxed
+        if not sum(boxed.values()):
+            say(
+                "No scan of this data set has boxes. Draw some on the Data page, or import them (Pascal VOC, YOLO, "
+                "COCO or a table)."
+            )
+            return found
+        counts = fingerprint.box_counts
+        for split, use in (("train", "nothing can be learned"), ("val", "the best epoch cannot be chosen")):
+            if not boxed.get(split):
+                say(f"The {_split(split)} side has no scan labelled with boxes: {use}.")
+        if not boxed.get("test"):
+            say("The test side has no scan labelled with boxes: nothing can be said of it.", "warning")
+        for name in fingerprint.classes:
+            if boxed.get("train") and not counts.get("train", {}).get(name):
+                say(f"No training scan has a box of class {name!r}: it cannot be found.", "warning")
+        if fingerprint.num_patients < 3:
+            say("Training, validation and test need at least one patient each. Add scans of other patients.")
+        smallest = _smallest_px(experiment.data, fingerprint)
+        if smallest is not None and smallest < SMALL_PX:
+            larger = min(1024, int(np.ceil(experiment.data.size_px * SMALL_PX / smallest / 32) * 32))
+            words = (
+                f"Half of the lesions would be smaller than {SMALL_PX:.0f} px after preparation ({smallest:.1f} px): a "
+                "network hardly sees them."
+            )
+            fix = experiment.replace("data.size_px", larger) if larger > experiment.data.size_px else None
+            found.append(Problem("data.size_px", words, "warning", f"Use {larger} px" if fix else "", fix))
+        return found
+
+    def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
+        """Writes 240 synthetic pictures with lesions of two kinds, some without, and their boxes (COCO)."""
+        if kind not in ("", *self.demos):
+            raise ValueError(f"There is no demo set {kind!r}; there are {', '.join(self.demos)}.")
+        return lesions.write_set(folder, seed)
+
+    def starters(self) -> tuple[Experiment, ...]:
+        """Ready experiments, the simplest first."""
+        return STARTERS
+
+
+HEADS = ("box_head", "anchor_head")
+"""Last layers that find boxes."""
+
+
+def finder(model: Any) -> Any:
+    """The last layer of a network: the one that knows what its rows mean."""
+    return list(model.layers.values())[-1]
+
+
+def chosen(boxes: torch.Tensor, scores: torch.Tensor, side: int) -> Answer:
+    """The boxes of one picture out of all rows: (R, 4) and (R, K); non-maximum suppression within each class."""
+    import torch
+    from torchvision.ops import batched_nms
+
+    rows, labels = (scores > LEAST_SCORE).nonzero().unbind(1)
+    sure = scores[rows, labels]
+    if len(sure) > 1000:  # the surest, as torchvision takes them
+        sure, order = sure.topk(1000)
+        rows, labels = rows[order], labels[order]
+    there = boxes[rows]
+    real = ((there[:, 2] - there[:, 0]) > 0.5) & ((there[:, 3] - there[:, 1]) > 0.5)
+    there, sure, labels = there[real], sure[real], labels[real]
+    kept = batched_nms(there.float(), sure, labels, OVERLAP)[:MOST]
+    parts = (there[kept].float(), sure[kept].float(), labels[kept].to(torch.int64))
+    found = [part.cpu().numpy() for part in parts]
+    return found[0], found[1], found[2]
+
+
+def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:
+    """What was found beside what is there, in prepared pixels."""
+    assert targets.boxes is not None and targets.labels is not None
+    there = list(zip(targets.boxes, targets.labels, strict=True))
+    return Detections.of(answers, there, targets.dataset.patients[targets.cases])
+
+
+def _smallest_px(data: Data, fingerprint: Any) -> float | None:
+    """Side of the middle lesion in prepared pixels; None where no box is known."""
+    sizes, scans = fingerprint.box_sizes_px, fingerprint.sizes
+    if not sizes or not scans:
+        return None
+    longest = max(scans["median"])
+    return float(np.sqrt(np.prod(sizes["median"]))) * data.size_px / longest
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _split(name: str) -> str:
+    return {"train": "training", "val": "validation"}.get(name, name)

@@ -1,0 +1,239 @@
+"""Lesion detection: heads that know their geometry, boxes that move along, planted lesions that are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from builder import network
+from builder.augment import Augment
+from builder.blocks.head import AnchorHead, BoxHead, Finder
+from builder.check import problems
+from builder.data import Dataset, place
+from builder.evaluate import evaluate
+from builder.measures.boxes import overlaps
+from builder.runs import Finished, RunStore
+from builder.scan import Scan
+from builder.spec import Choice, Data, Experiment, Node
+from builder.targets import Target
+from builder.task import Asked
+from builder.train import train
+from tasks import lesions
+from tasks.lesion_detection import LesionDetection, chosen
+
+TASK = LesionDetection()
+STARTERS = TASK.starters()
+SIZES = ((16, 16), (8, 8))
+BOXES = torch.tensor([[8.0, 8.0, 30.0, 26.0], [30.0, 34.0, 60.0, 62.0]])
+LABELS = torch.tensor([1, 0])
+
+
+def head(kind: type[Finder]) -> Any:
+    torch.manual_seed(0)
+    return kind((8, 8), SIZES, 2, (64, 64), hidden=32, num_convs=1)  # type: ignore[call-arg]
+
+
+# -- heads ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [BoxHead, AnchorHead])
+def test_a_perfect_output_comes_back_as_the_boxes_and_costs_less_than_any_other(kind: type[Finder]) -> None:
+    finder = head(kind)
+    output = perfect(finder)
+    boxes, scores = finder.decode(output)
+    found, sure, labels = chosen(boxes[0], scores[0], 64)
+    best = overlaps(found[:2], BOXES.numpy().astype(np.float64)).max(0)
+    assert (best > 0.98).all() and sorted(labels[:2].tolist()) == [0, 1] and (sure[:2] > 0.9).all()
+    right = finder.loss(output, [BOXES], [LABELS])
+    moved = finder.loss(output, [BOXES + torch.tensor([9.0, 0.0, 9.0, 0.0])], [LABELS])
+    other = finder.loss(output, [BOXES], [1 - LABELS])
+    assert right < 1.0 and moved > right + 0.1 and other > right + 0.1  # what is left is the entropy of centreness
+
+
+def perfect(finder: Any) -> torch.Tensor:
+    """The output that says exactly where the boxes are, and nothing anywhere else."""
+    match = finder.match(BOXES)
+    rows = (match >= 0).nonzero()[:, 0]
+    wanted = BOXES[match[rows]]
+    wide = 5 if isinstance(finder, BoxHead) else 4
+    output = torch.zeros(1, len(match), 2 + wide)
+    output[..., :2] = -12.0
+    output[0, rows, LABELS[match[rows]]] = 12.0
+    if isinstance(finder, BoxHead):
+        center = finder.centers[rows]
+        output[0, rows, 2:4], output[0, rows, 4:6] = center - wanted[:, :2], wanted[:, 2:] - center
+        low, high = output[0, rows, 2:6].reshape(-1, 2, 2).transpose(1, 2).sort(2).values.unbind(2)
+        central = (low / high).prod(1).sqrt()
+        output[0, rows, 6] = central.clamp(0.001, 0.999).logit()
+        surest = [rows[(match[rows] == k)][central[match[rows] == k].argmax()] for k in range(2)]
+        output[0, surest, 6] = 12.0
+    else:
+        anchor = finder.anchors[rows]
+        output[0, rows, 2:4] = ((wanted[:, :2] + wanted[:, 2:]) / 2 - anchor[:, :2]) / anchor[:, 2:]
+        output[0, rows, 4:6] = ((wanted[:, 2:] - wanted[:, :2]) / anchor[:, 2:]).log()
+    return output
+
+
+@pytest.mark.parametrize("kind", [BoxHead, AnchorHead])
+def test_the_loss_of_a_head_reaches_every_weight_with_lesions_and_is_finite_without(kind: type[Finder]) -> None:
+    finder = head(kind)
+    maps = [torch.randn(2, 8, *size) for size in SIZES]
+    finder.loss(finder(*maps), [BOXES, BOXES[:0]], [LABELS, LABELS[:0]]).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in finder.parameters())
+    finder.zero_grad()
+    clear = finder.loss(finder(*maps), [BOXES[:0]] * 2, [LABELS[:0]] * 2)
+    clear.backward()
+    assert torch.isfinite(clear) and all(torch.isfinite(p.grad).all() for p in finder.parameters())
+
+
+def test_each_box_is_looked_for_by_the_level_that_is_meant_for_its_size() -> None:
+    finder = head(BoxHead)
+    small, large = torch.tensor([[10.0, 10.0, 20.0, 20.0]]), torch.tensor([[2.0, 2.0, 62.0, 62.0]])
+    on_first = finder.match(small)[: 16 * 16] >= 0
+    assert on_first.any() and not (finder.match(small)[16 * 16 :] >= 0).any()
+    edges = (finder.match(large)[: 16 * 16] >= 0).sum(), (finder.match(large)[16 * 16 :] >= 0).sum()
+    assert edges[1] > 0
+
+
+def test_of_two_boxes_around_a_place_the_smaller_one_is_looked_for() -> None:
+    finder = head(BoxHead)
+    both = torch.tensor([[0.0, 0.0, 40.0, 40.0], [14.0, 14.0, 26.0, 26.0]])
+    center = int((finder.centers[: 16 * 16] - 20).abs().sum(1).argmin())
+    assert finder.match(both)[center] == 1
+
+
+# -- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_boxes_move_with_the_picture_and_those_that_leave_it_take_their_class_along() -> None:
+    image = torch.zeros(1, 1, 32, 32)
+    image[0, 0, 4:10, 20:30] = 1.0
+    target = Target(
+        boxes=[torch.tensor([[20.0, 4.0, 30.0, 10.0], [0.0, 28.0, 2.0, 32.0]])], labels=[torch.tensor([1, 0])]
+    )
+    augment = Augment([Choice(name="flip_horizontal", params={"probability": 1.0})])
+    images, moved = TASK.vary(Experiment(), image, target, augment, torch.Generator().manual_seed(0))
+    assert moved.boxes is not None and moved.labels is not None
+    x0, y0, x1, y1 = (int(v) for v in moved.boxes[0][0])
+    assert images[0, 0, y0:y1, x0:x1].min() == 1.0 and images.sum() == 60.0
+    away = Augment([Choice(name="shift", params={"fraction": 0.5, "probability": 1.0})])
+    for seed in range(20):
+        _, far = TASK.vary(Experiment(), image, target, away, torch.Generator().manual_seed(seed))
+        assert far.boxes is not None and far.labels is not None
+        assert len(far.boxes[0]) == len(far.labels[0])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Dataset]:
+    """A small detector that has learned a small synthetic set."""
+    from builder.intake import detect, import_scans
+
+    home = tmp_path_factory.mktemp("home")
+    made = lesions.write_set(tmp_path_factory.mktemp("made"), 0, count=120, side_px=64)
+    steps = import_scans(detect(made), "lesions", home, task="lesion_detection")
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            report = end.value
+            break
+    experiment = STARTERS[0].replace("data.dataset", report.dataset).replace("data.size_px", 64)
+    experiment = experiment.replace("training.epochs", 12).replace("training.batch_size", 8)
+    run = RunStore(home).create(experiment, queue=False)
+    dataset = Dataset.open(home, report.dataset)
+    events = list(train(experiment, TASK, dataset, run.folder, device="cpu"))
+    last = events[-1]
+    assert isinstance(last, Finished) and last.status == "done", last
+    return home, run, dataset
+
+
+def test_planted_lesions_are_found(trained: tuple[Path, Any, Dataset]) -> None:
+    home, run, dataset = trained
+    assert set(dataset.classes) == set(lesions.CLASSES) and dataset.fingerprint.num_boxed["train"] > 60
+    told = evaluate(run, home, "test", resamples=50)
+    assert told["task"] == "lesion_detection" and told["metrics"]["map50"]["value"] > 0.5
+    assert told["metrics"]["map50"]["low"] <= told["metrics"]["map50"]["value"] <= told["metrics"]["map50"]["high"]
+    assert told["without_lesions"] > 0 and told["operating_point"]["chosen"] == "validation"
+    assert {"map50", "map", "map30", "map10", "cpm", "sensitivity_small"} <= set(told["metrics"])
+    assert set(told["froc"]["at"]) >= {"0.125", "1", "8"} or set(told["froc"]["at"]) >= {"0.125", "1.0", "8.0"}
+    assert all(entry["case"].startswith("c") for entry in told["misses"])
+
+
+def test_an_answer_lies_on_the_scans_own_pixels(trained: tuple[Path, Any, Dataset]) -> None:
+    from builder.predict import Predictor
+
+    _, run, dataset = trained
+    predictor = Predictor.open(run.folder)
+    assert 0 < predictor.settled["threshold"] < 1
+    hits = total = 0
+    for index in dataset.indices("test", by="boxes"):
+        finding = predictor.finding(dataset.scan(int(index)))
+        assert finding.found.boxes is not None and finding.heatmap is None
+        sure = [b for b in finding.found.boxes if b.score >= predictor.settled["threshold"]]
+        for lesion in dataset.boxes(int(index)) or ():
+            total += 1
+            one = np.array([[lesion.x0, lesion.y0, lesion.x1, lesion.y1]])
+            hits += any(
+                overlaps(np.array([[b.x0, b.y0, b.x1, b.y1]]), one)[0, 0] > 0.3
+                and b.label == dataset.classes[lesion.label]
+                for b in sure
+            )
+    assert total > 10 and hits / total > 0.5
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch", "crop"])
+def test_boxes_come_back_from_any_preparation(fit: str) -> None:
+    data = Data(size_px=64, fit=fit)
+    lesion = np.array([[70.0, 30.0, 90.0, 50.0]])
+    scan = Scan(np.zeros((3, 1, 80, 160), np.uint8), spacing_mm=(1.0, 0.8, 0.4))
+    inside = place(80, 160, data, 2.0).boxes_in(lesion).astype(np.float32)
+    asked = Asked(Experiment(data=data), ("a",), False, None, list, "cpu", np.zeros(1), np.ones(1), 255)
+    answer = (inside, np.array([0.9], np.float32), np.array([0]))
+    (box,) = TASK.found(asked, scan, [answer]).boxes or ()
+    assert np.allclose([box.x0, box.y0, box.x1, box.y1], lesion[0], atol=1e-3)
+    assert box.label == "a" and box.slice == 1  # the middle one of three was seen
+
+
+# -- what it refuses, and starters ------------------------------------------------------------------------------------
+
+
+def test_a_data_set_without_boxes_is_refused_in_words(trained: tuple[Path, Any, Dataset]) -> None:
+    from dataclasses import replace
+
+    _, run, dataset = trained
+    assert not [p for p in problems(run.experiment, dataset.fingerprint) if p.severity == "error"]
+    bare = replace(dataset.fingerprint, num_boxed={}, box_counts={}, box_sizes_px={})
+    said = [p.message for p in TASK.problems(run.experiment, bare)]
+    assert any("No scan of this data set has boxes" in words for words in said)
+    tiny = run.experiment.replace("data.size_px", 16)
+    (small,) = [p for p in TASK.problems(tiny, dataset.fingerprint) if p.path == "data.size_px"]
+    assert small.severity == "warning" and small.fix is not None and small.fix.data.size_px > 16
+
+
+def test_a_network_that_ends_in_class_scores_gets_a_head_by_a_press() -> None:
+    from builder.data import Fingerprint
+
+    wrong = STARTERS[0].remove("boxes").insert(Node(id="pool", name="global_pool"))
+    wrong = wrong.insert(Node(id="scores", name="class_scores"))
+    found = [p for p in problems(wrong, None) if p.severity == "error" and p.path.startswith("network")]
+    assert found and found[0].fix is not None
+    assert isinstance(Fingerprint, type)
+
+
+@pytest.mark.parametrize("experiment", STARTERS, ids=lambda e: e.name)
+def test_a_starter_is_planned_and_teaches(experiment: Experiment) -> None:
+    assert experiment.name in TASK.when
+    planned = network.plan_of(experiment, 3)
+    assert not [node.message for node in planned.nodes if node.message]
+    small = experiment.replace("data.size_px", 64)
+    net = network.assemble_of(small, 3, seed=0)
+    images = torch.rand(2, *small.data.shape)
+    target = Target(boxes=[BOXES, BOXES[:0]], labels=[LABELS, LABELS[:0]])
+    loss = TASK.step(net, images, target, TASK.objective(small, net, None)).loss  # type: ignore[arg-type]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert type(experiment).loads(experiment.dumps()) == experiment
