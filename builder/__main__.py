@@ -114,6 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--into", metavar="DATASET", help="add to this data set instead of making a new one")
     made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the split")
+    made = command("export-labels", commands.export_labels, "Take labels away, with their scans, in a common format.")
+    made.add_argument("dataset", metavar="DATASET", help="id or name")
+    made.add_argument(
+        "--to",
+        required=True,
+        choices=("voc", "yolo", "coco", "csv", "png", "nifti", "nrrd", "dicom-seg"),
+        help="voc, yolo, coco and csv for boxes; png, nifti, nrrd and dicom-seg for masks",
+    )
+    made.add_argument("--out", required=True, metavar="FOLDER", help="a folder that is empty or not there yet")
     command("starters", commands.starters, "List the ready experiments.")
     made = command("weights", commands.weights, "Take in a file of pretrained weights, or fetch those that timm knows.")
     made.add_argument("file", metavar="FILE", nargs="?", help=".safetensors, .pth or .pt")
@@ -134,8 +143,22 @@ def _parser() -> argparse.ArgumentParser:
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "val", "test"))
+    made = command(
+        "baseline", commands.baseline, "The number to beat: frozen features of a packaged network, no training."
+    )
+    made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
+    made.add_argument("--test", action="store_true", help="also on the test side, which counts as an opening of it")
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
+    made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
+    made.add_argument("--out", metavar="FOLDER", help="write restored scans there, as files like those they came from")
+    made = command(
+        "second-opinion",
+        commands.second_opinion,
+        "Does a diagnosis run change its mind on scans that another restored?",
+    )
+    made.add_argument("run", metavar="RUN", help="an image enhancement run")
+    made.add_argument("judge", metavar="JUDGE", help="a run that tells classes")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
     made = command("export", commands.export, "Take a network away, with a proof that it answers the same.")
     made.add_argument("run", metavar="RUN|FILE", help="a run, or an experiment as JSON, untrained")

@@ -71,7 +71,7 @@ def nearest(name: str, candidates: Sequence[Found]) -> list[Found]:
 
 
 def side_of_folder(name: str) -> str | None:
-    """The side that a folder of a path names (train/images/x, imagesTr/x, val2017/x); None for none or two."""
+    """The side a folder of a path names: train/images/x, imagesTr/x, val2017/x. None for none or two."""
     sides = set()
     for part in PurePosixPath(name).parts[:-1]:
         plain = re.sub(r"(19|20)\d\d$", "", part.lower()).strip("_- ")
@@ -82,6 +82,6 @@ def side_of_folder(name: str) -> str | None:
 
 
 def sides_of_folders(names: Sequence[str]) -> Mapping[str, str]:
-    """{name: side} where every path names one side, and not all the same one: then the source has a split of its own."""
+    """{name: side} where every path names one side, and not all the same: then the source has a split of its own."""
     found = {name: side for name in names if (side := side_of_folder(name))}
     return found if len(found) == len(names) and len(set(found.values())) > 1 else {}

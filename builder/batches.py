@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from builder.data import Prepared
+from builder.data import Prepared, UnusableScan
 from builder.spec import Data, Experiment
 from builder.targets import Target, Targets
 
+_FIXED = 2026  # seeds the places of the patches that are judged
 RESIDENT_SHARE = 0.25  # of the free GPU memory that the scans may take; else they come batch by batch
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's constants for pretrained backbones
 
@@ -57,19 +58,28 @@ class Scans:
 
     Small sets live on the GPU as the bytes they are; otherwise each batch is read from the prepared file, past the
     memory map, so that the process does not grow with the data.
+
+    With `Data.fit` "patches" a batch holds squares cut out of the pictures: anywhere while learning, always at the same
+    places to judge. Where the good scan itself is degraded to a coarser grid (`Data.scale`), the squares are that many
+    times as large.
     """
 
     def __init__(self, prepared: Prepared, targets: Targets, device: torch.device) -> None:
         self.prepared, self.targets, self.device = prepared, targets, device
         self.indices = targets.rows
+        self.side = 0
+        if targets.data.fit == "patches":
+            self.side = targets.data.size_px * (1 if targets.goals is not None else targets.data.scale)
+            self.fixed = self._corners(np.random.default_rng(_FIXED).random((len(self.indices), 2)), self.indices)
         self.resident = self._upload() if device.type == "cuda" else None
 
     def _upload(self) -> Tensor | None:
         row_bytes = self.prepared.images[:1].nbytes
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        if len(self.indices) * row_bytes > RESIDENT_SHARE * free_bytes:
+        rows, self.held = np.unique(self.indices, return_inverse=True)
+        if len(rows) * row_bytes > RESIDENT_SHARE * free_bytes:
             return None
-        parts = [self._read(part) for part in np.array_split(self.indices, max(1, len(self.indices) // 1024))]
+        parts = [self._read(part) for part in np.array_split(rows, max(1, len(rows) // 1024))]
         return torch.cat([part.to(self.device) for part in parts])
 
     def _read(self, indices: np.ndarray) -> Tensor:
@@ -77,19 +87,50 @@ class Scans:
         # torch cannot gather unsigned 16 bit numbers on a GPU; as signed ones they travel the same.
         return torch.from_numpy(rows.view(np.int16) if rows.dtype == np.uint16 else rows)
 
-    def batch(self, positions: np.ndarray | slice) -> tuple[Tensor, Target]:
-        """Images (B, *shape of a row) float32 in [0, 1] and what is known of them, on the device, at `positions`."""
+    def _corners(self, chance: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Numbers (B, 2) in [0, 1) as row and column of the first pixel of a patch inside each row's own picture."""
+        assert self.prepared.sizes is not None
+        room = self.prepared.sizes[rows] - self.side + 1
+        if (room < 1).any():
+            height, width = self.prepared.sizes[rows[(room < 1).any(1)][0]]
+            raise UnusableScan(
+                f"Patches of {self.side} pixels cannot be cut out of a scan of {width} x {height}: choose smaller ones."
+            )
+        return np.floor(chance * room).astype(np.int64)
+
+    def batch(self, positions: np.ndarray | slice, chance: torch.Generator | None = None) -> tuple[Tensor, Target]:
+        """Images (B, *shape of a row) float32 in [0, 1] and what is known of them, on the device, at `positions`.
+
+        Args:
+            chance: a CPU generator that says where patches are cut; None: always at the same places.
+        """
         if isinstance(positions, slice):
             positions = np.arange(len(self.indices))[positions]
-        places = torch.from_numpy(positions)
-        if self.resident is not None:
-            places = places.to(self.device)
-            stored = self.resident[places]
-        else:
-            stored = self._read(self.indices[positions])
-            if self.device.type == "cuda":
-                stored = stored.pin_memory().to(self.device, non_blocking=True)
+        corners = None
+        if self.side:
+            corners = self.fixed[positions]
+            if chance is not None:
+                draws = torch.rand(len(positions), 2, generator=chance, dtype=torch.float64).numpy()
+                corners = self._corners(draws, self.indices[positions])
+        stored = self._gathered(positions, corners)
         images = stored.float()
         if stored.dtype == torch.int16:
             images = images.add_((images < 0) * 65536.0)
-        return images.div_(self.prepared.unit), self.targets.batch(positions, self.device)
+        return images.div_(self.prepared.unit), self.targets.batch(positions, self.device, corners)
+
+    def _gathered(self, positions: np.ndarray, corners: np.ndarray | None) -> Tensor:
+        """The rows at `positions`, or the squares at `corners` in them, as they are stored, on the device."""
+        if self.resident is not None:
+            places = torch.from_numpy(self.held[positions]).to(self.device)
+            if corners is None:
+                return self.resident[places]
+            lines = torch.arange(self.side, device=self.device)
+            tops, lefts = (lines + torch.from_numpy(side).to(self.device)[:, None] for side in corners.T)
+            channels = torch.arange(self.resident.shape[1], device=self.device)[None, :, None, None]
+            return self.resident[places[:, None, None, None], channels, tops[:, None, :, None], lefts[:, None, None]]
+        if corners is None:
+            stored = self._read(self.indices[positions])
+        else:
+            cut = self.prepared.patches(self.indices[positions], corners, self.side)
+            stored = torch.from_numpy(cut.view(np.int16) if cut.dtype == np.uint16 else cut)
+        return stored.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else stored

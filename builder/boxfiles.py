@@ -48,6 +48,7 @@ class BoxList:
         size_px: (width, height) that the picture has by what the label file says, None where it does not.
         found: the label file of this one picture; None where one file tells of all.
         problem: why what is said cannot be used, "" where it can.
+        whole: it is said of a folder, all of whose files are slices of one scan; each box tells its slice.
     """
 
     boxes: tuple[Drawn, ...]
@@ -55,6 +56,7 @@ class BoxList:
     size_px: tuple[int, int] | None = None
     found: Found | None = None
     problem: str = ""
+    whole: bool = False
 
 
 # -- Pascal VOC -------------------------------------------------------------------------------------------------------

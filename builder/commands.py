@@ -116,6 +116,24 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, f"Data set {report.dataset}: {words}."
 
 
+def export_labels(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{dataset, to, folder, cases, scans, boxes, masks, unlabelled (cases that carry none and were left out), notes}"""
+    from builder.data import Dataset
+    from builder.label_export import export_labels as exported
+
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    told = _Progress()
+    answer: Answer = {}
+    for done, total, so_far in exported(dataset, asked.to, Path(asked.out).expanduser().absolute()):
+        told.show(done, total, "cases written")
+        answer = so_far.to_json()
+    told.end()
+    for note in answer["notes"]:
+        say(f"  note: {note}")
+    counts = ", ".join(f"{answer[name]} {name}" for name in ("cases", "scans", "boxes", "masks") if answer[name])
+    return {"dataset": dataset.id, "to": asked.to, **answer}, f"{answer['folder']}: {counts}."
+
+
 def starters(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{starters: [{name, task, input, size_px, layers, epochs, when}]}; input: "maps", "series" or "volume"."""
     from builder import task
@@ -338,31 +356,65 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     )
     told.end()
     rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found["metrics"].items()]
-    rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
-    for name, row in found["per_class"].items():
-        cells = f"sensitivity {_figure(row['sensitivity'])}, specificity {_figure(row['specificity'])}"
-        rows.append((f"{name} ({row['n']})", cells))
+    if "majority_accuracy" in found:
+        rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
+    for window, row in found.get("windows", {}).items():  # restored scans beside those of plain filters
+        shown = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
+        rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(shown)))
+    for name, row in found.get("per_class", {}).items():
+        told_of = [key for key in ("sensitivity", "specificity", "map50") if isinstance(row.get(key), dict)]
+        rows.append((f"{name} ({row['n']})", ", ".join(f"{key} {_figure(row[key])}" for key in told_of)))
+    for rate, figure in found.get("froc", {}).get("at", {}).items():
+        rows.append((f"sensitivity at {rate} false alarms a scan", _figure(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
     return found, f"{title}\n{_table(rows)}{notes}"
 
 
+def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{chosen, features, n: {train, val}, val: {n, patients, metrics, notes}, test: the same or null, seconds, at}"""
+    from builder.baseline import baseline as measured
+    from builder.data import Dataset
+
+    told = _Progress()
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    found = measured(dataset, test=asked.test, told=lambda done, total: told.show(done, total, "looking at the scans"))
+    told.end()
+    lines = [f"{found['features']}; chosen on the validation side: {found['chosen']} ({found['seconds']:.0f} s)"]
+    for side, words in (("val", "validation"), ("test", "test")):
+        if found[side]:
+            rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found[side]["metrics"].items()]
+            lines += [f"{found[side]['n']} scans of the {words} split, 95 % intervals over patients", _table(rows)]
+    return found, "\n".join(lines)
+
+
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
-    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}.
+    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
+    scans are written, and their files told: files: [path].
 
     Exit code 2, with the same shape, where one of the scans has an error.
     """
-    from builder.predict import Predictor, read
+    from builder.derived import write
+    from builder.predict import Predictor, opened
     from builder.sandbox import Sandbox
     from builder.scans import Unreadable
 
+    out = Path(asked.out).absolute() if asked.out else None
     predictor = Predictor.open(_run(asked.run).folder)
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
             try:
-                found = predictor.finding(read([_existing(typed)], box)).plain()
+                with opened([_existing(typed)], box) as (scan, files):
+                    answered = predictor.finding(scan)
+                    found = answered.plain()
+                    if out is not None and answered.found.enhanced is not None:
+                        made_by = f"run {asked.run} ({predictor.experiment.name})"
+                        written = write(
+                            files, scan, answered.found.enhanced, out / Path(typed).name.split(".")[0], made_by
+                        )
+                        found["files"] = [str(path) for path in written]
             except (Unreadable, ValueError) as error:  # a misspelt path too: the other answers are not lost by it
                 findings.append({"scan": typed, "error": str(error)})
             else:
@@ -373,7 +425,15 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
         if "error" in finding:
             continue
         chances = sorted(finding["probabilities"].items(), key=lambda item: -item[1])
-        lines.append(f"{finding['scan']}: " + ", ".join(f"{name} {chance:.3f}" for name, chance in chances))
+        told = [f"{name} {chance:.3f}" for name, chance in chances]
+        least = finding.get("facts", {}).get("threshold", 0.0)
+        for box in finding.get("boxes", ()):
+            if box["score"] >= least:
+                at = f" in slice {box['slice'] + 1}" if box["slice"] else ""
+                told.append(f"{box['class']} {box['score']:.3f} at {', '.join(f'{v:g}' for v in box['box'])}{at}")
+        told += [f"{name.replace('_', ' ')} {value}" for name, value in finding.get("facts", {}).items()]
+        told += finding.get("files", [])
+        lines.append(f"{finding['scan']}: " + ("; ".join(told) if "boxes" in finding else ", ".join(told)))
         lines.extend(f"  note: {note}" for note in finding["notes"])
     refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
     if refused:
@@ -381,6 +441,35 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
             print("\n".join(lines))
         raise Mistake(" ".join(refused), answer)
     return answer, "\n".join(lines)
+
+
+def second_opinion(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, judge, opinions: [{scan, before: {class: probability}, after, top_before, top_after, changed,
+    largest_change, sentence} | {scan, error}]}
+
+    Exit code 2, with the same shape, where one of the scans has an error.
+    """
+    from builder.opinion import second_opinion as asked_twice
+    from builder.predict import Predictor, read
+    from builder.sandbox import Sandbox
+    from builder.scans import Unreadable
+
+    restorer, judge = (Predictor.open(_run(run).folder) for run in (asked.run, asked.judge))
+    opinions: list[Answer] = []
+    with Sandbox() as box:
+        for typed in asked.scans:
+            try:
+                opinions.append({"scan": typed, **asked_twice(restorer, judge, read([_existing(typed)], box)).plain()})
+            except (Unreadable, ValueError) as error:
+                opinions.append({"scan": typed, "error": str(error)})
+    answer = {"run": asked.run, "judge": asked.judge, "opinions": opinions}
+    refused = [f"{o['scan']}: {o['error']}" for o in opinions if "error" in o]
+    words = "\n".join(f"{o['scan']}: {o['sentence']}" for o in opinions if "error" not in o)
+    if refused:
+        if words and not asked.json:
+            print(words)
+        raise Mistake(" ".join(refused), answer)
+    return answer, words
 
 
 def export(asked: argparse.Namespace) -> tuple[Answer, str]:

@@ -43,7 +43,7 @@ from builder.prepared import (
     prepare,
     quantize,
 )
-from builder.scan import Grid, Scan, Window
+from builder.scan import Grid, Scan, Window, grey_range
 from builder.spec import Data
 
 __all__ = [
@@ -602,6 +602,45 @@ class Dataset:
         scans = (self.scan(index) for index in range(len(self)))
         shapes = [case.shape for case in self.cases]
         return build(folder, scans, len(self), data, self.unit, self.splits == "train", progress, shapes)
+
+    def goals(self, data: Data, progress: Progress | None = None) -> Prepared:
+        """The good scans of pairs, prepared as `prepared` prepares the poor ones: same rows, same steps of grey.
+
+        The range of grey values is the poor scan's (one step means the same on both sides); the grid may be
+        `data.scale` times finer. A case without a good scan has a black one.
+
+        Raises:
+            UnusableScan: the good scan of a case is of another size than the poor one, or the window bends.
+        """
+        shapes = [(*case.shape[:2], *(side * data.scale for side in case.shape[2:])) for case in self.cases]
+        own = data.model_copy(update={"window": f"pair {data.window} x{data.scale}"})
+        folder = self.folder / "prepared" / digest(own, self.unit, len(self))
+        scans = (self._goal(index, data, own.window) for index in range(len(self)))
+        return build(folder, scans, len(self), own, self.unit, self.splits == "train", progress, shapes)
+
+    def _goal(self, index: int, data: Data, name: str) -> Scan:
+        """The good scan of a case, with a window called `name` that spans the poor scan's range of grey values."""
+        poor, good = self.scan(index), self.target(index)
+        slices, channels, height, width = poor.pixels.shape
+        wanted = (slices, channels, height * data.scale, width * data.scale)
+        if good is None:
+            return replace(
+                poor, pixels=np.zeros(wanted, poor.pixels.dtype), valid=None, windows=(Window(0.5, 1, name=name),)
+            )
+        if good.pixels.shape != wanted:
+            raise UnusableScan(
+                f"The good scan of a pair must be {wanted[3]} x {wanted[2]} pixels in {slices} slices, "
+                f"{data.scale} times as fine as the poor one; one is {good.pixels.shape[3]} x {good.pixels.shape[2]} "
+                f"in {len(good.pixels)}."
+            )
+        line = grey_range(poor, data.window)
+        if line is None:
+            raise UnusableScan(f"The window {data.window!r} bends; pairs need one that runs in a straight line.")
+        low, high = line
+        if poor.photometric == "RGB":
+            return replace(good, photometric="RGB", bits=poor.bits)
+        window = Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT", name)
+        return replace(good, photometric=poor.photometric, valid=None, windows=(window,))
 
     def ledger(self) -> list[Entry]:
         """What became of each file of each import."""

@@ -77,6 +77,12 @@ def frame_places(path: Path) -> tuple[list[int], list[Place]]:
     return order, [places[frame] for frame in sorted(range(len(order)), key=order.__getitem__)]
 
 
+def frame_slices(path: Path) -> list[int]:
+    """For each frame of a multi-frame image, in the order of the file, which slice of the scan it is."""
+    file = open_dicom(path)
+    return frame_order([place_of(file.ds, frame) for frame in range(_header(file).slices)], [])[0]
+
+
 # --- header
 
 

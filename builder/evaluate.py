@@ -65,25 +65,24 @@ def evaluate(
     cases = kind.cases(dataset, experiment, split)
     if not len(cases):
         raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
-    key = _key(predictor, dataset, cases)
-    examined = _stored(run, split, key)
-    if examined is None:
-        examined = kind.examined(predictor.asked, dataset, cases, progress)
-        temporary = run.folder / f".predictions-{split}.{os.getpid()}.npz"
-        np.savez_compressed(temporary, key=key, **examined)  # type: ignore[arg-type]
-        os.replace(temporary, run.folder / f"predictions-{split}.npz")
+    examined = _examined(run, predictor, dataset, split, cases, progress)
+    figures = kind.report(examined, predictor.classes, predictor.multi_label, resamples)
+    chosen_on = kind.cases(dataset, experiment, "val") if split == "test" else ()
+    if len(chosen_on):
+        before = _examined(run, predictor, dataset, "val", chosen_on)
+        figures |= kind.carried(before, examined, predictor.classes, predictor.multi_label, resamples)
     result = {
         "run": run.id,
         "split": split,
         "task": experiment.task,
-        **kind.report(examined, predictor.classes, predictor.multi_label, resamples),
+        **figures,
         "dataset": dataset.id,
         "synthetic": dataset.synthetic,
         "checkpoint": predictor.weights_sha256,
         "at": time.time(),
     }
     if split == "test":
-        result["openings"] = _opened(run, dataset)
+        result["openings"] = count_opening(dataset, run.id)
     write_atomic(run.folder / f"evaluation-{split}.json", json.dumps(result))
     return result
 
@@ -95,6 +94,25 @@ def evaluation(run: Run, split: str = "test") -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _examined(
+    run: Run,
+    predictor: Predictor,
+    dataset: Dataset,
+    split: str,
+    cases: np.ndarray,
+    progress: Callable[[int, int], None] | None = None,
+) -> task.Examined:
+    """What the run answers on these cases: as it was kept, else asked now and kept."""
+    key = _key(predictor, dataset, cases)
+    examined = _stored(run, split, key)
+    if examined is None:
+        examined = task.find(predictor.experiment.task).examined(predictor.asked, dataset, cases, progress)
+        temporary = run.folder / f".predictions-{split}.{os.getpid()}.npz"
+        np.savez_compressed(temporary, key=key, **examined)  # type: ignore[arg-type]
+        os.replace(temporary, run.folder / f"predictions-{split}.npz")
+    return examined
 
 
 def _stored(run: Run, split: str, key: str) -> task.Examined | None:
@@ -117,17 +135,27 @@ def _key(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> str:
     return hashlib.sha256(f"{named} {dataset.edited}".encode()).hexdigest()
 
 
-def _opened(run: Run, dataset: Dataset) -> dict[str, int]:
-    """Count one opening of the test side: {run: by this run, dataset: by all runs}, this one included."""
-    path = dataset.folder / "test-openings.jsonl"
-    line = json.dumps({"at": time.time(), "run": run.id}) + "\n"
+def count_opening(dataset: Dataset, who: str) -> dict[str, int]:
+    """Counts one opening of the test side by a run (or "baseline"): {run: by this one, dataset: by all}, this one
+    included."""
+    path = _openings(dataset)
+    line = json.dumps({"at": time.time(), "run": who}) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(descriptor, line.encode())  # one write: lines of two processes never mix
     finally:
         os.close(descriptor)
     runs = [json.loads(found)["run"] for found in path.read_text().splitlines() if found]
-    return {"run": runs.count(run.id), "dataset": len(runs)}
+    return {"run": runs.count(who), "dataset": len(runs)}
+
+
+def was_opened(dataset: Dataset) -> bool:
+    """Whether anybody has looked at the test side: from then on no scan may join it."""
+    return _openings(dataset).is_file()
+
+
+def _openings(dataset: Dataset) -> Path:
+    return dataset.folder / "test-openings.jsonl"
 
 
 def _device() -> str:

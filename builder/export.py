@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import keras_export, network, onnx_export, program_export, pytorch_export
+from builder import keras_export, network, onnx_export, program_export, pytorch_export, task
 from builder.data import Dataset, UnknownDataset
 from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
@@ -160,6 +160,8 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         wrong = [Problem("network", "The network has no layers.")]
     if wrong and to != "document":
         return tuple(wrong)
+    if to in (refused := task.find(experiment.task).no_export):
+        return (Problem("network", f"{TARGETS[to].title}: {refused[to]}"),)
     check = {
         "keras": keras_export.unsupported,
         "onnx": onnx_export.unsupported,
@@ -306,6 +308,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         "classes": list(predictor.classes),
         "multi_label": predictor.multi_label,
         **experiment.data.model_dump(exclude={"dataset"}),
+        "settled": predictor.settled,
         "unit": predictor.unit,
         "mean": [float(v) for v in predictor.mean],
         "std": [float(v) for v in predictor.std],
@@ -375,7 +378,7 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
         return {"cases": 0, "source": "nothing is computed", "tolerance": 0.0, "difference": {}, "versions": used}
     source, scans = _scans(predictor, home)
     ours = np.stack([predictor.prepared(scan) for scan in scans])
-    answers = predictor.probabilities(ours)
+    answers = predictor.outputs(ours)
     with tempfile.TemporaryDirectory(prefix="scanloom-parity-") as place:
         given, told = Path(place) / "cases.npz", Path(place) / "answers.npz"
         np.savez(given, **_packed(scans))

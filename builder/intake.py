@@ -257,9 +257,9 @@ class _Intake:
         """The boxes of a scan, None where nobody looked, and what was done to them: {file: words}."""
         lists: list[tuple[str, BoxList, int | None]] = []
         for number, item in enumerate(items):
-            if item.boxes is None or (lists and lists[-1][1] is item.boxes):
+            if item.boxes is None or (lists and item.boxes.whole):
                 continue  # a folder's boxes are told of each of its files
-            whole = len(items) == 1 or all(other.boxes is item.boxes for other in items)
+            whole = len(items) == 1 or item.boxes.whole
             place = number if not scan.order else scan.order.index(number) if number in scan.order else -1
             lists.append((item.found.name, item.boxes, None if whole else place))
         boxes: tuple[Box, ...] | None = None

@@ -196,8 +196,8 @@ class Masks:
 
     def _names(self, mask: _Waiting) -> dict[int, str]:
         """{value: name of the structure} of a mask."""
-        if self._is_one() and not mask.names:
-            return dict.fromkeys(mask.values, self._known[0] if len(self._known) == 1 else ONE_STRUCTURE)
+        if self._is_one() and not mask.names and len(self._known) < 2:
+            return dict.fromkeys(mask.values, self._known[0] if self._known else ONE_STRUCTURE)
         return {value: mask.names.get(value, str(value)) for value in mask.values}
 
     def _is_one(self) -> bool:

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class Learner:
         chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
         count = sum(map(len, batches))
         for positions in batches:
-            images, target = self.train.batch(positions)
+            images, target = self.train.batch(positions, chance)
             images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
             images = self.normalized(images)
             with self.precision():
@@ -195,9 +195,12 @@ class Learner:
 
     # ---- judging ----
 
-    @torch.inference_mode()
     def judge(self) -> dict[str, float]:
         """Metrics of the epoch at hand: train/loss, and on the val split (if any) val/loss and the task's scores."""
+        with torch.inference_mode(), undisturbed(self.device):
+            return self._judged()
+
+    def _judged(self) -> dict[str, float]:
         train_loss = float(self.loss_sum) / max(1, self.place.count)
         if not math.isfinite(train_loss):
             raise NotFinite(self._broke("the loss was", ""))
@@ -407,6 +410,20 @@ def _seed_everything(seed: int) -> None:
 def _mixed_seed(*numbers: int) -> int:
     """One seed out of several numbers, so that neighbours have nothing in common."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Leaves the dice of a training as they were, whatever is thrown inside.
+
+    A library may throw when it is imported (rich, which sklearn brings along, takes 24 bits from Python's dice): the
+    first epoch of a process would then leave them otherwise than any later one.
+    """
+    before = _random_state(device)
+    try:
+        yield
+    finally:
+        _restore_random_state(before, device)
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

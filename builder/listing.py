@@ -83,7 +83,8 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
         "",
         f"Input: (B, {', '.join(map(str, shape))}) float32, normalized (see predict.py).",
-        f"Output: (B, {num_classes}) scores, one per class. {planned.parameters:,} learned numbers.",
+        f"Output: (B, {', '.join(map(str, planned.output or ()))}), as its last layer says. "
+        f"{planned.parameters:,} learned numbers.",
         "Not for clinical use.",
         '"""',
         "",
@@ -113,14 +114,17 @@ def _variable(planned: network.Plan, names: dict[str, str], wire: str) -> str:
     return f"{names[id]}[{int(tap or 0) - 1}]" if planned[id].taps else names[id]
 
 
-def predict_source(network: str = "", *imports: str) -> str:
+def predict_source(network: str = "", *imports: str, says: str = "classes", activated: str = "scores") -> str:
     """The text of predict.py.
 
     Args:
+        says, activated: as `task.Task` has them.
         network: name of a template whose `load` and `probabilities` take the place of PyTorch's ("" = PyTorch's own).
         imports: the packages of that template's own.
     """
     text = (TEMPLATES / "predict.py.txt").read_text(encoding="utf-8")
+    spoken = (TEMPLATES / f"told_{says}.py.txt").read_text(encoding="utf-8")
+    text = text.replace("TOLD\n", f"{spoken}\n\n").replace("(ACTIVATED)", activated)
     if not network:
         return text
     reading, mark, rest = text.partition("# -- the network --")

@@ -122,7 +122,8 @@ def write(folder: Path, predictor: Predictor) -> str:
         whole.metadata_props.add(key=f"scanloom.{key}", value=json.dumps(value, ensure_ascii=False))
     onnx.checker.check_model(whole)
     (folder / "model.onnx").write_bytes(whole.SerializeToString())
-    text = predict_source("network_onnx.py.txt", "onnxruntime")
+    says = task.find(predictor.experiment.task).says
+    text = predict_source("network_onnx.py.txt", "onnxruntime", says=says)
     (folder / "predict.py").write_text(text, encoding="utf-8")
     return ""
 
@@ -142,7 +143,7 @@ def _network(predictor: Predictor) -> onnx.ModelProto:
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             scores = self.net(image)
-            return kind.activate(scores, predictor.multi_label), scores
+            return kind.exported(self.net, scores, predictor.multi_label), scores
 
     program = trace(Scoring().eval(), input_shape(predictor.experiment))
     with _silent():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder import checkpoint as checkpoints
-from builder import network, task
+from builder import network, task, tiling
 from builder.data import chosen, prepare, quantize
 from builder.gathering import SourceRefused, gather
 from builder.sandbox import Sandbox
@@ -132,6 +132,7 @@ class Predictor:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     settled: dict[str, float] = field(default_factory=dict)
+    _grown: dict[int, torch.nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path, checkpoint: str = "best", device: str = "cpu") -> Predictor:
@@ -191,17 +192,89 @@ class Predictor:
         image = prepare(scan, self.experiment.data, index)
         return quantize(image, self.unit).astype(np.float32) / np.float32(self.unit)
 
-    def answers(self, images: np.ndarray) -> list[Any]:
-        """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row."""
+    def run(self, images: np.ndarray) -> torch.Tensor:
+        """The raw output, float32 on the device, for prepared `images` (B, ...) float32 in [0, 1]."""
+        output: torch.Tensor = self.net(self._tensor(images)).float()
+        return output
+
+    def answers(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
+        """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row.
+
+        Of a run that was taught with patches: whole pictures (B, C, H, W), or a list of such of different sizes.
+        """
         import torch
+
+        if self.experiment.data.fit == "patches":
+            return [answer for image in images for answer in self._tiled(image)]
 
         size = max(1, _BATCH // self.num_slices)
         found: list[Any] = []
         with torch.inference_mode():
             for k in range(0, len(images), size):
-                output = self.net(self._tensor(images[k : k + size])).float()
+                output = self.run(np.asarray(images[k : k + size]))
                 found += self._kind.answers(self.experiment, self.net, output, self.multi_label)
         return found
+
+    def _tiled(self, image: np.ndarray) -> list[Any]:
+        """The one answer to a whole picture (C, H, W), of a run that was taught with patches."""
+        import torch
+
+        cut = self.cut(max(image.shape[-2:]))
+        net = self._at(cut.side)
+
+        def run(tile: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return net(self._tensor(tile)).float().cpu().numpy()
+
+        output = torch.from_numpy(tiling.whole(image, run, cut, self.experiment.data.scale))[None]
+        return self._kind.answers(self.experiment, self.net, output.to(self.device), self.multi_label)
+
+    def cut(self, side: int) -> tiling.Cut:
+        """How a picture whose longer side has `side` px is cut for this network (see `tiling`)."""
+        taught, large = self.experiment.data.size_px, 1024
+        planned = network.plan_of(self.experiment.replace("data.size_px", large), len(self.classes))
+        fields = planned.nodes[-1].receptive_field
+        told = all(node.shape is not None and not node.message for node in planned.nodes)
+        if told and planned.layout == "maps" and fields and max(fields) < large:
+            deepest = min(min(node.shape[-2:]) for node in planned.nodes if node.shape and len(node.shape) == 3)
+            cut = tiling.seeing(max(fields), max(1, large // deepest), side)
+            if cut is not None and self._same_weights(cut.side):
+                return cut
+        return tiling.taught(taught)
+
+    def _same_weights(self, side: int) -> bool:
+        """Whether the network has the very same weights where it sees squares of `side` px."""
+        try:
+            grown = self._at(side)
+        except ValueError:
+            return False
+        own, other = self.net.state_dict(), grown.state_dict()
+        return {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in other.items()}
+
+    def _at(self, side: int) -> torch.nn.Module:
+        """The network for squares of `side` px, with the weights of this one."""
+        if side == self.experiment.data.size_px:
+            return self.net
+        if side not in self._grown:
+            larger = self.experiment.replace("data.size_px", side)
+            grown = network.assemble_of(larger, len(self.classes), trained=True)
+            own = self.net.state_dict()
+            if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in grown.state_dict().items()}:
+                grown.load_state_dict(own)
+            self._grown[side] = grown.to(self.device).eval()
+        return self._grown[side]
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """What an exported network puts out for prepared `images`: float32, one entry a row (`Task.exported`)."""
+        import torch
+
+        found: list[np.ndarray] = []
+        size = max(1, _BATCH // self.num_slices)
+        with torch.inference_mode():
+            for k in range(0, len(images), size):
+                output = self.net(self._tensor(images[k : k + size])).float()
+                found.append(self._kind.exported(self.net, output, self.multi_label).float().cpu().numpy())
+        return np.concatenate(found)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (B, K) float32 for prepared `images`, of a task that answers with them."""
@@ -319,8 +392,16 @@ def read(paths: Sequence[Path], box: Sandbox) -> Scan:
     Raises:
         scans.Unreadable: in words, for what is no scan.
     """
+    with opened(paths, box) as (scan, _):
+        return scan
+
+
+@contextlib.contextmanager
+def opened(paths: Sequence[Path], box: Sandbox) -> Iterator[tuple[Scan, list[Path]]]:
+    """As `read`, with the files that the scan is in; those out of a zip are there until the end of the context."""
     if len(paths) != 1 or not (paths[0].is_dir() or _is_zip(paths[0])):
-        return box.read(list(paths), series=len(paths) > 1)
+        yield box.read(list(paths), series=len(paths) > 1), list(paths)
+        return
     with tempfile.TemporaryDirectory(prefix="scanloom-ask-") as place:
         try:
             files = [found.path for found in gather(paths[0], Path(place)).found]
@@ -328,7 +409,7 @@ def read(paths: Sequence[Path], box: Sandbox) -> Scan:
             raise Unreadable(str(error)) from None
         if not files:
             raise Unreadable("There is nothing in it that could be a scan.")
-        return box.read(files, series=len(files) > 1)
+        yield box.read(files, series=len(files) > 1), files
 
 
 def _is_zip(path: Path) -> bool:

@@ -295,7 +295,7 @@ def _judging(learner: Learner, size: int) -> float:
     learner.model.eval()
     with torch.inference_mode(), learner.precision():
         at = time.perf_counter()
-        images, _ = learner.val.batch(slice(0, size))
+        images, _ = learner.task.pose(learner.experiment, *learner.val.batch(slice(0, size)))
         learner.model(learner.normalized(images))
         _wait(learner)
     learner.model.train()

@@ -327,6 +327,33 @@ class Prepared:
                 )
         return out
 
+    def patches(self, indices: Sequence[int] | np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+        """Squares (len(indices), C, side, side) cut out of the images at `indices`; only their lines are read.
+
+        Args:
+            corners: int (len(indices), 2), row and column of each square's first pixel; it lies inside its image.
+        """
+        channels, height, width = self.images.shape[1:]
+        corners = np.asarray(corners, np.int64).reshape(-1, 2)
+        if len(corners) and (corners.min() < 0 or (corners + side > (height, width)).any()):
+            raise ValueError(f"A square of {side} px reaches beyond a picture of {width} x {height} px.")
+        out = np.empty((len(indices), channels, side, side), self.images.dtype)
+        line = width * self.images.dtype.itemsize
+        band = bytearray(side * line)
+        for found, index, (top, left) in zip(out, indices, corners, strict=True):
+            if self.file is None:
+                found[:] = self.images[index, :, top : top + side, left : left + side]
+                continue
+            for channel in range(channels):
+                begin = _offset(self.images) + ((int(index) * channels + channel) * height + int(top)) * line
+                if os.preadv(self.file.fileno(), [band], begin) != len(band):
+                    raise OSError(
+                        "The prepared images are shorter than their header says: delete them, they are built anew."
+                    )
+                lines = np.frombuffer(band, self.images.dtype).reshape(side, width)
+                found[channel] = lines[:, left : left + side]
+        return out
+
 
 def _offset(images: np.ndarray) -> int:
     return int(getattr(images, "offset", 0))

@@ -31,7 +31,8 @@ def write(folder: Path, predictor: Predictor) -> str:
 
     program = trace(answering(predictor), input_shape(predictor.experiment))
     torch.export.save(program, folder / "network.pt2")
-    text = predict_source("network_program.py.txt", "torch")
+    says = task.find(predictor.experiment.task).says
+    text = predict_source("network_program.py.txt", "torch", says=says)
     (folder / "predict.py").write_text(text, encoding="utf-8")
     return ""
 
@@ -56,6 +57,6 @@ def answering(predictor: Predictor) -> torch.nn.Module:
             self.register_buffer("std", torch.from_numpy(predictor.std).reshape(shape))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return kind.activate(self.net((image - self.mean) / self.std), predictor.multi_label)
+            return kind.exported(self.net, self.net((image - self.mean) / self.std), predictor.multi_label)
 
     return Answering().eval()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from builder import task
 from builder.listing import attributes, model_source, predict_source, train_source
 from builder.predict import Predictor
 from builder.prepared import Prepared
@@ -20,6 +21,7 @@ def write(folder: Path, predictor: Predictor) -> str:
     from safetensors.torch import save
 
     experiment = predictor.experiment
+    kind = task.find(experiment.task)
     names = attributes(experiment)
     tensors = {}
     for key, tensor in predictor.net.state_dict().items():
@@ -28,10 +30,12 @@ def write(folder: Path, predictor: Predictor) -> str:
     (folder / "weights.safetensors").write_bytes(save(tensors))
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
-        "predict.py": predict_source(),
-        "train.py": train_source(experiment, predictor.multi_label),
+        "predict.py": predict_source(says=kind.says, activated=kind.activated),
     }
-    if experiment.training.augment:
+    retrains = kind.label_kind == "class"  # the one loop that is written out plainly
+    if retrains:
+        texts["train.py"] = train_source(experiment, predictor.multi_label)
+    if retrains and experiment.training.augment:
         texts["augment.py"] = (Path(__file__).parent / "augment.py").read_text(encoding="utf-8")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

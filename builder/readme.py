@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from builder import task
 from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.runs import Run, read_json
@@ -89,23 +90,32 @@ def _figures(run: Run) -> str:
         return "\n".join(
             [*lines, "The run has not been evaluated on its test split, so nothing is known of its quality."]
         )
-    columns = ("sensitivity", "specificity", "auc")
+    per_class = report.get("per_class", {})
+    columns = [key for key in _COLUMNS if any(isinstance(row.get(key), dict) for row in per_class.values())]
     lines += [
         f"{report['n']} scans of {report['patients']} patients; 95 % intervals from a bootstrap over patients. "
-        f"Always answering the commonest class would give an accuracy of {report['majority_accuracy']:.3f}.",
+        + (
+            f"Always answering the commonest class would give an accuracy of {report['majority_accuracy']:.3f}."
+            if "majority_accuracy" in report
+            else ""
+        ),
         "",
         "| figure | value | 95 % interval |",
         "|---|---|---|",
         *(f"| {name.replace('_', ' ')} | {_interval(figure)} |" for name, figure in report["metrics"].items()),
-        "",
-        "| class | scans | sensitivity | specificity | AUC |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {_cell(name)} | {row['n']} | {' | '.join(_short(row[key]) for key in columns)} |"
-            for name, row in report["per_class"].items()
-        ),
     ]
+    if columns:
+        lines += ["", f"| class | number | {' | '.join(_COLUMNS[key] for key in columns)} |"]
+        lines += [f"|{'---|' * (2 + len(columns))}"]
+        lines += [
+            f"| {_cell(name)} | {row['n']} | {' | '.join(_short(row[key]) for key in columns)} |"
+            for name, row in per_class.items()
+        ]
     return "\n".join(lines)
+
+
+_COLUMNS = {"sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC", "map50": "AP50"}
+"""Figures of a class that are told where a task has them."""
 
 
 def _facts(predictor: Predictor) -> dict[str, Any]:
@@ -119,7 +129,14 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
         "volume": "(batch, channels, slices, height, width)",
     }
     colours = "one channel: turn colours into grey before" if grey else "three channels, or one for grey"
-    return {"shape": show(data.shape), "axes": axes[data.layout], "colours": colours, "window": data.window}
+    kind = task.find(predictor.experiment.task)
+    again = (
+        "python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*\n"
+        if kind.label_kind == "class"
+        else ""
+    )
+    words = {"answer": "probabilities" if kind.says == "classes" else kind.says, "again": again}
+    return {**words, "shape": show(data.shape), "axes": axes[data.layout], "colours": colours, "window": data.window}
 
 
 _PROOF = """parity.json holds the largest difference between ScanLoom's answers and those of these files, asked in a
@@ -131,9 +148,8 @@ _USE = {
 
 ```
 python -m pip install -r requirements.txt
-python predict.py scan.png        # probabilities, one JSON line a scan
-python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*
-```
+python predict.py scan.png        # {{answer}}, one JSON line a scan
+{{again}}```
 
 {_PROOF}
 """,
@@ -142,7 +158,7 @@ python train.py FOLDER            # trains the same network anew on FOLDER/train
 
 ```
 python -m pip install -r requirements.txt
-python predict.py scan.png        # probabilities, one JSON line a scan
+python predict.py scan.png        # {{answer}}, one JSON line a scan
 ```
 
 - model.keras: the network with its weights; `keras.saving.load_model("model.keras")` needs no code of ours.
@@ -159,7 +175,7 @@ convolutions with channels first on a graphics card only.
 
 ```
 python -m pip install -r requirements.txt
-python predict.py scan.png        # probabilities, one JSON line a scan
+python predict.py scan.png        # {{answer}}, one JSON line a scan
 ```
 
 model.onnx takes scans as they are and gives `probabilities` (and `scores`, before softmax or sigmoid, and `image`, what
@@ -183,7 +199,7 @@ such scans on already windowed, with the window 0 to 1).
 
 ```
 python -m pip install -r requirements.txt
-python predict.py scan.png        # probabilities, one JSON line a scan
+python predict.py scan.png        # {{answer}}, one JSON line a scan
 ```
 
 network.pt2 is a `torch.export` program: `torch.export.load("network.pt2").module()` takes prepared scans ({{shape}}

@@ -22,6 +22,7 @@ NAMED_WINDOWS = {
     "ct soft tissue": (40.0, 400.0),
     "ct brain": (40.0, 80.0),
     "ct bone": (480.0, 2500.0),
+    "ct full": (1024.0, 4096.0),  # -1024 to 3071 HU, all that 12 bits hold: nothing is lost, and every step is the same
 }
 WINDOWS = ("auto", "stored range", "percentile", *NAMED_WINDOWS)
 _PERCENTILES = (0.5, 99.5)
@@ -377,6 +378,39 @@ def display(scan: Scan, window: str = "auto", only: Sequence[int] | None = None)
     if scan.valid is not None:
         picture *= (scan.valid if only is None else scan.valid[list(only)])[:, None]
     return picture
+
+
+def grey_range(scan: Scan, window: str = "auto") -> tuple[float, float] | None:
+    """The stored values that `display` shows as black and as white, where it runs in a straight line between them.
+
+    With it a picture can be taken back to stored values: low + (high - low) * picture. None where the window bends
+    (SIGMOID, TABLE). What lies outside of the range is cut off by `display`.
+
+    Raises: ValueError as `display`.
+    """
+    if scan.photometric == "RGB":
+        return _stored_range(scan)
+    if window == "auto" and scan.windows:
+        return _line(scan.windows[0])
+    if window == "stored range" or (window == "auto" and scan.pixels.dtype == np.uint8):
+        return _stored_range(scan)
+    if window in ("auto", "percentile"):
+        return _percentile_range(scan)
+    if window in NAMED_WINDOWS:
+        return _line(Window(*NAMED_WINDOWS[window]))
+    for own in scan.windows:
+        if own.name and own.name == window:
+            return _line(own)
+    raise ValueError(f"There is no window called {window!r}; choose one of: {', '.join(WINDOWS)}.")
+
+
+def _line(window: Window) -> tuple[float, float] | None:
+    center, width = window.center, window.width
+    if window.function == "LINEAR_EXACT":
+        return center - width / 2, center + width / 2
+    if window.function != "LINEAR" or width <= 1:
+        return None
+    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
 
 
 def _stored_range(scan: Scan) -> tuple[float, float]:

@@ -71,6 +71,11 @@ def ordered(paths: Sequence[Path]) -> _Found:
     return chosen if len(chosen) == 1 else _sorted(chosen, [])[0]
 
 
+def members(paths: Sequence[Path]) -> list[Path]:
+    """The files that `read_series` makes a scan of, one a slice, in the order of its slices."""
+    return [path for path, _ in ordered(paths)]
+
+
 def _chosen(paths: Sequence[Path], notes: list[str]) -> _Found:
     headers, refused = [], []
     for path in paths:
@@ -156,3 +161,4 @@ def _sorted(found: _Found, notes: list[str]) -> tuple[_Found, float | None]:
         if tilt > 1:
             notes.append(f"The gantry was tilted by about {tilt:.1f} degrees: the slices are shifted in their plane.")
     return ordered, depth
+

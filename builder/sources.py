@@ -184,7 +184,7 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
     if kind in BOX_KINDS:
         arrangement = arranged(kind, scans, texts)
     elif kind == "csv":
-        arrangement = _by_table(source, scans, tables)
+        arrangement = _by_table(source, scans, tables, texts)
     elif kind == "pairs":
         arrangement = _as_pairs(scans)
     else:
@@ -400,7 +400,7 @@ def _by_class(scans: Sequence[Found], asked: bool = False) -> Arrangement:
     return Arrangement("classes", tuple(items), tuple(left), classes, official_split=official)
 
 
-def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -> Arrangement:
+def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found], texts: Sequence[Found]) -> Arrangement:
     if source.labels:
         path, base = source.labels, ""
         if not path.is_file():
@@ -429,7 +429,8 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
     used |= {orphan.name for orphan in parted.left}
     left = [Left(f.name, f.bytes, "skipped", "not in the label table") for f in scans if f.name not in used]
     left += parted.left
-    left += [Left(t.name, t.bytes, "skipped", "the label table") for t in inside]
+    mask_names, told = _mask_names(texts) if any(item.masks for item in items) else ((), [])
+    left += [*told, *(Left(t.name, t.bytes, "skipped", "the label table") for t in inside)]
     left += [Left(t.name, t.bytes, "skipped", "a table, no scan") for t in others]
     return Arrangement(
         "csv",
@@ -440,6 +441,7 @@ def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found]) -
         "csv" if table.has_patient else "",
         table.has_split,
         notes=(*table.notes, *notes),
+        mask_names=mask_names,
     )
 
 
@@ -496,7 +498,7 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
             missing.append(row.line)
         masks = tuple(found for name in row.masks if (found := one(name, row.line)))
         target = one(row.target, row.line) if row.target else None
-        boxes = _drawn(row) if table.boxed else None
+        boxes = _drawn(row, whole=bundle is not None) if table.boxed else None
         labels = row.labels if (row.labels or table.multi_label) and table.has_label else None
         for found in hits:
             item = Item(found, labels, row.patient, row.split, bundle, boxes, masks, target)
@@ -534,10 +536,8 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
     return [item for _, item in chosen.values()], notes
 
 
-def _drawn(row: Row) -> BoxList:
-    if row.box is None:
-        return BoxList(())
-    return BoxList((Drawn(*row.box, row.labels[0], row.slice),))
+def _drawn(row: Row, whole: bool) -> BoxList:
+    return BoxList((Drawn(*row.box, row.labels[0], row.slice),) if row.box else (), whole=whole)
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

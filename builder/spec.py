@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from builder.catalog import closest
-from builder.parts.images import PREPARE
+from builder.parts.images import DEGRADATIONS, PREPARE
 from builder.parts.training import TRAINING
 
 VERSION = 1
@@ -77,6 +77,7 @@ class Data(_Frozen):
     dataset: str = ""
     size_px: int = _default(PREPARE, "size_px")
     fit: str = _default(PREPARE, "fit")
+    num_patches: int = _default(PREPARE, "num_patches")
     colour: str = _default(PREPARE, "colour")
     window: str = _default(PREPARE, "window")
     slices: str = _default(PREPARE, "slices")
@@ -89,6 +90,15 @@ class Data(_Frozen):
     def channels(self) -> int:
         """Channels of a prepared scan: 1 for grey, 3 for rgb and for a slice with its neighbours."""
         return 1 if self.colour == "grey" else 3
+
+    @property
+    def scale(self) -> int:
+        """How many times finer the grid of a restored picture is than that of the network's input; 1 but for
+        super-resolution."""
+        if self.degrade.name not in DEGRADATIONS:
+            return 1
+        found = {**DEGRADATIONS[self.degrade.name].defaults, **self.degrade.params}.get("scale", 1)
+        return found if isinstance(found, int) and 1 <= found <= 16 else 1
 
     @property
     def layout(self) -> str:
@@ -196,11 +206,14 @@ class Experiment(_Frozen):
         """SHA-256 (hex) of the canonical document: equal choices, equal digest.
 
         How many slices and which is left out where the network sees one picture: it means nothing there; and so are
-        the usual loss and no degradation. Runs from before these settings existed keep their digest.
+        the usual loss, no degradation and, where no patches are cut, their number. Runs from before these settings
+        existed keep their digest.
         """
         plain = self.model_dump(mode="json")
         if self.data.layout == "maps":
             del plain["data"]["num_slices"], plain["data"]["slice_choice"]
+        if self.data.fit != "patches":
+            del plain["data"]["num_patches"]
         if self.data.degrade == Choice(name="none"):
             del plain["data"]["degrade"]
         if self.training.loss == Choice(name="usual"):

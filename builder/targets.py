@@ -28,7 +28,7 @@ class Target:
         boxes: per scan (n, 4) float32, x0 y0 x1 y1 in pixels of the prepared picture. labels: per scan (n,) int64.
         masks: (B, 1, H, W) uint8, 1 inside the outline. masked: (B,) bool, which scans have one (absent is not empty).
         pictures: (B, C, H', W') float32 in [0, 1]: what the picture should become.
-        cases: (B,) int64, positions in the data set.
+        cases: (B,) int64, positions in the data set. slices: (B,) int64, -1 where not one slice is shown.
     """
 
     classes: torch.Tensor | None = None
@@ -38,6 +38,7 @@ class Target:
     masked: torch.Tensor | None = None
     pictures: torch.Tensor | None = None
     cases: torch.Tensor | None = None
+    slices: torch.Tensor | None = None
 
     def but(self, **changes: Any) -> Target:
         """The same with some fields replaced."""
@@ -47,12 +48,15 @@ class Target:
 class Targets:
     """What is known of the rows of one split, ready to be gathered.
 
+    Where patches are cut, a row stands here once for each patch of an epoch (`Data.num_patches`).
+
     Attributes:
         rows: int64 (N,) positions in `Prepared.images`. cases, slices: int64 (N,) what each row shows (slice -1: not
             one slice).
         classes: int64 (N,), -1 unknown, or uint8 (N, L); None where the task does not ask.
         boxes: per row (n, 4) float32 in pixels of the prepared picture; labels: per row (n,) int64.
         masks: uint8 (N, side, side); masked: bool (N,).
+        goals: the good scans of pairs, row by row as `prepared`; None without pairs.
         num_classes: of the data set. multi_label: several labels a scan.
     """
 
@@ -61,6 +65,8 @@ class Targets:
     ) -> None:
         self.dataset, self.data, self.prepared = dataset, data, prepared
         self.rows = prepared.rows_of(cases)
+        if data.fit == "patches":
+            self.rows = np.repeat(self.rows, data.num_patches)
         places = np.array([prepared.place_of(row) for row in self.rows], np.int64).reshape(-1, 2)
         self.cases, self.slices = places[:, 0], places[:, 1]
         self.num_classes, self.multi_label = len(dataset.classes), dataset.multi_label
@@ -74,6 +80,9 @@ class Targets:
             self.boxes, self.labels = [boxes for boxes, _ in found], [labels for _, labels in found]
         if "mask" in kinds:
             self._take_masks(places)
+        self.goals: Prepared | None = None
+        if "picture" in kinds and data.degrade.name == "none":
+            self.goals = dataset.goals(data)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,8 +127,12 @@ class Targets:
             if flat.any():
                 self.masks[row] = self.placement(int(case)).mask_in(flat, side)
 
-    def batch(self, positions: np.ndarray | slice, device: torch.device) -> Target:
-        """What is known at `positions` of the split, on the device."""
+    def batch(self, positions: np.ndarray | slice, device: torch.device, corners: np.ndarray | None = None) -> Target:
+        """What is known at `positions` of the split, on the device.
+
+        Args:
+            corners: (B, 2), where patches are cut: row and column of each one's first pixel.
+        """
         import torch
 
         if isinstance(positions, slice):
@@ -128,6 +141,11 @@ class Targets:
         def sent(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        pictures = None
+        if self.goals is not None and corners is not None:
+            scale = self.data.scale
+            cut = self.goals.patches(self.rows[positions], corners * scale, self.data.size_px * scale)
+            pictures = sent(cut.astype(np.float32)).div_(self.goals.unit)
         classes = None
         if self.classes is not None:
             classes = sent(self.classes[positions])
@@ -138,13 +156,16 @@ class Targets:
             labels=None if self.labels is None else [sent(self.labels[k]) for k in positions],
             masks=None if self.masks is None else sent(self.masks[positions][:, None]),
             masked=None if self.masked is None else sent(self.masked[positions]),
+            pictures=pictures,
             cases=sent(self.cases[positions]),
+            slices=sent(self.slices[positions]),
         )
 
     def facts(self) -> list[np.ndarray]:
         """All that is known, as arrays: what a run's digest is made of."""
         found = [self.cases, self.slices]
         found += [array for array in (self.classes, self.masks, self.masked) if array is not None]
+        found += [self.goals.mean, self.goals.std] if self.goals is not None else []
         for parts in (self.boxes, self.labels):
             if parts is not None:
                 found += [np.array([len(part) for part in parts]), *parts]

@@ -42,6 +42,12 @@ TASKS = Catalog(
             "tasks.lesion_detection:LesionDetection",
             "Where lesions lie, each with a box around it, and of which kind each is.",
         ),
+        Part(
+            "image_enhancement",
+            "Image enhancement",
+            "tasks.image_enhancement:ImageEnhancement",
+            "A better scan from a poor one: less noise, lower dose, sharper, or on a finer grid.",
+        ),
     ),
 )
 
@@ -118,6 +124,7 @@ class Asked:
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
         answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
+            With `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
     """
@@ -126,7 +133,7 @@ class Asked:
     classes: tuple[str, ...]
     multi_label: bool
     model: Any
-    answers: Callable[[np.ndarray], list[Any]]
+    answers: Callable[[np.ndarray | Sequence[np.ndarray]], list[Any]]
     device: str
     mean: np.ndarray
     std: np.ndarray
@@ -145,6 +152,9 @@ class Task(ABC):
         losses: names of `LOSSES` it offers, the usual one first.
         leaves_out: {path of a setting: options that mean nothing here}.
         keeps_grey: augmentation must not change grey values (they are what is learned).
+        says: what an exported predict.py prints: the name of a template told_<says>.py.txt in `builder/templates`.
+        activated: `exported` as Python text, of `scores` that `model` put out, for code that needs nothing of ours.
+        no_export: {name of a format: why it cannot carry this task, in words}.
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
     """
@@ -157,6 +167,9 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    says: str = "classes"
+    activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
+    no_export: dict[str, str] = {}
     demos: dict[str, str]
     when: dict[str, str]
 
@@ -225,6 +238,10 @@ class Task(ABC):
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
         return output
 
+    def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """What an exported network puts out for the network's own `output`; its last layer may say what that means."""
+        return self.activate(output, multi_label)
+
     # -- in use ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -251,6 +268,19 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
 
+    def carried(
+        self,
+        chosen_on: Examined,
+        examined: Examined,
+        classes: tuple[str, ...],
+        multi_label: bool,
+        resamples: int,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """What is chosen on the validation side (`chosen_on`) and judged on another: thresholds, calibration. It joins
+        the report."""
+        return {}
+
     # -- the way in -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -265,6 +295,10 @@ class Task(ABC):
         Args:
             kind: one of `demos`; "" for the first.
         """
+
+    def demo_name(self, kind: str = "") -> str:
+        """What the demo set of this kind is called as a data set."""
+        return f"Demo: {self.title}{f', {kind}' if kind else ''} (synthetic)"
 
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:

@@ -188,6 +188,27 @@ class _Turn:
             plane = plane.transpose(0, 2, 1)
         return np.ascontiguousarray(plane[:, :: -1 if self.flip_rows else 1, :: -1 if self.flip_cols else 1])
 
+    def back(self, plane: np.ndarray) -> np.ndarray:
+        """(C, rows, cols) -> (C, i, j) as stored: the inverse of `apply`."""
+        plane = plane[:, :: -1 if self.flip_rows else 1, :: -1 if self.flip_cols else 1]
+        return plane.transpose(0, 2, 1) if self.swap else plane
+
+
+def stored(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Slices (S, C, rows, cols) of a scan that was read from `path`, or finer ones, as its voxels lie in that file:
+    (C, i, j, k), its scaling taken back where the file scales whole numbers (else the values as they are)."""
+    volume = _open(path)
+    turn = _Turn(volume)
+    planes = [turn.back(plane) for plane in (pixels[::-1] if turn.reverse else pixels)]
+    found = np.stack(planes, axis=-1)
+    if volume.slope == 1 and volume.intercept == 0:
+        return found
+    values = (found.astype(np.float64) - volume.intercept) / volume.slope
+    if volume.dtype.kind not in "ui":
+        return values.astype(volume.dtype)
+    limits = np.iinfo(volume.dtype)
+    return np.rint(values).clip(limits.min, limits.max).astype(volume.dtype)
+
 
 def _vector(values: np.ndarray) -> Vector:
     x, y, z = (float(value) for value in values)

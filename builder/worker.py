@@ -43,7 +43,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "weights", "network")
+PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "correct", "weights", "network")
 
 
 class Stopped(Exception):
@@ -137,10 +137,11 @@ def _draw(work: Work, experiment: Any, num_classes: int) -> Iterator[Event]:
     import torch
 
     from builder.graph import trace
+    from builder.learner import undisturbed
 
     assert work.board is not None
     try:
-        with torch.random.fork_rng(devices=[]):
+        with undisturbed(torch.device("cpu")):
             work.board.draw(trace(experiment, num_classes))
     except OSError:
         raise  # the disk is full
@@ -167,7 +168,7 @@ def import_scans(work: Work) -> Steps:
 def demo(work: Work) -> Steps:
     """Makes a synthetic set of the task (`kind`, else its first) and imports it; the result is the import's report."""
     from builder import task
-    from builder.intake import Source
+    from builder.sources import detect
 
     kind = task.find(work.job.payload["task"])
     yield Progress(note="drawing synthetic scans")
@@ -175,10 +176,10 @@ def demo(work: Work) -> Steps:
     place.mkdir()
     try:
         wanted = str(work.job.payload.get("kind") or "")
-        labels = kind.demo(int(work.job.payload.get("seed") or 0), place, wanted)
-        source = Source("csv", place, labels, synthetic=True)
-        name = f"Demo: {kind.title}{f', {wanted}' if wanted else ''} (synthetic)"
-        return (yield from _intake(work, source, name, {"task": kind.name}))
+        made = kind.demo(int(work.job.payload.get("seed") or 0), place, wanted)
+        labels = made if made.is_file() else None  # a table, or a folder that is read as any other
+        source = replace(detect(place if labels else made, labels, kind.name), synthetic=True)
+        return (yield from _intake(work, source, kind.demo_name(wanted), {"task": kind.name}))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -196,45 +197,125 @@ def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> S
 
 
 def predict(work: Work) -> Steps:
-    """Asks a run about one scan: {finding, image, heatmap, size}; the pictures are PNG files in the job folder.
+    """Asks a run about one scan: {finding, image, heatmap, size, outputs, heat, like}; the pictures are PNG files in
+    the job folder.
 
     Of a series or volume `image` and `heatmap` are those of the most telling slice; `images` and `heatmaps` are those
-    of all slices that were seen.
+    of all slices that were seen. `outputs` and `heat` are those of `asking.keep`: the scan itself and what was found on
+    it, for the viewer. `like` is {farther_than (0..1), of (training scans)}, None where nothing can be said.
 
-    The scan is either in `files` (one, or the slices of a series), or `case` number n of `dataset`.
+    The scan is either in `files` (one, or the slices of a series; number `member` of them where there are several
+    scans), or `case` number n of `dataset`.
     """
-    import numpy as np
-
+    from builder.asking import keep, telling_slice, the_scan_in
     from builder.data import Dataset
     from builder.predict import Predictor, read
     from builder.sandbox import Sandbox
 
     payload = work.job.payload
-    yield Progress(step=0, total=3, note="reading the scan")
-    if payload.get("files"):
+    yield Progress(step=0, total=4, note="reading the scan")
+    if payload.get("files") and payload.get("member") is not None:
+        scan = the_scan_in([Path(file) for file in payload["files"]], int(payload["member"]))
+    elif payload.get("files"):
         with Sandbox() as box:
             scan = read([Path(file) for file in payload["files"]], box)
     else:
         scan = Dataset.open(work.home, payload["dataset"]).scan(int(payload["case"]))
-    yield Progress(step=1, total=3, note="preparing the network")
+    yield Progress(step=1, total=4, note="preparing the network")
     asked = Run(work.home, payload["run"])
     predictor = Predictor.open(asked.folder, checkpoint=payload.get("checkpoint") or "best")
-    yield Progress(step=2, total=3, note="asking the network")
+    yield Progress(step=2, total=4, note="asking the network")
     finding = predictor.finding(scan, occlude=[tuple(box) for box in payload.get("occlude") or ()])
+    result = {"finding": finding.plain(), **_pictures(work.folder, finding)}
+    if payload.get("occlude"):  # a question beside the first one, which has kept the scan
+        return result
+    result |= keep(work.folder, scan, finding, predictor)
+    result["telling"] = telling_slice(len(scan.pixels), finding)
+    yield Progress(step=3, total=4, note="comparing it with the training scans")
+    result["like"] = _nearness(work, asked, predictor, scan, result["finding"]["notes"])
+    return result
+
+
+def _pictures(folder: Path, finding: Any) -> dict[str, Any]:
+    """Writes what the network saw, and where it looked, as PNG files: {image, heatmap, size, images?, heatmaps?}."""
+    import numpy as np
+
     heat = finding.heatmap
-    result: dict[str, Any] = {"finding": finding.plain(), "size": list(np.shape(finding.image)[-2:])}
-    _save_picture(work.folder / "input.png", finding.pictures[finding.telling])
+    result: dict[str, Any] = {"size": list(np.shape(finding.image)[-2:])}
+    _save_picture(folder / "input.png", finding.pictures[finding.telling])
     if heat is not None:
-        _save_picture(work.folder / "heat.png", heat[None] if heat.ndim == 2 else heat[finding.telling][None])
+        _save_picture(folder / "heat.png", heat[None] if heat.ndim == 2 else heat[finding.telling][None])
     if finding.slices:
         names = [f"{n:03d}.png" for n in range(len(finding.slices))]
         for name, values in zip(names, finding.pictures, strict=True):
-            _save_picture(work.folder / f"input-{name}", values)
+            _save_picture(folder / f"input-{name}", values)
         for name, values in zip(names, () if heat is None else heat, strict=heat is not None):
-            _save_picture(work.folder / f"heat-{name}", values[None])
+            _save_picture(folder / f"heat-{name}", values[None])
         result["images"] = [f"input-{name}" for name in names]
         result["heatmaps"] = [] if heat is None else [f"heat-{name}" for name in names]
     return {**result, "image": "input.png", "heatmap": None if heat is None else "heat.png"}
+
+
+def _nearness(work: Work, run: Run, predictor: Any, scan: Any, notes: list[str]) -> dict[str, Any] | None:
+    """{farther_than, of}: how far out the scan lies for this network; a scan that is unlike gets a note."""
+    from builder import nearness
+
+    known = nearness.of_run(predictor, run.folder, work.home)
+    if known is None:
+        return None
+    share, num = known.farther_than(nearness.features_of(predictor, scan)), len(known.distances)
+    if said := nearness.words(share, num):
+        notes.append(said)
+    return {"farther_than": share, "of": num}
+
+
+def predict_many(work: Work) -> Steps:
+    """Asks a run about every scan in `files`: {scans: [...], refused (how many)}; pictures are PNG files in the folder.
+
+    Each of scans is {number, key (pseudonym of its first file's name), files (how many), finding, telling, picture,
+    slices} or {number, key, files, error}. The files are grouped by series as an import groups them.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from builder import nearness
+    from builder.asking import keyed, picture_of, scans_in, telling_slice
+    from builder.predict import Predictor
+
+    payload = work.job.payload
+    files = [Path(file) for file in payload["files"]]
+    yield Progress(note="preparing the network")
+    run = Run(work.home, payload["run"])
+    predictor = Predictor.open(run.folder, checkpoint=payload.get("checkpoint") or "best")
+    known = nearness.of_run(predictor, run.folder, work.home)
+    yield Progress(note="reading the scans")
+    rows: list[dict[str, Any]] = []
+    read, total = 0, len(files)
+    for came in scans_in(files):
+        row: dict[str, Any] = {"number": came.number, "key": keyed(work.home, came.name), "files": came.num_files}
+        rows.append(row)
+        read += came.num_files
+        yield Progress(step=read, total=max(total, read), note=f"scan {came.number + 1}")
+        if came.scan is None:
+            row["error"] = came.reason
+            continue
+        try:
+            finding = predictor.finding(came.scan)
+        except ValueError as error:  # words for people: this scan cannot be asked about, the others can
+            row["error"] = str(error)
+            continue
+        told = finding.plain()
+        if known is not None:
+            share = known.farther_than(nearness.features_of(predictor, came.scan))
+            row["like"] = {"farther_than": share, "of": len(known.distances)}
+            told["notes"] += [said for said in [nearness.words(share, len(known.distances))] if said]
+        name = f"scan-{came.number:04d}.png"
+        Image.fromarray(np.ascontiguousarray(picture_of(came.scan, finding))).save(work.folder / name)
+        row |= {"finding": told, "picture": name, "slices": len(came.scan.pixels)}
+        row["telling"] = telling_slice(len(came.scan.pixels), finding)
+    if not rows:
+        raise StoreError("There is no scan among these files.")
+    return {"scans": rows, "refused": sum("error" in row for row in rows)}
 
 
 def evaluate(work: Work) -> Steps:
@@ -245,6 +326,17 @@ def evaluate(work: Work) -> Steps:
     yield Progress(note="measuring")
     run = Run(work.home, payload["run"])
     return measured(run, work.home, split=payload.get("split") or "test", progress=work.count)
+
+
+def baseline(work: Work) -> Steps:
+    """Measures frozen features on `dataset`, with `test` also on its test side; the result is `baseline.baseline`."""
+    from builder.baseline import baseline as measured
+    from builder.data import Dataset
+
+    payload = work.job.payload
+    yield Progress(note="looking at the scans")
+    dataset = Dataset.open(work.home, payload["dataset"])
+    return measured(dataset, test=bool(payload.get("test")), told=work.count)
 
 
 def export(work: Work) -> Steps:
@@ -268,6 +360,62 @@ def export(work: Work) -> Steps:
         "digest": digest,
         "parity": proof,
     }
+
+
+def takeout(work: Work) -> Steps:
+    """Writes what a predict job found as a file for other programs: {file (in the job folder), to}.
+
+    The payload is {job, to (one of `takeout.KINDS`), files (of the scan), member, least (score of boxes)}.
+    """
+    from builder import takeout as making
+    from builder.asking import files_of
+
+    payload = work.job.payload
+    yield Progress(note="writing the file")
+    asked = Job(work.home, "predict", str(payload["job"]))
+    told, to = asked.result(), str(payload["to"])
+    if told is None:
+        raise StoreError("This answer is gone: ask again.")
+    if to not in making.KINDS:
+        raise StoreError(f"A finding is written as one of {', '.join(making.KINDS)}, not as {to!r}.")
+    if to == "nifti":
+        return {"file": making.nifti(asked.folder, work.folder / "found.nii.gz").name, "to": to}
+    with files_of([Path(file) for file in payload.get("files") or ()], payload.get("member")) as files:
+        if to == "seg":
+            names = payload.get("names") or ["Lesion"]
+            made = making.segmentation(asked.folder, files, names, work.folder / "mask.dcm")
+        elif to == "derived":
+            made_by = f"run {payload.get('run') or ''}"
+            made = making.derived(asked.folder, files, made_by, work.folder / "enhanced")
+        else:
+            least = float(payload.get("least") or 0)
+            made = making.report(asked.folder, files, told["finding"], work.folder / "report.dcm", least)
+    return {"file": str(made.relative_to(work.folder)), "to": to}
+
+
+def correct(work: Work) -> Steps:
+    """Takes a dropped scan into a data set with what a person says of it: `feedback.take_back`'s result.
+
+    The payload is {dataset, files, member or none, said (as `feedback.Said.to_json`), who}.
+    """
+    from builder.feedback import Said, take_back
+
+    payload = work.job.payload
+    place = work.folder / "scan"
+    place.mkdir()
+    files = [Path(file) for file in payload["files"]]
+    member = payload.get("member")
+    said = Said.from_json(payload["said"])
+    steps = take_back(work.home, payload["dataset"], files, said, place, member=member, who=payload.get("who") or "")
+    try:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield Progress(step=step.done, total=step.total, note=step.note)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def foreign_network(work: Work) -> Steps:
@@ -400,7 +548,11 @@ KINDS: dict[str, Handler] = {
     "import": import_scans,
     "demo": demo,
     "predict": predict,
+    "predict-many": predict_many,
+    "takeout": takeout,
+    "correct": correct,
     "evaluate": evaluate,
+    "baseline": baseline,
     "export": export,
     "augment": augment,
     "look": look,

@@ -20,7 +20,17 @@ ASSETS = HERE / "src" / "scanloom_components" / "assets"
 STATIC = HERE.parent / "pages" / "static"
 STAMP = ASSETS / ".built-from"
 SOURCES = ("package.json", "package-lock.json", "vite.config.mjs", "build.py", "javascript")
-PRODUCTS = ("curves.js", "dropzone.js", "dropzone.css", "network.js", "network.css", "viewer.js", "viewer.css")
+PRODUCTS = (
+    "curves.js",
+    "dropzone.js",
+    "dropzone.css",
+    "network.js",
+    "network.css",
+    "viewer.js",
+    "viewer.css",
+    "compare.js",
+    "compare.css",
+)
 _INTER = "node_modules/@fontsource-variable/inter"
 _MONO = "node_modules/@fontsource-variable/jetbrains-mono"
 FONTS = {

@@ -8,7 +8,6 @@ from builder.data import Dataset, Entry, Summary, UnknownDataset, datasets, dele
 from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
-from builder.task import TASKS
 from pages.kit import annotating, draft, go, importing, jobs, scans, style, viewer
 from pages.kit import datasets as shown
 from pages.kit.words import ago, amount, plain, size
@@ -23,12 +22,25 @@ def ask_import() -> None:
     st.query_params["import"] = "1"
 
 
-def make_demo() -> None:
-    """Starts the job that makes a synthetic set."""
+def make_demo(task: str, kind: str) -> None:
+    """Starts the job that makes a synthetic set of a task; `kind` "" is its first."""
     try:
-        jobs.submit("demo", {"task": next(iter(TASKS)), "seed": 0}, DEMO)
+        jobs.submit("demo", {"task": task, "seed": 0} | ({"kind": kind} if kind else {}), DEMO)
     except StoreError as error:
         st.session_state["data-error"] = str(error)
+
+
+def demo_choice() -> None:
+    """A button a demo set, under one button of their own."""
+    with st.popover("Make a demo set", icon=":material/science:", key="make-demo"):
+        for task, kind in go.demos():
+            st.button(
+                plain(f"{task.title}{f': {kind}' if kind else ''}"),
+                key=f"make-demo-{task.name}" + (f"-{kind}" if kind else ""),
+                type="tertiary",
+                on_click=make_demo,
+                args=(task.name, kind),
+            )
 
 
 def job_at_work(slot: str) -> bool:
@@ -51,12 +63,15 @@ def take_results() -> None:
 
 
 def use(dataset: str) -> None:
-    """Puts a dataset into the open experiment, or begins one with it."""
+    """Puts a dataset into the open experiment where that is of its task, else begins one that suits it."""
     open_draft = draft.current()
-    name, starter = next(iter(go.starters().items()))
+    summary = next((s for s in datasets(home()) if s.id == dataset), None)
+    if summary is None:  # another tab has deleted it
+        return
     try:
-        if open_draft is None:
-            go.begin(starter, dataset, f"starter {name}")
+        if open_draft is None or open_draft.experiment.task != summary.task:
+            starter = go.suited(summary)
+            go.begin(starter, dataset, f"starter {starter.name}")
         else:
             open_draft.replace("data.dataset", dataset, "other scans")
     except SpecError as error:
@@ -106,7 +121,7 @@ def nothing_yet() -> None:
         "Import your own DICOM, NIfTI, NRRD or picture files, or have a small synthetic set drawn.",
     ):
         st.button("Import scans", type="primary", icon=":material/upload_file:", on_click=ask_import, key="ask-import")
-        st.button("Make a demo set", icon=":material/science:", on_click=make_demo, key="make-demo")
+        demo_choice()
     found = scans.samples()
     if found:
         with style.card("A real scan to look at"):

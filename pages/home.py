@@ -1,10 +1,10 @@
-"""Where was I? Runs that go on, experiments to take up again, four ways to begin, and what this machine has."""
+"""Where was I? Runs that go on, experiments to take up again, four tasks to try, other ways to begin, this machine."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from builder.data import Dataset, Summary, UnknownDataset, datasets
+from builder.data import Dataset, UnknownDataset, datasets
 from builder.execute import home
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError
 from builder.spec import Experiment, SpecError
@@ -16,33 +16,33 @@ from pages.kit.words import ago, amount, duration, plain, size
 
 NUM_RECENT = 6
 DEMO = "demo"  # slot of the job that makes a demo set
-TASK = next(iter(TASKS))
-DEMOS = list(find(TASK).demos)
 
 
-def try_it(kind: str) -> None:
-    """Opens the starter for a kind of demo set on such a set: the one that is there, else one that a job makes now."""
-    made = next((s for s in datasets(home()) if s.synthetic and s.task == TASK and demo_kind(s) == kind), None)
+def try_it(task: str, kind: str) -> None:
+    """Opens the starter for a demo set on such a set: the one that is there, else one that a job makes now.
+
+    Args:
+        kind: of the demo set; "" for the task's first.
+    """
+    name = find(task).demo_name(kind)
+    made = next((s for s in datasets(home()) if s.synthetic and s.task == task and s.name == name), None)
     if made is not None:
         open_demo(made.id)
         return
-    payload = {"task": TASK, "seed": 0} | ({} if kind == DEMOS[0] else {"kind": kind})
     try:
-        jobs.submit("demo", payload, DEMO)
+        jobs.submit("demo", {"task": task, "seed": 0} | ({"kind": kind} if kind else {}), DEMO)
     except StoreError as error:
         st.session_state["home-error"] = str(error)
-
-
-def demo_kind(summary: Summary) -> str:
-    """Which kind of demo set it is: told by whether its scans have several slices."""
-    return "series" if summary.fingerprint.num_slices.get("max", 1) > 1 and "series" in DEMOS else DEMOS[0]
 
 
 def open_demo(dataset: str) -> None:
     """Makes the draft for a demo set; the page then goes on to Training."""
     summary = next((s for s in datasets(home()) if s.id == dataset), None)
-    name = find(TASK).demos[demo_kind(summary) if summary else DEMOS[0]]
-    go.begin(go.starters()[name].replace("name", f"Demo: {name}"), dataset, "demo")
+    task = find(summary.task if summary and summary.task in TASKS else TASKS.names[0])
+    known = {task.demo_name(kind): kind for kind in task.demos}
+    name = task.demos[known.get(summary.name if summary else "", next(iter(task.demos)))]
+    starter = next(s for s in task.starters() if s.name == name)
+    go.begin(starter.replace("name", f"Demo: {name}"), dataset, "demo")
     st.session_state["go-on"] = "training"
 
 
@@ -172,44 +172,61 @@ def confirm_delete(id: str, name: str) -> None:
             st.rerun()
 
 
-def four_ways(first_time: bool) -> None:
-    """Demo, own scans, starter, file: one card each."""
-    st.subheader("Begin", anchor=False)
+_ICONS = {"class": "category", "boxes": "select_all", "outline": "gesture", "picture": "auto_fix_high"}
+"""By what a person says of a scan (`Task.label_kind`)."""
+
+
+def try_one(first_time: bool) -> None:
+    """One card a task: what it does, and a demo that trains in three clicks."""
+    st.subheader("Try it", anchor=False)
+    st.caption("A small synthetic set, made here in seconds, and a network that learns it in a minute or two.")
+    with st.container(key="ways-tries"):
+        places = st.columns(len(TASKS), gap="small")
+    busy = jobs.of_slot(DEMO) is not None
+    for number, (place, task) in enumerate(zip(places, go.tasks(), strict=True)):
+        with place, style.card(height="stretch", key=f"task-{task.name}"):
+            st.markdown(f"#### :material/{_ICONS.get(task.label_kind, 'radiology')}: {plain(task.title)}")
+            st.caption(plain(TASKS[task.name].help))
+            with st.container(key=f"tries-{task.name}", gap="xsmall"):
+                for kind in task.demos:
+                    first = kind == next(iter(task.demos))
+                    st.button(
+                        "Try it" if first else f"Try {kind}",
+                        key=f"try-{task.name}" + ("" if first else f"-{kind}"),
+                        icon=":material/play_arrow:" if first else ":material/burst_mode:",
+                        type=("primary" if first_time and not number else "secondary") if first else "tertiary",
+                        width="stretch",
+                        help=None if first else plain(task.when[task.demos[kind]]),
+                        on_click=try_it,
+                        args=(task.name, "" if first else kind),
+                        disabled=busy,
+                    )
+
+
+def other_ways() -> None:
+    """Own scans, a starter, a file: one card each."""
+    st.subheader("Begin with your own", anchor=False)
     with st.container(key="ways"):
-        one, two, three, four = st.columns(4, gap="small")
-    with one, style.card("Try it", height="stretch"):
-        st.caption("A small synthetic set, made here in seconds, and a network that learns it in a minute.")
-        st.button(
-            "Try it",
-            key="try",
-            icon=":material/play_arrow:",
-            type="primary" if first_time else "secondary",
-            width="stretch",
-            on_click=try_it,
-            args=(DEMOS[0],),
-            disabled=jobs.of_slot(DEMO) is not None,
-        )
-        for kind in DEMOS[1:]:
-            st.button(
-                f"Try {kind}",
-                key=f"try-{kind}",
-                icon=":material/burst_mode:",
-                type="tertiary",
-                width="stretch",
-                help=plain(find(TASK).when[find(TASK).demos[kind]]),
-                on_click=try_it,
-                args=(kind,),
-                disabled=jobs.of_slot(DEMO) is not None,
-            )
-    with two, style.card("Your scans", height="stretch"):
+        one, two, three = st.columns(3, gap="small")
+    with one, style.card("Your scans", height="stretch"):
         st.caption("DICOM, NIfTI, NRRD, PNG, JPEG, TIFF, zip: dropped here, or from a folder of this machine.")
         if st.button("Import scans", key="to-import", icon=":material/upload_file:", width="stretch"):
             go.to("data", **{"import": "1"})
-    with three, style.card("A starter", height="stretch"):
+    with two, style.card("A starter", height="stretch"):
         st.caption("A ready network to change as you like, from tiny to pretrained.")
-        st.selectbox("Starter", list(go.starters()), key="starter", label_visibility="collapsed")
+        task = TASKS.names[0]
+        if len(TASKS) > 1:
+            task = st.selectbox(
+                "What shall be learned?",
+                TASKS.names,
+                key="starter-task",
+                format_func=lambda name: TASKS[name].title,
+                label_visibility="collapsed",
+            )
+        names = [starter.name for starter in find(task).starters()]
+        st.selectbox("Starter", names, key="starter", label_visibility="collapsed")
         st.button("Open", key="open-starter", icon=":material/account_tree:", width="stretch", on_click=open_starter)
-    with four, style.card("A saved experiment", height="stretch"):
+    with three, style.card("A saved experiment", height="stretch"):
         st.caption("A JSON file that you or somebody else saved.")
         st.file_uploader(
             "Experiment file (JSON)",
@@ -262,12 +279,11 @@ error = st.session_state.pop("home-error", "")
 if error:
     st.error(plain(error), icon=":material/error:")
 jobs.watch(DEMO, "Making the demo set")
-if newcomer:
-    four_ways(True)
-else:
+if not newcomer:
     if own_runs:
         recent_runs(own_runs)
     recent_drafts()
-    four_ways(False)
+try_one(newcomer)
+other_ways()
 st.subheader("This machine", anchor=False)
 what_is_here()

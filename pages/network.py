@@ -12,7 +12,7 @@ from builder.catalog import Digest, LayerSpec
 from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
-from builder.task import find
+from builder.task import TASKS, find
 from pages.kit import canvas, findings, forms, go, layers, style, takeaway, think, weights
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
@@ -159,7 +159,6 @@ def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = Tr
     """The form of the open layer, out of its catalog entry. `whole`: with what is done to the layer as a whole."""
     now = draft.experiment
     at = layers.selected(draft)
-    layers.shown(at)
     if at == INPUT or not at:
         st.subheader("Scan", anchor=False)
         st.markdown(
@@ -280,6 +279,20 @@ def attention(draft: drafts.Draft, found: findings.Findings) -> None:
                 st.button(id, key=f"show-{id}", type="tertiary", on_click=layers.select, args=(draft, id))
 
 
+def chosen_task(now: str) -> str:
+    """The task whose starters are offered: that of the experiment until another is chosen."""
+    if len(TASKS) < 2:
+        return now
+    names = TASKS.names
+    return st.selectbox(
+        "What shall be learned?",
+        names,
+        index=names.index(now) if now in names else 0,
+        key="begin-task",
+        format_func=lambda name: TASKS[name].title,
+    )
+
+
 def from_starter(draft: drafts.Draft | None, task: str) -> None:
     """The ready experiments to begin from, in a row of cards."""
     for starter in findings.starters(task):
@@ -324,7 +337,7 @@ def files(draft: drafts.Draft) -> None:
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in now.name) or "experiment"
     with st.popover("Begin from", icon=":material/auto_awesome:"):
         st.caption("Replaces network, preparation and training; name and scans stay. Undo brings the old ones back.")
-        from_starter(draft, now.task)
+        from_starter(draft, chosen_task(now.task))
     with st.popover("File", icon=":material/description:"):
         st.download_button(
             "Save as a file",
@@ -373,6 +386,8 @@ def nothing_open() -> None:
             on_click=findings.begin,
             args=(first,),
         )
+        with st.popover("All starters", icon=":material/apps:"):
+            from_starter(None, chosen_task(first.task))
         with st.popover("Open a file", icon=":material/description:"):
             upload(None)
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import streamlit as st
 
 from builder.catalog import Part
-from builder.evaluate import evaluation
 from builder.execute import LocalExecutor, home
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
 from builder.spec import Choice, Experiment, Node, SpecError
-from pages.kit import charts, curves, go, jobs, style, takeaway
-from pages.kit.pairs import band, pairs
+from pages.kit import curves, go, style, takeaway, trust
+from pages.kit.pairs import band
 from pages.kit.words import ago, amount, duration, path_words, plain, value_words
 
 _CSS = """<style>
@@ -488,151 +486,6 @@ def _short(value: Any) -> str:
     return "–" if value is None else value_words(value)
 
 
-def test_side(run: Run, whose: str = "") -> None:
-    """The figures on the test scans, once somebody has asked for them. `whose`: words behind the title."""
-    slot = f"evaluate-{run.id}"
-    found = evaluation(run)
-    with style.card(f"On the test scans{whose}", key="test-side"):
-        if found is None:
-            st.caption(
-                "The test scans were kept aside all the time. Each look at them is counted: whoever looks often and "
-                "picks the best run afterwards fools himself. Look once, at the end."
-            )
-        else:
-            figures(found)
-        working = jobs.of_slot(slot)
-        busy = working is not None and working.view().active
-        st.button(
-            "Open the test side" if found is None else "Open it again",
-            key="open-test",
-            icon=":material/lock_open:",
-            disabled=busy,
-            on_click=attempt_job,
-            args=("evaluate", {"run": run.id, "split": "test"}, slot),
-        )
-        jobs.watch(slot, "Looking at the test scans")  # at its end the page runs again and finds the figures
-
-
-def attempt_job(kind: str, payload: dict[str, Any], slot: str) -> None:
-    """Submits a short job; what cannot be done is kept as a sentence for the next draw."""
-    try:
-        jobs.submit(kind, payload, slot)
-    except StoreError as error:
-        st.session_state["runs-refused"] = str(error)
-
-
-def interval(figure: dict[str, float | None] | None) -> str:
-    """A figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
-    if not figure or figure.get("value") is None:
-        return "undefined"
-    if figure["low"] is None:
-        return f"{figure['value']:.3f} (one patient: no interval)"
-    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
-
-
-_METRICS = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "brier": "Brier score (0 is best)",
-    "ece": "Calibration error (0 is best)",
-    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
-    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
-}
-_MEANINGS = {
-    "Sensitivity": "Of the scans of this class, the share that was recognised.",
-    "Specificity": "Of the scans of other classes, the share that was not taken for this one.",
-    "PPV": "When it answers this class, how often that is right (among scans like these).",
-    "NPV": "When it does not answer this class, how often that is right (among scans like these).",
-    "F1": "Harmonic mean of sensitivity and PPV.",
-    "AUC": "How well this class is told from the rest at any threshold; 0.5 is guessing.",
-}
-
-
-def figures(found: dict[str, Any]) -> None:
-    """Metrics with intervals, per class, and who was taken for whom."""
-    many = f"{amount(found['n'], 'scan')} of {amount(found['patients'], 'patient')}"
-    st.caption(f"{many}, never seen in training. In brackets the 95 % interval over patients.")
-    if found.get("synthetic"):
-        st.caption(":orange[:material/science: Synthetic scans: these numbers say nothing about real ones.]")
-    left, right = st.columns([1, 1.1], gap="medium")
-    with left:
-        rows = []
-        for name, figure in found["metrics"].items():
-            rows.append((_METRICS.get(name, name.replace("_", " ").capitalize()), interval(figure)))
-            if name == "accuracy":
-                who = f' ("{found["majority_class"]}")' if found.get("majority_class") else ""
-                rows.append((f"Always the commonest class{who}", f"{found['majority_accuracy']:.3f}"))
-        pairs(rows)
-        openings = found.get("openings") or {}
-        if openings:
-            st.caption(
-                f"These test scans were opened {amount(openings['dataset'], 'time')} in all, "
-                f"{openings['run']} of them for this run."
-            )
-    with right:
-        if found["confusion"] and not isinstance(found["confusion"][0][0], list):
-            confusion(found["classes"], found["confusion"])
-    st.dataframe(
-        [
-            {
-                "Class": name,
-                "Scans": row["n"],
-                **{_METRICS.get(key, key): interval(row[key]) for key in sorted(row, key=_last_f1) if key != "n"},
-            }
-            for name, row in found["per_class"].items()
-        ],
-        hide_index=True,
-        key="per-class",
-        column_config={name: st.column_config.TextColumn(help=words) for name, words in _MEANINGS.items()},
-    )
-    for note in found.get("notes", ()):
-        st.caption(f":orange[:material/warning: {plain(note)}]")
-
-
-def _last_f1(name: str) -> int:
-    """The order of the columns: the AUC first, then as they come, F1 last."""
-    return {"auc": 0, "f1": 2}.get(name, 1)
-
-
-def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
-    """Which class was answered for which."""
-    import plotly.graph_objects as go_
-
-    names = [escape(name) for name in classes]
-    shares = [[c / max(1, sum(row)) for c in row] for row in counts]
-    dark = st.context.theme.type == "dark"
-    figure = go_.Figure(
-        go_.Heatmap(
-            z=shares,
-            x=names,
-            y=names,
-            text=[[str(c) for c in row] for row in counts],
-            texttemplate="%{text}",
-            hovertemplate="is %{y}, answered %{x}: %{text}<extra></extra>",
-            textfont={"color": "#e7ecf3"} if dark else {},
-            colorscale=[[0, "#10151d"], [1, "#2f5fd0"]] if dark else [[0, "#ffffff"], [1, charts.palette()[0]]],
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-        )
-    )
-    figure.update_layout(
-        height=110 + 44 * len(names),
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        xaxis={"title": "Answered", "type": "category"},
-        yaxis={"title": "Is", "type": "category", "autorange": "reversed"},
-    )
-    st.plotly_chart(figure, key="confusion", config={"displayModeBar": False}, alt="Which class was answered for which")
-
-
 def take_away(run: Run, whose: str = "") -> None:
     """The network as code and weights that need no ScanLoom. `whose`: words behind the title."""
     experiment = experiment_of(run)
@@ -679,7 +532,7 @@ def page(runs: Sequence[Run]) -> None:
         whose = f" · {plain(labels_of([by_id[id] for id in shown])[0])}"
         compared([by_id[id] for id in shown])
     if view.best is not None and not view.active:
-        test_side(focus, whose)
+        trust.test_side(focus, whose)
         take_away(focus, whose)
 
 

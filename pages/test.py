@@ -1,10 +1,10 @@
-"""What about this scan? A finished run answers: probabilities, where it looked, what it says without that."""
+"""What about this scan? A finished run answers, whatever its task: shown on the scan, to be corrected, to take away."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,40 @@ from builder.data import Dataset, UnknownDataset
 from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import SpecError
-from pages.kit import charts, dropbox, go, heat, jobs, style
+from builder.task import TASKS, find
+from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, style, truths
+from pages.kit.answers import Answer
 from pages.kit.words import plain
 
 _CSS = """<style>.st-key-seen img,.st-key-looked img{image-rendering:pixelated;border-radius:.4rem}</style>"""
 _SLOT = "ask"  # of the dropzone and of the job that answers
 _COVER = "cover"  # of the job that answers with areas covered
 _SIDE_PX = 420
+_ONE, _MANY = "One scan", "Many scans"
+_PICKED = "picked-of-many"  # (files, number) of the scan that is looked at
 _NOT_CLINICAL = "For research and education only: not for clinical use."
 
 
 class Source:
-    """The scan that is asked about: files of an upload, or a case of the run's data set."""
+    """The scan that is asked about: files of an upload (number `member` of several scans in them), or a case of the
+    run's data set."""
 
-    def __init__(self, dataset: str = "", case: int | None = None, files: Sequence[Path] = ()) -> None:
-        self.dataset, self.case, self.files = dataset, case, tuple(files)
+    def __init__(
+        self, dataset: str = "", case: int | None = None, files: Sequence[Path] = (), member: int | None = None
+    ) -> None:
+        self.dataset, self.case, self.files, self.member = dataset, case, tuple(files), member
 
     def payload(self, run: Run) -> dict[str, Any]:
         """What a predict job needs."""
         if self.case is not None:
             return {"run": run.id, "dataset": self.dataset, "case": self.case}
-        return {"run": run.id, "files": [str(file) for file in self.files]}
+        payload = {"run": run.id, "files": [str(file) for file in self.files]}
+        return payload if self.member is None else {**payload, "member": self.member}
 
     @property
     def digest(self) -> str:
         """Tells one source from another."""
-        return json.dumps([self.dataset, self.case, [str(file) for file in self.files]])
+        return json.dumps([self.dataset, self.case, [str(file) for file in self.files], self.member])
 
 
 def usable_runs() -> list[Run]:
@@ -122,6 +130,7 @@ def ask_case(run: Run, dataset: Dataset, number: int) -> None:
     rest = dataset.indices("test")
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
+    st.session_state.pop(_PICKED, None)
     st.query_params["case"] = str(case)
     st.session_state["case-number"] = number + 1
     ask(run, Source(dataset.id, case))
@@ -130,7 +139,11 @@ def ask_case(run: Run, dataset: Dataset, number: int) -> None:
 def source_of(run: Run, files: Sequence[Path]) -> Source | None:
     """What is asked about now: dropped files go before a case of the data set."""
     if files:
+        st.session_state.pop(_PICKED, None)
         return Source(files=files)
+    picked = st.session_state.get(_PICKED)
+    if picked is not None:
+        return Source(files=picked[0], member=picked[1])
     case = st.query_params.get("case", "")
     dataset = dataset_of(run)
     if dataset is not None and case.isdigit() and int(case) < len(dataset):
@@ -173,28 +186,59 @@ def from_test_side(run: Run) -> None:
 
 
 def answer(run: Run, source: Source | None) -> None:
-    """The finding: who it thinks it is, where it looked, and what to make of it."""
+    """The finding: on the scan, in numbers, in words, and what to make of it."""
     job, result = jobs.of_slot(_SLOT), jobs.result(_SLOT)
     if job is None or result is None:
         return
+    dataset = dataset_of(run)
+    case = source.case if source is not None else None
+    said = truths.of_case(dataset, case) if dataset is not None and case is not None else {}
+    classes = dataset.classes if dataset is not None else tuple(result["finding"].get("probabilities") or ())
+    several = dataset.multi_label if dataset is not None else False
+    told = Answer(run, job.id, job.folder, result, classes, several, said)
     finding = result["finding"]
-    place = slice_place(job.id, finding)
-    picture, warm = pictures(job.folder, result, place)
-    label = label_of(run, source)
-    probability = finding["probabilities"][finding["top"]]
     with style.card(key="answer"):
-        st.markdown(f"### {plain(finding['top'])} · {100 * probability:.1f} %")
-        if label:
-            right = label == finding["top"]
+        st.markdown(f"### {answers.headline(told)}")
+        if said.get("label") and finding.get("top"):
+            right = said["label"] == finding.get("top")
             icon = ":green[:material/check_circle:]" if right else ":orange[:material/cancel:]"
-            st.markdown(f"{icon} Its label is **{plain(label)}**.")
+            st.markdown(f"{icon} Its label is **{plain(said['label'])}**.")
+        left, right_side = st.columns([1.75, 1], gap="medium")
+        with left, st.container(key="found-on-scan"):
+            answers.scan(told)
+        with right_side:
+            for applies, draw in answers.PARTS:
+                if applies(finding):
+                    draw(told)
+            answers.likeness(told)
+            for note in finding["notes"]:
+                st.caption(f":orange[:material/warning: {plain(note)}]")
+            st.caption(f":material/info: {_NOT_CLINICAL} A high number is not a certain one.")
+        files, member = (source.files, source.member) if source is not None else ((), None)
+        downloads.draw(told, files, member, _NOT_CLINICAL)
+        st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
+    if dataset is not None and (case is not None or files or jobs.of_slot(correction.SLOT)):
+        correction.draw(told, dataset, run.experiment.task, case, files, member)
+    if (
+        finding.get("probabilities")
+        and result.get("heatmap") is not None
+        or "covered" in finding
+        and finding.get("top")
+    ):
+        looked(run, source, told)
+
+
+def looked(run: Run, source: Source | None, told: Answer) -> None:
+    """What the network was given, where it looked, and what it says with parts of it covered."""
+    finding, place = told.finding, slice_place(told.job, told.finding)
+    picture, warm = pictures(told.folder, told.result, place)
+    with style.card("As the network saw it", key="as-seen"):
         if place is not None:
-            slice_slider(job.id, finding)
-        one, two, three = st.columns([1, 1, 1.15], gap="medium")
+            slice_slider(told.job, finding)
+        one, two, _ = st.columns([1, 1, 1.15], gap="medium")
         with one, st.container(key="seen", gap="xsmall"):
             st.image(heat.enlarged(picture, _SIDE_PX), width="stretch", alt="The scan as the network saw it")
             st.caption(f"As the network saw it{which_slice(finding, place)}")
-        over = None
         with two, st.container(key="looked", gap="xsmall"):
             if warm is not None:
                 opacity = st.session_state.get("heat-opacity", 0.6)
@@ -204,13 +248,17 @@ def answer(run: Run, source: Source | None) -> None:
                 )
                 st.caption(f"What speaks for {plain(finding['top'])} (Grad-CAM){which_slice(finding, place)}")
                 st.slider("Strength of the heat map", 0.0, 1.0, 0.6, 0.05, key="heat-opacity")
-        with three:
-            bars(finding["probabilities"], finding["top"])
-        for note in finding["notes"]:
-            st.caption(f":orange[:material/warning: {plain(note)}]")
-        st.caption(f":material/info: {_NOT_CLINICAL} A high number is not a certain one.")
-        downloads(run, finding, picture, over)
-    cover(run, source, job.id, picture, finding)
+    if can_be_covered(run):
+        cover(run, source, told.job, picture, finding)
+
+
+def can_be_covered(run: Run) -> bool:
+    """Whether the run's task answers with classes alone, which covering a part may change."""
+    try:
+        task = run.experiment.task
+    except (SpecError, OSError):
+        return False
+    return task in TASKS and find(task).label_kind == "class"
 
 
 def slice_place(job: str, finding: dict[str, Any]) -> int | None:
@@ -252,85 +300,10 @@ def pictures(folder: Path, result: dict[str, Any], place: int | None) -> tuple[n
     return heat.loaded(folder / result["images"][place]), heat.loaded(folder / warm[place]) if warm else None
 
 
-def label_of(run: Run, source: Source | None) -> str:
-    """The known label of a case of the data set, "" for any other scan."""
-    dataset = dataset_of(run) if source is not None and source.case is not None else None
-    if dataset is None or source is None or source.case is None:
-        return ""
-    label = dataset.cases[source.case].label
-    return dataset.classes[label] if isinstance(label, int) else ""
-
-
-def bars(
-    probabilities: Mapping[str, float], top: str, before: Mapping[str, float] | None = None, key: str = "bars"
-) -> None:
-    """Probabilities as bars, the likeliest first; with `before` those pale beside them."""
-    from html import escape
-
-    import plotly.graph_objects as go_
-
-    names = sorted(probabilities, key=lambda name: probabilities[name])[-12:]
-    shown = [escape(name) for name in names]
-    blue, pink, *_ = charts.palette()
-    values = [100 * probabilities[name] for name in names]
-    traces = [
-        go_.Bar(
-            name="now" if before else "",
-            x=values,
-            y=shown,
-            orientation="h",
-            marker={"color": [blue if name == top else "#8a94a6" for name in names] if not before else blue},
-            text=[f"{v:.1f} %" for v in values],
-            textposition="outside",
-            cliponaxis=False,
-        )
-    ]
-    if before:
-        old = [100 * before[name] for name in names]
-        traces.insert(
-            0, go_.Bar(name="whole scan", x=old, y=shown, orientation="h", marker={"color": "#8a94a6"}, opacity=0.55)
-        )
-    figure = go_.Figure(traces)
-    figure.update_layout(
-        height=70 + (52 if before else 44) * len(names),
-        margin={"l": 8, "r": 44, "t": 8, "b": 8},
-        xaxis={"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 50, 100]},
-        yaxis={"type": "category"},
-        showlegend=before is not None,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    )
-    told = ", ".join(f"{name} {100 * probabilities[name]:.1f} %" for name in reversed(names))
-    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=f"Probabilities: {told}")
-
-
-def downloads(run: Run, finding: dict[str, Any], picture: np.ndarray, over: np.ndarray | None) -> None:
-    """The answer as a file; no name of the scan is in it."""
-    document = {"run": run.id, "checkpoint": "best", **finding, "notice": _NOT_CLINICAL}
-    with st.container(horizontal=True):
-        st.download_button(
-            "Answer as JSON",
-            json.dumps(document, indent=2),
-            "answer.json",
-            "application/json",
-            key="answer-json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Answer as a picture",
-            lambda: heat.sheet(picture, over, finding["probabilities"], [f"Run {run.id}", _NOT_CLINICAL]),
-            "answer.png",
-            "image/png",
-            key="answer-png",
-            icon=":material/image:",
-            on_click="ignore",
-        )
-        st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
-
-
 def start_over() -> None:
     """Back to the empty dropzone."""
     dropbox.empty(_SLOT)
+    st.session_state.pop(_PICKED, None)
     st.query_params.pop("case", None)
     forget()
 
@@ -408,7 +381,7 @@ def covered(finding: dict[str, Any]) -> None:
         turned = f" The answer is now **{plain(now)}**." if now != top else ""
         many = len(result["finding"]["covered"]) > 1
         st.markdown(f"{f'Box {number}: ' if many else ''}{words}{turned}")
-        bars(entry["probabilities"], now, finding["probabilities"], key=f"covered-{number}")
+        answers.bars(entry["probabilities"], now, finding["probabilities"], key=f"covered-{number}")
 
 
 def nothing_yet() -> None:
@@ -426,14 +399,24 @@ def nothing_yet() -> None:
 def page(runs: Sequence[Run]) -> None:
     """The page."""
     with style.heading("What about this scan?", f"A trained network answers a new scan. {_NOT_CLINICAL}"):
+        if st.button("Its results", key="to-results", icon=":material/verified:"):
+            go.to("results", run=st.query_params.get("run", runs[0].id))
         if st.button("Its run", key="to-run", icon=":material/show_chart:"):
             go.to("runs", run=st.query_params.get("run", runs[0].id))
     left, right = st.columns([1, 1], gap="medium", vertical_alignment="top")
     with left:
         run = chosen_run(runs)
-        from_test_side(run)
+        several = how_many() == _MANY
+        if not several:
+            from_test_side(run)
+    if several:
+        picked = batch.draw(run, _NOT_CLINICAL)
+        if picked is not None:
+            look_at(run, *picked)
+        return
     with right:
         source = source_of(run, dropped(run))
+    asked_from_elsewhere(run, source)
     refused = st.session_state.pop("ask-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
@@ -444,9 +427,53 @@ def page(runs: Sequence[Run]) -> None:
     answer(run, source)
 
 
+def how_many() -> str:
+    """Whether one scan is asked about, or every one of many; kept in the URL."""
+    asked = _MANY if st.query_params.get("scans") == "many" else _ONE
+    if st.session_state.get("how-many") != asked:
+        st.session_state["how-many"] = asked
+    st.segmented_control(
+        "How many scans?",
+        [_ONE, _MANY],
+        key="how-many",
+        required=True,
+        on_change=change_how_many,
+        label_visibility="collapsed",
+    )
+    return asked
+
+
+def change_how_many() -> None:
+    """Writes the choice into the URL."""
+    if st.session_state["how-many"] == _MANY:
+        st.query_params["scans"] = "many"
+    else:
+        st.query_params.pop("scans", None)
+
+
+def look_at(run: Run, files: Sequence[Path], number: int) -> None:
+    """Goes to one scan of many."""
+    source = Source(files=files, member=number)
+    st.session_state[_PICKED] = (list(files), number)
+    st.query_params.pop("scans", None)
+    st.query_params.pop("case", None)
+    dropbox.empty(_SLOT)
+    ask(run, source)
+    st.rerun()
+
+
+def asked_from_elsewhere(run: Run, source: Source | None) -> None:
+    """Another page has sent a case of the data set here to be asked about."""
+    if st.query_params.pop("ask", "") and source is not None and source.case is not None:
+        ask(run, source)
+        st.rerun()
+
+
 st.html(_CSS)
 jobs.keep_in_url(_SLOT)
 jobs.keep_in_url(_COVER)
+jobs.keep_in_url(batch.SLOT)
+jobs.keep_in_url(correction.SLOT)
 found = usable_runs()
 if found:
     page(found)

@@ -18,7 +18,7 @@ from builder.runs import RunStore, StoreError
 from builder.schedule import factor
 from builder.spec import Choice, Data, Experiment, SpecError
 from builder.task import TASKS, find, losses
-from pages.kit import charts, examples, findings, forms, go, jobs, layers, preflight, style
+from pages.kit import beat, charts, examples, findings, forms, go, jobs, layers, preflight, style
 from pages.kit import draft as drafts
 from pages.kit.machine import this_machine
 from pages.kit.pairs import pairs
@@ -478,6 +478,7 @@ def page(draft: drafts.Draft) -> None:
             loss(draft, found)
         with two:
             stopping(draft, found)
+            beat.card(found.summary, draft.experiment.task)
     with right:
         pre_flight(draft, found)
 

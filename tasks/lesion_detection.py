@@ -50,6 +50,9 @@ class LesionDetection(Task):
     headline = "map50"
     metrics = {"map50": True, "map": True, "cpm": True, "loss": False}
     leaves_out = {"data.slices": ("series", "volume"), "data.fit": ("patches",)}
+    says = "boxes"
+    activated = "torch.cat(list(model.children())[-1].decode(scores), -1)"
+    no_export = {"keras": "boxes cannot be read off its rows without code of ours; take PyTorch, ONNX or torch.export."}
     demos = {"lesions": "small-detector"}
     when = WHEN
 
@@ -107,6 +110,12 @@ class LesionDetection(Task):
         side = experiment.data.size_px
         boxes, scores = finder(model).decode(output)
         return [chosen(b, s, side) for b, s in zip(boxes.clamp(0, side), scores, strict=True)]
+
+    def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """Rows (B, R, 4 + K): a box, x0 y0 x1 y1 in px of the prepared picture, and a score for each class."""
+        import torch
+
+        return torch.cat(finder(model).decode(output), -1)
 
     def scores(self, experiment: Experiment, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """map50, map and cpm over the validation pictures."""
@@ -205,6 +214,7 @@ class LesionDetection(Task):
             for repair, fixed in self.endings(experiment, 0):
                 found.append(Problem(f"network.{experiment.network[-1].id}", _sentence(words), "error", repair, fixed))
                 break
+        found += _without_meaning(experiment)
         if fingerprint is None:
             return found
 
@@ -227,6 +237,12 @@ class LesionDetection(Task):
         for name in fingerprint.classes:
             if boxed.get("train") and not counts.get("train", {}).get(name):
                 say(f"No training scan has a box of class {name!r}: it cannot be found.", "warning")
+            for split, use in (("val", "choose the best epoch"), ("test", "tell how well it is found")):
+                if boxed.get(split) and not counts.get(split, {}).get(name):
+                    say(
+                        f"No {_split(split)} scan has a box of class {name!r}: nothing there can {use} for it.",
+                        "warning",
+                    )
         if fingerprint.num_patients < 3:
             say("Training, validation and test need at least one patient each. Add scans of other patients.")
         smallest = _smallest_px(experiment.data, fingerprint)
@@ -293,6 +309,23 @@ def _smallest_px(data: Data, fingerprint: Any) -> float | None:
         return None
     longest = max(scans["median"])
     return float(np.sqrt(np.prod(sizes["median"]))) * data.size_px / longest
+
+
+def _without_meaning(experiment: Experiment) -> list[Problem]:
+    """Settings of training that the loss of boxes does not know."""
+    found = []
+    for setting, usual, words in (
+        ("label_smoothing", 0.0, "The focal loss of boxes takes labels as they are: label smoothing changes nothing."),
+        (
+            "class_weights",
+            False,
+            "The focal loss of boxes weighs by how hard a place is: class weights change nothing.",
+        ),
+    ):
+        path = f"training.{setting}"
+        if experiment.at(path) != usual:
+            found.append(Problem(path, words, "warning", "Switch it off", experiment.replace(path, usual)))
+    return found
 
 
 def _sentence(words: str) -> str:

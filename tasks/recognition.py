@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.measures.classes import Predictions, report
+from builder.measures.classes import Predictions, at_thresholds, calibration, report, temperature, youden
 from builder.parts.training import LOSSES
 from builder.spec import Choice, Data, Experiment, Node, Problem, Training
 from builder.task import Asked, Examined, Found, Objective, Task
@@ -203,6 +203,24 @@ class Recognition(Task):
     ) -> dict[str, Any]:
         """As `measures.classes.report`."""
         return report(Predictions(**examined), classes, resamples, seed)
+
+    def carried(
+        self,
+        chosen_on: Examined,
+        examined: Examined,
+        classes: tuple[str, ...],
+        multi_label: bool,
+        resamples: int,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """{operating_points {class: ...}, calibration}: thresholds after Youden and a temperature, both chosen on the
+        validation side."""
+        before, here = Predictions(**chosen_on), Predictions(**examined)
+        points = at_thresholds(here, youden(before), resamples, seed)
+        return {
+            "operating_points": dict(zip(classes, points, strict=True)),
+            "calibration": calibration(here, temperature(before)),
+        }
 
     def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
         """AUC (mean over classes, one against the rest), accuracy, balanced accuracy and macro F1.

@@ -200,8 +200,11 @@ def chromium(width: int = 1400, height: int = 900) -> Iterator[Browser]:
 
 
 def settle(page: Page) -> None:
-    """Waits until the page is connected, idle, and shows nothing stale. After a click wait for its result first."""
-    page.wait_for_function(_SETTLED)
+    """Waits until the page is connected, idle, and shows nothing stale. After a click wait for its result first.
+
+    The first page of a server imports torch: on a busy machine that alone is half a minute.
+    """
+    page.wait_for_function(_SETTLED, timeout=90_000)
 
 
 def keyed(page: Page, key: str):  # noqa: ANN201 (a Locator; playwright's type is generic over sync and async)

@@ -67,7 +67,8 @@ def predict(work: worker.Work) -> worker.Steps:
     if payload.get("brim"):  # fill the last block of the event file, so that one more line needs a new one
         size = (work.folder / "events.jsonl").stat().st_size + len(encode(Progress(step=1, total=2))) + 40
         yield Progress(step=1, total=2, note="x" * (-size % 4096))
-    time.sleep(payload.get("after_s", 0))
+    while (work.home / "wait").exists():
+        time.sleep(0.005)
     if payload.get("do") == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if payload.get("do") == "exit":

@@ -16,7 +16,7 @@ from builder.runs import Claim, Job, RunStore, write_atomic
 
 PROJECT = Path(__file__).resolve().parents[1]
 FAKE = (sys.executable, "-m", "tests.fake_supervisor")
-REAL = (sys.executable, "-m", "builder.supervisor")
+HELD = (sys.executable, "-m", "tests.held_supervisor")
 
 
 def until(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -58,7 +58,7 @@ class Service:
         until(told, 60)
 
     def hold(self, step: int) -> None:
-        """Lets toy trainings get as far as `step` and wait there until `release`."""
+        """Lets toy trainings get as far as `step` (real ones, with `HELD`, to the end of that epoch) and wait there."""
         self.home.mkdir(parents=True, exist_ok=True)
         write_atomic(self.home / "hold", str(step))
 

@@ -68,6 +68,8 @@ ENGINE = {
     "sides": "scan data duplicates splits",
     "intake": "scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist decoding sides "
     "writing",
+    "scan_files": "scan",
+    "label_export": "data labels scan scan_files",
     # what is taught, and what is wrong with it
     "targets": "data spec",
     "task": "catalog parts spec scan data targets augment",
@@ -83,17 +85,29 @@ ENGINE = {
     # training
     "checkpoint": "",
     "augment": "",
+    "degrade": "parts scan",
+    "restoration": "",
     "schedule": "parts spec",
     "optim": "parts spec schedule",
     "batches": "data spec targets",
     "learner": "parts spec network data augment targets task runs checkpoint optim batches",
     "train": "spec network data augment task runs checkpoint batches learner",
     # results
-    "outputs": "scan",
-    "strokes": "labels",
     "measures": "",
-    "predict": "scans sandbox gathering spec network data task runs checkpoint",
+    "strokes": "labels",
+    "outputs": "scan",
+    "nearness": "scan data predict",
+    "asking": "scan data gathering sources decoding predict outputs",
+    "feedback": "labels data sources intake asking evaluate",
+    "takeout": "scan outputs series derived",
+    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling",
+    "tiling": "",
+    "restored": "scan spec",
+    "derived_files": "volumes",
+    "derived": "scan dicom series derived_files",
+    "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures",
+    "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "listing": "catalog parts spec network schedule batches blocks",
@@ -103,16 +117,16 @@ ENGINE = {
     "keras_import": "foreign recurrence spec",
     "onnx_import": "foreign recurrence spec",
     "foreign_child": "foreign keras_import onnx_import weights",
-    "readme": "parts spec network predict runs",
+    "readme": "parts spec network task predict runs",
     "keras_text": "listing tracing",
-    "pytorch_export": "spec listing predict prepared batches",
+    "pytorch_export": "spec task listing predict prepared batches",
     "keras_export": "network listing predict tracing keras_text",
     "onnx_export": "spec network listing predict task tracing",
     "program_export": "network listing predict task tracing",
-    "export": "spec network scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
+    "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec scan data targets augment task blocks measures"
+TASKS = "catalog parts spec scan data targets augment task blocks measures batches degrade restoration restored"
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -128,7 +142,9 @@ HEAVY = (
     *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
-AT_THE_TOP = {f"builder/{name}.py" for name in ("augment", "train", "learner", "batches", "optim")}
+AT_THE_TOP = {
+    f"builder/{name}.py" for name in ("augment", "degrade", "restoration", "train", "learner", "batches", "optim")
+}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 

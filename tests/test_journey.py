@@ -66,7 +66,7 @@ def shape_of(page: Page, id: str) -> Locator:
 
 def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server) -> None:
     page = chrome.page(server.address)
-    button(page, "try").click()
+    button(page, "try-recognition").click()
     expect(page.get_by_role("heading", name="Training", level=1)).to_be_visible(timeout=LONG_MS)
     expect(button(page, "start-training")).to_be_enabled(timeout=LONG_MS)
 

@@ -106,6 +106,17 @@ def test_of_two_boxes_around_a_place_the_smaller_one_is_looked_for() -> None:
     assert finder.match(both)[center] == 1
 
 
+def test_a_lesion_that_lies_between_all_places_is_looked_for_by_the_nearest() -> None:
+    finder = head(BoxHead)
+    tiny = torch.tensor([[31.5, 31.5, 32.5, 32.5]])  # places lie at 2, 6, ..., 30, 34: none is inside
+    (at,) = (finder.match(tiny) >= 0).nonzero()[:, 0].tolist()
+    assert at < 16 * 16 and (finder.centers[at] - 32).abs().max() <= 2.0
+    output = finder(*[torch.randn(1, 8, *size) for size in SIZES])
+    loss = finder.loss(output, [tiny], [torch.tensor([0])])
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(finder.towers.regression_head.bbox_reg.weight.grad).all()
+
+
 # -- learning ---------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +209,60 @@ def test_boxes_come_back_from_any_preparation(fit: str) -> None:
     assert box.label == "a" and box.slice == 1  # the middle one of three was seen
 
 
+# -- taken away -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["pytorch", "onnx", "torch-export", "document", "svg"])
+def test_an_exported_detector_finds_the_same_boxes(to: str, trained: tuple[Path, Any, Dataset], tmp_path: Path) -> None:
+    import json
+    import subprocess
+    import sys
+
+    from PIL import Image
+
+    from builder.export import export
+    from builder.predict import Predictor
+
+    home, run, dataset = trained
+    folder = export(run, home, to=to, out=tmp_path).with_suffix("")
+    if to in ("document", "svg"):
+        return
+    proof = json.loads((folder / "parity.json").read_text())
+    assert proof["cases"] > 5 and proof["difference"]["input"] < 1e-6
+    predictor = Predictor.open(run.folder)
+    index = next(int(i) for i in dataset.indices("test", by="boxes") if dataset.boxes(int(i)))
+    scan = dataset.scan(index)
+    Image.fromarray(np.asarray(scan.pixels[0, 0])).save(tmp_path / "scan.png")
+    command = [sys.executable, str(folder / "predict.py"), str(tmp_path / "scan.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    ours = [b for b in predictor.finding(scan).found.boxes or () if b.score >= predictor.settled["threshold"]]
+    assert len(told["boxes"]) == len(ours) > 0
+    for box, own in zip(told["boxes"], ours, strict=True):
+        assert box["class"] == own.label and abs(box["score"] - own.score) < 1e-3 and box["slice"] == own.slice
+        assert np.allclose(box["box"], (own.x0, own.y0, own.x1, own.y1), atol=0.05)
+    words = (folder / "README.md").read_text()
+    assert "boxes, one JSON line a scan" in words and "train.py" not in words and "{" not in words
+
+
+def test_keras_is_refused_in_words() -> None:
+    from builder.export import unsupported
+
+    (problem,) = unsupported(STARTERS[0], "keras")
+    assert "cannot be read off its rows" in problem.message
+
+
+def test_slices_one_by_one_with_their_neighbours_are_samples_and_answers_of_their_own() -> None:
+    data = Data(size_px=32, slices="each", colour="neighbours")
+    scan = Scan(np.zeros((3, 1, 32, 32), np.uint8))
+    asked = Asked(Experiment(data=data), ("a",), False, None, list, "cpu", np.zeros(3), np.ones(3), 255)
+    none = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    some = (np.array([[4.0, 4.0, 12.0, 12.0]], np.float32), np.array([0.9], np.float32), np.array([0]))
+    (box,) = TASK.found(asked, scan, [none, none, some]).boxes or ()
+    assert box.slice == 2 and (box.x0, box.y1) == (4.0, 12.0)
+
+
 # -- what it refuses, and starters ------------------------------------------------------------------------------------
 
 
@@ -212,6 +277,24 @@ def test_a_data_set_without_boxes_is_refused_in_words(trained: tuple[Path, Any, 
     tiny = run.experiment.replace("data.size_px", 16)
     (small,) = [p for p in TASK.problems(tiny, dataset.fingerprint) if p.path == "data.size_px"]
     assert small.severity == "warning" and small.fix is not None and small.fix.data.size_px > 16
+
+
+@pytest.mark.parametrize(("setting", "value"), [("label_smoothing", 0.1), ("class_weights", True)])
+def test_a_setting_that_changes_nothing_is_told_with_a_repair(setting: str, value: Any) -> None:
+    path = f"training.{setting}"
+    (found,) = [p for p in TASK.problems(STARTERS[0].replace(path, value), None) if p.path == path]
+    assert found.severity == "warning" and found.fix == STARTERS[0].replace(path, STARTERS[0].at(path))
+
+
+def test_every_validation_score_is_one_of_the_tasks_metrics() -> None:
+    from builder.measures.boxes import Detections, scores
+
+    one = np.array([[4.0, 4.0, 12.0, 12.0]])
+    found = Detections.of([(one, [0.9], [0])], [(one, [0])], [0])
+    told = scores(found, 1)
+    assert {name: told[name] for name in TASK.metrics if name != "loss"} == pytest.approx(
+        {"map50": 1.0, "map": 1.0, "cpm": 1.0}
+    )
 
 
 def test_a_network_that_ends_in_class_scores_gets_a_head_by_a_press() -> None:

@@ -33,7 +33,7 @@ from builder.parts.training import TRAINING
 from builder.runs import Claim, EpochEnded, Finished, Progress, Record, Run, RunStore, RunView, Saved, Started
 from builder.spec import Choice, Experiment, Node
 from builder.task import find
-from pages.kit import curves, heat, layers
+from pages.kit import curves, forms, heat, layers
 from pages.kit.draft import Draft
 
 
@@ -293,6 +293,35 @@ def test_what_a_browser_still_tells_of_a_layer_that_is_gone_changes_nothing(
     layers.rewire(draft, "gone_1", "wires:gone")
     layers.rewire(draft, ids(draft)[2], "wires:emptied")
     assert draft.experiment == before
+
+
+def test_what_is_typed_into_a_form_that_is_just_leaving_counts_and_what_it_only_repeats_does_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser shows the form of a layer a moment longer than the server, and goes on telling what its fields held."""
+    draft = drafted(home, starter())
+    conv = next(n for n in draft.experiment.network if n.name == "conv2d")
+    domain = next(p for p in LAYERS["conv2d"].params if p.name == "out_channels")
+    path = f"network.{conv.id}.params.out_channels"
+    state: dict[str, object] = {}
+    monkeypatch.setattr(forms.st, "session_state", state)
+    before = draft.experiment.at(path)
+    key = forms.fresh_key(path, before)  # drawn; then another layer's form took its place
+
+    def told(value: int) -> int:
+        state[key] = value
+        forms._write(draft, path, domain, key)
+        return draft.experiment.at(path)
+
+    draft.replace(path, before + 3)  # by another tab
+    assert told(before) == before + 3, "repeated only"
+    assert told(before + 1) == before + 1, "typed"
+    draft.undo()  # of both: edits of one path in a moment are one step
+    assert told(before + 1) == before, "repeated after an undo"
+    draft.apply(lambda now: now.remove(conv.id), "delete it elsewhere")
+    state[key] = before + 5
+    forms._write(draft, path, domain, key)
+    assert conv.id not in ids(draft) and forms._refusal(path) not in state
 
 
 def test_an_experiment_file_is_opened_or_refused_in_a_sentence(home: Path) -> None:

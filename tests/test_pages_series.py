@@ -28,6 +28,7 @@ from test_pages_shell import opened, parameter, title_of
 
 from builder.intake import Source, import_scans
 from builder.runs import RunStore
+from builder.task import find
 from pages.kit.draft import Draft
 from tests.made_files import drained
 
@@ -41,7 +42,7 @@ def series(home: Path, tmp_path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         first.save(path, save_all=True, append_images=rest)
     source = Source("classes", tmp_path / "series", synthetic=True)
-    return str(drained(import_scans(source, "Series", home)).dataset)
+    return str(drained(import_scans(source, find("recognition").demo_name("series"), home)).dataset)
 
 
 def over_slices(dataset: str, name: str = "cnn-bigru"):
@@ -83,7 +84,7 @@ def test_the_scan_of_the_network_says_how_many_slices_it_has(home, series):
 
 def test_the_demo_of_series_is_made_once_and_opened_with_its_starter(home, series):
     session = opened()
-    pressed(session, "try-series")
+    pressed(session, "try-recognition-series")
     made = Draft.open(parameter(session, "draft"), at_home=home)
     assert title_of(session) == "Training" and made.experiment.data.dataset == series
     assert made.experiment.name == "Demo: cnn-bigru" and made.experiment.data.slices == "series"
@@ -91,7 +92,7 @@ def test_the_demo_of_series_is_made_once_and_opened_with_its_starter(home, serie
 
 def test_without_a_demo_of_series_a_job_makes_one_and_pictures_do_not_pass_for_it(home, cats):  # noqa: F811
     session = opened()
-    pressed(session, "try-series")
+    pressed(session, "try-recognition-series")
     (job,) = RunStore(home).jobs()
     assert job.payload == {"task": "recognition", "seed": 0, "kind": "series"}
 

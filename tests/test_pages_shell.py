@@ -103,10 +103,10 @@ def test_a_newcomer_sees_four_ways_to_begin_and_this_machine(home: Path) -> None
 
 def test_the_demo_needs_one_click_to_be_ready_for_training(home: Path, cats: str) -> None:
     session = opened()
-    session.button(key="try").click().run()
+    session.button(key="try-recognition").click().run()
     job = next(job for job in RunStore(home).jobs())
     assert (job.kind, job.payload) == ("demo", {"task": "recognition", "seed": 0})
-    assert session.button(key="try").disabled
+    assert session.button(key="try-recognition").disabled
     finish(home, "demo", {"dataset": cats})
     session.run()
     assert title_of(session) == "Training"
@@ -117,21 +117,21 @@ def test_the_demo_needs_one_click_to_be_ready_for_training(home: Path, cats: str
 
 def test_a_demo_that_failed_says_why_and_can_be_put_away(home: Path) -> None:
     session = opened()
-    session.button(key="try").click().run()
+    session.button(key="try-recognition").click().run()
     finish(home, "demo", None, "failed", "The disk is full.")
     session.run()
     assert "The disk is full" in said(session)
     session.button(key="forget-demo").click().run()
     assert "The disk is full" not in said(session)
-    assert not session.button(key="try").disabled
+    assert not session.button(key="try-recognition").disabled
 
 
 def test_a_job_is_found_again_after_a_reload(home: Path) -> None:
     session = opened()
-    session.button(key="try").click().run()
+    session.button(key="try-recognition").click().run()
     id = parameter(session, "job-demo")
     again = opened(**{"job-demo": id})
-    assert again.button(key="try").disabled
+    assert again.button(key="try-recognition").disabled
 
 
 def test_a_starter_becomes_a_draft_on_the_network_page(home: Path) -> None:
@@ -199,7 +199,7 @@ def test_without_scans_the_data_page_offers_two_ways_and_a_real_scan(home: Path)
     text = said(session)
     assert "No scans yet" in text and "A real scan to look at" in text
     assert "128 × 128 px" in text
-    session.button(key="make-demo").click().run()
+    session.button(key="make-demo-recognition").click().run()
     assert [job.kind for job in RunStore(home).jobs()] == ["demo"]
 
 

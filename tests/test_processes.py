@@ -484,10 +484,13 @@ def test_an_end_that_cannot_be_recorded_is_recorded_once_there_is_room(small_dis
     """The worker says by its exit code that not even its last word found room; the supervisor keeps it in mind."""
     service = Service(small_disk / "home")
     try:
-        job = service.store.submit_job("predict", {"do": "exit", "code": EXIT_DISK_FULL, "brim": True, "after_s": 1.0})
+        service.home.mkdir()
+        (service.home / "wait").touch()  # empty: taking it away makes no room
+        job = service.store.submit_job("predict", {"do": "exit", "code": EXIT_DISK_FULL, "brim": True})
         service.executor.ensure()
         until(lambda: "xx" in job.view().note)
         ballast = fill(small_disk)
+        (service.home / "wait").unlink()
         until(lambda: not job.view().active)
         assert job.view().reason.startswith("The disk is full.")
         assert not [e for e in job.events() if isinstance(e, Finished)]

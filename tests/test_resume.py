@@ -21,7 +21,7 @@ from builder.intake import detect, import_scans
 from builder.runs import EpochEnded, Run, RunView
 from builder.spec import Choice, Data, Experiment, Node, Training
 from builder.supervisor import code_stamp
-from tests.service import REAL, Service, until
+from tests.service import HELD, Service, until
 from tests.test_processes import fill
 
 EPOCHS = 30
@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self, disk: Path, mounted: bool, pictures: Path) -> None:
         self.disk, self.mounted = disk, mounted
-        self.service = Service(disk / "home", REAL)
+        self.service = Service(disk / "home", HELD)
         chance = np.random.default_rng(0)
         for label in ("left", "right"):
             (pictures / label).mkdir(parents=True)
@@ -78,7 +78,7 @@ class Bench:
 
     def end(self, run: Run) -> RunView:
         """Waits for the end and checks that the record has no gap and no double."""
-        until(lambda: not run.view().active, 120)
+        until(lambda: not run.view().active, 200)
         view = run.view()
         assert view.status == "done", view.reason
         steps = view.curves["val/auc"][0]
@@ -109,7 +109,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield bench
     finally:
         patch.undo()
-        Service(disk / "home", REAL).close()
+        Service(disk / "home", HELD).close()
         if mounted:
             subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -148,24 +148,29 @@ def recorded(run: Run) -> list[EpochEnded]:
 
 
 def past(run: Run, epoch: int) -> None:
-    """Waits until `epoch` is over while the run works."""
-    until(lambda: run.view().epoch > epoch and run.view().status == "running", 120)
+    """Waits until `epoch` is over while the run works; where it is held later on, it cannot end meanwhile."""
+    until(lambda: run.view().epoch > epoch and run.view().status == "running", 200)
 
 
 def test_killed_stopped_and_orphaned_a_run_ends_with_the_weights_of_an_undisturbed_one(bench: Bench) -> None:
-    service, run = bench.service, bench.start()
+    service = bench.service
+    service.hold(6)
+    run = bench.start()
     past(run, 3)
     before = recorded(run)
     service.kill(run)
     assert recorded(run)[: len(before)] == before, "what was on record stays on record"
+    service.hold(12)
     past(run, 8)
     assert run.view().attempt == 2
     run.stop()
     until(lambda: run.view().status == "stopped")
+    service.hold(EPOCHS - 1)
     run.resume()
-    past(run, 12)
+    past(run, 15)
     service.kill(service.supervisor)
     service.kill(run)
+    service.release()
     service.executor.ensure()
     view = bench.end(run)
     assert view.attempt == 4
@@ -176,14 +181,16 @@ def test_killed_stopped_and_orphaned_a_run_ends_with_the_weights_of_an_undisturb
 def test_a_full_disk_in_the_middle_ends_in_words_and_resume_goes_on_exactly(bench: Bench) -> None:
     if not bench.mounted:
         pytest.skip("mounting a small disk needs root with CAP_SYS_ADMIN")
+    bench.service.hold(6)
     run = bench.start()
     past(run, 3)
     ballast = fill(bench.disk)
-    until(lambda: not run.view().active, 120)
+    bench.service.release()
+    until(lambda: not run.view().active, 200)
     told = run.view()
     assert told.status == "failed" and told.reason.startswith("The disk is full")
     kept = recorded(run)
-    assert len(kept) >= 3
+    assert 3 <= len(kept) < EPOCHS
     ballast.unlink()
     until(lambda: not run.marker.exists())
     assert run.view().status == "failed" and run.view().reason.startswith("The disk is full")

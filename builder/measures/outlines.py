@@ -159,7 +159,8 @@ def report(found: Outlines, resamples: int = RESAMPLES, seed: int = 0, *, most: 
         cases without a voxel in common), patient_dice, patient_iou, volume_ml (true, mean of lesion cases),
         volume_difference_ml (answered - true), volume_error_ml (its size), false_positive_rate (share of cases without
         lesion in which something is outlined), false_volume_ml (mean over these cases): {value, low, high}}, undefined
-        {figure: lesion cases that have none}, quartiles {figure: [lower, median, upper]}, tolerance {value, unit},
+        {figure: lesion cases that have none}, cases {dice, volume_ml, answered_ml: one a case, None where undefined},
+        quartiles {figure: [lower, median, upper]}, tolerance {value, unit},
         worst [{case, dice, iou, hd95, nsd, unit, volume_ml, answered_ml}], false_positives [{case, voxels, ml}],
         interval, notes}.
 
@@ -191,6 +192,7 @@ def report(found: Outlines, resamples: int = RESAMPLES, seed: int = 0, *, most: 
             "value": float(found.tolerance[0]) if len(who) else TOLERANCE,
             "unit": "mm" if found.in_mm.all() else "px" if not found.in_mm.any() else "mm or px",
         },
+        "cases": _by_case(found, dice),
         "worst": _worst(found, dice, iou, most),
         "false_positives": _false_positives(found, most),
         "interval": bootstrap.described(resamples),
@@ -250,6 +252,16 @@ def _units(found: Outlines) -> list[tuple[str, str, np.ndarray]]:
 def _quartiles(values: np.ndarray) -> list[float] | None:
     values = values[np.isfinite(values)]
     return [float(q) for q in np.percentile(values, (25, 50, 75))] if len(values) else None
+
+
+def _by_case(found: Outlines, dice: np.ndarray) -> dict[str, list[float | None]]:
+    """Overlap and sizes of every case, for figures that show each of them."""
+    lesion = found.given > 0
+    return {
+        "dice": [_plain(value) if there else None for value, there in zip(dice, lesion, strict=True)],
+        "volume_ml": [_plain(value) for value in np.where(lesion, found.given * found.voxel_ml, np.nan)],
+        "answered_ml": [_plain(value) for value in np.where(lesion, found.answered * found.voxel_ml, np.nan)],
+    }
 
 
 def _worst(found: Outlines, dice: np.ndarray, iou: np.ndarray, most: int) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Amounts are stated in units a person can picture (degrees, fractions of the pict
 
 from builder.catalog import Catalog, Float, Int, OneOf, Part
 
-WINDOWS = ("auto", "stored range", "percentile", "ct lung", "ct soft tissue", "ct brain", "ct bone")
+WINDOWS = ("auto", "stored range", "percentile", "ct lung", "ct soft tissue", "ct brain", "ct bone", "ct full")
 
 PREPARE = Part(
     name="data",
@@ -30,6 +30,16 @@ PREPARE = Part(
             "How a scan that is not square becomes square: black borders (shape kept), stretched, or its middle cut out. "
             "patches: the scan keeps its own resolution; the network sees squares of this size cut out of it.",
         ),
+        Int(
+            "num_patches",
+            1,
+            1,
+            256,
+            "How many squares are cut out of each picture in an epoch, each time elsewhere; with patches only.",
+            1,
+            True,
+            "patches",
+        ),
         OneOf(
             "colour",
             "grey",
@@ -42,7 +52,7 @@ PREPARE = Part(
             "auto",
             WINDOWS,
             "Which stored values become black and white. auto: the file's own window, else its robust range. "
-            "The ct windows are fixed ranges of Hounsfield units.",
+            "The ct windows are fixed ranges of Hounsfield units; ct full holds them all (-1024 to 3071).",
         ),
         OneOf(
             "slices",
@@ -202,6 +212,17 @@ AUGMENTATIONS = Catalog(
     ),
 )
 
+_SPREAD = Float(
+    "spread",
+    0.0,
+    0.0,
+    0.9,
+    "How much the strength varies while learning, as a share of it: 0.5 is half to one and a half times. A network that "
+    "met several strengths copes with more scans. Judged with the strength itself.",
+    0.05,
+)
+_SCALE = "How many times finer"
+
 DEGRADATIONS = Catalog(
     "degradation",
     (
@@ -210,6 +231,105 @@ DEGRADATIONS = Catalog(
             "None",
             "",
             "Nothing is taken away: the data set holds pairs, a poor scan and the good one that it should become.",
+            (Int("scale", 1, 1, 4, f"{_SCALE} the grid of the good scan is than that of the poor one."),),
+        ),
+        Part(
+            "noise",
+            "Noise",
+            "builder.degrade:noise",
+            "Gaussian noise that grows with the signal, as a detector's does: variance = dark^2 + bright^2 * grey value.",
+            (
+                Float("dark", 0.03, 0.0, 0.5, "Standard deviation in black, as a share of the grey range.", 0.005),
+                Float("bright", 0.08, 0.0, 0.5, "What white adds to it, as a share of the grey range.", 0.005),
+                _SPREAD,
+            ),
+            "Noise",
+            "gaussian poisson denoise dose",
+        ),
+        Part(
+            "rician_noise",
+            "Rician noise (MR)",
+            "builder.degrade:rician_noise",
+            "The noise of magnitude pictures in MR (Gudbjartsson 1995): Gaussian in bright tissue, a grey veil in the dark.",
+            (
+                Float("sigma", 0.05, 0.0, 0.5, "Of each channel of the signal, as a share of the grey range.", 0.005),
+                _SPREAD,
+            ),
+            "Noise",
+            "mri magnitude denoise",
+        ),
+        Part(
+            "low_dose_ct",
+            "Low dose (CT)",
+            "builder.degrade:low_dose_ct",
+            "The noise that a lower dose would add, in Hounsfield units: a stand-in, made in the picture, for counting fewer "
+            "photons before the reconstruction. Streaks behind bone and metal are not imitated. Needs the window ct full.",
+            (
+                Float("dose", 0.25, 0.01, 0.95, "Share of the dose that is left; 0.25 is a quarter.", 0.05),
+                Float(
+                    "sigma_hu",
+                    12.0,
+                    0.5,
+                    200.0,
+                    "Noise of the scans as they are, in water. Added in water: this times sqrt(1 / dose - 1).",
+                    0.5,
+                    unit="HU",
+                    title="Noise at full dose",
+                ),
+                Float(
+                    "grain_px",
+                    0.6,
+                    0.0,
+                    3.0,
+                    "Size of its grain (the Gaussian that white noise is smoothed with): sharp kernels 0, soft ones 1.",
+                    0.1,
+                    unit="px",
+                    title="Grain",
+                ),
+                _SPREAD,
+            ),
+            "Noise",
+            "ldct quarter dose photon starvation hounsfield poisson",
+        ),
+        Part(
+            "kspace_truncation",
+            "Fewer lines of k-space (MR)",
+            "builder.degrade:kspace_truncation",
+            "Keeps the middle of k-space and drops the fine detail around it, as a quicker MR scan does: softer, with ripples "
+            "beside sharp edges (Gibbs).",
+            (
+                Float("kept", 0.5, 0.1, 0.95, "Share of the frequencies that is kept along each side.", 0.05),
+                Float("sigma", 0.0, 0.0, 0.5, "Gaussian noise added, as a share of the grey range.", 0.005),
+            ),
+            "Detail",
+            "mri undersampling gibbs ringing fourier acceleration",
+        ),
+        Part(
+            "blur",
+            "Blur",
+            "builder.degrade:blur",
+            "Softens with a Gaussian, as a broad focus or a soft kernel does; with a little noise, without which there would "
+            "be nothing hard to undo.",
+            (
+                Float("sigma_px", 1.2, 0.1, 5.0, "Of the Gaussian.", 0.1, unit="px"),
+                Float("sigma", 0.005, 0.0, 0.5, "Gaussian noise added, as a share of the grey range.", 0.005),
+                _SPREAD,
+            ),
+            "Detail",
+            "deblur sharpen psf focus",
+        ),
+        Part(
+            "downsample",
+            "Coarser grid",
+            "builder.degrade:downsample",
+            "Makes the pixels larger: each is the mean of those it covers. The network learns the way back "
+            "(super-resolution); its picture is finer than the scan it is given.",
+            (
+                Int("scale", 2, 2, 4, f"{_SCALE} the grid of the answer is: 2 or 4 are usual."),
+                Float("sigma", 0.0, 0.0, 0.5, "Gaussian noise added, as a share of the grey range.", 0.005),
+            ),
+            "Detail",
+            "super-resolution upscale enlarge resolution",
         ),
     ),
 )

@@ -161,6 +161,41 @@ LOSSES = Catalog(
             "Cross-entropy that hardly counts what is right already: for rare classes (Lin 2017).",
             (Float("gamma", 2.0, 0.0, 5.0, "How strongly easy cases are turned down; 0 = cross-entropy.", 0.5),),
         ),
+        Part(
+            "l1",
+            "L1",
+            "builder.restoration:l1",
+            "Mean absolute difference of grey values: sharper pictures than MSE. The usual one of image enhancement.",
+        ),
+        Part(
+            "mse",
+            "MSE",
+            "builder.restoration:mse",
+            "Mean squared difference of grey values: what PSNR counts; softer pictures.",
+        ),
+        Part(
+            "charbonnier",
+            "Charbonnier",
+            "builder.restoration:charbonnier",
+            "L1, smooth where the difference is nearly nothing (Charbonnier 1994).",
+            (
+                Float(
+                    "softness",
+                    0.01,
+                    1e-4,
+                    1.0,
+                    "Differences below this, in standard deviations of the grey values, count as squares.",
+                    log=True,
+                ),
+            ),
+        ),
+        Part(
+            "l1_ssim",
+            "L1 and SSIM",
+            "builder.restoration:l1_ssim",
+            "L1 together with structural similarity (Zhao 2017): texture and edges count beside grey values.",
+            (Float("share", 0.15, 0.0, 0.9, "How much SSIM counts.", 0.05),),
+        ),
     ),
 )
 """What a wrong answer costs. Which of them a task offers, its `losses` say."""

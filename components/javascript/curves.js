@@ -5,6 +5,7 @@
 //   color: a number = place in the theme's chart palette, or a CSS colour. view: a new value forgets the zoom.
 // state "range": [low, high] of x after a zoom, null when the whole is shown; sent once the hand rests.
 import Plotly from 'plotly.js-basic-dist-min'
+import { whenGone } from './lasting.js'
 
 const REST_MS = 250
 const THEME_LOOK_MS = 1000
@@ -146,7 +147,7 @@ export default function ({ parentElement, data, setStateValue }) {
     draw(chart)
     chart.came = came
   }
-  return () => {
+  return whenGone(parentElement, () => {
     clearInterval(chart.watch)
     clearTimeout(chart.timer)
     charts.delete(parentElement)
@@ -156,5 +157,5 @@ export default function ({ parentElement, data, setStateValue }) {
       Plotly.purge(element)
       element.emit = () => {}
     }, 3000)
-  }
+  })
 }

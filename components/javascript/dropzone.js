@@ -3,6 +3,7 @@
 // data: {url, label, help, most_bytes, folders, several}; a new url (ticket) starts an empty list.
 // state "report": {url, done, bytes, failed: [{name, reason}], seq}, sent once when nothing is on its way any more.
 import './dropzone.css'
+import { whenGone } from './lasting.js'
 
 const AT_ONCE = 3
 const SHOWN = 6
@@ -91,6 +92,7 @@ class Zone {
     this.input.multiple = data.several
     this.pickFolder.hidden = !data.folders
     this.pick.textContent = data.several ? 'Choose files' : 'Choose a file'
+    this.pick.disabled = this.pickFolder.disabled = false // they are there before we are
     if (data.url !== this.url) {
       this.stop(false)
       this.url = data.url
@@ -247,8 +249,8 @@ export default function ({ parentElement, data, setStateValue }) {
     zones.set(parentElement, zone)
   }
   zone.use(data, setStateValue)
-  return () => {
+  return whenGone(parentElement, () => {
     zone.end()
     zones.delete(parentElement)
-  }
+  })
 }

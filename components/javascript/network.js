@@ -8,6 +8,7 @@ import { createRoot } from 'react-dom/client'
 import { App } from './network/App.jsx'
 import { Desk } from './network/desk.js'
 import { createElement } from 'react'
+import { whenGone } from './lasting.js'
 import '@xyflow/react/dist/base.css'
 import './network/network.css'
 
@@ -28,9 +29,10 @@ export default function ({ parentElement, data, setStateValue }) {
     if (kept.desk.seen.waits) kept.desk.send()
     kept.root.render(createElement(App, { desk: kept.desk }))
   }
-  return () => {
+  return whenGone(parentElement, () => {
+    if (mounted.get(parentElement) !== kept) return
     kept.desk.close()
     kept.root.unmount()
     mounted.delete(parentElement)
-  }
+  })
 }

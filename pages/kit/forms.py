@@ -22,22 +22,20 @@ from pages.kit.draft import Draft, spared
 from pages.kit.words import plain
 
 __all__ = [
-    "FORM",
     "choice",
     "field",
     "fresh_key",
-    "is_stale",
     "marks",
     "note",
     "problems_at",
     "section",
+    "tells_anew",
     "value_of",
     "wrote",
 ]
 
-FORM = "form-of-layer"
-"""Where the session keeps the id of the layer whose form is on the page."""
 _KNOWN = "known-values"
+_HELD = "held-values"
 _SLIDER_STEPS = 100  # a slider with more stops than this cannot be set exactly by hand
 _SEGMENTS = 4  # up to this many short options stand side by side
 
@@ -76,6 +74,7 @@ def field(
     value = value_of(experiment, path, domain)
     refused = st.session_state.get(_refusal(path))
     key = fresh_key(path, value) if path.startswith("network.") else path
+    _held()[key] = value if refused is None else st.session_state.get(key)
     if refused is None and st.session_state.get(key) != value:
         st.session_state[key] = value
     name = label or domain.label
@@ -144,15 +143,6 @@ def _refusal(path: str) -> str:
     return f"refused:{path}"
 
 
-def _is_gone(path: str) -> bool:
-    """Says whether a field belongs to a layer whose form is not on the page any more.
-
-    A browser goes on telling what such a field held; by now another tab, an undo or a repair may have changed it.
-    """
-    layer = st.session_state.get(FORM)
-    return layer is not None and path.startswith("network.") and not path.startswith(f"network.{layer}.")
-
-
 def fresh_key(place: str, value: Any) -> str:
     """Returns the key of a widget in a layer's form: `place`, and a number that rises whenever something else than the
     widget has changed its value (an undo, a repair, another tab).
@@ -165,7 +155,9 @@ def fresh_key(place: str, value: Any) -> str:
     last, number = known.get(place, (value, 0))
     number += last != value
     known[place] = (value, number)
-    return f"{place}#{number}" if number else place
+    key = f"{place}#{number}" if number else place
+    _held()[key] = value
+    return key
 
 
 def wrote(place: str, value: Any) -> None:
@@ -175,15 +167,29 @@ def wrote(place: str, value: Any) -> None:
         known[place] = (value, known[place][1])
 
 
-def is_stale(place: str, key: str) -> bool:
-    """Says whether `key` is not the present key of this place any more."""
-    number = st.session_state.get(_KNOWN, {}).get(place, (None, 0))[1]
-    return key != (f"{place}#{number}" if number else place)
+def _held() -> dict[str, Any]:
+    """What each widget was last known to hold, by key: what it was drawn with, or what it told after that."""
+    return st.session_state.setdefault(_HELD, {})
+
+
+def tells_anew(key: str) -> bool:
+    """Says whether the widget of `key` tells what a hand has done, and not only once more what it held.
+
+    A browser goes on telling what the fields of a layer held whose form is gone from the page; by now another tab, an
+    undo or a repair may have changed it. But it also shows that form a moment longer than we do, and a quick hand types
+    into it: that is meant, and must not be lost.
+    """
+    told, held = st.session_state[key], _held()
+    if key in held and held[key] == told:
+        return False
+    held[key] = told
+    return True
 
 
 @spared
 def _write(draft: Draft, path: str, domain: Domain, key: str) -> None:
-    if _is_gone(path) or is_stale(path, key):
+    layer = path.split(".")[1] if path.startswith("network.") else ""
+    if not tells_anew(key) or (layer and all(n.id != layer for n in draft.experiment.network)):
         return
     new = st.session_state[key]
     st.session_state.pop(_refusal(path), None)

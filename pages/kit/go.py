@@ -7,13 +7,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from builder.check import problems
 from builder.data import Summary
 from builder.spec import Experiment
-from builder.task import TASKS, find
+from builder.task import TASKS, Task, find
 from pages.kit import draft
 from pages.kit.draft import Draft
 
-__all__ = ["begin", "exists", "newest", "starters", "to"]
+__all__ = ["begin", "demos", "exists", "newest", "starters", "suited", "tasks", "to"]
 
 _PAGES = Path(__file__).parents[1]
 
@@ -31,6 +32,32 @@ def to(page: str, **params: str) -> None:
 def starters() -> dict[str, Experiment]:
     """Returns every task's ready experiments by name, the simplest first."""
     return {starter.name: starter for task in TASKS for starter in find(task).starters()}
+
+
+def tasks() -> tuple[Task, ...]:
+    """Returns every task, in the order in which they are offered."""
+    return tuple(find(name) for name in TASKS)
+
+
+def demos() -> list[tuple[Task, str]]:
+    """Returns every demo set as (task, kind), a task's first one with the kind ""."""
+    return [(task, "" if number == 0 else kind) for task in tasks() for number, kind in enumerate(task.demos)]
+
+
+def suited(summary: Summary) -> Experiment:
+    """Returns the simplest starter of a data set's task that can learn from it as it is.
+
+    Where none can (labels are missing) it is the task's first one: the pages then say what is wrong.
+    """
+    task = find(summary.task if summary.task in TASKS else TASKS.names[0])
+    ready = task.starters()
+    stacked = summary.fingerprint.num_slices.get("min", 1) > 1
+    order = sorted(ready, key=lambda s: (s.data.layout == "maps") == stacked)  # stable: the simplest first
+    for starter in order:
+        found = problems(starter.replace("data.dataset", summary.id), summary.fingerprint)
+        if not any(problem.severity == "error" for problem in found):
+            return starter
+    return ready[0]
 
 
 def newest(found: Sequence[Summary], starter: Experiment) -> str:

@@ -12,7 +12,7 @@ from builder.network import Plan, show, wires
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node
 from pages.kit.draft import Draft, spared
-from pages.kit.forms import FORM, is_stale, wrote
+from pages.kit.forms import tells_anew, wrote
 from pages.kit.words import plain
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "scan_caption",
     "sees",
     "select",
-    "shown",
     "selected",
     "settings",
     "taps",
@@ -130,11 +129,6 @@ def _selected(draft: Draft, now: Experiment) -> str:
     return ids[-1] if ids else ""
 
 
-def shown(id: str) -> None:
-    """Remembers whose form is drawn. A browser still tells what forms held that are gone from the page."""
-    st.session_state[FORM] = id
-
-
 def select(draft: Draft, id: str) -> None:
     """Opens a layer."""
     st.session_state[_key(draft)] = id
@@ -199,14 +193,12 @@ def delete(draft: Draft, id: str) -> None:
 def rewire(draft: Draft, id: str, key: str) -> None:
     """Takes the choice of inputs from a widget; the layer above alone is written as no wires at all.
 
-    Does nothing for a layer whose form is not on the page or that is gone (a browser that has not yet heard of an undo
-    still tells what it had chosen) and for an emptied field: every layer is fed by something.
+    Does nothing where a browser only tells once more what it had chosen, for a layer that is gone, and for an emptied
+    field: every layer is fed by something.
     """
     now, place = draft.experiment, f"wires:{id}"
     chosen = st.session_state[key]
-    if st.session_state.get(FORM, id) != id or is_stale(place, key) or chosen is None:
-        return
-    if all(n.id != id for n in now.network):
+    if not tells_anew(key) or not chosen or all(n.id != id for n in now.network):
         return
     wanted = tuple(chosen) if isinstance(chosen, list) else (chosen,)
     if wanted == (above(now, id)[-1],):

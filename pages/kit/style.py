@@ -48,16 +48,17 @@ display:flex;flex-direction:column}
 [data-testid=stSidebarUserContent]>div>[data-testid=stVerticalBlock]{flex:1}
 [data-testid=stSidebarUserContent]{padding-bottom:1.2rem}
 [data-testid=stLayoutWrapper]:has(>.st-key-seal){margin-top:auto}
-.st-key-ways [data-testid=stHorizontalBlock]{flex-wrap:wrap}
-.st-key-ways [data-testid=stColumn]{flex:1 1 12.5rem;min-width:12.5rem}
+[class*=st-key-ways] [data-testid=stHorizontalBlock]{flex-wrap:wrap}
+[class*=st-key-ways] [data-testid=stColumn]{flex:1 1 12.5rem;min-width:12.5rem}
 .st-key-undo kbd,.st-key-redo kbd{display:none}
 .st-key-seal p{font-size:.8rem;line-height:1.35}
 @media (max-width:1150px){
-[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *){flex-wrap:wrap}
-[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
+[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),[class*=st-key-ways] *){
+flex-wrap:wrap}
+[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),[class*=st-key-ways] *)>
 [data-testid=stColumn]{min-width:min(100%,20rem);position:static!important;max-height:none!important}
 [data-testid=stColumn]
-[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),.st-key-ways *)>
+[data-testid=stHorizontalBlock]:has(>[data-testid=stColumn]):not(:has(>:nth-child(5)),[class*=st-key-ways] *)>
 [data-testid=stColumn]{min-width:min(100%,12.5rem)}
 }
 .scanloom-mono{font-family:var(--st-code-font);font-variant-numeric:tabular-nums}

@@ -101,6 +101,26 @@ PARTS = (
         takes=("maps",),
     ),
     LayerSpec(
+        "nafnet_block",
+        "NAFNet block",
+        "builder.blocks.residual:NafnetBlock",
+        "A restoration block without activation functions: channels gate each other (Chen 2022). Begins nearly as the identity, "
+        "so that many can be stacked; it keeps size and channels.",
+        (
+            Int("expansion", 2, 1, 8, "How many times wider it is before each gate."),
+            Flag(
+                "attention",
+                True,
+                "Weighs channels by their mean over the whole picture. Without it every answer rests on its surroundings "
+                "alone, and whole scans come out the same however they are cut into tiles.",
+            ),
+        ),
+        "Blocks",
+        "restoration denoise enhancement simple gate residual shortcut",
+        inferred={"channels": "channels"},
+        takes=("maps",),
+    ),
+    LayerSpec(
         "squeeze_excite",
         "Squeeze-and-excite",
         "builder.blocks.gating:SqueezeExcite",

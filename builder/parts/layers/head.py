@@ -53,7 +53,7 @@ PARTS = (
         "image_head",
         "Image",
         "builder.blocks.head:ImageHead",
-        "The last layer of enhancement: a picture with the scan's channels and size.",
+        "The last layer of enhancement: a picture with the scan's channels and size, or several times its size.",
         (
             Flag(
                 "residual",
@@ -61,6 +61,13 @@ PARTS = (
                 "Learn only what to add to the scan (Zhang 2017): easier and safer for denoising. The scan is then the "
                 "second input.",
                 title="Learn the difference",
+            ),
+            Int(
+                "scale",
+                1,
+                1,
+                4,
+                "How many times finer the picture is than the scan: 1, or that of the coarser grid (super-resolution).",
             ),
         ),
         "Heads",

@@ -762,11 +762,14 @@ function Editor({ desk }) {
     document.addEventListener('pointerdown', leave, true)
     return () => document.removeEventListener('pointerdown', leave, true)
   }, [])
+  const isLost = () => hasFocus.current && (document.activeElement === document.body || document.activeElement === null)
   useEffect(() => {
-    const look = () => {
-      const lost = document.activeElement === document.body || document.activeElement === null
-      if (hasFocus.current && lost) stage.current?.focus({ preventScroll: true })
-    }
+    const hear = (event) => isLost() && flushSync(() => keys.current(event)) // before it is found again, below
+    window.addEventListener('keydown', hear, true)
+    return () => window.removeEventListener('keydown', hear, true)
+  }, [])
+  useEffect(() => {
+    const look = () => isLost() && stage.current?.focus({ preventScroll: true })
     look()
     const timer = setTimeout(look, 60) // React Flow draws the layers a moment later
     return () => clearTimeout(timer)

@@ -1,5 +1,6 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
-`network`, the canvas on which a network is clicked together, and `viewer`, in which one looks through a scan.
+`network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, and
+`compare`, two pictures of one scan with a divider between them.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -14,7 +15,7 @@ from typing import Any
 
 import streamlit as st
 
-__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "curves", "dropzone", "network", "viewer"]
+__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "compare", "curves", "dropzone", "network", "viewer"]
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ _dropzone = st.components.v2.component(
     css="dropzone.css",
     html="""<div class="zone" role="group" aria-label="Upload">
   <div class="row"><div class="words"><p class="lead"></p><p class="help"></p></div>
-    <button type="button" class="pick">Choose files</button>
-    <button type="button" class="pick-folder">Choose a folder</button></div>
+    <button type="button" class="pick" disabled>Choose files</button>
+    <button type="button" class="pick-folder" disabled>Choose a folder</button></div>
   <input class="files" type="file" hidden><input class="folder" type="file" webkitdirectory multiple hidden>
   <div class="row" hidden><p class="state" role="status" aria-live="polite"></p>
     <button type="button" class="cancel" hidden>Cancel</button>
@@ -148,6 +149,15 @@ _viewer = st.components.v2.component(
     js="viewer.js",
     css="viewer.css",
     html='<div class="viewer"></div>',
+    isolate_styles=True,
+)
+
+
+_compare = st.components.v2.component(
+    "scanloom-components.compare",
+    js="compare.js",
+    css="compare.css",
+    html='<div class="compare"></div>',
     isolate_styles=True,
 )
 
@@ -305,6 +315,28 @@ def viewer(
     if not follow or not told or told.get("id") != id:
         return None
     return Seen(int(told["slice"]), told["center"], told["width"], bool(told["inverted"]))
+
+
+def compare(
+    id: str,
+    before: tuple[str, str, str],
+    after: tuple[str, str, str],
+    *,
+    key: str,
+    change: tuple[str, str, str] | None = None,
+    height: int = 520,
+    slice: int | None = None,
+) -> None:
+    """Draws two pictures of one scan with a divider between them; everything happens in the browser.
+
+    Args:
+        id: tells one pair from another. before, after: (id, url, name) each; the second may be several times larger.
+        change: a heat map as a `Layer` has it, laid over the second on request. slice: the one to begin with, from 0.
+    """
+    names = ("id", "url", "name")
+    told = [None if part is None else dict(zip(names, part, strict=True)) for part in (before, after, change)]
+    data = {"id": id, "before": told[0], "after": told[1], "change": told[2], "height": height, "slice": slice}
+    _compare(key=key, data=data)
 
 
 def _nothing() -> None:

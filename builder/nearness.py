@@ -1,0 +1,186 @@
+"""How like the training scans a scan is, in what the network itself makes of it just before its last layer.
+
+The features that go into the last layer are averaged over places, standardized by the training scans, and compared by
+the mean distance to the five nearest training scans of other patients (deep nearest neighbours, Sun et al., ICML 2022).
+Every training scan has such a distance, too: the share of them that is nearer says how far out a new scan lies.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from builder.data import Dataset, UnknownDataset
+from builder.predict import Predictor
+from builder.scan import Scan
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FAR", "Nearness", "of_run"]
+
+FAR = 0.99
+"""A scan that is farther out than this share of the training scans is told as unlike them."""
+NEIGHBOURS = 5
+_MOST_ROWS = 300  # of the training side: enough for a share of 99 %, seconds on a processor
+_FEWEST = 20
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """The training scans as a run's last layer sees them.
+
+    Attributes:
+        rows: (N, F) float32, standardized. mean, scale: (F,) of the standardization.
+        distances: (N,) float64, ascending: of each training scan to its nearest ones of other patients.
+    """
+
+    rows: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    distances: np.ndarray
+
+    def farther_than(self, features: np.ndarray) -> float:
+        """The share (0..1) of the training scans that lie nearer to the others than `features` (F,) do."""
+        standard = (features - self.mean) / self.scale
+        nearest = np.sort(np.sqrt(((self.rows - standard) ** 2).mean(1)))[:NEIGHBOURS]
+        return float(np.searchsorted(self.distances, nearest.mean(), side="left") / len(self.distances))
+
+
+def words(share: float, num: int) -> str:
+    """A sentence for a scan that is unlike the training scans; "" for one that is not."""
+    if share < FAR:
+        return ""
+    return (
+        f"To this network the scan looks unlike its training scans: it lies farther out than {100 * share:.0f} % of "
+        f"{num} of them. The answer may mean little."
+    )
+
+
+def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
+    """What was kept for these weights in the run's folder, else made now from the training side of its data set.
+
+    None where the data set is gone or has fewer than 20 training scans: then nothing can be said.
+    """
+    path = folder / "nearness.npz"
+    key = predictor.weights_sha256
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["key"]) == key:
+                return Nearness(kept["rows"], kept["mean"], kept["scale"], kept["distances"])
+    except (OSError, ValueError, KeyError):
+        pass  # not there, of other weights, or cut off while it was written: it is made (again)
+    made = _made(predictor, home)
+    if made is not None:
+        draft = folder / f".nearness.{os.getpid()}.npz"
+        np.savez_compressed(draft, key=key, **vars(made))
+        os.replace(draft, path)
+    return made
+
+
+def features_of(predictor: Predictor, scan: Scan) -> np.ndarray:
+    """(F,) float32: of the scan, the mean over its slices where each is a picture of its own."""
+    data = predictor.experiment.data
+    slices = range(len(scan.pixels)) if data.slices == "each" else (None,)
+    images = [predictor.prepared(scan, k) for k in slices]
+    if data.fit == "patches":  # of any size: the middle tells as much, and every scan the same amount
+        images = [_middle(image, data.size_px) for image in images]
+    found: np.ndarray = _features(predictor, np.stack(images)).mean(0)
+    return found
+
+
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle (C, side, side) of a picture, black where it is smaller."""
+    height, width = image.shape[-2:]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    part = image[..., top : top + side, left : left + side]
+    whole = np.zeros((*image.shape[:-2], side, side), image.dtype)
+    whole[..., : part.shape[-2], : part.shape[-1]] = part
+    return whole
+
+
+def _made(predictor: Predictor, home: Path) -> Nearness | None:
+    data = predictor.experiment.data
+    try:
+        dataset = Dataset.open(home, data.dataset)
+    except UnknownDataset:
+        return None
+    cases = dataset.indices("train", labelled=False)
+    if len(cases) < _FEWEST:
+        return None
+    cases = cases[np.unique(np.linspace(0, len(cases) - 1, min(len(cases), _MOST_ROWS)).astype(int))]
+    rows = []
+    if data.fit == "patches":  # every scan has a size of its own
+        rows = [features_of(predictor, dataset.scan(int(case))) for case in cases]
+    else:
+        prepared = dataset.prepared(data)
+        for case in cases:
+            places = prepared.rows_of(np.array([case]))
+            images = prepared.rows(places[:: max(1, len(places) // 8)]).astype(np.float32) / np.float32(prepared.unit)
+            rows.append(_features(predictor, images).mean(0))
+    table = np.stack(rows)
+    mean, scale = table.mean(0), table.std(0) + 1e-6 * (1 + np.abs(table).max())
+    table = ((table - mean) / scale).astype(np.float32)
+    groups = dataset.groups[cases]
+    distances = []
+    for row, group in zip(table, groups, strict=True):
+        others = np.sort(np.sqrt(((table[groups != group] - row) ** 2).mean(1)))[:NEIGHBOURS]
+        if len(others):
+            distances.append(others.mean())
+    if len(distances) < _FEWEST:
+        return None
+    return Nearness(table, mean.astype(np.float32), scale.astype(np.float32), np.sort(np.array(distances)))
+
+
+def _features(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+    """(B, F) float32: what goes into the network's last layer that learns, averaged over places."""
+    import torch
+
+    held: list[torch.Tensor] = []
+
+    def keep(module: Any, inputs: tuple[Any, ...]) -> None:
+        held.extend(_tensors(inputs))
+
+    hook = _last(predictor).register_forward_pre_hook(keep)
+    step = max(1, _BATCH // predictor.num_slices)
+    made = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(images), step):
+                held.clear()
+                part = images[start : start + step]
+                predictor.run(part)
+                made.append(torch.cat([_pooled(t, len(part)) for t in held], 1).cpu().numpy())
+    finally:
+        hook.remove()
+    return np.concatenate(made).astype(np.float32)
+
+
+def _tensors(inputs: Any) -> list[torch.Tensor]:
+    import torch
+
+    if isinstance(inputs, torch.Tensor):
+        return [inputs]
+    return [t for part in inputs for t in _tensors(part)] if isinstance(inputs, tuple | list) else []
+
+
+def _pooled(values: torch.Tensor, batch: int) -> torch.Tensor:
+    """(B, F): maps averaged over height and width, all else one after the other."""
+    flat = values.float()
+    if flat.ndim >= 4:
+        flat = flat.mean((-2, -1))
+    return flat.reshape(batch, -1)
+
+
+def _last(predictor: Predictor) -> torch.nn.Module:
+    """The last layer of the network that learns something."""
+    for node in reversed(predictor.experiment.network):
+        module = predictor.net.get_submodule(f"layers.{node.id}")
+        if any(True for _ in module.parameters()):
+            return module
+    return predictor.net.get_submodule(f"layers.{predictor.experiment.network[-1].id}")

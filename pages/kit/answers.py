@@ -1,0 +1,353 @@
+"""What a run found on one scan, drawn: the scan with it, and a part for each kind of thing that a task may tell.
+
+Nothing here asks which task it is: a part is drawn where the finding has what it needs (`PARTS`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from builder import outputs
+from builder.evaluate import evaluation
+from builder.measures.classes import tempered
+from builder.runs import Run
+from pages.kit import charts, viewer, volumes
+from pages.kit.pairs import pairs
+from pages.kit.words import amount, plain
+
+__all__ = ["PARTS", "Answer", "bars", "headline", "likeness", "scan", "threshold_of"]
+
+_HEIGHT = 460
+_LISTED = 40
+_TOLD_ELSEWHERE = ("threshold", "found")
+_FACTS = {
+    "mean_change_stored": ("Mean change (stored values)", ""),
+    "rms_change_stored": ("Usual change (stored values)", ""),
+    "mean_change_hu": ("Mean change", "HU"),
+    "rms_change_hu": ("Usual change", "HU"),
+    "volume_ml": ("Volume", "ml"),
+    "area_mm2": ("Area", "mm²"),
+    "largest_area_mm2": ("Largest area on a slice", "mm²"),
+    "diameter_mm": ("Largest diameter", "mm"),
+    "longest_mm": ("Longest diameter", "mm"),
+    "area_px": ("Area", "px"),
+    "size_px": ("Size", "px"),
+    "num_lesions": ("Lesions", ""),
+    "regions": ("Separate regions", ""),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finding and what a page needs beside it.
+
+    Attributes:
+        job: id of the job. folder: of the job. result: of the job, with the finding.
+        classes: of the run. truth: what people said of the scan: {label, boxes, mask (address)}, {} where unknown.
+    """
+
+    run: Run
+    job: str
+    folder: Path
+    result: Mapping[str, Any]
+    classes: tuple[str, ...]
+    multi_label: bool
+    truth: Mapping[str, Any]
+
+    @property
+    def finding(self) -> Mapping[str, Any]:
+        """What `predict.Finding.plain` told."""
+        found: Mapping[str, Any] = self.result["finding"]
+        return found
+
+    def colour(self, name: str) -> str:
+        """The colour of a class."""
+        return viewer.colour_of(self.classes.index(name) if name in self.classes else len(self.classes))
+
+    def has(self, output: str) -> bool:
+        """Whether the job has kept an output of this name."""
+        return output in self.result.get("outputs", ())
+
+
+# -- confidence -------------------------------------------------------------------------------------------------------
+
+
+def calibrated(answer: Answer) -> tuple[dict[str, float], float | None]:
+    """The probabilities with the run's temperature, and that; as they are, and None, where the run has none.
+
+    The temperature was fitted on the validation side when the test side was opened.
+    """
+    raw: dict[str, float] = dict(answer.finding["probabilities"])
+    told = (evaluation(answer.run) or {}).get("calibration") or {}
+    temperature = told.get("temperature")
+    if not raw or not temperature:
+        return raw, None
+    moved = tempered(np.array([list(raw.values())]), float(temperature), answer.multi_label)[0]
+    return dict(zip(raw, map(float, moved), strict=True)), float(temperature)
+
+
+def likeness(answer: Answer) -> None:
+    """How far out the scan lies among the training scans, as the network sees them."""
+    like = answer.result.get("like")
+    if not like:
+        return
+    share, of = 100 * like["farther_than"], like["of"]
+    words = f"farther out than {share:.0f} % of {of} training scans" if share >= 50 else f"like its {of} training scans"
+    st.caption(f":material/social_distance: To the network this scan is {words}.")
+
+
+# -- the head ---------------------------------------------------------------------------------------------------------
+
+
+def headline(answer: Answer) -> str:
+    """What was found, in one line of markdown."""
+    finding, said = answer.finding, []
+    if finding.get("top"):
+        chances, _ = calibrated(answer)
+        said.append(f"{plain(finding['top'])} · {100 * chances[finding['top']]:.1f} %")
+    if finding.get("boxes") is not None:
+        shown = boxes_from(answer, threshold_of(answer))
+        said.append(amount(len(shown), "lesion") + " found" if shown else "No lesion found")
+    if finding.get("outline") is not None:
+        slices = finding["outline"]["slices"]
+        size = next((f"{v:.3g} {u}" for _, v, u in facts(finding) if u in ("ml", "mm²", "px")), "")
+        said.append(f"outlined{f', {size}' if size else ''}" if slices else "nothing outlined")
+    if finding.get("enhanced") is not None:
+        said.append("Enhanced")
+    return " · ".join(said) or "An answer without words"
+
+
+def facts(finding: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """(name, value, unit) of the numbers that the task tells."""
+    found = []
+    for name, value in (finding.get("facts") or {}).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if number and name not in _TOLD_ELSEWHERE:
+            words, unit = _FACTS.get(name, (name.replace("_", " ").capitalize(), ""))
+            found.append((words, value, unit))
+    return found
+
+
+# -- the scan ---------------------------------------------------------------------------------------------------------
+
+
+def scan(answer: Answer) -> None:
+    """The scan with everything found on it; an enhanced one beside what it was made of, with a divider."""
+    if answer.has("enhanced"):
+        _before_and_after(answer)
+        return
+    if not answer.has("scan"):
+        st.caption("The scan itself was not kept: ask again to see it.")
+        return
+    layers = []
+    if answer.has("mask"):
+        layers.append(viewer.mask_of_output(answer.job, ["Outlined by the network"]))
+    if answer.truth.get("mask"):
+        layers.append(answer.truth["mask"])
+    if answer.has("heat"):
+        told = answer.result["heat"]
+        layers.append(viewer.heat_of_output(answer.job, told["title"], slices=told["slices"]))
+    quiet = not answer.has("mask") and answer.finding.get("boxes") is None
+    viewer.show_output(
+        answer.job,
+        "scan",
+        f"viewer-{answer.job}",
+        label="The scan that was asked about",
+        boxes=[*_boxes(answer), *answer.truth.get("boxes", ())],
+        layers=layers,
+        height=_HEIGHT,
+        slice=answer.result.get("telling"),
+        opacity=0.45 if quiet else 0.55,
+    )
+
+
+def _before_and_after(answer: Answer) -> None:
+    import scanloom_components
+
+    def part(name: str, words: str) -> tuple[str, str, str]:
+        return f"{answer.job}-{name}", volumes.of_output(answer.job, name), words
+
+    scanloom_components.compare(
+        f"{answer.job}-compare",
+        part("scan", "Before"),
+        part("enhanced", "After"),
+        key=f"compare-{answer.job}",
+        change=part("heat", "What has changed") if answer.has("heat") else None,
+        height=_HEIGHT,
+        slice=answer.result.get("telling"),
+    )
+    if answer.has("heat"):
+        most = answer.result["heat"]["most"]
+        much = f"{most:,.0f}" if most >= 10 else f"{most:.2g}"
+        st.caption(f"Show what has changed: the brightest places by {much} stored values or more.")
+
+
+# -- boxes ------------------------------------------------------------------------------------------------------------
+
+
+def threshold_of(answer: Answer) -> float:
+    """The score from which boxes are shown: what the slider says, else what the validation side chose, else 0.5."""
+    kept = st.session_state.get(f"threshold-{answer.job}")
+    return float(kept) if kept is not None else chosen_threshold(answer.finding)
+
+
+def chosen_threshold(finding: Mapping[str, Any]) -> float:
+    """The score that the validation side chose, as the task tells it; 0.5 where it does not (0.02 to 0.98)."""
+    chosen = (finding.get("facts") or {}).get("threshold")
+    return 0.5 if chosen is None else min(0.98, max(0.02, round(float(chosen), 2)))
+
+
+def boxes_from(answer: Answer, least: float) -> list[Mapping[str, Any]]:
+    """The boxes with at least this score, the surest first."""
+    found = answer.finding.get("boxes") or ()
+    return sorted((box for box in found if box["score"] >= least), key=lambda box: -box["score"])
+
+
+def _boxes(answer: Answer) -> list[Any]:
+    from scanloom_components import Box
+
+    made = []
+    for box in boxes_from(answer, threshold_of(answer)):
+        name, score = box["class"], box["score"]
+        made.append(
+            Box(*box["box"], name=name, colour=answer.colour(name), slice=box["slice"], score=score, dashed=True)
+        )
+    return made
+
+
+def box_list(answer: Answer) -> None:
+    """The score from which boxes are shown, and the boxes in a table."""
+    first = chosen_threshold(answer.finding)
+    st.slider(
+        "Show boxes from a score of",
+        0.02,
+        0.98,
+        first,
+        0.01,
+        key=f"threshold-{answer.job}",
+        help="A lower one finds more lesions and raises more false alarms. It begins where the validation scans chose "
+        "it while the network learned.",
+    )
+    shown, every = boxes_from(answer, threshold_of(answer)), answer.finding.get("boxes") or ()
+    if not shown:
+        st.caption(f"No box reaches this score; {amount(len(every), 'box', 'boxes')} in all." if every else "No box.")
+        return
+    several = any(box["slice"] for box in every)
+    st.dataframe(
+        [
+            {"Lesion": box["class"], "Score": 100 * box["score"]}
+            | ({"Slice": box["slice"] + 1} if several else {})
+            | {"Width": box["box"][2] - box["box"][0], "Height": box["box"][3] - box["box"][1]}
+            for box in shown[:_LISTED]
+        ],
+        hide_index=True,
+        key=f"boxes-{answer.job}",
+        height="content" if len(shown) < 8 else 320,
+        column_config={
+            "Score": st.column_config.ProgressColumn(min_value=0, max_value=100, format="%.0f %%"),
+            "Width": st.column_config.NumberColumn(format="%.0f px"),
+            "Height": st.column_config.NumberColumn(format="%.0f px"),
+        },
+    )
+    st.caption("Dashed: found by the network." + (" Whole: drawn by a person." if answer.truth.get("boxes") else ""))
+
+
+# -- the other parts --------------------------------------------------------------------------------------------------
+
+
+def probabilities(answer: Answer) -> None:
+    """A bar a class, with the run's calibration where it has one."""
+    chances, temperature = calibrated(answer)
+    bars(chances, answer.finding["top"])
+    if temperature is not None:
+        st.caption(
+            f"Calibrated: the run's temperature is {temperature:.2f} (fitted on its validation scans). As it answers, "
+            f"it would say {100 * answer.finding['probabilities'][answer.finding['top']]:.1f} %."
+        )
+
+
+def size_of_it(answer: Answer) -> None:
+    """The numbers that the task tells."""
+    pairs((name, f"{value:.4g} {unit}".strip()) for name, value, unit in facts(answer.finding))
+
+
+def outlined(answer: Answer) -> None:
+    """On which slices something is outlined."""
+    slices = answer.finding["outline"]["slices"]
+    if not slices:
+        st.caption("The network outlines nothing on this scan.")
+    elif len(slices) > 1:
+        st.caption(f"Outlined on {amount(len(slices), 'slice')}, {slices[0] + 1} to {slices[-1] + 1}.")
+
+
+def enhanced(answer: Answer) -> None:
+    """How large the enhanced picture is, and that it is no measurement."""
+    shape = answer.finding["enhanced"]["shape"]
+    before = outputs.kept(answer.folder, "scan").pixels.shape if answer.has("scan") else shape
+    times = shape[3] / before[3]
+    grown = f", {times:g} times as fine" if times > 1 else ""
+    st.caption(
+        f"{shape[3]} × {shape[2]} px{grown}, in the stored values of the scan. Draw the divider across to compare. A "
+        "network may invent or remove detail: keep the original beside it."
+    )
+
+
+def bars(chances: Mapping[str, float], top: str, before: Mapping[str, float] | None = None, key: str = "bars") -> None:
+    """Draws a probability a class, the likeliest on top; `before` shows those of the whole scan behind."""
+    import plotly.graph_objects as go_
+
+    names = sorted(chances, key=lambda name: chances[name])[-12:]
+    values = [100 * chances[name] for name in names]
+    texts = [f"{value:.1f} %" for value in values]
+    shown = [_escaped(name) for name in names]
+    colours = [charts.palette()[0] if name == top else "#8a94a6" for name in names]
+    traces = [
+        go_.Bar(
+            name="with areas covered" if before else "probability",
+            x=values,
+            y=shown,
+            orientation="h",
+            text=texts,
+            textposition="outside",
+            cliponaxis=False,
+            marker={"color": colours, "cornerradius": 3},
+        )
+    ]
+    if before is not None:
+        old = [100 * before[name] for name in names]
+        traces.insert(
+            0, go_.Bar(name="whole scan", x=old, y=shown, orientation="h", marker={"color": "#8a94a6"}, opacity=0.55)
+        )
+    figure = go_.Figure(traces)
+    figure.update_layout(
+        height=70 + (52 if before else 44) * len(names),
+        margin={"l": 8, "r": 44, "t": 8, "b": 8},
+        xaxis={"range": [0, 108], "ticksuffix": " %", "tickvals": [0, 50, 100]},
+        yaxis={"type": "category"},
+        showlegend=before is not None,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    )
+    told = ", ".join(f"{name} {100 * chances[name]:.1f} %" for name in reversed(names))
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=f"Probabilities: {told}")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+Part = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Answer], None]]
+PARTS: Sequence[Part] = (
+    (lambda finding: bool(finding.get("probabilities")), probabilities),
+    (lambda finding: finding.get("boxes") is not None, box_list),
+    (lambda finding: finding.get("outline") is not None, outlined),
+    (lambda finding: finding.get("enhanced") is not None, enhanced),
+    (lambda finding: bool(facts(finding)), size_of_it),
+)
+"""(whether the finding has it, what draws it), in the order of the page."""

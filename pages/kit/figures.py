@@ -1,0 +1,608 @@
+"""How good a run is, drawn: figures with intervals, curves, tables, galleries of the worst, by what a report holds.
+
+Nothing here asks which task it is: each part is drawn where the report has what it needs (`SECTIONS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from pages.kit import charts
+from pages.kit.pairs import pairs
+from pages.kit.words import amount, plain
+
+__all__ = ["SECTIONS", "confusion", "interval", "metric_words", "summary"]
+
+METRICS = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "brier": "Brier score (0 is best)",
+    "ece": "Calibration error (0 is best)",
+    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
+    "map": "AP, IoU 0.5 to 0.95",
+    "map10": "AP at IoU 0.1",
+    "map30": "AP at IoU 0.3",
+    "map50": "AP at IoU 0.5",
+    "cpm": "FROC, mean sensitivity",
+    "sensitivity_small": "Sensitivity, small",
+    "sensitivity_medium": "Sensitivity, medium",
+    "sensitivity_large": "Sensitivity, large",
+    "false_alarms_per_image": "False alarms an image",
+    "image_specificity": "Images without lesion left clean",
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95_mm": "Hausdorff distance, 95 % (mm)",
+    "hd95_px": "Hausdorff distance, 95 % (px)",
+    "nsd": "Surface Dice (NSD)",
+    "missed": "Lesions missed whole",
+    "patient_dice": "Dice, by patient",
+    "patient_iou": "IoU, by patient",
+    "volume_ml": "Volume (ml)",
+    "volume_difference_ml": "Volume answered too large (ml)",
+    "volume_error_ml": "Volume error (ml)",
+    "false_positive_rate": "Cases without lesion, outlined all the same",
+    "false_volume_ml": "Volume outlined there (ml)",
+    "psnr_db": "PSNR (dB)",
+    "gain_db": "PSNR gained over the input (dB)",
+    "gain_over_best_db": "PSNR gained over the best plain filter (dB)",
+    "bias": "Bias",
+    "noise": "Noise where the scan is flat",
+    "edges": "Steepness of edges (1 is as sharp)",
+    "ssim": "SSIM",
+    "rmse": "RMSE",
+}
+MEANINGS = {
+    "Sensitivity": "Of the scans of this class, the share that was recognised.",
+    "Specificity": "Of the scans of other classes, the share that was not taken for this one.",
+    "PPV": "When it answers this class, how often that is right (among scans like these).",
+    "NPV": "When it does not answer this class, how often that is right (among scans like these).",
+    "F1": "Harmonic mean of sensitivity and PPV.",
+    "AUC": "How well this class is told from the rest at any threshold; 0.5 is guessing.",
+    "AP at IoU 0.5": "Average precision: a box counts as right where it overlaps the lesion by half.",
+}
+_BAND = "rgba(74,120,239,.18)"
+
+
+def metric_words(name: str) -> str:
+    """Returns what a figure is called."""
+    return METRICS.get(name, name.replace("_", " ").capitalize())
+
+
+def interval(figure: Mapping[str, float | None] | None) -> str:
+    """Returns a figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
+    if not figure or figure.get("value") is None:
+        return "undefined"
+    low, high = figure.get("low"), figure.get("high")
+    if low is None or high is None:
+        return f"{_number(figure['value'])} (one patient: no interval)"
+    dash = " to " if low < 0 else "–"
+    return f"{_number(figure['value'])} ({_number(low)}{dash}{_number(high)})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def summary(found: Mapping[str, Any]) -> None:
+    """Draws all figures with their intervals, what they stand on, and the remarks."""
+    many = f"{amount(found['n'], 'scan')} of {amount(found['patients'], 'patient')}"
+    st.caption(f"{many}, never seen in training. In brackets the 95 % interval over patients.")
+    if found.get("synthetic"):
+        st.caption(":orange[:material/science: Synthetic scans: these numbers say nothing about real ones.]")
+    rows = []
+    for name, figure in found["metrics"].items():
+        rows.append((metric_words(name), interval(figure)))
+        if name == "accuracy" and found.get("majority_accuracy") is not None:
+            who = f' ("{found["majority_class"]}")' if found.get("majority_class") else ""
+            rows.append((f"Always the commonest class{who}", f"{found['majority_accuracy']:.3f}"))
+    pairs(rows, figures=True)
+    openings = found.get("openings") or {}
+    if openings:
+        st.caption(
+            f"These test scans were opened {amount(openings['dataset'], 'time')} in all, "
+            f"{openings['run']} of them for this run."
+        )
+
+
+def notes(found: Mapping[str, Any]) -> None:
+    """Draws what a reader of the figures should know."""
+    for note in found.get("notes", ()):
+        st.caption(f":orange[:material/warning: {plain(note)}]")
+
+
+# -- classes ----------------------------------------------------------------------------------------------------------
+
+
+def per_class(found: Mapping[str, Any]) -> None:
+    """A row a class."""
+    st.dataframe(
+        [
+            {
+                "Class": name,
+                "Number": row["n"],
+                **{metric_words(key): interval(row[key]) for key in sorted(row, key=_last_f1) if key != "n"},
+            }
+            for name, row in found["per_class"].items()
+        ],
+        hide_index=True,
+        key="per-class",
+        column_config={name: st.column_config.TextColumn(help=words) for name, words in MEANINGS.items()},
+    )
+
+
+def _last_f1(name: str) -> int:
+    """The order of the columns: the AUC first, then as they come, F1 last."""
+    return {"auc": 0, "map50": 0, "f1": 2}.get(name, 1)
+
+
+def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], key: str = "confusion") -> None:
+    """Draws which class was answered for which."""
+    import plotly.graph_objects as go
+
+    names = [escape(name) for name in classes]
+    shares = [[c / max(1, sum(row)) for c in row] for row in counts]
+    dark = st.context.theme.type == "dark"
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            text=[[str(c) for c in row] for row in counts],
+            texttemplate="%{text}",
+            hovertemplate="is %{y}, answered %{x}: %{text}<extra></extra>",
+            textfont={"color": "#e7ecf3"} if dark else {},
+            colorscale=[[0, "#10151d"], [1, "#2f5fd0"]] if dark else [[0, "#ffffff"], [1, charts.palette()[0]]],
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+        )
+    )
+    figure.update_layout(
+        height=110 + 44 * len(names),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "Answered", "type": "category"},
+        yaxis={"title": "Is", "type": "category", "autorange": "reversed"},
+    )
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt="Which class was answered for which")
+
+
+def whom_for_whom(found: Mapping[str, Any]) -> None:
+    """The table of mistakes; with several labels a scan one for each label."""
+    counts = found["confusion"]
+    if not counts:
+        return
+    if not isinstance(counts[0][0], list):
+        confusion(found["classes"], counts)
+        return
+    st.dataframe(
+        [
+            {"Label": name, "Found": tp, "Missed": fn, "False alarms": fp, "Rightly not named": tn}
+            for name, ((tn, fp), (fn, tp)) in zip(found["classes"], counts, strict=True)
+        ],
+        hide_index=True,
+        key="confusion-labels",
+    )
+
+
+def roc(found: Mapping[str, Any]) -> None:
+    """ROC curves, one a class, with the operating points."""
+    drawn = [(name, row["fpr"], row["tpr"]) for name, row in (found["roc"] or {}).items() if row]
+    if not drawn:
+        return
+    points = {
+        name: (1 - row["specificity"]["value"], row["sensitivity"]["value"])
+        for name, row in (found.get("operating_points") or {}).items()
+        if row and row["specificity"]["value"] is not None and row["sensitivity"]["value"] is not None
+    }
+    lines(
+        drawn,
+        key="roc",
+        x_title="1 - specificity",
+        y_title="Sensitivity",
+        x_range=(0, 1),
+        y_range=(0, 1.02),
+        diagonal=True,
+        points=points,
+    )
+
+
+def operating_points(found: Mapping[str, Any]) -> None:
+    """Where each class is answered from, as the validation side chose it."""
+    rows = found.get("operating_points")
+    if not isinstance(rows, Mapping):
+        return
+    st.dataframe(
+        [
+            {"Class": name, "Answered from": f"{100 * row['threshold']:.1f} %"}
+            | {metric_words(key): interval(row[key]) for key in ("sensitivity", "specificity", "ppv", "npv")}
+            for name, row in rows.items()
+            if row
+        ],
+        hide_index=True,
+        key="operating-points",
+    )
+    st.caption("Chosen on the validation scans (sensitivity + specificity at its highest), measured here.")
+
+
+def calibration(found: Mapping[str, Any]) -> None:
+    """How often an answer of a given confidence is right, as it is and with the temperature of the validation side."""
+    told = found["calibration"]
+    kinds = [("As it answers", told["given"]), ("Calibrated", told.get("tempered"))]
+    drawn = []
+    for name, row in kinds:
+        if row:
+            at = [(c, r) for c, r in zip(row["reliability"]["confidence"], row["reliability"]["right"], strict=True)]
+            drawn.append((name, [c for c, _ in at if c is not None], [r for c, r in at if c is not None]))
+    lines(
+        drawn,
+        key="calibration",
+        x_title="Confidence",
+        y_title="Share that is right",
+        x_range=(0, 1),
+        y_range=(0, 1.02),
+        diagonal=True,
+        mode="lines+markers",
+    )
+    if told.get("temperature"):
+        sure = "too sure" if told["temperature"] > 1 else "not sure enough"
+        after = told["tempered"]["ece"] if told.get("tempered") else None
+        st.caption(
+            f"Its temperature is {told['temperature']:.2f}: it is {sure} of itself. Calibration error "
+            f"{_number(told['given']['ece'])}{f', {_number(after)} once calibrated' if after is not None else ''}. "
+            "The Test page tells calibrated confidences."
+        )
+
+
+# -- boxes ------------------------------------------------------------------------------------------------------------
+
+
+def froc(found: Mapping[str, Any]) -> None:
+    """Sensitivity against false alarms an image, with the band over patients."""
+    import plotly.graph_objects as go
+
+    curve = found["froc"]["curve"]
+    x, colour = curve["false_alarms"], charts.palette()[0]
+    figure = go.Figure()
+    if all(v is not None for v in (*curve["low"], *curve["high"])):
+        figure.add_scatter(
+            x=[*x, *reversed(x)],
+            y=[*curve["high"], *reversed(curve["low"])],
+            fill="toself",
+            fillcolor=_BAND,
+            line={"width": 0},
+            hoverinfo="skip",
+            name="95 % interval",
+        )
+    figure.add_scatter(x=x, y=curve["sensitivity"], mode="lines", line={"color": colour, "width": 2}, name="FROC")
+    at = {float(rate): row for rate, row in found["froc"]["at"].items() if row["value"] is not None}
+    figure.add_scatter(
+        x=list(at), y=[row["value"] for row in at.values()], mode="markers", marker={"color": colour}, name="read off"
+    )
+    figure.update_layout(
+        height=320,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "False alarms an image", "type": "log", "tickvals": [0.125, 0.25, 0.5, 1, 2, 4, 8, 16]},
+        yaxis={"title": f"Lesions found (IoU {found['froc']['iou']:g})", "range": [0, 1.02]},
+        showlegend=False,
+    )
+    told = ", ".join(f"{row['value']:.2f} at {rate:g}" for rate, row in at.items())
+    st.plotly_chart(figure, key="froc", config={"displayModeBar": False}, alt=f"Sensitivity by false alarms: {told}")
+
+
+def shown_from(found: Mapping[str, Any]) -> None:
+    """The score from which boxes are shown, and by whom it was chosen."""
+    point = found["operating_point"]
+    if point.get("threshold") is None:
+        return
+    who = "the validation scans" if point.get("chosen") == "validation" else "these very scans, which flatters"
+    st.caption(f"Boxes are shown from a score of {point['threshold']:.2f} on, chosen on {who}.")
+
+
+def by_size(found: Mapping[str, Any]) -> None:
+    """Sensitivity for small, medium and large lesions."""
+    sizes, metrics = found["sizes"], found["metrics"]
+    bounds = sizes.get("bounds_px")
+    names = ("small", "medium", "large")
+    counts = sizes.get("n") or {}
+    told = dict(zip(names, counts, strict=False)) if isinstance(counts, list) else counts
+    words = {name: name for name in names}
+    if bounds:
+        low, high = bounds
+        words = {"small": f"small, under {low:.0f} px", "medium": "medium", "large": f"large, from {high:.0f} px"}
+    bars_with_intervals(
+        {
+            f"{words[name]} ({told.get(name, 0)})": metrics.get(f"sensitivity_{name}")
+            for name in names
+            if metrics.get(f"sensitivity_{name}")
+        },
+        key="by-size",
+        y_title="Sensitivity",
+    )
+
+
+def bars_with_intervals(rows: Mapping[str, Mapping[str, Any]], *, key: str, y_title: str) -> None:
+    """Draws bars with the reach of their intervals; what is undefined has none."""
+    import plotly.graph_objects as go
+
+    known = {name: row for name, row in rows.items() if row.get("value") is not None}
+    figure = go.Figure(
+        go.Bar(
+            x=[escape(name) for name in known],
+            y=[row["value"] for row in known.values()],
+            marker={"color": charts.palette()[0], "cornerradius": 3},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [_reach(row, "high") for row in known.values()],
+                "arrayminus": [_reach(row, "low") for row in known.values()],
+                "color": "#8a94a6",
+            },
+        )
+    )
+    figure.update_layout(
+        height=260,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"type": "category"},
+        yaxis={"title": y_title, "rangemode": "tozero"},
+        bargap=0.4,
+    )
+    told = ", ".join(f"{name} {row['value']:.2f}" for name, row in known.items())
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=f"{y_title}: {told}")
+
+
+def _reach(row: Mapping[str, Any], end: str) -> float:
+    return 0.0 if row.get(end) is None else abs(float(row[end]) - float(row["value"]))
+
+
+# -- outlines ---------------------------------------------------------------------------------------------------------
+
+
+def empty_cases(found: Mapping[str, Any]) -> None:
+    """Cases with and without lesion, told apart."""
+    st.caption(
+        f"{amount(found['with_lesion'], 'case')} with a lesion, {found['without_lesion']} without. Overlap is measured "
+        "on those with one; those without are told by what is outlined in them all the same."
+    )
+    listed = found.get("false_positives") or ()
+    if listed:
+        st.caption(
+            "Outlined where nothing is: "
+            + ", ".join(f"{_size_words(row)}" for row in listed[:6])
+            + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
+            + "."
+        )
+
+
+def _size_words(row: Mapping[str, Any]) -> str:
+    return f"{row['ml']:.2f} ml" if row.get("ml") is not None else amount(int(row.get("voxels", 0)), "pixel")
+
+
+def overlap(found: Mapping[str, Any]) -> None:
+    """How the Dice of the cases is spread; the quartiles in words where single cases are not told."""
+    values = [v for v in (found.get("cases") or {}).get("dice", ()) if v is not None]
+    if values:
+        counts, edges = np.histogram(values, bins=np.linspace(0, 1, 11))
+        named = {f"{a:.1f}–{b:.1f}": {"Cases": int(n)} for a, b, n in zip(edges, edges[1:], counts, strict=False)}
+        charts.bars(named, key="dice-spread", x_title="Dice of a case", y_title="Cases")
+    told = [
+        (metric_words(name), " · ".join(_number(v) for v in row))
+        for name, row in (found.get("quartiles") or {}).items()
+        if row
+    ]
+    if told:
+        st.caption("Lower quarter, middle and upper quarter of the cases with a lesion:")
+        pairs(told, figures=True)
+
+
+def volumes(found: Mapping[str, Any]) -> None:
+    """Bland and Altman: the difference of volumes against their mean, one point a case (Lancet 1986)."""
+    import plotly.graph_objects as go
+
+    rows = found.get("cases") or {}
+    pairs_of = [
+        (a, b)
+        for a, b in zip(rows.get("volume_ml", ()), rows.get("answered_ml", ()), strict=False)
+        if a is not None and b is not None
+    ]
+    if len(pairs_of) < 3:
+        st.caption("Too few cases with a known volume for a picture.")
+        return
+    true, answered = (np.array(column, float) for column in zip(*pairs_of, strict=True))
+    difference, mean = answered - true, (answered + true) / 2
+    middle, spread = float(difference.mean()), 1.96 * float(difference.std(ddof=1))
+    colours = charts.palette()
+    figure = go.Figure(go.Scatter(x=mean, y=difference, mode="markers", marker={"color": colours[0]}, name="a case"))
+    for at, words in ((middle, "mean"), (middle - spread, "-1.96 SD"), (middle + spread, "+1.96 SD")):
+        figure.add_hline(y=at, line={"color": colours[1], "dash": "solid" if words == "mean" else "dash", "width": 1})
+        figure.add_annotation(x=1, xref="paper", xanchor="right", y=at, yanchor="bottom", text=words, showarrow=False)
+    figure.update_layout(
+        height=300,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "Mean of true and answered volume (ml)"},
+        yaxis={"title": "Answered - true (ml)"},
+        showlegend=False,
+    )
+    st.plotly_chart(figure, key="bland-altman", config={"displayModeBar": False}, alt="Volumes, answered against true")
+    st.caption(
+        f"On average {middle:+.2f} ml; 95 % of the cases lie between {middle - spread:.2f} and "
+        f"{middle + spread:.2f} ml of the truth (Bland and Altman)."
+    )
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def against_baselines(found: Mapping[str, Any]) -> None:
+    """Each figure beside those of the input as it is and of plain filters: a table a window, one in stored values."""
+    methods = found["methods"]
+    windows = next(iter(methods.values()))["windows"]
+    for number, window in enumerate(windows):
+        told = (found.get("windows") or {}).get(window) or {}
+        st.markdown(f"**Window: {plain(window)}**{f' ({_ends(told)})' if told.get('range') else ''}")
+        st.dataframe(
+            [
+                {"Picture": _method_words(name)}
+                | {metric_words(key): interval(value) for key, value in row["windows"][window].items()}
+                for name, row in methods.items()
+            ],
+            hide_index=True,
+            key=f"baselines-{number}",
+        )
+        if told.get("gain_over_best_db"):
+            st.caption(
+                f"Gain over the input {interval(told.get('gain_db'))} dB, over the best plain filter "
+                f"({plain(_method_words(told['best_baseline']))}) {interval(told['gain_over_best_db'])} dB."
+            )
+    unit = f" ({found['unit']})" if found.get("unit") else ""
+    st.markdown(f"**In stored values{plain(unit)}**")
+    st.dataframe(
+        [
+            {"Picture": _method_words(name)}
+            | {metric_words(key): interval(row[key]) for key in ("rmse", "bias", "noise", "edges") if key in row}
+            | {f"Bias, {tissue}": interval(value) for tissue, value in (row.get("tissue_bias") or {}).items()}
+            for name, row in methods.items()
+        ],
+        hide_index=True,
+        key="baselines-stored",
+    )
+
+
+def _ends(told: Mapping[str, Any]) -> str:
+    found = told["range"]
+    return plain(found if isinstance(found, str) else f"{found[0]:g} to {found[1]:g}")
+
+
+_METHODS = {
+    "network": "This network",
+    "run": "This network",
+    "input": "The input as it is",
+    "gaussian": "Gaussian filter",
+    "median": "Median filter",
+    "nlm": "Non-local means",
+    "non_local_means": "Non-local means",
+    "bicubic": "Bicubic",
+    "bilinear": "Bilinear",
+}
+
+
+def _method_words(name: str) -> str:
+    return _METHODS.get(name, name.replace("_", " ").capitalize())
+
+
+def by_image(found: Mapping[str, Any]) -> None:
+    """How a figure is spread over the pictures, for the network and the input."""
+    import plotly.graph_objects as go
+
+    colours = charts.palette()
+    for number, (figure_name, rows) in enumerate(found["per_image"].items()):
+        made = go.Figure(
+            [
+                go.Box(
+                    y=[v for v in values if v is not None], name=_method_words(name), marker={"color": colours[k % 6]}
+                )
+                for k, (name, values) in enumerate(rows.items())
+            ]
+        )
+        made.update_layout(
+            height=280,
+            margin={"l": 8, "r": 8, "t": 8, "b": 8},
+            yaxis={"title": metric_words(figure_name)},
+            showlegend=False,
+        )
+        words = f"{metric_words(figure_name)} over the pictures"
+        st.plotly_chart(made, key=f"per-image-{number}", config={"displayModeBar": False}, alt=words)
+
+
+def noise(found: Mapping[str, Any]) -> None:
+    """What is left of the error at each frequency: what the network takes away, and what it leaves."""
+    told = found["spectrum"]
+    at = told["cycles_per_px"]
+    drawn = [(_method_words(name), at, values) for name, values in told.items() if name != "cycles_per_px"]
+    lines(drawn, key="spectrum", x_title="Frequency (cycles a pixel)", y_title="Power of the error", log_y=True)
+    edges = found["metrics"].get("edges")
+    if edges and edges.get("value") is not None:
+        st.caption(
+            f"Edges are {100 * edges['value']:.0f} % as steep as in the good scans: under 100 % they are softer, above "
+            "it sharper than they should be."
+        )
+
+
+# -- the parts of a report --------------------------------------------------------------------------------------------
+
+
+def lines(
+    drawn: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    *,
+    key: str,
+    x_title: str,
+    y_title: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    diagonal: bool = False,
+    points: Mapping[str, tuple[float, float]] | None = None,
+    mode: str = "lines",
+    log_y: bool = False,
+) -> None:
+    """Draws finished curves."""
+    import plotly.graph_objects as go
+
+    colours = charts.palette()
+    figure = go.Figure()
+    if diagonal:
+        figure.add_scatter(
+            x=[0, 1], y=[0, 1], mode="lines", line={"color": "#8a94a6", "dash": "dot", "width": 1}, hoverinfo="skip",
+            showlegend=False,
+        )  # fmt: skip
+    for number, (name, x, y) in enumerate(drawn):
+        colour = colours[number % len(colours)]
+        figure.add_scatter(x=list(x), y=list(y), mode=mode, name=escape(name), line={"color": colour, "width": 2})
+        if points and name in points:
+            figure.add_scatter(
+                x=[points[name][0]], y=[points[name][1]], mode="markers", marker={"color": colour, "size": 10},
+                name=escape(name), showlegend=False,
+            )  # fmt: skip
+    figure.update_layout(
+        height=320,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": x_title, **({"range": list(x_range)} if x_range else {})},
+        yaxis={"title": y_title, **({"range": list(y_range)} if y_range else {}), "type": "log" if log_y else "linear"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        showlegend=len(drawn) > 1,
+    )
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=f"{y_title} by {x_title}")
+
+
+Section = tuple[str, str, Callable[[Mapping[str, Any]], None], bool]
+SECTIONS: tuple[Section, ...] = (
+    ("confusion", "Who was taken for whom", whom_for_whom, False),
+    ("roc", "ROC curves", roc, False),
+    ("calibration", "Is its confidence right?", calibration, False),
+    ("operating_points", "Where it answers from", operating_points, True),
+    ("froc", "Lesions found against false alarms (FROC)", froc, False),
+    ("sizes", "By size of the lesion", by_size, False),
+    ("operating_point", "From which score on", shown_from, False),
+    ("quartiles", "Overlap, case by case", overlap, False),
+    ("cases", "Volumes", volumes, False),
+    ("with_lesion", "Cases without a lesion", empty_cases, False),
+    ("methods", "Beside the input and plain filters", against_baselines, True),
+    ("spectrum", "What became of noise and edges", noise, False),
+    ("per_image", "Picture by picture", by_image, False),
+    ("per_class", "Class by class", per_class, True),
+)
+"""(key of the report, title, what draws it, whether it takes the whole width), in the order of the page."""

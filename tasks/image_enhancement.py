@@ -1,0 +1,320 @@
+"""Image enhancement: a poor scan in, a better one out. Denoising, low dose, deblurring, super-resolution.
+
+Learned from pairs (a poor scan and the good one), or from good scans alone that are made poor in a stated way
+(`builder.degrade`). The network sees patches; whole scans go through it in tiles (`builder.tiling`), and come back in
+their stored values (`builder.restored`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from builder.parts.images import AUGMENTATIONS, DEGRADATIONS
+from builder.parts.training import LOSSES
+from builder.spec import Choice, Data, Experiment, Node, Problem
+from builder.task import Asked, Examined, Found, Objective, Task
+from tasks import enhancement_figures, enhancement_starters
+
+if TYPE_CHECKING:
+    import torch
+
+    from builder.augment import Augment
+    from builder.data import Dataset
+    from builder.scan import Scan
+    from builder.targets import Target, Targets
+
+GREY = tuple(part.name for part in AUGMENTATIONS.values() if part.group == "Intensity")
+SOFTENING = ("rotate", "zoom", "shear", "shift")
+"""Augmentations that resample: they soften the good scan, too."""
+FEW_PATIENTS = 3
+_BATCH = 64
+
+
+class ImageEnhancement(Task):
+    """Patches -> patches. Output: (C, scale H, scale W), normalized as the input is; the better picture itself."""
+
+    name = "image_enhancement"
+    title = "Image enhancement"
+    label_kind = "picture"
+    learns = ("picture",)
+    headline = "psnr_db"
+    metrics = {"psnr_db": True, "ssim": True, "rmse": False, "loss": False}
+    losses = ("usual", "l1", "mse", "charbonnier", "l1_ssim")
+    leaves_out = {
+        "data.fit": ("pad", "stretch", "crop"),
+        "data.colour": ("neighbours",),
+        "data.slices": ("middle", "mean", "maximum", "series", "volume"),
+        "data.window": ("auto", "percentile", "ct lung", "ct soft tissue", "ct brain", "ct bone"),
+    }
+    keeps_grey = True
+    no_export = dict.fromkeys(
+        ("pytorch", "keras", "onnx", "torch-export"),
+        "a restored scan is put together from tiles and turned back into its stored values, which the program beside "
+        "the "
+        "network does not do. Restore scans here (python -m builder predict RUN SCAN --out FOLDER), or take the "
+        "document.",
+    )
+    demos = {"pictures": "dncnn", "finer": "edsr-lite-x2"}
+    when = enhancement_starters.WHEN
+
+    # -- what the network must be ---------------------------------------------------------------------------------
+
+    def head(self, data: Data, num_classes: int) -> tuple[int | None, ...]:
+        """A picture with the scan's channels, `Data.scale` times its size."""
+        return (data.channels, data.size_px * data.scale, data.size_px * data.scale)
+
+    def wanted(self, data: Data, num_classes: int) -> str:
+        """The picture in words."""
+        side, channels = data.size_px * data.scale, data.channels
+        finer = f", {data.scale} times finer than the scan" if data.scale > 1 else ""
+        return f"this task needs a picture of {channels} x {side} x {side}{finer}: end with the layer Image."
+
+    def endings(self, experiment: Experiment, num_classes: int) -> list[tuple[str, Experiment]]:
+        """An image head that learns the difference, set right or put at the end."""
+        last, scale = experiment.network[-1], experiment.data.scale
+        params = {"residual": True, "scale": scale} if scale > 1 else {"residual": True}
+        if last.name == "image_head":
+            own = experiment.replace(f"network.{last.id}.params.scale", scale)
+            return [("Make its picture as fine as the task needs", own)]
+        body = experiment.remove(last.id) if last.name in ("linear", "class_scores") else experiment
+        if not body.network:
+            return []
+        node = Node(
+            id=body.fresh_id("image_head"), name="image_head", params=params, inputs=(body.network[-1].id, "input")
+        )
+        return [("End with a picture that is added to the scan", body.insert(node))]
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def cases(self, dataset: Dataset, experiment: Experiment, split: str) -> np.ndarray:
+        """Pairs, or every case where good scans are degraded."""
+        if experiment.data.degrade.name == "none":
+            return dataset.indices(split, by="target")
+        return dataset.indices(split, labelled=False)
+
+    def objective(self, experiment: Experiment, model: Any, train: Targets) -> Objective:
+        """The chosen loss between normalized pictures; L1 where it is the usual one."""
+        import torch
+
+        from builder.batches import by_channel, normalization
+
+        choice = experiment.training.loss
+        part = LOSSES["l1" if choice.name == "usual" else choice.name]
+        function, settings = part.load(), {**part.defaults, **choice.params}
+        mean, std = normalization(experiment, train.prepared)
+
+        class Lesson(torch.nn.Module):
+            """A module, so that the normalization goes to the device with it."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                cpu = torch.device("cpu")
+                self.register_buffer("mean", by_channel(mean, experiment.data, cpu))
+                self.register_buffer("std", by_channel(std, experiment.data, cpu))
+
+            def forward(self, output: torch.Tensor, target: Any) -> torch.Tensor:
+                return function(output, (target.pictures - self.mean) / self.std, **settings)
+
+        return Lesson()
+
+    def vary(
+        self, experiment: Experiment, images: torch.Tensor, target: Target, augment: Augment, chance: torch.Generator
+    ) -> tuple[torch.Tensor, Target]:
+        """Moves poor and good pictures alike; or moves the good one and makes it poor anew in each step."""
+        from builder.degrade import degrade
+
+        if target.pictures is not None:
+            state = chance.get_state()
+            moved = augment(images, chance).images
+            chance.set_state(state)
+            return moved, target.but(pictures=augment(target.pictures, chance).images)
+        good = augment(images, chance).images
+        return degrade(good, experiment.data.degrade, chance).clone(), target.but(pictures=good)
+
+    def pose(self, experiment: Experiment, images: torch.Tensor, target: Target) -> tuple[torch.Tensor, Target]:
+        """Makes good pictures poor, each slice of each case always in the same way."""
+        from builder.degrade import degrade
+
+        if target.pictures is not None or target.cases is None or target.slices is None:
+            return images, target
+        seeds = [1_000_003 * case + place for case, place in zip(target.cases.tolist(), target.slices.tolist())]  # noqa: B905
+        return degrade(images, experiment.data.degrade, seeds).clone(), target.but(pictures=images)
+
+    # -- judging while it learns ----------------------------------------------------------------------------------
+
+    def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
+        """The pictures (C, H', W') float32 as the network gives them, normalized."""
+        return list(output.float().cpu().numpy())
+
+    def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
+        """On the validation patches: PSNR and SSIM, whose range of values is the whole window; RMSE in Hounsfield units
+        with "ct full", else as a share of that range. (`report` judges whole slices in windows that people look at.)"""
+        import torch
+
+        from builder.batches import Scans, by_channel, normalization
+        from builder.restoration import ssim
+
+        cpu = torch.device("cpu")
+        mean, std = (by_channel(v, experiment.data, cpu) for v in normalization(experiment, targets.prepared))
+        scans, errors, alike = Scans(targets.prepared, targets, cpu), [], []
+        for start in range(0, len(answers), _BATCH):
+            images, target = scans.batch(slice(start, start + _BATCH))
+            good = images if target.pictures is None else target.pictures
+            found = (torch.from_numpy(np.stack(answers[start : start + _BATCH])) * std + mean).clamp_(0, 1)
+            errors += ((found - good) ** 2).mean((1, 2, 3)).tolist()
+            alike += ssim(found, good).tolist()
+        squares = np.maximum(errors, 1e-10)
+        unit = enhancement_figures.CT_RANGE_HU if experiment.data.window == "ct full" else 1.0
+        return {
+            "psnr_db": float(np.mean(-10 * np.log10(squares))),
+            "ssim": float(np.mean(alike)),
+            "rmse": float(np.sqrt(np.mean(errors))) * unit,
+        }
+
+    # -- in use ---------------------------------------------------------------------------------------------------
+
+    def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:
+        """The better scan, every slice of it, in the stored values of the scan."""
+        return enhancement_figures.found(asked, scan, answers)
+
+    def examined(
+        self,
+        asked: Asked,
+        dataset: Dataset,
+        cases: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examined:
+        """Whole slices, restored by the network and by what needs no learning (`enhancement_figures.examined`)."""
+        pairs = asked.experiment.data.degrade.name == "none"
+        others = [
+            found
+            for split in ("val", "train")
+            for found in self.cases(dataset, asked.experiment, split)
+            if found not in set(cases.tolist())
+        ]
+        return enhancement_figures.examined(asked, dataset, cases, others, pairs, progress)
+
+    def report(
+        self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
+    ) -> dict[str, Any]:
+        """Figures beside those of the baselines (`enhancement_figures.report`)."""
+        return enhancement_figures.report(examined, resamples, seed)
+
+    # -- the way in -----------------------------------------------------------------------------------------------
+
+    def problems(self, experiment: Experiment, fingerprint: Any) -> list[Problem]:
+        """What stands in the way of learning to restore these scans, and what makes the answer doubtful."""
+        return [*_about_training(experiment), *(_about_scans(experiment, fingerprint) if fingerprint else ())]
+
+    def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
+        """Writes 96 synthetic slices without noise (see `phantoms`); a starter's degradation makes them poor."""
+        if kind not in ("", *self.demos):
+            raise ValueError(f"There is no demo set {kind!r}; there are {', '.join(self.demos)}.")
+        return enhancement_starters.write_clean(folder, seed, size_px=128 if kind == "finer" else 96)
+
+    def starters(self) -> tuple[Experiment, ...]:
+        """Ready experiments, the simplest first."""
+        return enhancement_starters.starters()
+
+
+def _about_training(experiment: Experiment) -> list[Problem]:
+    found = []
+    augment = experiment.training.augment
+    for choice in augment:
+        without = experiment.replace("training.augment", [c for c in augment if c is not choice])
+        path = f"training.augment.{choice.name}"
+        if choice.name in GREY:
+            words = (
+                f"{AUGMENTATIONS[choice.name].title} changes grey values, which are the very thing that is learned "
+                f"here. "
+                "What makes a scan poor is chosen under Preparation, degradation."
+            )
+            found.append(Problem(path, words, "error", "Remove it", without))
+        elif choice.name in SOFTENING:
+            words = (
+                f"{AUGMENTATIONS[choice.name].title} computes pixels between pixels, which softens the good scan: the "
+                "network learns softer pictures. Flips move pixels without changing them."
+            )
+            found.append(Problem(path, words, "warning", "Remove it", without))
+    last = experiment.network[-1] if experiment.network else None
+    headed = any(node.name == "image_head" for node in experiment.network[:-1])
+    if last is not None and headed and last.name in ("relu", "sigmoid", "tanh", "softmax"):
+        words = f"The network ends in {last.name}, which bends or cuts off grey values; a picture needs them all."
+        found.append(Problem(f"network.{last.id}", words, "error", "Remove this layer", experiment.remove(last.id)))
+    if experiment.data.degrade.name == "low_dose_ct" and experiment.data.window != "ct full":
+        words = "A lower dose is stated in Hounsfield units; that needs the window ct full."
+        fixed = experiment.replace("data.window", "ct full")
+        found.append(Problem("data.window", words, "error", "Use ct full", fixed))
+    return found
+
+
+def _about_scans(experiment: Experiment, facts: Any) -> list[Problem]:
+    data, found = experiment.data, []
+
+    def say(path: str, words: str, severity: str = "error", repair: str = "", fix: Experiment | None = None) -> None:
+        found.append(Problem(path, words, severity, repair, fix))
+
+    pairs = sum(facts.num_paired.values())
+    counts = facts.num_paired if data.degrade.name == "none" else facts.cases_per_split or facts.patients_per_split
+    if data.degrade.name == "none" and not pairs:
+        is_ct = set(facts.modalities) == {"CT"}
+        better = "low_dose_ct" if is_ct else "noise"
+        fixed = experiment.replace("data.degrade", Choice(name=better))
+        fixed = fixed.replace("data.window", "ct full") if is_ct else fixed
+        words = (
+            "The data set holds no pairs of a poor and a good scan. Import them with a table that has a column "
+            "target, or "
+            "choose how the scans are made poor: the network then learns the way back."
+        )
+        say("data.degrade", words, "error", f"Use {DEGRADATIONS[better].title.lower()}", fixed)
+        return found
+    if data.degrade.name != "none" and pairs:
+        words = f"{pairs} scans come with a good one, which are not used: the scans themselves are taken as good."
+        say(
+            "data.degrade",
+            words,
+            "warning",
+            "Learn from the pairs",
+            experiment.replace("data.degrade", Choice(name="none")),
+        )
+    sides = facts.sizes.get("min") or ()
+    side = data.size_px * (1 if data.degrade.name == "none" else data.scale)
+    if sides and min(sides) < side:
+        largest = max(16, min(sides) // (side // data.size_px) // 8 * 8)
+        words = f"Patches of {side} px do not fit the smallest scan, which has {sides[1]} x {sides[0]}."
+        fits = largest * (side // data.size_px) <= min(sides)
+        smaller = experiment.replace("data.size_px", largest) if fits else None
+        say("data.size_px", words, "error", f"Use {largest} px" if fits else "", smaller)
+    others = [name for name in facts.modalities if name not in ("CT", "unknown")]
+    if data.window == "ct full" and others:
+        words = f"The window ct full is for Hounsfield units; this data set holds {', '.join(others)}."
+        say("data.window", words, "error", "Use stored range", experiment.replace("data.window", "stored range"))
+    if data.window == "stored range" and set(facts.modalities) == {"CT"}:
+        words = (
+            "The stored range of a CT scan differs from scan to scan, so a grey value would not mean the same "
+            "everywhere."
+        )
+        say("data.window", words, "warning", "Use ct full", experiment.replace("data.window", "ct full"))
+    coloured, grey = facts.channels.get("3", 0), facts.channels.get("1", 0)
+    if data.colour == "grey" and coloured:
+        words = f"{coloured} scans are in colour; their answers would be grey."
+        say("data.colour", words, "warning", "Use rgb", experiment.replace("data.colour", "rgb"))
+    if data.colour == "rgb" and grey and not coloured:
+        words = (
+            "The scans are grey: three equal channels only make it slower, and noise in each of them easier to undo."
+        )
+        say("data.colour", words, "error", "Use grey", experiment.replace("data.colour", "grey"))
+    if not counts.get("train"):
+        say("data.dataset", "There is no training scan. Add some, or change the split.")
+    if not counts.get("val"):
+        say("data.dataset", "The validation split has no scan: the best epoch cannot be chosen by it.")
+    if not counts.get("test"):
+        say("data.dataset", "The test split has no scan: nothing can be said of it.", "warning")
+    if facts.num_patients < FEW_PATIENTS:
+        words = f"All scans come from {facts.num_patients} patients; training, validation and test need one each."
+        say("data.dataset", words)
+    return found

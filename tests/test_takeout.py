@@ -1,0 +1,103 @@
+"""What was found, as files of other programs: read again with their own libraries, on the scan's own grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from made_files import dicom, picture
+from pydicom.uid import generate_uid
+
+from builder import outputs
+from builder.scan import Grid, Scan
+from builder.takeout import TakeoutRefused, nifti, report, segmentation
+
+FINDING = {
+    "probabilities": {},
+    "boxes": [
+        {"box": [3.0, 5.0, 20.0, 31.5], "class": "nodule", "score": 0.9, "slice": 2},
+        {"box": [1.0, 1.0, 4.0, 4.0], "class": "nodule", "score": 0.2, "slice": 0},
+    ],
+}
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> tuple[Path, list[Path], np.ndarray]:
+    """A job's folder with a scan and its mask, the four files of the series (in no order), and the mask."""
+    job, frame, series = tmp_path / "job", generate_uid(), generate_uid()
+    job.mkdir()
+    where = {"FrameOfReferenceUID": frame, "SeriesInstanceUID": series, "PatientName": "Doe^Jane", "SliceThickness": 2}
+    files = [dicom(tmp_path / f"{n}.dcm", n, 2.0 * z, **where) for n, z in enumerate((3, 1, 0, 2))]
+    scan = Scan(
+        np.zeros((4, 1, 64, 64), np.int16), (2.0, 0.5, 0.5), "CT", "MONOCHROME2", 16, (), None, None, None, "dicom"
+    )
+    outputs.keep(job, "scan", scan)
+    mask = np.zeros((4, 64, 64), np.uint8)
+    mask[1, 10:20, 30:50] = 1
+    mask[2, 12:18, 33:44] = 1
+    outputs.keep(job, "mask", replace(scan, pixels=mask[:, None], bits=8))
+    return job, files, mask
+
+
+def test_a_mask_becomes_a_segmentation_whose_frames_lie_on_the_right_slices(
+    tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
+) -> None:
+    job, files, mask = asked
+    made = pydicom.dcmread(segmentation(job, files, ["Lesion"], tmp_path / "seg.dcm"))
+    assert made.Modality == "SEG" and made.PatientName == "Doe^Jane" and made.NumberOfFrames == 2
+    uid_at = {pydicom.dcmread(f).ImagePositionPatient[2]: pydicom.dcmread(f).SOPInstanceUID for f in files}
+    for frame, group in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):
+        z = float(group.PlanePositionSequence[0].ImagePositionPatient[2])
+        assert np.array_equal(frame, mask[round(z / 2)])
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert source.ReferencedSOPInstanceUID == uid_at[z]
+
+
+def test_boxes_become_a_structured_report_over_the_images_they_lie_on(
+    tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
+) -> None:
+    import highdicom as hd
+
+    job, files, _ = asked
+    report(job, files, FINDING, tmp_path / "sr.dcm", least=0.5)
+    made = hd.sr.srread(tmp_path / "sr.dcm")
+    (group,) = made.content.get_planar_roi_measurement_groups()
+    assert group.roi.value.tolist()[0] == [3.0, 5.0] and group.roi.value.max() == 31.5
+    assert group.get_measurements()[0].value == pytest.approx(0.9)
+    assert group.get_qualitative_evaluations()[0].value.meaning == "nodule"
+    at = next(f for f in files if pydicom.dcmread(f).ImagePositionPatient[2] == 4)
+    (image,) = group.roi.ContentSequence[0].ReferencedSOPSequence
+    assert image.ReferencedSOPInstanceUID == pydicom.dcmread(at).SOPInstanceUID
+
+
+def test_without_a_box_or_a_place_in_the_patient_the_file_is_refused_in_words(
+    tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
+) -> None:
+    job, files, _ = asked
+    with pytest.raises(TakeoutRefused, match="no box reaches"):
+        report(job, files, FINDING, tmp_path / "sr.dcm", least=0.95)
+    with pytest.raises(TakeoutRefused, match="4 slices but comes from 3 files"):
+        segmentation(job, files[:3], ["Lesion"], tmp_path / "seg.dcm")
+    with pytest.raises(TakeoutRefused, match="no DICOM images"):
+        segmentation(job, [picture(tmp_path / "x.png", 1)], ["Lesion"], tmp_path / "seg.dcm")
+    loose = [dicom(tmp_path / f"loose{n}.dcm", n, float(n), SeriesInstanceUID="1.2.9") for n in range(4)]
+    with pytest.raises(TakeoutRefused, match="where they lie in the patient"):
+        segmentation(job, loose, ["Lesion"], tmp_path / "seg.dcm")
+
+
+def test_a_nifti_keeps_voxels_spacing_and_what_is_known_of_directions(
+    tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
+) -> None:
+    job, _, mask = asked
+    found = nibabel.load(nifti(job, tmp_path / "a.nii.gz"))
+    assert np.array_equal(np.asarray(found.dataobj), mask.transpose(2, 1, 0))
+    assert found.header.get_zooms() == pytest.approx((0.5, 0.5, 2.0)) and found.header["sform_code"] == 0
+    grid = Grid((-10.0, 7.0, 30.0), ((0.0, 0.0, 2.0), (0.0, 0.5, 0.0), (0.5, 0.0, 0.0)))
+    outputs.keep(job, "mask", replace(outputs.kept(job, "scan"), pixels=mask[:, None], bits=8, grid=grid))
+    known = nibabel.load(nifti(job, tmp_path / "b.nii.gz"))
+    assert np.allclose(np.diag(known.affine), (-0.5, -0.5, 2.0, 1)) and known.header["sform_code"] == 1
+    assert known.affine[:3, 3] == pytest.approx((10.0, -7.0, 30.0))
