@@ -474,7 +474,7 @@ def augment(work: Work) -> Steps:
     dataset = Dataset.open(work.home, payload["dataset"])
     case = payload.get("case")
     if case is None:
-        case = next(iter(dataset.indices("train")), 0)
+        case = next(iter(dataset.examples("train")), 0)
     data = Data(**(payload.get("data") or {}))
     image = prepare(dataset.scan(int(case)), data)
     chosen = [Choice(**choice) for choice in payload.get("augment") or ()]

@@ -127,7 +127,7 @@ def dataset_of(run: Run) -> Dataset | None:
 
 def ask_case(run: Run, dataset: Dataset, number: int) -> None:
     """Asks about a test scan."""
-    rest = dataset.indices("test")
+    rest = dataset.examples("test")
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
     st.session_state.pop(_PICKED, None)
@@ -172,7 +172,7 @@ def dropped(run: Run) -> list[Path]:
 def from_test_side(run: Run) -> None:
     """A scan of the run's own data set, where there is none at hand."""
     dataset = dataset_of(run)
-    if dataset is None or not len(dataset.indices("test")):
+    if dataset is None or not len(dataset.examples("test")):
         return
     st.button(
         "Take a test scan",
