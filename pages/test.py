@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, style, truths
+from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, opinions, style, truths
 from pages.kit.answers import Answer
 from pages.kit.words import plain
 
@@ -127,7 +127,7 @@ def dataset_of(run: Run) -> Dataset | None:
 
 def ask_case(run: Run, dataset: Dataset, number: int) -> None:
     """Asks about a test scan."""
-    rest = dataset.indices("test")
+    rest = dataset.examples("test")
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
     st.session_state.pop(_PICKED, None)
@@ -172,7 +172,7 @@ def dropped(run: Run) -> list[Path]:
 def from_test_side(run: Run) -> None:
     """A scan of the run's own data set, where there is none at hand."""
     dataset = dataset_of(run)
-    if dataset is None or not len(dataset.indices("test")):
+    if dataset is None or not len(dataset.examples("test")):
         return
     st.button(
         "Take a test scan",
@@ -219,12 +219,9 @@ def answer(run: Run, source: Source | None) -> None:
         st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
     if dataset is not None and (case is not None or files or jobs.of_slot(correction.SLOT)):
         correction.draw(told, dataset, run.experiment.task, case, files, member)
-    if (
-        finding.get("probabilities")
-        and result.get("heatmap") is not None
-        or "covered" in finding
-        and finding.get("top")
-    ):
+    if told.has("enhanced"):
+        opinions.draw(told, usable_runs())
+    if finding.get("top"):
         looked(run, source, told)
 
 

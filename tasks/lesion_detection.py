@@ -267,7 +267,7 @@ class LesionDetection(Task):
         return STARTERS
 
 
-HEADS = ("box_head", "anchor_head")
+HEADS = ("box_head", "anchor_head", "two_stage_head")
 """Last layers that find boxes."""
 
 

@@ -93,6 +93,9 @@ def canvas(page: Page) -> Locator:
 
 def dragged(page: Page, over: Locator, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """Draws from one place to another, as shares of the canvas."""
+    over.scroll_into_view_if_needed()
+    browser.settle(page)
+    page.wait_for_timeout(1000)  # the canvas is mounted twice when it first comes
     box = over.bounding_box()
     assert box is not None
 

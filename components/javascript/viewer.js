@@ -8,6 +8,7 @@
 //   layers: fetched like the scan; slices = the scan's slices that they belong to, null = all. names, colours: of structure 1, 2, ...
 // state "seen": {id, seq, slice, center, width, inverted}, once the hand rests, where `follow` asks for it.
 import './viewer.css'
+import { whenGone } from './lasting.js'
 import { Controls, make } from './viewer/controls.js'
 import { slicesOf, valueAt } from './viewer/overlay.js'
 import { Pane } from './viewer/pane.js'
@@ -572,8 +573,8 @@ export default function ({ parentElement, data, setStateValue }) {
     viewers.set(parentElement, viewer)
   }
   viewer.use(data, setStateValue)
-  return () => {
+  return whenGone(parentElement, () => {
     viewer.end()
     viewers.delete(parentElement)
-  }
+  })
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from pages.kit.viewer import COLOURS, colour_of
 
 __all__ = ["Frame", "backdrop", "framed"]
 
-_MARGIN_PX = 14  # of the canvas around the picture, so that a box may begin and end at its very edge
+_MARGIN_PX = 20  # of the canvas around the picture, so that a box may begin and end at its very edge
 _MARGIN_GREY = 24
 
 
@@ -44,7 +45,7 @@ def framed(scan: Scan, side_px: int) -> Frame:
     down, across = scan.spacing_mm[1], scan.spacing_mm[2]
     stretch = down / across if down and across and 0.1 < down / across < 10 else 1.0
     scale = side_px / max(width, height * stretch)
-    margin_x, margin_y = (max(1, round(_MARGIN_PX / s)) for s in (scale, scale * stretch))
+    margin_x, margin_y = (math.ceil(_MARGIN_PX / s) for s in (scale, scale * stretch))
     canvas_width = round((width + 2 * margin_x) * scale)
     canvas_height = round((height + 2 * margin_y) * scale * stretch)
     view = View(canvas_width / (width + 2 * margin_x), canvas_height / (height + 2 * margin_y))

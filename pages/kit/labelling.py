@@ -32,8 +32,9 @@ _TOOLS = {
     "brush": ("Brush", ":material/brush:", "D", MASK),
     "eraser": ("Eraser", ":material/ink_eraser:", "E", MASK),
 }
-_SIZES = {"Small": 440, "Medium": 620, "Large": 920, "Largest": 1500}
+_SIZES = {"Small": 440, "Medium": 610, "Large": 920, "Largest": 1500}
 _MOST_HEIGHT_PX = 780
+_TOOLBAR_PX = 20  # the canvas's own buttons float above its upper right corner
 _OWN = "own"
 _TINTS = """<style>
 [class*="tint0-"] button{border-left:.4rem solid #ffb000!important}
@@ -97,6 +98,7 @@ def edit(
             name = _window_name(key, there) if there else ""
         window = _by_hand(scan, key, there) if name == _OWN else there[name][1] if there else None
         if names.of(kind):
+            st.space(_TOOLBAR_PX)
             _canvas(scan, work, key, tool, chosen, names, window, width, on_change)
         else:
             what = "class" if kind == BOXES else "structure"

@@ -70,6 +70,22 @@ PARTS = (
         inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
         most=2,
         takes=("maps", "vector"),
+        "two_stage_head",
+        "Boxes in two steps",
+        "builder.blocks.head:TwoStageHead",
+        "A last layer of detection (after Faster R-CNN, Ren 2015): a first stage proposes where anything lies, a second one "
+        "looks at each proposal again on the finest map. Slower; good where lesions are easily taken for something else.",
+        (
+            Int("hidden", 64, 32, 1024, "Channels inside; a multiple of 32.", step=32, title="Inner channels"),
+            Int("num_convs", 1, 1, 4, "Convolutions in each tower of the first stage.", title="Convolutions"),
+            Int("proposals", 64, 8, 512, "How many places the second stage looks at.", log=True),
+        ),
+        "Heads",
+        "detection head output bounding box lesion faster r-cnn proposals roi align two-stage",
+        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        most=8,
+        takes=("maps",),
+        needs=("torchvision",),
     ),
     LayerSpec(
         "image_head",

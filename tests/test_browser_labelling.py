@@ -1,0 +1,206 @@
+"""Labels drawn in a real browser and read back through the dataset: boxes, outlines and strokes where the hand was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_files import dicom, imported, picture
+from playwright.sync_api import Page, expect
+
+from builder.data import Dataset
+from builder.labels import Box, name_classes, record
+from tests import browser
+from tests.browser import Browser, Server, keyed
+
+pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes]
+
+SOON_MS = 30_000
+HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture(scope="module")
+def chrome(chromium: str) -> Iterator[Browser]:
+    with browser.chromium(1400, 1000) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("home")
+    running = browser.start_server(home)
+    yield running
+    browser.stop_server(running)
+    browser.end_supervisor(home)
+
+
+class Desk:
+    """The Label tab over one scan, with what is needed to draw at places of the scan."""
+
+    def __init__(self, chrome: Browser, server: Server, dataset: Dataset, what: str):
+        self.dataset = dataset
+        self.page: Page = chrome.page(server.address, f"/data?dataset={dataset.id}&scan=0")
+        self.page.get_by_role("tab", name="Label").click()
+        self.page.get_by_role("radio", name=what, exact=True).click()
+        self.canvas = self.page.locator("canvas.upper-canvas")
+        expect(self.canvas).to_be_visible(timeout=SOON_MS)
+        self.page.wait_for_timeout(600)  # the canvas takes up its beginning
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where a place of the scan lies on the screen; the margin is known from the size of the canvas alone."""
+        box = self.canvas.bounding_box()
+        assert box
+        size = self.canvas.evaluate("c => [c.width, c.height]")
+        slices, _, height, width = self.dataset.cases[0].shape
+        margin = math.ceil(20 * max(height, width) / 610)
+        across, down = size[0] / (width + 2 * margin), size[1] / (height + 2 * margin)
+        assert across > 2, "drawn enlarged"
+        return box["x"] + (x + margin) * across, box["y"] + (y + margin) * down
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        self.page.mouse.move(*self.at(*places[0]))
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*self.at(*place), steps=8)
+        self.page.mouse.up()
+
+    def says(self, text: str) -> None:
+        expect(self.page.get_by_text(text).first).to_be_visible(timeout=SOON_MS)
+
+    def on_slice(self, number: int) -> None:
+        handle = keyed(self.page, "label-slice").get_by_role("slider")
+        expect(handle).to_have_attribute("aria-valuetext", str(number), timeout=SOON_MS)
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+
+    def restarted(self) -> None:
+        """Waits until the canvas has taken up a new beginning."""
+        self.page.wait_for_timeout(900)
+
+    def known(self) -> Dataset:
+        """The dataset as another process would read it."""
+        return Dataset.open(self.dataset.home, self.dataset.id)
+
+
+def edges(box: Box) -> np.ndarray:
+    return np.array([box.x0, box.y0, box.x1, box.y1])
+
+
+def test_boxes_are_stored_where_they_were_drawn_and_corrected_without_moving_the_others(
+    chrome: Browser, server: Server, tmp_path: Path
+) -> None:
+    for n in range(3):
+        picture(tmp_path / "in" / f"{n}.png", n, (HEIGHT, WIDTH))
+    dataset = imported(tmp_path / "in", server.log.parent, name="cells")[1]
+    name_classes(dataset, classes=["cell", "lesion"])
+    exact = Box(3.137, 5.251, 17.873, 14.019, 0)
+    record(dataset, 0, boxes=[exact], origin="drawn")
+    desk = Desk(chrome, server, dataset, "Boxes")
+    desk.says("1 of 3 scans labelled with boxes")
+    desk.press("2")
+    expect(keyed(desk.page, "tint1-label-boxes-1").locator("button[kind=primary]")).to_be_visible(timeout=SOON_MS)
+    desk.drag((30, 10), (52, 33))
+    desk.says("2 boxes here")
+    first, second = desk.known().boxes(0) or ()
+    assert first == exact, "a box that nobody touched keeps its numbers"
+    assert np.abs(edges(second) - (30, 10, 52, 33)).max() < 0.5
+    assert second.label == 1
+    # beyond the edge: cut off there
+    desk.drag((60, 40), (65.5, 49.5))
+    desk.says("3 boxes here")
+    third = (desk.known().boxes(0) or ())[2]
+    assert (third.x1, third.y1) == (WIDTH, HEIGHT)
+    desk.press("z")
+    desk.says("2 boxes here")
+    desk.restarted()
+    # moved with the canvas's own pencil
+    desk.page.mouse.move(*desk.at(32, 20))
+    desk.page.locator(".dc-toolbar").get_by_role("button", name="Edit").click()
+    desk.drag((40, 20), (44, 26))
+    desk.says("5 edits")
+    first, second = desk.known().boxes(0) or ()
+    assert first == exact
+    assert np.abs(edges(second) - (34, 16, 56, 39)).max() < 0.5
+    # the keys: next scan, nothing there, and none of them while somebody writes
+    initials = desk.page.get_by_role("textbox", name="Your initials")
+    initials.fill("n0")
+    initials.press("Enter")
+    desk.says("1 of 3 scans labelled with boxes")
+    assert "scan=0" in desk.page.url
+    desk.page.locator("h1").click()
+    desk.press("n")
+    desk.says("Scan c000001")
+    desk.restarted()
+    desk.press("0")
+    desk.says("2 of 3 scans labelled with boxes")
+    known = desk.known()
+    assert known.boxes(1) == ()
+    assert (known.history(1)[-1].who, known.history(1)[-1].origin) == ("n0", "drawn")
+    desk.press("u")
+    desk.says("Scan c000002")
+    assert known.boxes(2) is None
+    desk.page.close()
+
+
+def test_outlines_and_strokes_become_a_mask_at_the_resolution_of_the_scan(
+    chrome: Browser, server: Server, tmp_path: Path
+) -> None:
+    for n in range(4):
+        dicom(tmp_path / "in" / f"{n}.dcm", n, 2.0 * n, SeriesInstanceUID="1.2.9")
+    dataset = imported(tmp_path / "in", server.log.parent, name="series")[1]
+    name_classes(dataset, structures=["tumour", "cyst"])
+    desk = Desk(chrome, server, dataset, "Outlines")  # opens on slice 3 of 4
+    for place in ((10, 8), (30, 8), (30, 20), (10, 20), (10, 8)):
+        desk.page.mouse.click(*desk.at(*place))
+        desk.page.wait_for_timeout(60)
+    desk.says("Marked: slice 3")
+    mask = desk.known().mask(0)
+    assert mask is not None
+    expected = np.zeros((4, 64, 64), np.uint8)
+    expected[2, 8:20, 10:30] = 1
+    wrong = np.argwhere(mask != expected)
+    assert all(abs(r - 8) <= 1 or abs(r - 19) <= 1 or abs(c - 10) <= 1 or abs(c - 29) <= 1 for _, r, c in wrong), wrong
+    assert len(wrong) <= 66, "off by a pixel at most"
+    # the brush, with the second structure, on another slice
+    desk.restarted()
+    desk.press("PageDown")
+    desk.on_slice(4)
+    desk.press("d")
+    expect(desk.page.get_by_text("Width (pixels of the scan)")).to_be_visible(timeout=SOON_MS)
+    desk.press("2")
+    expect(keyed(desk.page, "tint1-label-mask-1").locator("button[kind=primary]")).to_be_visible(timeout=SOON_MS)
+    desk.restarted()
+    desk.drag((20, 30), (44, 30))
+    desk.says("Marked: slices 3 to 4")
+    mask = desk.known().mask(0)
+    assert mask is not None
+    rows, columns = np.nonzero(mask[3] == 2)
+    assert np.abs(np.array([rows.min(), rows.max() + 1]) - (26, 34)).max() <= 1, "8 pixels wide"
+    assert np.abs(np.array([columns.min(), columns.max() + 1]) - (16, 48)).max() <= 1, "with round ends"
+    assert (mask[2] == 1).sum() > 200, "the other slice stays"
+    desk.press("e")
+    desk.restarted()
+    desk.restarted()
+    desk.drag((32, 20), (32, 40))
+    desk.says("3 edits")
+    rubbed = desk.known().mask(0)
+    assert rubbed is not None
+    assert not rubbed[3, 24:36, 29:35].any()
+    assert (rubbed[3, 28:32, 20:26] == 2).all()
+    desk.press("z")
+    desk.says("4 edits")
+    np.testing.assert_array_equal(desk.known().mask(0), mask)
+    # below it the viewer: what it shows is where the canvas goes
+    desk.page.get_by_text("In the viewer, too").click()
+    viewer = desk.page.locator(".viewer")
+    expect(viewer).to_have_attribute("data-slice", "3", timeout=SOON_MS)
+    desk.page.locator(".viewer .stage").focus()
+    desk.press("Home")
+    expect(viewer).to_have_attribute("data-slice", "0", timeout=SOON_MS)
+    desk.on_slice(1)
+    expect(viewer).to_have_attribute("data-slice", "0")
+    desk.page.close()

@@ -1,0 +1,113 @@
+"""The Label tab as a browser session would run it: what is to do, classes by button, negatives, and who said so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_files import imported, picture
+from streamlit.testing.v1 import AppTest
+from test_pages_shell import no_supervisor, opened, said, tab  # noqa: F401 (a fixture)
+
+from builder.data import Dataset
+from builder.labels import name_classes, record
+
+
+@pytest.fixture
+def cells(home: Path, tmp_path: Path) -> Dataset:
+    """Four pictures without labels."""
+    for n in range(4):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    return imported(tmp_path / "in", home)[1]
+
+
+def label_tab(dataset: Dataset, what: str, **parameters: str) -> AppTest:
+    session = tab(opened("data", dataset=dataset.id, **parameters), dataset.id, "Label")
+    choice = next(control for control in session.button_group if control.key == f"label-what-{dataset.id}")
+    choice.set_value(what).run()
+    assert not session.exception, session.exception
+    return session
+
+
+def newest(dataset: Dataset) -> Dataset:
+    return Dataset.open(dataset.home, dataset.id)
+
+
+def press(session: AppTest, key: str) -> None:
+    session.button(key=key).click().run()
+    assert not session.exception, session.exception
+
+
+def test_a_scan_gets_its_class_by_a_button_and_progress_is_told(cells: Dataset) -> None:
+    name_classes(cells, classes=["clear", "infected"])
+    session = label_tab(cells, "class")
+    assert "0 of 4 scans labelled with a class" in progress(session)
+    assert "Not labelled yet" in said(session)
+    session.text_input(key="label-who").set_value("AB").run()
+    press(session, "label-class-1")
+    assert "1 of 4 scans labelled with a class" in progress(session)
+    known = newest(cells)
+    assert known.labels.tolist() == [1, -1, -1, -1]
+    assert known.history(0)[-1].who == "AB"
+    assert "by AB" in said(session)
+    press(session, "label-go-U")
+    assert "Scan c000001" in said(session)
+    press(session, "label-go-P")
+    press(session, "label-clear-class")
+    assert newest(cells).labels.tolist() == [-1, -1, -1, -1]
+
+
+def progress(session: AppTest) -> str:
+    return str(session.get("progress")[0].proto.text)
+
+
+def test_a_new_class_is_named_on_the_spot(cells: Dataset) -> None:
+    session = label_tab(cells, "class")
+    assert "No class has a name yet" in said(session)
+    session.text_input(key="label-new-class-name").set_value("  infected ").run()
+    assert newest(cells).classes == ("infected",)
+    press(session, "label-class-0")
+    assert newest(cells).labels.tolist() == [0, -1, -1, -1]
+
+
+def test_boxes_want_a_class_first_and_a_negative_is_one_click(cells: Dataset) -> None:
+    session = label_tab(cells, "boxes")
+    assert "Name a class first" in "".join(element.value for element in session.info)
+    assert not session.get("bidi_component")
+    session.text_input(key="label-name-boxes").set_value("cell").run()
+    assert len(session.get("bidi_component")) == 1, "now there is a canvas to draw on"
+    press(session, "label-nothing-boxes")
+    assert newest(cells).boxes(0) == ()
+    assert session.button(key="label-nothing-boxes").disabled
+    press(session, "label-undo")
+    assert newest(cells).boxes(0) is None
+    press(session, "label-nothing-boxes")
+    press(session, "label-clear-boxes")
+    assert newest(cells).boxes(0) is None
+    assert [edit.origin for edit in newest(cells).history(0)] == ["drawn", "cleared", "drawn", "cleared"]
+
+
+def test_only_what_is_still_to_do_is_gone_through(cells: Dataset) -> None:
+    name_classes(cells, structures=["tumour"])
+    record(cells, 1, mask=(cells.scan(1).pixels[:, 0] * 0).astype("uint8"))
+    session = label_tab(cells, "mask")
+    assert "1 of 4 scans labelled with outlines" in progress(session)
+    show = next(control for control in session.button_group if control.key == "label-show")
+    show.set_value("open").run()
+    press(session, "label-go-N")
+    assert "Scan c000002" in said(session), "the second scan is labelled already"
+    press(session, "label-nothing-mask")
+    mask = newest(cells).mask(2)
+    assert mask is not None and not mask.any()
+    assert "Scan c000002" in said(session), "it stays until one goes on"
+
+
+def test_what_somebody_else_says_meanwhile_is_seen_and_not_drawn_over(cells: Dataset) -> None:
+    name_classes(cells, classes=["cell"])
+    session = label_tab(cells, "boxes")
+    press(session, "label-nothing-boxes")
+    record(newest(cells), 0, clear=("boxes",), who="CD", origin="cleared")
+    session.run()
+    assert "by CD" in said(session)
+    assert not session.button(key="label-nothing-boxes").disabled
+    assert session.button(key="label-undo").disabled, "there is nothing of one's own left to take back"
