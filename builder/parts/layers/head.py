@@ -70,6 +70,8 @@ PARTS = (
         inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
         most=2,
         takes=("maps", "vector"),
+    ),
+    LayerSpec(
         "two_stage_head",
         "Boxes in two steps",
         "builder.blocks.head:TwoStageHead",
