@@ -77,11 +77,11 @@ def _page(rows: list[dict[str, Any]], facts: Any, peak_mb: int) -> list[str]:
         f"# BUSI as tumour diagnosis, {STARTER} starter, type alone",
         "",
         f"{facts.num_cases} images (every second one of the public copy), {counts['train']} / {counts['val']} / "
-        f"{counts['test']} for training, validation and test; {facts.duplicates['near']} groups of near-duplicates, each on "
-        "one side.",
+        f"{counts['test']} for training, validation and test; {facts.duplicates['near']} groups of near-duplicates, "
+        "each on one side.",
         "One image = one patient, since no patient is known: expect less on new patients. The copy has no outlines.",
-        f"{EPOCHS} epochs, class weights, label smoothing 0.1, weight decay 0.05, as the recognition starter of the same "
-        "backbone; the epoch is chosen by the validation AUC.",
+        f"{EPOCHS} epochs, class weights, label smoothing 0.1, weight decay 0.05, as the recognition starter of the "
+        "same backbone; the epoch is chosen by the validation AUC.",
         f"Minutes are wall time on a machine that other work shared; peak memory {peak_mb} MB.",
         "",
         "| seed | best epoch | malignant against the rest, AUC | sensitivity at 90 % specificity | mean AUC | balanced "

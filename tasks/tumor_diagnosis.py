@@ -119,10 +119,9 @@ class TumorDiagnosis(Task):
                 if target.masked.any():
                     loss = loss + self.outline(pixels[target.masked][:, None], target.masks[target.masked])
                 if self.kinds is not None:
-                    given, masks, masked, cases = (
-                        None if t is None else t.cpu().numpy()
-                        for t in (target.classes, target.masks, target.masked, target.cases)
-                    )
+                    assert target.cases is not None
+                    known = (target.classes, target.masks, target.masked, target.cases)
+                    given, masks, masked, cases = (tensor.cpu().numpy() for tensor in known)
                     rows = torch.from_numpy(teaching(given, masks, masked, cases, shows)).to(output.device)
                     if rows.any():
                         weight = float(self.outline.type_weight)  # type: ignore[arg-type]

@@ -188,5 +188,6 @@ def _save(path: Path, stack: np.ndarray) -> None:
 def _smooth(field: np.ndarray) -> np.ndarray:
     """`field` averaged over 3 px in both directions, of unit deviation."""
     padded = np.pad(field, 1, mode="edge")
-    total = sum(padded[a : a + len(field), b : b + len(field)] for a in range(3) for b in range(3))
+    near = [padded[a : a + len(field), b : b + len(field)] for a in range(3) for b in range(3)]
+    total = np.sum(near, axis=0)
     return total / total.std()

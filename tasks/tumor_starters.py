@@ -9,8 +9,8 @@ from builder.spec import Choice, Data, Experiment, Node, Training
 WHEN = {
     "small-unet": (
         "For a first look, and for grey scans of your own when you have dozens to hundreds with outlines: a U-Net "
-        "(Ronneberger 2015) of a few layers that learns from nothing in two minutes without a GPU. The type is told from "
-        "its deepest maps. The score that anything larger has to beat."
+        "(Ronneberger 2015) of a few layers that learns from nothing in two minutes without a GPU. The type is told "
+        "from its deepest maps. The score that anything larger has to beat."
     ),
     "efficientnet-unet": (
         "For few scans, and for most of your own data: an encoder that has seen a million photographs, its five stages "
@@ -18,17 +18,17 @@ WHEN = {
         "some patience."
     ),
     "efficientnet-fpn": (
-        "For tumors of very different sizes in one data set: the same encoder with a feature pyramid (Lin 2017). Lighter "
-        "and faster than the U-Net; its outlines are a quarter as fine, which shows on small tumors."
+        "For tumors of very different sizes in one data set: the same encoder with a feature pyramid (Lin 2017). "
+        "Lighter and faster than the U-Net; its outlines are a quarter as fine, which shows on small tumors."
     ),
     "efficientnet-deeplab": (
-        "For large tumors whose border is told by what surrounds them (liver, lung, skin): DeepLabV3+ (Chen 2018) looks "
-        "at wide surroundings through convolutions with gaps. Less suited to tumors of a few pixels."
+        "For large tumors whose border is told by what surrounds them (liver, lung, skin): DeepLabV3+ (Chen 2018) "
+        "looks at wide surroundings through convolutions with gaps. Less suited to tumors of a few pixels."
     ),
     "unet-neighbours": (
-        "For volumes (CT, MR) outlined slice by slice: each slice is looked at with the one before and the one after it "
-        "as three channels (2.5-D), so that a vessel is told from a nodule, at the price of a 2-D network. The answer for "
-        "the case is made of all its slices, with its volume in millilitres."
+        "For volumes (CT, MR) outlined slice by slice: each slice is looked at with the one before and the one after "
+        "it as three channels (2.5-D), so that a vessel is told from a nodule, at the price of a 2-D network. The "
+        "answer for the case is made of all its slices, with its volume in millilitres."
     ),
 }
 

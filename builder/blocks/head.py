@@ -109,6 +109,10 @@ class BoxHead(Finder):
     `centers` (T, 2) float holds x and y of each place, px of the scan, from its top left corner.
     """
 
+    centers: torch.Tensor
+    steps: torch.Tensor
+    reaches: torch.Tensor
+
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -227,6 +231,8 @@ class AnchorHead(Finder):
         classes + 2, 3        logarithm of the stretch of its width and height
     `anchors` (R, 4) float holds their centres x, y and sizes w, h, px of the scan.
     """
+
+    anchors: torch.Tensor
 
     def __init__(
         self,
@@ -471,7 +477,7 @@ class TwoStageHead(Finder):
         from torchvision.ops import box_iou, generalized_box_iou_loss
 
         total = self.first.loss(output[:, : self.num_places, :6], boxes, [torch.zeros_like(k) for k in labels])
-        kinds, fits, weights = output.new_zeros(()), output.new_zeros(()), 0.0
+        kinds, fits, weights = (output.new_zeros(()) for _ in range(3))
         count = 0
         for row, there, known in zip(output[:, self.num_places :], boxes, labels, strict=True):
             wanted = torch.full((len(row),), self.classes, dtype=torch.int64, device=row.device)
