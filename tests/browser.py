@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from builder.runs import Claim
 
 ROOT = Path(__file__).resolve().parents[1]
+expect.set_options(timeout=20_000)  # these wait for what must come; how soon is measured elsewhere
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -188,7 +189,7 @@ def chromium(width: int = 1400, height: int = 900) -> Iterator[Browser]:
                 viewport={"width": width, "height": height},
             )
             browser = Browser(context)
-            context.set_default_timeout(20_000)
+            context.set_default_timeout(60_000)
             context.on("request", lambda request: browser.requests.append(request.url))
             context.on("page", lambda page: page.on("websocket", lambda ws: browser.requests.append(ws.url)))
             try:

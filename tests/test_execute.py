@@ -151,7 +151,7 @@ def test_a_supervisor_with_nothing_to_do_leaves_and_one_with_a_late_wish_does_no
     time.sleep(0.8)
     assert executor.running(), "it does not leave while somebody works"
     job.stop()
-    until(lambda: not executor.running(), 10)
+    until(lambda: not executor.running())
 
 
 def test_a_supervisor_that_cannot_start_is_said_in_words(home: Path) -> None:
