@@ -65,9 +65,7 @@ def trained(home: Path, experiment: Experiment, threads: int) -> dict[str, Any]:
         "n": found["n"],
         "patients": found["patients"],
         "test": found["metrics"],
-        "majority_accuracy": found["majority_accuracy"],
-        "per_class": found["per_class"],
-        "confusion": found["confusion"],
+        **{name: found[name] for name in ("majority_accuracy", "per_class", "confusion") if name in found},
     }
 
 

@@ -151,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")
-    made.add_argument("--out", metavar="FOLDER", help="write restored scans there, as files like those they came from")
+    made.add_argument(
+        "--out", metavar="FOLDER", help="write restored scans and outlines there, as files like the scan's"
+    )
     made = command(
         "second-opinion",
         commands.second_opinion,

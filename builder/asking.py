@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Came:
         return max(1, len(self.paths))
 
 
-def scans_in(paths: Sequence[Path]) -> Iterator[Came]:
+def scans_in(paths: Sequence[Path]) -> Generator[Came, None, None]:
     """The scans in files, folders and zips, grouped by series as an import groups them; what is none, with the reason.
 
     Files that are plainly no scan (documents, tables) are left out in silence, as an import skips them.
@@ -145,7 +145,8 @@ def keep(folder: Path, scan: Scan, finding: Finding, predictor: Predictor) -> di
     """
     found = finding.found
     outputs.keep(folder, "scan", scan)
-    kept, heat = ["scan"], None
+    kept = ["scan"]
+    heat: dict[str, Any] | None = None
     if found.outline is not None:
         outputs.keep(folder, "mask", _plane(scan, found.outline.astype(np.uint8)))
         kept.append("mask")

@@ -391,10 +391,11 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
     series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
-    scans are written, and their files told: files: [path].
+    scans and outlines are written, and their files told: files: [path].
 
     Exit code 2, with the same shape, where one of the scans has an error.
     """
+    from builder import outlined
     from builder.derived import write
     from builder.predict import Predictor, opened
     from builder.sandbox import Sandbox
@@ -415,6 +416,9 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
                             files, scan, answered.found.enhanced, out / Path(typed).name.split(".")[0], made_by
                         )
                         found["files"] = [str(path) for path in written]
+                    if out is not None and answered.found.outline is not None:
+                        where = out / Path(typed).name.split(".")[0]
+                        found["files"] = [str(outlined.write(files, scan, answered.found.outline, where))]
             except (Unreadable, ValueError) as error:  # a misspelt path too: the other answers are not lost by it
                 findings.append({"scan": typed, "error": str(error)})
             else:

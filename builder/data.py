@@ -551,6 +551,11 @@ class Dataset:
             chosen = chosen & np.array([case.carries(by) for case in self.cases], bool)
         return np.flatnonzero(chosen)
 
+    def examples(self, split: str) -> np.ndarray:
+        """int64 positions of cases of a split to look at: those that carry any label or, where none does, all."""
+        known = self.indices(split, by="anything")
+        return known if len(known) else self.indices(split, labelled=False)
+
     def scan(self, index: int) -> Scan:
         """The scan as it was read at import; its pixels are read-only, those of a volume a map of the file."""
         return self._scan(self.imported[index])

@@ -67,7 +67,7 @@ def evaluate(
         raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
     examined = _examined(run, predictor, dataset, split, cases, progress)
     figures = kind.report(examined, predictor.classes, predictor.multi_label, resamples)
-    chosen_on = kind.cases(dataset, experiment, "val") if split == "test" else ()
+    chosen_on = kind.cases(dataset, experiment, "val") if split == "test" else np.zeros(0, np.int64)
     if len(chosen_on):
         before = _examined(run, predictor, dataset, "val", chosen_on)
         figures |= kind.carried(before, examined, predictor.classes, predictor.multi_label, resamples)

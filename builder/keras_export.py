@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from builder import task
 from builder.keras_text.writer import Unsupported, keras_model, refused
 from builder.listing import predict_source
 from builder.network import input_shape
@@ -67,7 +68,9 @@ def write(folder: Path, predictor: Predictor) -> str:
     }
     np.savez(folder / "weights.npz", **cast(Any, arrays))
     (folder / "model.py").write_text(made.source, encoding="utf-8")
-    (folder / "predict.py").write_text(predict_source("network_keras.py.txt", "os"), encoding="utf-8")
+    kind = task.find(experiment.task)
+    text = predict_source("network_keras.py.txt", "os", says=kind.says, activated=kind.activated_keras)
+    (folder / "predict.py").write_text(text, encoding="utf-8")
     return _MAKE
 
 

@@ -60,9 +60,10 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         assert isinstance(spec, LayerSpec)
         module, _, kind = spec.target.partition(":")
         if module.startswith("builder.blocks."):
-            for own in reversed(spec.load().__mro__):  # type: ignore[attr-defined]
-                if own.__module__.startswith("builder.blocks."):
-                    blocks[own.__name__] = inspect.getsource(own)
+            for part in (*getattr(spec.load(), "PARTS", ()), spec.load()):
+                for own in reversed(part.__mro__):
+                    if own.__module__.startswith("builder.blocks."):
+                        blocks[own.__name__] = inspect.getsource(own)
         items = [s[1:] for s in shapes] if place.each else shapes
         given = network.arguments(node, items, num_classes, trained=True, scan=shape)
         usual = inspect.signature(spec.load()).parameters
@@ -136,7 +137,7 @@ def predict_source(network: str = "", *imports: str, says: str = "classes", acti
     reading = reading.replace("import torch\n", "".join(foreign))
     reading = reading.replace("from safetensors.torch import load_file\n", "")
     reading = reading.replace("Needs torch, safetensors, numpy and pillow;", "Needs what requirements.txt names;")
-    own = (TEMPLATES / network).read_text(encoding="utf-8")
+    own = (TEMPLATES / network).read_text(encoding="utf-8").replace("(ACTIVATED)", activated)
     return f"{reading}{mark}{rest.partition(chr(10))[0]}\n\n\n{own}\n\n{command}{last}"
 
 

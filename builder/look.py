@@ -169,7 +169,7 @@ def same_preparation(one: Experiment, other: Experiment) -> bool:
 
 def _others(dataset: Dataset | None) -> list[Scan]:
     """A few training scans from all over the data set, so that one alone does not decide what is said of units."""
-    indices = dataset.indices("train") if dataset is not None else np.zeros(0, int)
+    indices = dataset.examples("train") if dataset is not None else np.zeros(0, int)
     if dataset is None or not len(indices):
         return []
     places = np.unique(np.linspace(0, len(indices) - 1, NUM_SCANS - 1).astype(int))

@@ -70,12 +70,21 @@ def second_opinion(restorer: Predictor, judge: Predictor, scan: Scan) -> Opinion
         raise OpinionRefused(
             f"The run {restorer.experiment.name!r} restores no scans; name one of image enhancement first."
         )
+    return compared(judge, scan, as_scan(scan, enhanced))
+
+
+def compared(judge: Predictor, scan: Scan, better: Scan) -> Opinion:
+    """Asks `judge` about a scan and about the same one restored.
+
+    Raises:
+        OpinionRefused: the run tells no classes.
+    """
     before = judge.finding(scan)
     if not before.probabilities:
         raise OpinionRefused(
             f"The run {judge.experiment.name!r} tells no classes; name one that says what a scan shows."
         )
-    after = judge.finding(as_scan(scan, enhanced))
+    after = judge.finding(better)
     return Opinion(before.probabilities, after.probabilities, before.top, after.top)
 
 

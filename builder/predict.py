@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -295,6 +295,7 @@ class Predictor:
             std=self.std,
             unit=self.unit,
             settled=self.settled,
+            fingerprint=self.fingerprint,
         )
 
     @property
@@ -317,18 +318,33 @@ class Predictor:
             notes += _about_slices(slices, of)
         image, layout = (images, "series") if slices and each else (images[0], data.layout)
         heatmap, covered = None, tuple[Covered, ...]()
-        if kind.label_kind == "class":
-            top = self.classes.index(found.top)
-            heatmap = self.heatmap(image, top)
+        if found.top:
+            heatmap = (
+                self._heat(images, found) if slices and each else self.heatmap(image, self.classes.index(found.top))
+            )
             if heatmap is None:
                 notes.append(
                     "There is no heat map: no layer of this network that keeps height and width speaks for this class."
                 )
+        if kind.label_kind == "class":
             covered = self._covered(image, answers[0], occlude)
         elif occlude:
             raise PredictError(f"{kind.title} cannot be asked with regions covered.")
         told = tuple(dict.fromkeys(notes))
         return Finding(found.probabilities, found.top, heatmap, image, covered, told, slices, of, layout, found)
+
+    def _heat(self, images: np.ndarray, found: task.Found) -> np.ndarray | None:
+        """Grad-CAM of the slice with the most outlined on it (the middle one without any), in its place among black
+        ones: (S, H, W). Every slice would take S passes back."""
+        at = len(images) // 2
+        if found.outline is not None and found.outline.any():
+            at = int(found.outline.sum((1, 2)).argmax())
+        heat = self.heatmap(images[at], self.classes.index(found.top))
+        if heat is None:
+            return None
+        stack = np.zeros((len(images), *heat.shape), np.float32)
+        stack[at] = heat
+        return stack
 
     def _covered(self, image: np.ndarray, whole: np.ndarray, occlude: Sequence[Box]) -> tuple[Covered, ...]:
         boxes = [_checked(box) for box in occlude]
@@ -350,7 +366,14 @@ class Predictor:
             found = self.net.get_submodule(f"layers.{layer}")
             inputs = self._tensor(image[None])
             heat = grad_cam(
-                self.net, found, inputs, class_index, not self.multi_label, layout=layout, slices=self.num_slices
+                self.net,
+                found,
+                inputs,
+                class_index,
+                not self.multi_label,
+                layout=layout,
+                slices=self.num_slices,
+                scores_of=self._kind.evidence,
             )
             if heat is not None and self.experiment.data.layout != "maps":
                 return np.broadcast_to(heat, (self.num_slices, *heat.shape[-2:]))  # one map may speak for all slices
@@ -444,6 +467,7 @@ def grad_cam(
     exclusive: bool = True,
     layout: str = "maps",
     slices: int = 1,
+    scores_of: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
 ) -> np.ndarray | None:
     """Gradient-weighted class activation map (Selvaraju et al., ICCV 2017) of `layer` for one input.
 
@@ -455,6 +479,7 @@ def grad_cam(
     Args:
         inputs: (1, C, H, W), (1, S, C, H, W) or (1, C, D, H, W). slices: S or D of the inputs. layout: of the layer's
             output: "maps", "series" or "volume", whatever that of the inputs.
+        scores_of: takes the class scores (1, K) out of what the network puts out; None: they are all of it.
     Returns: (H, W) of maps, (slices, H, W) of a series or volume, float32 at the input's size, scaled to a largest
         value of 1; None where nothing is positive.
     """
@@ -472,7 +497,11 @@ def grad_cam(
     try:
         # cuDNN goes back through recurrent layers in training mode only; without it they can be asked as they answer.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=inputs.ndim == 4):
-            scores = net(inputs.clone().requires_grad_(True))[0]
+            output = net(inputs.clone().requires_grad_(True))
+            told = output if scores_of is None else scores_of(output)
+            if told is None:
+                return None
+            scores = told[0]
             score = scores[class_index]
             if exclusive:
                 score = score - torch.cat([scores[:class_index], scores[class_index + 1 :]]).logsumexp(0)

@@ -93,6 +93,7 @@ KINDS = (
     "predict-many",
     "takeout",
     "correct",
+    "opinion",
     "evaluate",
     "baseline",
     "export",

@@ -161,4 +161,3 @@ def _sorted(found: _Found, notes: list[str]) -> tuple[_Found, float | None]:
         if tilt > 1:
             notes.append(f"The gantry was tilted by about {tilt:.1f} degrees: the slices are shifted in their plane.")
     return ordered, depth
-

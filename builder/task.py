@@ -43,6 +43,12 @@ TASKS = Catalog(
             "Where lesions lie, each with a box around it, and of which kind each is.",
         ),
         Part(
+            "tumor_diagnosis",
+            "Tumor diagnosis",
+            "tasks.tumor_diagnosis:TumorDiagnosis",
+            "What kind of tumor a scan shows (benign, malignant, ...) and its outline, in one network.",
+        ),
+        Part(
             "image_enhancement",
             "Image enhancement",
             "tasks.image_enhancement:ImageEnhancement",
@@ -127,6 +133,7 @@ class Asked:
             With `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
+        fingerprint: facts about the training data, as `Fingerprint.to_json` told them; {} where they are not known.
     """
 
     experiment: Experiment
@@ -139,6 +146,7 @@ class Asked:
     std: np.ndarray
     unit: int
     settled: dict[str, float] = field(default_factory=dict)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -154,6 +162,7 @@ class Task(ABC):
         keeps_grey: augmentation must not change grey values (they are what is learned).
         says: what an exported predict.py prints: the name of a template told_<says>.py.txt in `builder/templates`.
         activated: `exported` as Python text, of `scores` that `model` put out, for code that needs nothing of ours.
+        activated_keras: the same for Keras, with its `ops`.
         no_export: {name of a format: why it cannot carry this task, in words}.
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
@@ -169,6 +178,7 @@ class Task(ABC):
     leaves_out: dict[str, tuple[str, ...]] = {}
     says: str = "classes"
     activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
+    activated_keras: str = '(ops.sigmoid(scores) if SETTINGS["multi_label"] else ops.softmax(scores, axis=1))'
     no_export: dict[str, str] = {}
     demos: dict[str, str]
     when: dict[str, str]
@@ -241,6 +251,10 @@ class Task(ABC):
     def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """What an exported network puts out for the network's own `output`; its last layer may say what that means."""
         return self.activate(output, multi_label)
+
+    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+        """The class scores (B, K) among what a network puts out (B, ...): what a heat map asks about; None without."""
+        return None
 
     # -- in use ---------------------------------------------------------------------------------------------------
 

@@ -393,6 +393,26 @@ def takeout(work: Work) -> Steps:
     return {"file": str(made.relative_to(work.folder)), "to": to}
 
 
+def opinion(work: Work) -> Steps:
+    """Asks a run that tells classes about a scan and about the same one restored; the result is `Opinion.plain`.
+
+    The payload is {job (the predict job that restored it), judge (the run)}.
+    """
+    from builder import outputs
+    from builder.opinion import compared
+    from builder.predict import Predictor
+
+    payload = work.job.payload
+    yield Progress(note="asking the other network")
+    folder = Job(work.home, "predict", str(payload["job"])).folder
+    judge = Predictor.open(Run(work.home, payload["judge"]).folder)
+    try:
+        scan, better = outputs.kept(folder, "scan"), outputs.kept(folder, "enhanced")
+    except LookupError as error:
+        raise StoreError(str(error)) from None
+    return compared(judge, scan, better).plain()
+
+
 def correct(work: Work) -> Steps:
     """Takes a dropped scan into a data set with what a person says of it: `feedback.take_back`'s result.
 
@@ -454,7 +474,7 @@ def augment(work: Work) -> Steps:
     dataset = Dataset.open(work.home, payload["dataset"])
     case = payload.get("case")
     if case is None:
-        case = next(iter(dataset.indices("train")), 0)
+        case = next(iter(dataset.examples("train")), 0)
     data = Data(**(payload.get("data") or {}))
     image = prepare(dataset.scan(int(case)), data)
     chosen = [Choice(**choice) for choice in payload.get("augment") or ()]
@@ -551,6 +571,7 @@ KINDS: dict[str, Handler] = {
     "predict-many": predict_many,
     "takeout": takeout,
     "correct": correct,
+    "opinion": opinion,
     "evaluate": evaluate,
     "baseline": baseline,
     "export": export,

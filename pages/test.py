@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, style, truths
+from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, opinions, style, truths
 from pages.kit.answers import Answer
 from pages.kit.words import plain
 
@@ -127,7 +127,7 @@ def dataset_of(run: Run) -> Dataset | None:
 
 def ask_case(run: Run, dataset: Dataset, number: int) -> None:
     """Asks about a test scan."""
-    rest = dataset.indices("test")
+    rest = dataset.examples("test")
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
     st.session_state.pop(_PICKED, None)
@@ -172,7 +172,7 @@ def dropped(run: Run) -> list[Path]:
 def from_test_side(run: Run) -> None:
     """A scan of the run's own data set, where there is none at hand."""
     dataset = dataset_of(run)
-    if dataset is None or not len(dataset.indices("test")):
+    if dataset is None or not len(dataset.examples("test")):
         return
     st.button(
         "Take a test scan",
@@ -219,12 +219,9 @@ def answer(run: Run, source: Source | None) -> None:
         st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
     if dataset is not None and (case is not None or files or jobs.of_slot(correction.SLOT)):
         correction.draw(told, dataset, run.experiment.task, case, files, member)
-    if (
-        finding.get("probabilities")
-        and result.get("heatmap") is not None
-        or "covered" in finding
-        and finding.get("top")
-    ):
+    if told.has("enhanced"):
+        opinions.draw(told, usable_runs())
+    if finding.get("top"):
         looked(run, source, told)
 
 
@@ -261,7 +258,7 @@ def can_be_covered(run: Run) -> bool:
     return task in TASKS and find(task).label_kind == "class"
 
 
-def slice_place(job: str, finding: dict[str, Any]) -> int | None:
+def slice_place(job: str, finding: Mapping[str, Any]) -> int | None:
     """Which of the slices that the network saw is shown, from 0; None where it saw one picture."""
     if "slices" not in finding:
         return None
@@ -269,7 +266,7 @@ def slice_place(job: str, finding: dict[str, Any]) -> int | None:
     return int(min(max(chosen, 1), len(finding["slices"]["seen"]))) - 1
 
 
-def slice_slider(job: str, finding: dict[str, Any]) -> None:
+def slice_slider(job: str, finding: Mapping[str, Any]) -> None:
     """The choice of the slice that is shown; it begins with the one that tells most."""
     told = finding["slices"]
     st.slider(
@@ -282,7 +279,7 @@ def slice_slider(job: str, finding: dict[str, Any]) -> None:
     )
 
 
-def which_slice(finding: dict[str, Any], place: int | None) -> str:
+def which_slice(finding: Mapping[str, Any], place: int | None) -> str:
     """Words for the slice that is shown; "" where there is only one picture."""
     if place is None:
         return ""
@@ -290,7 +287,7 @@ def which_slice(finding: dict[str, Any], place: int | None) -> str:
     return f": slice {number} of {finding['slices']['of']}" if number else ": black, the scan has no slice here"
 
 
-def pictures(folder: Path, result: dict[str, Any], place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+def pictures(folder: Path, result: Mapping[str, Any], place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
     """What the network saw and its heat map, or of several slices those of number `place`."""
     if place is None:
         return heat.loaded(folder / result["image"]), (
@@ -308,7 +305,7 @@ def start_over() -> None:
     forget()
 
 
-def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, finding: dict[str, Any]) -> None:
+def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, finding: Mapping[str, Any]) -> None:
     """The probe: what the answer is worth once a part of the scan is hidden from the network."""
     with style.card("Cover an area", key="cover-card"):
         st.caption(
@@ -362,7 +359,7 @@ def drawn(shown: str, picture: np.ndarray) -> list[tuple[float, float, float, fl
     return found
 
 
-def covered(finding: dict[str, Any]) -> None:
+def covered(finding: Mapping[str, Any]) -> None:
     """What each covered box changed."""
     result = jobs.result(_COVER)
     if result is None:

@@ -38,6 +38,8 @@ _SECTIONS = {
 _LOSS = ("class_weights",)
 _OF_STACKS = ("num_slices", "slice_choice")
 """Settings that mean something only where the network sees several slices."""
+_OF_PATCHES = ("num_patches",)
+"""Settings that mean something only where patches are cut."""
 _DRAWN_STEPS = 400
 _AGAIN_S = 3.0  # two presses of Start within this time are one
 _GALLERY = "augment"  # slot of the job that varies an example
@@ -61,7 +63,9 @@ def preparation(draft: drafts.Draft, found: findings.Findings) -> None:
         with left:
             dataset(draft, found)
             stacked = draft.experiment.data.layout != "maps"
-            params = [p for p in PREPARE.params if stacked or p.name not in _OF_STACKS]
+            patched = draft.experiment.data.fit == "patches"
+            left_out = (*(() if stacked else _OF_STACKS), *(() if patched else _OF_PATCHES))
+            params = [p for p in PREPARE.params if p.name not in left_out]
             forms.section(draft, "data", params, found.problems)
         with right, st.container(key="example", gap="xsmall"):
             shown(draft, found)

@@ -24,6 +24,10 @@ WHEN = {
         "The same network with set sizes and shapes of boxes (RetinaNet). It learns more slowly from few scans; take "
         "it where lesions are all of much the same size and shape, or to compare with published work."
     ),
+    "efficientnet-two-stage": (
+        "The same network in two steps (after Faster R-CNN): it proposes places first and looks at each of them again. "
+        "Take it where what is found is often something else that looks alike; slower than efficientnet-fcos."
+    ),
     "slices-fcos": (
         "For series and volumes: looks at every slice, with the slice before and the one after it as colours (2.5-D), "
         "so that a vessel that goes on is told from a nodule that ends."
@@ -116,6 +120,7 @@ STARTERS = (
     _efficientnet("efficientnet-fcos", (3, 4, 5), "box_head", _COLOUR),
     _efficientnet("efficientnet-fine", (2, 3, 4, 5), "box_head", _COLOUR),
     _efficientnet("efficientnet-retinanet", (3, 4, 5), "anchor_head", _COLOUR),
+    _efficientnet("efficientnet-two-stage", (3, 4, 5), "two_stage_head", _COLOUR),
     _efficientnet(
         "slices-fcos",
         (3, 4, 5),

@@ -142,7 +142,8 @@ class LesionDetection(Task):
                 if box[2] - box[0] < 0.5 or box[3] - box[1] < 0.5:
                     continue  # in the black border only
                 at = index if len(answers) > 1 else middle
-                told.append(FoundBox(*box, asked.classes[int(label)], float(score), at))
+                x0, y0, x1, y1 = box
+                told.append(FoundBox(x0, y0, x1, y1, asked.classes[int(label)], float(score), at))
                 below += score < threshold
         told.sort(key=lambda box: -box.score)
         shown = [box for box in told if box.score >= threshold]
@@ -267,7 +268,7 @@ class LesionDetection(Task):
         return STARTERS
 
 
-HEADS = ("box_head", "anchor_head")
+HEADS = ("box_head", "anchor_head", "two_stage_head")
 """Last layers that find boxes."""
 
 

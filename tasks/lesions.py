@@ -42,7 +42,8 @@ def _picture(rng: np.random.Generator, patient: str, clear: bool, side: int) -> 
         angle, through = rng.uniform(0, np.pi), rng.uniform(0.2, 0.8, 2) * side
         away = np.abs((x - through[0]) * np.sin(angle) - (y - through[1]) * np.cos(angle))
         signal += 0.25 * np.clip(rng.uniform(1.0, 2.0) - away + 0.5, 0, 1)
-    boxes, labels = [], []
+    boxes: list[tuple[float, float, float, float]] = []
+    labels: list[int] = []
     for _ in range(0 if clear else int(rng.integers(1, 4))):
         label, radius = int(rng.integers(0, 2)), rng.uniform(5, 12)
         cx, cy = rng.uniform(radius + 2, side - radius - 2, 2)
@@ -78,7 +79,8 @@ def write_set(folder: Path, seed: int, count: int = 240, side_px: int = SIDE_PX)
     from PIL import Image
 
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number, picture in enumerate(pictures(seed, count, side_px), 1):
         name = f"{picture.patient}_{number:04d}.png"
         Image.fromarray(picture.image).save(folder / "images" / name)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.measures.classes import Predictions, at_thresholds, calibration, report, temperature, youden
-from builder.parts.training import LOSSES
 from builder.spec import Choice, Data, Experiment, Node, Problem, Training
 from builder.task import Asked, Examined, Found, Objective, Task
 from tasks import perfusion, phantoms
@@ -18,11 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from builder.data import Dataset
+    from builder.losses import ClassLoss
     from builder.scan import Scan
     from builder.targets import Targets
-
-ClassLoss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""(scores (B, K), labels (B,) int64 or (B, L) float) -> scalar."""
 
 FEW_CASES = 20
 """Training cases of a class under which results are mostly luck."""
@@ -112,54 +109,18 @@ class Recognition(Task):
     def class_loss(
         self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool
     ) -> ClassLoss:
-        """Cross-entropy (softmax, or one binary cross-entropy a class), with label smoothing and class weights as
-        asked.
+        """As `losses.of_classes`."""
+        from builder.losses import of_classes
 
-        Weights: N / (K * cases of the class), so that they average 1 over the cases; for several labels the weight of a
-        positive case is negatives / positives, at most 100. Label smoothing: Szegedy et al., CVPR 2016. Focal loss: Lin
-        et al., ICCV 2017.
-        """
-        import torch
-        from torch.nn import functional
-
-        smoothing = training.label_smoothing
-        focus = 0.0
-        if training.loss.name == "focal":
-            focus = float({**LOSSES["focal"].defaults, **training.loss.params}["gamma"])  # type: ignore[arg-type]
-        if not multi_label:
-            counts = np.bincount(train_labels, minlength=num_classes)
-            weight = None
-            if training.class_weights:
-                weight = torch.tensor(len(train_labels) / (num_classes * np.maximum(counts, 1)), dtype=torch.float32)
-            if not focus:
-                return torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
-
-            def focal(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-                by_class = None if weight is None else weight.to(output.device)
-                each = functional.cross_entropy(output, target, by_class, label_smoothing=smoothing, reduction="none")
-                sure = output.softmax(1).gather(1, target[:, None])[:, 0]
-                counted = 1.0 if by_class is None else by_class[target].sum() / len(target)
-                return (each * (1 - sure) ** focus).mean() / counted
-
-            return focal
-        positives = train_labels.sum(0).astype(np.float64)
-        ratio = np.clip((len(train_labels) - positives) / np.maximum(positives, 1), 0.01, 100.0)
-        weights = torch.tensor(ratio, dtype=torch.float32) if training.class_weights else None
-
-        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            soft = target.float() * (1 - smoothing) + smoothing / 2
-            by_class = None if weights is None else weights.to(output.device)
-            if not focus:
-                return functional.binary_cross_entropy_with_logits(output, soft, pos_weight=by_class)
-            each = functional.binary_cross_entropy_with_logits(output, soft, pos_weight=by_class, reduction="none")
-            sure = torch.where(target > 0.5, output.sigmoid(), (-output).sigmoid())
-            return (each * (1 - sure) ** focus).mean()
-
-        return loss
+        return of_classes(training, train_labels, num_classes, multi_label)
 
     def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Logits (B, K) -> probabilities (B, K)."""
         return output.sigmoid() if multi_label else output.softmax(1)
+
+    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+        """All that it puts out."""
+        return output
 
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """Probabilities (K,) float32 of each row."""

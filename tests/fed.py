@@ -11,8 +11,10 @@ FEEDS = {
     "deeplab_decoder": ("level2", "level8"),
     "mask_scores": ("level2",),
     "image_head": ("level2",),
+    "type_and_outline": ("level2", "level4"),
     "feature_pyramid": ("level2", "level4"),
     "box_head": ("level2", "level4"),
+    "two_stage_head": ("level2", "level4"),
     "anchor_head": ("level2", "level4"),
 }
 
@@ -24,4 +26,9 @@ def fed(spec: LayerSpec, params: dict | None = None) -> list[Node]:
     wanted = FEEDS[spec.name]
     needed = list(HALVED)[: 1 + max(list(HALVED).index(i) for i in wanted)]
     pools = [Node(id=i, name="average_pool", inputs=(HALVED[i],)) for i in needed]
-    return [*pools, Node(id="layer", name=spec.name, params=params or {}, inputs=wanted)]
+    layer = Node(id="layer", name=spec.name, params=params or {}, inputs=wanted)
+    if spec.name != "feature_pyramid":
+        return [*pools, layer]
+    # It puts out several maps: brought to one size and laid over one another, so that each of them counts.
+    halved = Node(id="halved", name="average_pool", inputs=("layer:1",))
+    return [*pools, layer, halved, Node(id="all", name="concatenate", inputs=("halved", "layer:2"))]

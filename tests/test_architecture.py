@@ -72,6 +72,7 @@ ENGINE = {
     "label_export": "data labels scan scan_files",
     # what is taught, and what is wrong with it
     "targets": "data spec",
+    "losses": "parts spec",
     "task": "catalog parts spec scan data targets augment",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
@@ -104,6 +105,7 @@ ENGINE = {
     "tiling": "",
     "restored": "scan spec",
     "derived_files": "volumes",
+    "outlined": "scan volumes derived_files",
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures",
@@ -120,13 +122,16 @@ ENGINE = {
     "readme": "parts spec network task predict runs",
     "keras_text": "listing tracing",
     "pytorch_export": "spec task listing predict prepared batches",
-    "keras_export": "network listing predict tracing keras_text",
+    "keras_export": "network listing predict task tracing keras_text",
     "onnx_export": "spec network listing predict task tracing",
     "program_export": "network listing predict task tracing",
     "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
 }
-TASKS = "catalog parts spec scan data targets augment task blocks measures batches degrade restoration restored"
+TASKS = (
+    "catalog parts spec network scan data targets augment task blocks measures losses batches degrade restoration "
+    "restored"
+)
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
 LOOP = "train supervisor worker learner batches optim board augment"
@@ -143,7 +148,8 @@ HEAVY = (
     *("keras", "onnx", "onnxruntime", "onnxscript"),
 )
 AT_THE_TOP = {
-    f"builder/{name}.py" for name in ("augment", "degrade", "restoration", "train", "learner", "batches", "optim")
+    f"builder/{name}.py"
+    for name in ("augment", "degrade", "restoration", "losses", "train", "learner", "batches", "optim")
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 

@@ -30,6 +30,7 @@ CASES = {
 }
 NOT_IN_KERAS = {
     "unet_decoder_maps": "new_empty",
+    "two_stage_head_maps": "the operator ge",
     "fpn_decoder_maps": "a figure over the scans of a batch",
 }
 """Layers that Keras cannot carry, with the word of the reason that the user reads."""

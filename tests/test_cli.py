@@ -34,6 +34,7 @@ COMMANDS = (
     "runs",
     "evaluate",
     "predict",
+    "second-opinion",
     "export",
     "import-network",
 )

@@ -444,6 +444,30 @@ def test_a_diagnosis_run_is_asked_before_and_after(home, run, clean):
         second_opinion(predictor(run), predictor(run), scan)
 
 
+def test_the_command_line_writes_restored_scans_and_asks_twice(home, run, clean, monkeypatch, capsys, tmp_path):
+    from builder.__main__ import main
+
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    scan = made_files.dicom(tmp_path / "a.dcm", 3)
+    capsys.readouterr()
+    assert main(["predict", run.id, str(scan), "--out", str(tmp_path / "out"), "--json"]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    (file,) = finding["files"]
+    found = predictor(run).finding(scans.read(scan)).found.enhanced
+    assert found is not None and np.array_equal(scans.read(file).pixels, found)
+    assert finding["enhanced"] == {"shape": [1, 1, 64, 64]} and "mean_change_stored" in finding["facts"]
+    tiny = little_run.starter().replace("training.epochs", 1).replace("data.size_px", 32)
+    judge = little_run.trained(home, tiny.replace("training.seed", 7), clean)
+    assert main(["second-opinion", run.id, judge.id, str(scan), "--json"]) == 0
+    (opinion,) = json.loads(capsys.readouterr().out)["opinions"]
+    assert set(opinion["before"]) == set(clean.classes) and opinion["sentence"]
+    assert main(["evaluate", run.id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["psnr_gain_db"]["value"] > 2
+    assert main(["evaluate", run.id]) == 0 and "non-local means" in capsys.readouterr().out
+    assert main(["export", run.id, "--to", "onnx", "--json"]) == 2
+    assert "tiles" in json.loads(capsys.readouterr().out)["error"]
+
+
 # ---- what is said beforehand ----
 
 

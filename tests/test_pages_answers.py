@@ -1,5 +1,8 @@
 """The Test page for every kind of finding, many scans, downloads; the Results page for every kind of report."""
 
+# What may be missing by its type is there by the test: None fails it by itself.
+# mypy: disable-error-code="index"
+
 from __future__ import annotations
 
 import csv
@@ -28,6 +31,7 @@ from test_pages_shell import finish, opened, parameter, title_of
 from builder import outputs
 from builder.asking import keyed
 from builder.data import Dataset
+from builder.opinion import Opinion
 from builder.runs import Run, RunStore
 from builder.scan import Scan
 from pages.kit import answers, batch, correction, downloads
@@ -122,6 +126,17 @@ def test_an_enhanced_scan_is_compared_with_what_it_was_made_of(home: Path, learn
     session = asked(home, learned, ENHANCED, "scan", "enhanced", "heat")
     assert "Enhanced" in said(session) and "120 × 80 px, 2 times as fine" in said(session)
     assert any("compare" in name for name in custom(session))
+
+
+def test_another_network_tells_whether_it_changes_its_mind_on_the_enhanced_scan(home: Path, learned: Run) -> None:  # noqa: F811
+    session = asked(home, learned, ENHANCED, "scan", "enhanced")
+    pressed(session, "ask-opinion")
+    job = next(job for job in RunStore(home).jobs() if job.kind == "opinion")
+    assert job.payload["judge"] == learned.id
+    told = Opinion({"cat": 0.6, "dog": 0.4}, {"cat": 0.3, "dog": 0.7}, "cat", "dog").plain()
+    finish(home, "opinion", told)
+    session.run()
+    assert "The answer changes from cat" in said(session).replace("\\", "") and not session.exception
 
 
 def test_a_confidence_is_told_with_the_calibration_of_the_run(home: Path, learned: Run) -> None:  # noqa: F811

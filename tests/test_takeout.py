@@ -1,5 +1,8 @@
 """What was found, as files of other programs: read again with their own libraries, on the scan's own grid."""
 
+# What may be missing by its type is there by the test: None fails it by itself.
+# mypy: disable-error-code="attr-defined, index"
+
 from __future__ import annotations
 
 from dataclasses import replace

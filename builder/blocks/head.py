@@ -109,6 +109,10 @@ class BoxHead(Finder):
     `centers` (T, 2) float holds x and y of each place, px of the scan, from its top left corner.
     """
 
+    centers: torch.Tensor
+    steps: torch.Tensor
+    reaches: torch.Tensor
+
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -152,7 +156,7 @@ class BoxHead(Finder):
         return torch.cat([found["cls_logits"], distances, found["bbox_ctrness"]], dim=2)
 
     def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes and scores, as `Finder` says; a score is the geometric mean of class and centreness (as torchvision has it)."""
+        """Boxes and scores, as `Finder` says; a score is the geometric mean of class and centreness (torchvision's)."""
         distances = output[..., self.classes : self.classes + 4]
         boxes = torch.cat([self.centers - distances[..., :2], self.centers + distances[..., 2:]], dim=-1)
         return boxes, (output[..., : self.classes].sigmoid() * output[..., -1:].sigmoid()).sqrt()
@@ -227,6 +231,8 @@ class AnchorHead(Finder):
         classes + 2, 3        logarithm of the stretch of its width and height
     `anchors` (R, 4) float holds their centres x, y and sizes w, h, px of the scan.
     """
+
+    anchors: torch.Tensor
 
     def __init__(
         self,
@@ -307,3 +313,183 @@ class AnchorHead(Finder):
             answer = row[found, self.classes : self.classes + 4]
             total = total + nn.functional.l1_loss(answer, torch.cat([shift, stretch], 1), reduction="sum")
         return total / count
+
+
+class TypeAndOutline(nn.Module):
+    """What kind of tumour a scan shows and where it ends, side by side in one row of numbers.
+
+    Args:
+        channels: of each input, or the features of a vector. sizes: (height, width) of each; (features,) of a vector.
+        classes: types; with fewer than two there is nothing to tell apart, and the outline stands alone.
+        scan_size: (height, width) of the scan.
+        pooling: how maps become the vector that the type is told from: "mean", "max", or "both" side by side.
+        dropout: share of that vector dropped in training.
+    Input shape: maps (B, C, h, w) for the outline; for the type maps of any size or a vector (B, F), where there is no
+        second input the same maps.
+    Output shape: (B, K + height * width); K is `classes`, or 0 where there are fewer than two.
+    Last dimension:
+        [0, K)       logits of the types
+        [K, ...)     logits of the outline at the scan's size, row by row: inside the tumour where positive
+    Raises:
+        ValueError: in words, for a vector where the outline's maps should be.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        sizes: tuple[tuple[int, ...], ...],
+        classes: int,
+        scan_size: tuple[int, int],
+        pooling: str = "both",
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        if len(sizes[0]) != 2:
+            raise ValueError("The outline needs maps; wire them first, and the vector for the type second.")
+        self.size = tuple(scan_size)
+        self.outline = nn.Conv2d(channels[0], 1, 1)
+        self.num_types = classes if classes > 1 else 0
+        self.pooling = pooling if len(sizes[-1]) == 2 else ""
+        self.dropout = nn.Dropout(dropout)
+        features = channels[-1] * (2 if self.pooling == "both" else 1)
+        self.types = nn.Linear(features, classes) if self.num_types else None
+
+    def forward(self, maps: torch.Tensor, evidence: torch.Tensor | None = None) -> torch.Tensor:
+        y = self.outline(maps)
+        if y.shape[2:] != self.size:
+            y = nn.functional.interpolate(y, self.size, mode="bilinear", align_corners=False)
+        outline = y.flatten(1)
+        if self.types is None:
+            return outline
+        x = maps if evidence is None else evidence
+        if self.pooling == "mean":
+            x = x.mean((2, 3))
+        elif self.pooling == "max":
+            x = x.amax((2, 3))
+        elif self.pooling == "both":
+            x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+        return torch.cat([self.types(self.dropout(x)), outline], 1)
+
+
+class TwoStageHead(Finder):
+    """Boxes in two steps (after Faster R-CNN, Ren et al. 2015): a first stage proposes where anything lies, a second
+    looks at each proposal on the finest map and says what it is and how the box must move.
+
+    The first stage is `BoxHead` with one class in place of anchors, and proposals are its peaks (places surer than
+    their eight neighbours, Zhou et al. 2019), so that their number is fixed and the head is one graph of operators.
+    Proposals are pooled as RoI-align does (He et al. 2017; 5 x 5 cells, four samples each).
+
+    Args:
+        channels, sizes: of each map, (height, width), the finest first. classes: number of them.
+        scan_size: (height, width). hidden: channels inside, a multiple of 32. num_convs: of the first stage's towers.
+        proposals: how many go to the second stage, at most one a place.
+    Input shape: a (B, C, h, w) for each map. Output shape: (B, T + P, classes + 9): T rows of the first stage, one a
+    place, then P rows of the second, the surest proposal first.
+    Last dimension of a row of the first stage: those of `BoxHead` with one class, then zeros. Of the second:
+        [0, classes]              logits of the classes, and last that of "nothing" (softmax)
+        classes + 1, 2            shift of the proposal's centre in its widths and heights
+        classes + 3, 4            logarithm of the stretch of its width and height
+        classes + 5, 6, 7, 8      the proposal, x0 y0 x1 y1 in px of the scan
+    """
+
+    CELLS = 5
+    PARTS = (BoxHead,)  # an export writes their source, too
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        sizes: tuple[tuple[int, int], ...],
+        classes: int,
+        scan_size: tuple[int, int],
+        hidden: int = 64,
+        num_convs: int = 1,
+        proposals: int = 64,
+    ):
+        super().__init__()
+        self.classes, self.scan_size, self.sizes = classes, tuple(scan_size), tuple(sizes)
+        self.first = BoxHead(channels, sizes, 1, scan_size, hidden, num_convs)
+        self.num_places = len(self.first.centers)
+        self.proposals = min(proposals, self.num_places)
+        self.entry = nn.Conv2d(channels[0], hidden, 1)
+        self.look = nn.Sequential(nn.Linear(hidden * self.CELLS**2, 2 * hidden), nn.ReLU())
+        self.kinds = nn.Linear(2 * hidden, classes + 1)
+        self.moves = nn.Linear(2 * hidden, 4)
+        nn.init.normal_(self.moves.weight, std=0.001)
+        nn.init.zeros_(self.moves.bias)
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        rows = self.first(*maps)
+        proposed = self.proposed(rows.detach())
+        seen = self.look(self.pooled(self.entry(maps[0]), proposed))
+        second = torch.cat([self.kinds(seen), self.moves(seen), proposed], dim=2)
+        return torch.cat([nn.functional.pad(rows, (0, self.classes + 3)), second], dim=1)
+
+    def proposed(self, rows: torch.Tensor) -> torch.Tensor:
+        """(B, P, 4): the boxes at the surest peaks of the first stage, within the scan, at least a pixel wide."""
+        boxes, scores = self.first.decode(rows)
+        peaks = []
+        for part, (height, width) in zip(scores.split([h * w for h, w in self.sizes], 1), self.sizes, strict=True):
+            plane = part.transpose(1, 2).unflatten(2, (height, width))
+            top = nn.functional.max_pool2d(plane, 3, 1, 1)
+            # What is no peak comes behind all peaks, in its own order: no two are equal by making.
+            peaks.append(torch.where(plane >= top, plane + 1, plane).flatten(1))
+        at = torch.cat(peaks, 1).topk(self.proposals).indices
+        chosen = boxes.gather(1, at[:, :, None].expand(-1, -1, 4))
+        height, width = self.scan_size
+        x0, y0 = chosen[..., 0].clamp(0, width - 1), chosen[..., 1].clamp(0, height - 1)
+        x1, y1 = chosen[..., 2].clamp(max=width), chosen[..., 3].clamp(max=height)
+        return torch.stack([x0, y0, torch.maximum(x1, x0 + 1), torch.maximum(y1, y0 + 1)], 2)
+
+    def pooled(self, maps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """What `maps` (B, C, h, w) show in boxes (B, P, 4): (B, P, C * cells * cells)."""
+        count = 2 * self.CELLS
+        height, width = self.scan_size
+        across = (torch.arange(count, device=maps.device) + 0.5) / count
+        x = boxes[..., 0:1] + (boxes[..., 2:3] - boxes[..., 0:1]) * across
+        y = boxes[..., 1:2] + (boxes[..., 3:4] - boxes[..., 1:2]) * across
+        # grid_sample's own measure: the map spans -1 to 1, edge to edge.
+        x, y = x * 2 / width - 1, y * 2 / height - 1
+        shape = (-1, self.proposals, count, count)
+        grid = torch.stack([x[:, :, None, :].expand(shape), y[:, :, :, None].expand(shape)], -1).flatten(1, 2)
+        samples = nn.functional.grid_sample(maps, grid.to(maps.dtype), align_corners=False)
+        cells = nn.functional.avg_pool2d(samples, 2).unflatten(2, (self.proposals, self.CELLS))
+        return cells.transpose(1, 2).flatten(2)
+
+    def decode(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes and scores of the second stage, as `Finder` says: (B, P, 4) and (B, P, K)."""
+        rows = output[:, self.num_places :]
+        return self.moved(rows), rows[..., : self.classes + 1].softmax(-1)[..., : self.classes]
+
+    def moved(self, rows: torch.Tensor) -> torch.Tensor:
+        """Boxes (..., 4) that rows of the second stage (..., classes + 9) come to."""
+        shift, stretch, proposal = rows[..., self.classes + 1 :].split([2, 2, 4], -1)
+        low, high = proposal.split(2, -1)
+        center = (low + high) / 2 + shift * (high - low)
+        half = (high - low) * stretch.clamp(max=4.135).exp() / 2
+        return torch.cat([center - half, center + half], -1)
+
+    def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
+        """As `Finder` says: the first stage's own loss with one class, cross-entropy of the proposals' classes, and
+        generalized IoU of those that overlap a lesion (IoU of 0.5 and more; those under that are nothing).
+
+        Proposals of nothing count at most three times as much as those of lesions, as Faster R-CNN draws them.
+        """
+        from torchvision.ops import box_iou, generalized_box_iou_loss
+
+        total = self.first.loss(output[:, : self.num_places, :6], boxes, [torch.zeros_like(k) for k in labels])
+        kinds, fits, weights = (output.new_zeros(()) for _ in range(3))
+        count = 0
+        for row, there, known in zip(output[:, self.num_places :], boxes, labels, strict=True):
+            wanted = torch.full((len(row),), self.classes, dtype=torch.int64, device=row.device)
+            hits = torch.zeros(0, dtype=torch.int64, device=row.device)
+            if len(there):
+                best, which = box_iou(row[:, -4:].float().detach(), there.float()).max(1)
+                hits = (best >= 0.5).nonzero()[:, 0]
+                wanted[hits] = known[which[hits]]
+                fits = fits + generalized_box_iou_loss(self.moved(row[hits]), there[which[hits]], reduction="sum")
+            nothing = min(1.0, 3 * max(1, len(hits)) / max(1, len(row) - len(hits)))
+            weight = torch.full((len(row),), nothing, dtype=row.dtype, device=row.device)
+            weight[hits] = 1.0
+            each = nn.functional.cross_entropy(row[:, : self.classes + 1], wanted, reduction="none")
+            kinds, weights, count = kinds + (each * weight).sum(), weights + weight.sum(), count + len(hits)
+        return total + kinds / weights + fits / max(1, count)

@@ -150,6 +150,15 @@ SCHEDULES = Catalog(
     ),
 )
 
+_TYPE_WEIGHT = Float(
+    "type_weight",
+    0.5,
+    0.0,
+    10.0,
+    "How much a wrong type (cross-entropy) counts beside a wrong outline; 0 = the type is not learned.",
+    0.1,
+)
+
 LOSSES = Catalog(
     "loss",
     (
@@ -157,9 +166,67 @@ LOSSES = Catalog(
         Part(
             "focal",
             "Focal",
-            "builder.losses:focal",
+            "builder.losses:Focal",
             "Cross-entropy that hardly counts what is right already: for rare classes (Lin 2017).",
             (Float("gamma", 2.0, 0.0, 5.0, "How strongly easy cases are turned down; 0 = cross-entropy.", 0.5),),
+        ),
+        Part(
+            "dice_ce",
+            "Dice and cross-entropy",
+            "builder.losses:DiceCrossEntropy",
+            "Overlap of the outlines (Milletari 2016) and cross-entropy of every pixel together: steady from the first "
+            "step on, and good at small and large tumours. Where nothing else is chosen, this is the usual one.",
+            (
+                Float("dice", 0.5, 0.0, 1.0, "Share of the overlap; the rest is cross-entropy.", 0.05),
+                _TYPE_WEIGHT,
+            ),
+            "Outline",
+        ),
+        Part(
+            "dice_focal",
+            "Dice and focal",
+            "builder.losses:DiceFocal",
+            "Overlap of the outlines together with a cross-entropy that hardly counts what is right already (Lin 2017): "
+            "for tumours of a few pixels in a large scan.",
+            (
+                Float("dice", 0.5, 0.0, 1.0, "Share of the overlap; the rest is the focal loss.", 0.05),
+                Float("gamma", 2.0, 0.0, 5.0, "How strongly easy pixels are turned down; 0 = cross-entropy.", 0.5),
+                _TYPE_WEIGHT,
+            ),
+            "Outline",
+        ),
+        Part(
+            "tversky",
+            "Tversky",
+            "builder.losses:Tversky",
+            "An overlap in which missed pixels may cost more than false ones (Salehi 2017): for finding all of a tumour. "
+            "With both costs 0.5 it is Dice.",
+            (
+                Float("alpha", 0.3, 0.0, 1.0, "Cost of a pixel that is wrongly inside.", 0.05, title="False pixel"),
+                Float("beta", 0.7, 0.0, 1.0, "Cost of a pixel that is wrongly outside.", 0.05, title="Missed pixel"),
+                Float(
+                    "gamma",
+                    1.0,
+                    1.0,
+                    3.0,
+                    "Above 1, outlines that are nearly right count less (focal Tversky, Abraham 2019).",
+                    0.25,
+                ),
+                _TYPE_WEIGHT,
+            ),
+            "Outline",
+        ),
+        Part(
+            "lovasz",
+            "Lovasz hinge",
+            "builder.losses:Lovasz",
+            "Follows the Jaccard index (IoU) itself (Berman 2018). Slow from scratch; it sharpens a network that can "
+            "outline already, begun from weights.",
+            (
+                Flag("per_scan", False, "Take the index of each scan by itself instead of the whole batch's at once."),
+                _TYPE_WEIGHT,
+            ),
+            "Outline",
         ),
         Part(
             "l1",

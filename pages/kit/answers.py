@@ -216,9 +216,9 @@ def _boxes(answer: Answer) -> list[Any]:
     made = []
     for box in boxes_from(answer, threshold_of(answer)):
         name, score = box["class"], box["score"]
-        made.append(
-            Box(*box["box"], name=name, colour=answer.colour(name), slice=box["slice"], score=score, dashed=True)
-        )
+        x0, y0, x1, y1 = box["box"]
+        colour = answer.colour(name)
+        made.append(Box(x0, y0, x1, y1, name=name, colour=colour, slice=box["slice"], score=score, dashed=True))
     return made
 
 

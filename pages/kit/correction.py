@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,18 @@ def _label(answer: Answer, dataset: Dataset, case: int | None) -> tuple[str, ...
     return (chosen,) if chosen else None
 
 
+def _box(found: Mapping[str, Any], dataset: Dataset) -> Box:
+    """A box that a network found as a label of the data set."""
+    x0, y0, x1, y1 = found["box"]
+    return Box(x0, y0, x1, y1, label=dataset.classes.index(found["class"]), slice=found["slice"])
+
+
 def proposals_of(answer: Answer, dataset: Dataset) -> tuple[Marks, list[float]]:
     """What the network found as labels of the data set, and the scores of its boxes; None for what it does not tell."""
     boxes, scores, mask = None, [], None
     if answer.finding.get("boxes") is not None:
         shown = [b for b in answers.boxes_from(answer, answers.threshold_of(answer)) if b["class"] in dataset.classes]
-        boxes = tuple(Box(*b["box"], label=dataset.classes.index(b["class"]), slice=b["slice"]) for b in shown)
+        boxes = tuple(_box(b, dataset) for b in shown)
         scores = [float(b["score"]) for b in shown]
     if answer.has("mask"):
         mask = outputs.kept(answer.folder, "mask").pixels[:, 0].copy()

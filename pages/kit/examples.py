@@ -48,7 +48,7 @@ def example(summary: Summary, data: Data, number: int) -> Example | None:
 @lru_cache(maxsize=16)
 def _example(dataset: str, _changed: float, data_json: str, number: int) -> Example | None:
     opened = Dataset.open(home(), dataset)
-    trained = opened.indices("train")
+    trained = opened.examples("train")
     if not len(trained):
         return None
     # 7919 is prime: neighbours in the import are often one patient, a big stride shows different ones.

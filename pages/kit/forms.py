@@ -106,7 +106,7 @@ def field(
 
 def _one_of(name: str, domain: OneOf, value: Any, common: dict[str, Any]) -> None:
     options = list(domain.options) if value in domain.options else [*domain.options, value]
-    if len(options) <= _SEGMENTS and sum(len(o) for o in options) <= 34:
+    if len(options) <= _SEGMENTS and sum(len(o) for o in options) <= (34 if len(options) < _SEGMENTS else 20):
         st.segmented_control(name, options, default=value, required=True, **common)
     else:
         st.selectbox(name, options, index=options.index(value), **common)

@@ -54,6 +54,7 @@ def shown(scan: Scan, index: int, window: Window | None = None) -> np.ndarray:
 
 
 _WINDOW_WORDS = {
+    "ct full": "All of it (CT)",
     "ct lung": "Lung",
     "ct soft tissue": "Soft tissue",
     "ct brain": "Brain",

@@ -153,7 +153,7 @@ def _scan(draft: drafts.Draft, found: Findings) -> tuple[dict[str, Any], str]:
 def _case(dataset: str, changed: float, number: int) -> tuple[int, str] | None:
     """Place and label of a training scan, counted round and round as the example of the Training page is."""
     opened = Dataset.open(home(), dataset)
-    indices = opened.indices("train")
+    indices = opened.examples("train")
     if not len(indices):
         return None
     index = int(indices[(number * 7919) % len(indices)])

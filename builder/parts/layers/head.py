@@ -1,6 +1,6 @@
 """Last layers: what the network answers. (Class scores stand in `linear`.)"""
 
-from builder.catalog import Flag, Float, Int, LayerSpec
+from builder.catalog import Flag, Float, Int, LayerSpec, OneOf
 
 PARTS = (
     LayerSpec(
@@ -44,6 +44,46 @@ PARTS = (
         ),
         "Heads",
         "detection head output bounding box lesion anchors retinanet",
+        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        most=8,
+        takes=("maps",),
+        needs=("torchvision",),
+    ),
+    LayerSpec(
+        "type_and_outline",
+        "Type and outline",
+        "builder.blocks.head:TypeAndOutline",
+        "The last layer of tumour diagnosis: one score per type, and the outline pixel by pixel. First the fine maps of a "
+        "decoder for the outline, then what tells the type: deep maps, or a vector (without it, the same maps).",
+        (
+            OneOf(
+                "pooling",
+                "both",
+                ("both", "mean", "max"),
+                "How the type's maps become one vector: their mean, their maximum (a small tumour is not averaged away), "
+                "or both side by side. A vector is taken as it is.",
+            ),
+            Float("dropout", 0.2, 0.0, 0.9, "Share of that vector dropped in training.", 0.05),
+        ),
+        "Heads",
+        "tumor tumour diagnosis segmentation head output mask outline type benign malignant",
+        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        most=2,
+        takes=("maps", "vector"),
+    ),
+    LayerSpec(
+        "two_stage_head",
+        "Boxes in two steps",
+        "builder.blocks.head:TwoStageHead",
+        "A last layer of detection (after Faster R-CNN, Ren 2015): a first stage proposes where anything lies, a second one "
+        "looks at each proposal again on the finest map. Slower; good where lesions are easily taken for something else.",
+        (
+            Int("hidden", 64, 32, 1024, "Channels inside; a multiple of 32.", step=32, title="Inner channels"),
+            Int("num_convs", 1, 1, 4, "Convolutions in each tower of the first stage.", title="Convolutions"),
+            Int("proposals", 64, 8, 512, "How many places the second stage looks at.", log=True),
+        ),
+        "Heads",
+        "detection head output bounding box lesion faster r-cnn proposals roi align two-stage",
         inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
         most=8,
         takes=("maps",),
