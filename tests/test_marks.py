@@ -28,6 +28,13 @@ class Ear:
         self.heard.append((kind, marks.of(kind)))
 
 
+def begun(*arguments: Any) -> tuple[Ear, Work]:
+    """A working copy, and who hears of its changes."""
+    work = Work.begin(*arguments)
+    work.tell = Ear()
+    return work.tell, work
+
+
 def rect(x0: float, y0: float, x1: float, y1: float, label: str = "cell", stroke: str = "#ffb000") -> dict[str, Any]:
     (left, top), (right, bottom) = VIEW.to_canvas(np.array([(x0, y0), (x1, y1)])).tolist()
     size = {"left": left, "top": top, "width": right - left, "height": bottom - top}
@@ -50,41 +57,40 @@ def drawn(work: Work, *objects: dict[str, Any]) -> dict[str, Any]:
 
 def test_boxes_of_other_slices_stay_and_the_last_box_taken_away_says_nothing() -> None:
     other = Box(1, 1, 9, 9, 1, 0)
-    ear, work = Ear(), Work.begin("a", (4, 30, 40), Marks(boxes=(other,)))
+    ear, work = begun("a", (4, 30, 40), Marks(boxes=(other,)))
     assert work.slice == 0, "it begins where something is marked"
     work.slice = 2
     work.look(BOXES, "boxes", NAMES, VIEW)
-    assert work.take_boxes(drawn(work, rect(5, 5, 20, 25)), VIEW, NAMES, ear) == ([], False)
+    assert work.take(drawn(work, rect(5, 5, 20, 25))) == []
     assert work.marks.boxes == (other, Box(5, 5, 20, 25, 0, 2))
-    work.take_boxes(drawn(work), VIEW, NAMES, ear)
+    work.take(drawn(work))
     assert work.marks.boxes == (other,)
     work.slice = 0
     work.look(BOXES, "boxes", NAMES, VIEW)
     emptied = {"objects": work.start["objects"][:1]}
-    work.take_boxes(emptied, VIEW, NAMES, ear)
+    work.take(emptied)
     assert work.marks.boxes is None, "not (): nobody has said that there is none"
-    work.negative(BOXES, ear)
+    work.negative(BOXES)
     assert work.marks.boxes == () and work.marks.is_negative(BOXES)
     assert [len(boxes or ()) for _, boxes in ear.heard] == [2, 1, 0, 0]
     for expected in (None, (other,), (other, Box(5, 5, 20, 25, 0, 2)), (other,)):
-        work.take_back(ear)
+        work.take_back()
         assert work.marks.boxes == expected
     assert not work.can_undo
 
 
 def test_a_new_beginning_is_made_only_where_the_canvas_has_to_show_something_else() -> None:
-    ear, work = Ear(), Work.begin("a", (3, 30, 40), Marks())
+    ear, work = begun("a", (3, 30, 40), Marks())
     work.look(BOXES, "boxes", NAMES, VIEW)
     first = work.epoch
-    work.take_boxes(drawn(work, rect(5, 5, 20, 25)), VIEW, NAMES, ear)
+    work.take(drawn(work, rect(5, 5, 20, 25)))
     work.look(BOXES, "boxes", NAMES, VIEW)
     assert work.epoch == first, "a box that was drawn is on the canvas already"
-    unknown, anew = work.take_boxes(drawn(work, rect(5, 5, 20, 25, "tumour")), VIEW, NAMES, ear)
-    assert (unknown, anew) == (["tumour"], True)
+    assert work.take(drawn(work, rect(5, 5, 20, 25, "tumour"))) == ["tumour"]
     work.look(BOXES, "boxes", NAMES, VIEW)
     assert work.epoch == first + 1, "its words are wrong"
     assert work.start["objects"][1]["label"] == "cell"
-    work.take_boxes(drawn(work, rect(22, 5, 30, 25, "lesion", "#ffb000")), VIEW, NAMES, ear)
+    work.take(drawn(work, rect(22, 5, 30, 25, "lesion", "#ffb000")))
     work.look(BOXES, "boxes", NAMES, VIEW)
     assert work.epoch == first + 2, "its colour is that of another class"
     work.slice = 2
@@ -93,45 +99,71 @@ def test_a_new_beginning_is_made_only_where_the_canvas_has_to_show_something_els
 
 
 def test_a_mask_is_painted_slice_by_slice_and_undone_slice_by_slice() -> None:
-    ear, work = Ear(), Work.begin("a", (3, 30, 40), Marks())
+    ear, work = begun("a", (3, 30, 40), Marks())
     work.slice = 1
     work.look(MASK, "polygon", ("tumour", "cyst"), VIEW)
     told = drawn(work, square(5, 5, 15, 12, ink_of(1)))
-    assert work.take_strokes(told, VIEW, 2, ear, anew=True)
-    assert not work.take_strokes(told, VIEW, 2, ear, anew=True), "told again, nothing has changed"
+    work.take(told)
+    work.take(told)
+    assert len(ear.heard) == 1, "told again, nothing has changed"
     mask = work.marks.mask
     assert mask is not None and (mask[1, 5:12, 5:15] == 2).all() and mask.sum() == 2 * 70
     work.look(MASK, "eraser", ("tumour", "cyst"), VIEW)
-    assert work.take_strokes(drawn(work, square(0, 0, 40, 8, ERASER)), VIEW, 2, ear, anew=False)
+    work.take(drawn(work, square(0, 0, 40, 8, ERASER)))
     assert work.marks.mask is not None and work.marks.mask.sum() == 2 * 40
-    work.take_strokes(drawn(work, square(0, 0, 40, 30, ERASER)), VIEW, 2, ear, anew=False)
+    work.take(drawn(work, square(0, 0, 40, 30, ERASER)))
     assert work.marks.mask is None, "an empty mask would say that there is nothing"
-    work.negative(MASK, ear)
+    work.negative(MASK)
     assert work.marks.is_negative(MASK)
-    work.take_back(ear)
-    work.take_back(ear)
+    work.take_back()
+    work.take_back()
     assert work.marks.mask is not None and work.marks.mask.sum() == 2 * 40
-    work.take_back(ear)
+    work.take_back()
     np.testing.assert_array_equal(work.marks.mask, mask)
     work.slice = 2
-    work.take_over(MASK, ear)
+    work.take_over(MASK)
     assert work.marks.slices == [1, 2]
     assert work.marks.mask is not None
     np.testing.assert_array_equal(work.marks.mask[2], mask[1])
 
 
+def test_what_the_canvas_tells_late_counts_for_the_slice_and_the_scan_it_was_drawn_on() -> None:
+    ear, work = begun("a", (3, 30, 40), Marks())
+    work.look(BOXES, "boxes", NAMES, VIEW, 0)
+    work.take(drawn(work, rect(5, 5, 20, 25)))
+    late = drawn(work, rect(5, 5, 20, 25), rect(22, 5, 30, 25))  # drawn just before the key for the next class
+    work.look(BOXES, "boxes", NAMES, VIEW, 1)
+    epoch = work.epoch
+    assert len(work.start["objects"]) == 3 - 1, "what the canvas begins with holds what was drawn until then"
+    work.take(late)
+    first, second = Box(5, 5, 20, 25, 0, 1), Box(22, 5, 30, 25, 0, 1)
+    assert work.marks.boxes == (first, second)
+    work.look(BOXES, "boxes", NAMES, VIEW, 1)
+    assert work.epoch == epoch + 1 and len(work.start["objects"]) == 3, "and is shown, too"
+    later = drawn(work, rect(1, 1, 4, 4))
+    work.slice = 2
+    work.look(BOXES, "boxes", NAMES, VIEW, 1)
+    work.take(later)
+    assert work.marks.boxes == (first, second, Box(1, 1, 4, 4, 0, 1)), "of the slice before"
+    following = Work.begin("b", (3, 30, 40), Marks(), None, (), work.epoch)
+    following.look(BOXES, "boxes", NAMES, VIEW, 1)
+    assert work.knows(later) and not following.knows(later), "of the scan before"
+    assert following.take(later) == [] and following.marks.boxes is None
+    assert following.take(None) == [] and following.take({"objects": []}) == []
+
+
 def test_proposals_are_shown_as_such_until_somebody_agrees_or_changes_one() -> None:
     proposals = Marks(boxes=(Box(2, 2, 9, 9, 1, 1), Box(12, 2, 19, 9, 0, 1)), mask=np.zeros((2, 30, 40), np.uint8))
-    ear, work = Ear(), Work.begin("a", (2, 30, 40), Marks(), proposals, (0.871, 0.5))
+    ear, work = begun("a", (2, 30, 40), Marks(), proposals, (0.871, 0.5))
     assert set(work.proposed) == {BOXES}, "an empty mask proposes nothing"
     assert work.slice == 1
     work.look(BOXES, "boxes", NAMES, VIEW)
     shown = work.start["objects"][1:]
     assert [o["label"] for o in shown] == ["lesion 87 %", "cell 50 %"]
     assert all(o["strokeDashArray"] for o in shown)
-    work.take_boxes(drawn(work), VIEW, NAMES, ear)
+    work.take(drawn(work))
     assert ear.heard == [], "nobody has said anything yet"
-    work.change(BOXES, work.marks.boxes, ear)
+    work.change(BOXES, work.marks.boxes)
     assert ear.heard == [(BOXES, proposals.boxes)] and not work.proposed
     kept = Work.begin("a", (2, 30, 40), Marks(boxes=()), proposals)
     assert kept.marks.boxes == () and not kept.proposed, "what a person has said is not proposed over"

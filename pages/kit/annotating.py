@@ -336,8 +336,9 @@ def _store(dataset: Dataset, index: int, kind: str, value: object) -> None:
         others = dataset.imported[index].carries(kind) or any(e.who != _who() for e in dataset.history(index)[-1:])
         _record(dataset, index, origin="corrected" if others else "drawn", **{kind: value})
     slot = f"{_KEY}-known"  # our own edit is no reason to begin anew
-    case, _, version = st.session_state.get(slot, ((dataset.id, index), 0, 0))
-    st.session_state[slot] = (case, len(dataset.history(index)), version)
+    case, _, version = st.session_state.get(slot, (None, 0, 0))
+    if case == (dataset.id, index):
+        st.session_state[slot] = (case, len(dataset.history(index)), version)
 
 
 def _unstored() -> bool:

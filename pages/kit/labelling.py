@@ -8,7 +8,6 @@ editor's key.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from typing import Any
 import streamlit as st
 
 from builder.scans import Scan, Window
-from builder.strokes import View, epoch_of
 from pages.kit import scans
 from pages.kit.backdrop import backdrop, framed
 from pages.kit.marks import BOXES, ERASER, MASK, Changed, Marks, Naming, Work, ink_of
@@ -77,10 +75,12 @@ def edit(
     work: Work | None = st.session_state.get(f"{key}-work")
     if work is None or work.id != id:
         slices, _, height, width = scan.pixels.shape
+        st.session_state[f"{key}-before"] = work
         work = Work.begin(id, (slices, height, width), marks, proposals, scores, work.epoch if work else 0)
         st.session_state[f"{key}-work"] = work
         st.session_state[f"{key}-slice"] = work.slice + 1
         st.session_state.pop(f"{key}-said", None)
+    work.tell = on_change
     st.html(_TINTS)
     tool = _tools(key, kinds)
     kind = _TOOLS[tool][3]
@@ -99,7 +99,7 @@ def edit(
         window = _by_hand(scan, key, there) if name == _OWN else there[name][1] if there else None
         if names.of(kind):
             st.space(_TOOLBAR_PX)
-            _canvas(scan, work, key, tool, chosen, names, window, width, on_change)
+            _canvas(scan, work, key, tool, chosen, names, window, width)
         else:
             what = "class" if kind == BOXES else "structure"
             st.info(f"Name a {what} first: what is to be marked, such as “lesion”.", icon=":material/label:")
@@ -112,7 +112,7 @@ def edit(
             label_visibility="collapsed",
         )
     with actions:
-        _actions(work, key, kind, names, on_change)
+        _actions(work, key, kind, names)
     return work
 
 
@@ -275,13 +275,12 @@ def _canvas(
     names: Naming,
     window: Window | None,
     width_px: int,
-    on_change: Changed,
 ) -> None:
     from streamlit_drawable_canvas import st_canvas  # only where it is drawn: it registers itself with Streamlit
 
     kind = _TOOLS[tool][3]
     frame = framed(scan, _SIZES[st.session_state.get(f"{key}-size") or "Medium"])
-    work.look(kind, tool, names.of(kind), frame.view)
+    work.look(kind, tool, names.of(kind), frame.view, window, chosen, width_px)
     ink = colour_of(chosen) if kind == BOXES else ERASER if tool == "eraser" else ink_of(chosen)
     boxes = [] if kind == BOXES else [(work.marks.boxes or ())[n] for n in work.here]
     mask = work.base if tool == "brush" else work.plane  # what the brush paints lies on the canvas itself
@@ -298,30 +297,24 @@ def _canvas(
         initial_drawing=work.start,
         font_size=13,
         key=f"{key}-canvas",
-        on_change=partial(_drawn, key, tool, frame.view, names, on_change),
+        on_change=partial(_drawn, key),
     )
     said = st.session_state.pop(f"{key}-said", "")
     if said:
         st.warning(said, icon=":material/label_off:")
 
 
-def _drawn(key: str, tool: str, view: View, names: Naming, on_change: Changed) -> None:
+def _drawn(key: str) -> None:
     """Takes what the canvas tells: called before the page is drawn again."""
     state: Any = st.session_state.get(f"{key}-canvas")
-    take(key, ((state or {}).get("drawing") or {}).get("raw"), tool, view, names, on_change)
+    take(key, ((state or {}).get("drawing") or {}).get("raw"))
 
 
-def take(key: str, told: Any, tool: str, view: View, names: Naming, on_change: Changed) -> None:
-    """Takes a drawing as the canvas tells it into the working copy under `key`; one of another beginning counts not."""
-    work: Work = st.session_state[f"{key}-work"]
-    text = json.dumps(told)
-    if epoch_of(told) != work.epoch or text == work.told:
-        return
-    work.told = text
-    if tool != "boxes":
-        work.take_strokes(told, view, len(names.structures), on_change, anew=tool == "polygon")
-        return
-    unknown, _ = work.take_boxes(told, view, names.classes, on_change)
+def take(key: str, told: Any) -> None:
+    """Takes a drawing as the canvas tells it into the working copy it belongs to: this scan's or the last one's."""
+    works = (st.session_state.get(f"{key}-work"), st.session_state.get(f"{key}-before"))
+    work = next((work for work in works if work is not None and work.knows(told)), None)
+    unknown = work.take(told) if work is not None else []
     if unknown:
         said = f"There is no class called “{plain(unknown[0])}”: the box keeps its class. Name it first."
         st.session_state[f"{key}-said"] = said
@@ -330,7 +323,7 @@ def take(key: str, told: Any, tool: str, view: View, names: Naming, on_change: C
 # -- what can be done ------------------------------------------------------------------------------------------------
 
 
-def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed) -> None:
+def _actions(work: Work, key: str, kind: str, names: Naming) -> None:
     if kind in work.proposed:
         st.info("Proposed by the network: change what is wrong, or agree.", icon=":material/smart_toy:")
         st.button(
@@ -340,12 +333,12 @@ def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed)
             icon=":material/check:",
             shortcut="Y",
             on_click=work.change,
-            args=(kind, work.marks.of(kind), on_change),
+            args=(kind, work.marks.of(kind)),
         )
     if work.shape[0] > 1 and work.marks.slices:
         st.caption(f"Marked: {_ranges([n + 1 for n in work.marks.slices])}.")
     if kind == BOXES:
-        _list(work, key, names, on_change)
+        _list(work, key, names)
     negative = work.marks.is_negative(kind)
     if negative:
         st.success("Looked at: nothing there.", icon=":material/check_circle:")
@@ -358,7 +351,7 @@ def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed)
         disabled=negative,
         help="The whole scan was looked at, and there is none of these on it: a negative, which teaches, too.",
         on_click=work.negative,
-        args=(kind, on_change),
+        args=(kind,),
     )
     with st.container(horizontal=True, gap="small"):
         st.button(
@@ -368,7 +361,6 @@ def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed)
             shortcut="Z",
             disabled=not work.can_undo,
             on_click=work.take_back,
-            args=(on_change,),
         )
         st.button(
             "Clear",
@@ -377,7 +369,7 @@ def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed)
             disabled=work.marks.of(kind) is None,
             help=f"Takes all {'boxes' if kind == BOXES else 'outlines'} of this scan away, as if nobody had looked.",
             on_click=work.change,
-            args=(kind, None, on_change),
+            args=(kind, None),
         )
     if work.slice > 0:
         st.button(
@@ -386,11 +378,11 @@ def _actions(work: Work, key: str, kind: str, names: Naming, on_change: Changed)
             icon=":material/content_copy:",
             type="tertiary",
             on_click=work.take_over,
-            args=(kind, on_change),
+            args=(kind,),
         )
 
 
-def _list(work: Work, key: str, names: Naming, on_change: Changed) -> None:
+def _list(work: Work, key: str, names: Naming) -> None:
     """The boxes of this slice: what each is, and a bin."""
     boxes = work.marks.boxes or ()
     here = work.here
@@ -410,7 +402,7 @@ def _list(work: Work, key: str, names: Naming, on_change: Changed) -> None:
                     key=slot,
                     format_func=lambda number: names.classes[number],
                     label_visibility="collapsed",
-                    on_change=partial(_relabel, work, number, slot, on_change),
+                    on_change=partial(_relabel, work, number, slot),
                 )
                 st.button(
                     "",
@@ -419,18 +411,18 @@ def _list(work: Work, key: str, names: Naming, on_change: Changed) -> None:
                     type="tertiary",
                     help="Remove this box",
                     on_click=_remove,
-                    args=(work, number, on_change),
+                    args=(work, number),
                 )
 
 
-def _relabel(work: Work, number: int, slot: str, on_change: Changed) -> None:
+def _relabel(work: Work, number: int, slot: str) -> None:
     boxes = list(work.marks.boxes or ())
     label = int(st.session_state[slot])
     if number < len(boxes) and boxes[number].label != label:  # a widget that has just been mounted tells, too
         boxes[number] = replace(boxes[number], label=label)
-        work.change(BOXES, tuple(boxes), on_change)
+        work.change(BOXES, tuple(boxes))
 
 
-def _remove(work: Work, number: int, on_change: Changed) -> None:
+def _remove(work: Work, number: int) -> None:
     boxes = [box for n, box in enumerate(work.marks.boxes or ()) if n != number]
-    work.change(BOXES, tuple(boxes) or None, on_change)
+    work.change(BOXES, tuple(boxes) or None)

@@ -5,6 +5,7 @@ No widget is drawn here. A change is handed to whoever stores it; the canvas (`p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from builder.labels import Box
-from builder.strokes import View, boxes_of, drawing, objects_of, painted
+from builder.strokes import View, boxes_of, drawing, epoch_of, objects_of, painted
 from pages.kit.viewer import COLOURS, colour_of
 
 __all__ = ["BOXES", "ERASER", "INSIDE", "MASK", "Changed", "Marks", "Naming", "Work", "ink_of"]
@@ -21,6 +22,7 @@ BOXES, MASK = "boxes", "mask"
 ERASER = "rgba(255,255,255,0.25)"
 INSIDE = 0.42  # opacity of a mask over the scan
 _MOST_UNDO = 30
+_MOST_BEGINNINGS = 12
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,29 @@ def ink_of(number: int) -> str:
 
 
 @dataclass
+class Beginning:
+    """What the canvas began with, and for what: a drawing that grew from it belongs there, however late it arrives."""
+
+    slice: int
+    kind: str
+    tool: str
+    view: View
+    names: tuple[str, ...]
+    base: np.ndarray | None = None
+    told: str = ""
+
+
+@dataclass
 class Work:
     """A scan's labels in the making.
 
-    `epoch` counts what the canvas began with: its drawing carries the number, so that one which belongs to another
-    slice or tool, and arrives late, is not taken for this one.
+    `epoch` counts what the canvas began with, through all scans: its drawing carries the number. So one that is told
+    after somebody has moved on to another slice, tool or scan is still taken for the one it was drawn on.
 
     Attributes:
-        id: of the scan. slice: the one that is shown. shape: (S, H, W).
+        id: of the scan. slice: the one that is shown. shape: (S, H, W). tell: hears of every change.
         proposed: of each kind that nobody has agreed to yet, {number of the box: what is said behind its name}.
-        start: what the canvas begins with. base: the slice's mask at that time, None where there was none.
-        told: the last drawing that was taken, as text.
+        start: what the canvas begins with.
     """
 
     id: str
@@ -97,9 +111,9 @@ class Work:
     epoch: int = 0
     slice: int = 0
     start: dict[str, Any] = field(default_factory=dict)
-    base: np.ndarray | None = None
-    told: str = ""
+    tell: Changed = field(default=lambda marks, kind: None)
     _context: tuple[Any, ...] = ()
+    _beginnings: dict[int, Beginning] = field(default_factory=dict)
     _undo: list[tuple[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -140,22 +154,34 @@ class Work:
         return None if self.marks.mask is None else self.marks.mask[self.slice]
 
     @property
+    def base(self) -> np.ndarray | None:
+        """The mask of the slice as it was when the canvas began; what was painted since lies on the canvas."""
+        return self._beginnings[self.epoch].base
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a change to take back."""
         return bool(self._undo)
 
     # -- the canvas ----------------------------------------------------------------------------------------------------
 
-    def look(self, kind: str, tool: str, names: Sequence[str], view: View) -> None:
-        """Gives the canvas a new beginning where it is to show something else than before."""
-        context = (self.slice, kind if kind == BOXES else tool, view, len(names))
+    def look(self, kind: str, tool: str, names: Sequence[str], view: View, *more: Any) -> None:
+        """Gives the canvas a new beginning where anything of what it shows is to change.
+
+        A canvas that is given something new may be built anew from its beginning (1.67: `BidiComponent`), so this
+        must hold everything that was drawn: `more` is whatever else the canvas is given.
+        """
+        context = (self.slice, kind, tool, view, tuple(names), *more)
         if context == self._context:
             return
         self._context = context
         self.epoch += 1
-        self.told = ""
+        begun = Beginning(self.slice, kind, tool, view, tuple(names))
+        self._beginnings[self.epoch] = begun
+        for old in list(self._beginnings)[:-_MOST_BEGINNINGS]:
+            del self._beginnings[old]
         if kind == MASK:
-            self.base = None if self.plane is None else self.plane.copy()
+            begun.base = None if self.plane is None else self.plane.copy()
             self.start = drawing((), (), (), view, self.epoch)
             return
         said = self.proposed.get(BOXES, {})
@@ -164,45 +190,54 @@ class Work:
         shown = {at: said[n] for at, n in enumerate(self.here) if n in said}
         self.start = drawing([boxes[n] for n in self.here], names, colours, view, self.epoch, shown)
 
-    def anew(self) -> None:
-        """The canvas is to show what is known now, not what was drawn on it."""
-        self._context = ()
+    def knows(self, told: Any) -> bool:
+        """Whether a drawing grew from a beginning of this scan."""
+        return epoch_of(told) in self._beginnings
 
-    def take_boxes(self, told: Any, view: View, names: Sequence[str], tell: Changed) -> tuple[list[str], bool]:
-        """Takes the boxes of a drawing on this slice.
+    def take(self, told: Any) -> list[str]:
+        """Takes what the canvas tells; returns the words on boxes that name no class."""
+        epoch = epoch_of(told)
+        begun = self._beginnings.get(-1 if epoch is None else epoch)
+        text = json.dumps(told)
+        if begun is None or text == begun.told:
+            return []
+        begun.told = text
+        late = epoch != self.epoch
+        if begun.kind == BOXES:
+            return self._take_boxes(told, begun, late)
+        self._take_strokes(told, begun, late)
+        return []
 
-        Returns: words on boxes that name no class; whether the canvas must be drawn anew to be right.
-        """
+    def _take_boxes(self, told: Any, begun: Beginning, late: bool) -> list[str]:
         boxes = self.marks.boxes or ()
-        before = [boxes[n] for n in self.here]
-        found, unknown = boxes_of(told, view, self.shape[1:], names, self.slice, before)
+        before = [box for box in boxes if box.slice == begun.slice]
+        found, unknown = boxes_of(told, begun.view, self.shape[1:], begun.names, begun.slice, before)
         rects = [o for o in objects_of(told) if o.get("type") == "LabeledRect"]
         wrong = any(o.get("stroke") != colour_of(box.label) for o, box in zip(rects, found, strict=False))
-        anew = bool(unknown) or wrong or BOXES in self.proposed and found != before
+        anew = late or bool(unknown) or wrong or BOXES in self.proposed
         if found != before:
-            rest = [box for box in boxes if box.slice != self.slice]
+            rest = [box for box in boxes if box.slice != begun.slice]
             # Taking the last box away does not say that there is none to be found: that is a word of its own.
-            self.change(BOXES, tuple(sorted((*rest, *found), key=lambda box: box.slice)) or None, tell, anew=anew)
-        elif anew:
-            self.anew()
-        return unknown, anew
+            self.change(BOXES, tuple(sorted((*rest, *found), key=lambda box: box.slice)) or None, anew=anew)
+        elif unknown or wrong:
+            self._context = ()
+        return unknown
 
-    def take_strokes(self, told: Any, view: View, num_structures: int, tell: Changed, *, anew: bool) -> bool:
-        """Takes what was painted or rubbed out on this slice; returns whether that changed anything."""
-        base = np.zeros(self.shape[1:], np.uint8) if self.base is None else self.base
-        values = {**{ink_of(k): k + 1 for k in range(num_structures)}, ERASER: 0}
-        plane = painted(base, told, view, values)
+    def _take_strokes(self, told: Any, begun: Beginning, late: bool) -> None:
+        base = np.zeros(self.shape[1:], np.uint8) if begun.base is None else begun.base
+        values = {**{ink_of(k): k + 1 for k in range(len(begun.names))}, ERASER: 0}
+        plane = painted(base, told, begun.view, values)
         mask = self.marks.mask
-        if np.array_equal(plane, 0 * plane if mask is None else mask[self.slice]):
-            return False
+        if np.array_equal(plane, 0 * plane if mask is None else mask[begun.slice]):
+            return
         whole = np.zeros(self.shape, np.uint8) if mask is None else mask.copy()
-        whole[self.slice] = plane
-        self.change(MASK, whole if whole.any() else None, tell, anew=anew)
-        return True
+        whole[begun.slice] = plane
+        # An outline is put into the picture at once: the canvas's own undo would not tell that it was taken away.
+        self.change(MASK, whole if whole.any() else None, anew=late or begun.tool == "polygon")
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
-    def change(self, kind: str, value: Any, tell: Changed, *, anew: bool = True) -> None:
+    def change(self, kind: str, value: Any, *, anew: bool = True) -> None:
         """Makes a change that can be taken back, and tells it.
 
         Args:
@@ -213,10 +248,10 @@ class Work:
         self._put(kind, value)
         self.proposed.pop(kind, None)
         if anew:
-            self.anew()
-        tell(self.marks, kind)
+            self._context = ()
+        self.tell(self.marks, kind)
 
-    def take_back(self, tell: Changed) -> None:
+    def take_back(self) -> None:
         """Undoes the last change, and tells it."""
         if not self._undo:
             return
@@ -227,24 +262,24 @@ class Work:
                 mask[slice] = plane
             before = mask
         self._put(kind, before)
-        self.anew()
-        tell(self.marks, kind)
+        self._context = ()
+        self.tell(self.marks, kind)
 
-    def take_over(self, kind: str, tell: Changed) -> None:
+    def take_over(self, kind: str) -> None:
         """Puts what is marked on the slice before onto this one, instead of what was there."""
         if kind == BOXES:
             rest = [box for box in self.marks.boxes or () if box.slice != self.slice]
             copies = [replace(box, slice=self.slice) for box in rest if box.slice == self.slice - 1]
             if copies:
-                self.change(BOXES, tuple(sorted((*rest, *copies), key=lambda box: box.slice)), tell)
+                self.change(BOXES, tuple(sorted((*rest, *copies), key=lambda box: box.slice)))
         elif self.marks.mask is not None and self.marks.mask[self.slice - 1].any():
             whole = self.marks.mask.copy()
             whole[self.slice] = whole[self.slice - 1]
-            self.change(MASK, whole, tell)
+            self.change(MASK, whole)
 
-    def negative(self, kind: str, tell: Changed) -> None:
+    def negative(self, kind: str) -> None:
         """Says that the whole scan was looked at and that there is nothing of the kind."""
-        self.change(kind, () if kind == BOXES else np.zeros(self.shape, np.uint8), tell)
+        self.change(kind, () if kind == BOXES else np.zeros(self.shape, np.uint8))
 
     def _put(self, kind: str, value: Any) -> None:
         self.marks = replace(self.marks, **{"boxes" if kind == BOXES else "mask": value})
