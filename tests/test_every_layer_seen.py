@@ -52,9 +52,9 @@ def test_a_layer_can_be_looked_at(spec: LayerSpec, layout: str, tmp_path: Path) 
     answer = look.look(subject, tmp_path)
     json.dumps(answer, allow_nan=False)
     told = answer["layers"]["layer"]
-    assert told["shape"] == list(planned.nodes[-1].shape or ()) and told["wild"] == 0
+    assert told["shape"] == list(planned["layer"].shape or ()) and told["wild"] == 0
     kept = np.load(tmp_path / told["maps"], allow_pickle=False)
-    assert kept.ndim == (1 if planned.nodes[-1].layout == "vector" else 3) and np.isfinite(kept).all()
+    assert kept.ndim == (1 if planned["layer"].layout == "vector" else 3) and np.isfinite(kept).all()
     for kernels in told["kernels"]:
         assert np.load(tmp_path / kernels["file"], allow_pickle=False).ndim == 4
 

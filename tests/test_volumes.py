@@ -98,7 +98,7 @@ def test_a_series_arrives_whole_and_exact_with_what_the_viewer_must_know(series:
     assert header["spacing_mm"] == [2.5, 0.5, 0.5]
     assert (header["unit"], header["axes"], header["photometric"]) == ("HU", "LPH", "MONOCHROME2")
     assert [w["name"] for w in header["windows"]] == [
-        *("file 0", "percentile", "full", "ct lung", "ct soft tissue", "ct brain", "ct bone")
+        *("file 0", "percentile", "full", "ct lung", "ct soft tissue", "ct brain", "ct bone", "ct full")
     ]
     assert (header["windows"][0]["center"], header["windows"][0]["width"]) == (30, 310)
 

@@ -12,12 +12,13 @@ from builder.data import Dataset
 from builder.intake import import_scans
 from builder.runs import Run
 from builder.sources import detect
-from tasks import enhancement_starters, lesions, phantoms
+from tasks import enhancement_starters, lesions, phantoms, tumor_phantoms
 from tests.little_run import trained
 
 SMALL: dict[str, Callable[[Path], object]] = {
     "recognition": lambda place: phantoms.write_cohort(place, seed=5, num_images=36, size_px=64),
     "lesion_detection": lambda place: lesions.write_set(place, 5, count=48),
+    "tumor_diagnosis": lambda place: tumor_phantoms.write_pictures(place, 5, num_patients=24, size_px=64),
     "image_enhancement": lambda place: enhancement_starters.write_clean(place, 5, num_images=30),
 }
 """What writes a little of a task's demo set into a folder."""

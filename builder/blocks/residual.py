@@ -111,6 +111,8 @@ class NafnetBlock(nn.Module):
             the means of the whole picture weigh the channels; without, each answer rests on its surroundings alone.
     """
 
+    PARTS = (LayerNorm2d,)  # an export writes their source, too
+
     def __init__(self, channels: int, expansion: int = 2, attention: bool = True):
         super().__init__()
         if channels * expansion % 2:
