@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from builder.data import Dataset
 from builder.labels import Box, name_classes, record
 from tests import browser
-from tests.browser import Browser, Server, keyed
+from tests.browser import Browser, Server, keyed, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes]
 
@@ -79,7 +79,9 @@ class Desk:
 
     def restarted(self) -> None:
         """Waits until the canvas has taken up a new beginning."""
-        self.page.wait_for_timeout(900)
+        self.page.wait_for_timeout(400)  # the page begins to run
+        settle(self.page)
+        self.page.wait_for_timeout(200)
 
     def known(self) -> Dataset:
         """The dataset as another process would read it."""
@@ -143,6 +145,31 @@ def test_boxes_are_stored_where_they_were_drawn_and_corrected_without_moving_the
     desk.press("u")
     desk.says("Scan c000002")
     assert known.boxes(2) is None
+    # a quick hand, and a window that changes as quickly as the slider goes: the canvas loses nothing of it
+    desk.page.mouse.move(*desk.at(32, 20))
+    desk.page.locator(".dc-toolbar").get_by_role("button", name="Edit").click()  # the pencil is put down again
+    desk.restarted()
+    for x in (4, 20, 36):
+        desk.drag((x, 6), (x + 12, 18))
+        desk.page.wait_for_timeout(100)
+    desk.says("3 boxes here")
+    keyed(desk.page, "label-window").click()
+    desk.page.get_by_role("option", name="By hand").click()
+    level = keyed(desk.page, "label-window-level").locator("input[type=range]")
+    level.focus()
+    for _ in range(12):
+        desk.press("ArrowRight")
+        desk.page.wait_for_timeout(50)
+    desk.restarted()
+    desk.drag((10, 25), (40, 40))
+    desk.says("4 boxes here")
+    drawn = desk.known().boxes(2) or ()
+    assert (
+        np.abs(
+            [edges(b) for b in drawn] - np.array([(x, 6, x + 12, 18) for x in (4, 20, 36)] + [(10, 25, 40, 40)])
+        ).max()
+        < 0.5
+    )
     desk.page.close()
 
 

@@ -1,7 +1,6 @@
 """Problems: all of them together, each with place, sentence and a repair that repairs."""
 
 import time
-
 from dataclasses import replace
 
 import pytest

@@ -110,7 +110,9 @@ def test_a_network_that_is_not_trained_is_exported_with_the_weights_a_training_b
 def test_an_export_that_differs_is_withheld(little, tmp_path, monkeypatch):
     home, _, run = little
     honest = onnx_export.predict_source
-    monkeypatch.setattr(onnx_export, "predict_source", lambda *a, **k: honest(*a, **k).replace("low, high]", "low, high * 1.1]"))
+    monkeypatch.setattr(
+        onnx_export, "predict_source", lambda *a, **k: honest(*a, **k).replace("low, high]", "low, high * 1.1]")
+    )
     with pytest.raises(ExportError, match="answers differently"):
         export(run, home, "onnx", tmp_path)
     assert not list(tmp_path.iterdir())

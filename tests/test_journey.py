@@ -121,8 +121,9 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     expect(answer).to_be_visible(timeout=LONG_MS)
     expect(answer.get_by_text("Its label is")).to_be_visible()
     expect(answer.locator(".js-plotly-plot .bars .point")).to_have_count(3, timeout=30_000)
-    expect(answer.locator("img")).to_have_count(2)
-    expect(answer.get_by_text("Grad-CAM")).to_be_visible()
+    seen = keyed(page, "as-seen")
+    expect(seen.locator("img")).to_have_count(2)
+    expect(seen.get_by_text("Grad-CAM")).to_be_visible()
 
     # Stopped only after asking; then its state is told, and it can be resumed.
     button(page, "to-run").click()

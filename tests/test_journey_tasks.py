@@ -6,6 +6,7 @@ back in the data set with what the person said."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -94,16 +95,18 @@ def canvas(page: Page) -> Locator:
     return found
 
 
-def dragged(page: Page, over: Locator, begin: tuple[float, float], end: tuple[float, float]) -> None:
-    """Draws from one place to another, as shares of the canvas."""
+def dragged(page: Page, over: Locator, side: int, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draws from one place of a square scan to another, in its pixels; the canvas has a margin around the scan."""
     over.scroll_into_view_if_needed()
     browser.settle(page)
     page.wait_for_timeout(1000)  # the canvas is mounted twice when it first comes
     box = over.bounding_box()
     assert box is not None
+    margin = math.ceil(20 * side / 610)
+    scale = box["width"] / (side + 2 * margin)
 
     def at(place: tuple[float, float]) -> tuple[float, float]:
-        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
+        return box["x"] + (place[0] + margin) * scale, box["y"] + (place[1] + margin) * scale
 
     page.mouse.move(*at(begin))
     page.mouse.down()
@@ -164,11 +167,11 @@ def test_detection_a_box_is_drawn_on_the_scan_and_kept_in_its_pixels(
     expect(keyed(page, "answer").get_by_text("Show boxes from a score of")).to_be_visible()
     correcting(page)
     over = canvas(page)
-    dragged(page, over, (0.25, 0.25), (0.5, 0.5))
+    dragged(page, over, 128, (32, 32), (64, 64))
     expect(keyed(page, "correcting-list").locator("button").first).to_be_visible(timeout=LONG_MS)
     after, index = saved(page, house, dataset)
     boxes = after.boxes(index) or ()
-    drawn = [b for b in boxes if max(abs(b.x0 - 32), abs(b.y0 - 32), abs(b.x1 - 64), abs(b.y1 - 64)) < 1.5]
+    drawn = [b for b in boxes if max(abs(b.x0 - 32), abs(b.y0 - 32), abs(b.x1 - 64), abs(b.y1 - 64)) < 0.75]
     assert len(drawn) == 1, boxes
     quiet(page, server, chrome)
 
@@ -181,7 +184,7 @@ def test_tumour_an_outline_is_painted_and_kept_as_a_mask(
     correcting(page)
     button(page, "correcting-tool-brush").click()
     over = canvas(page)
-    dragged(page, over, (0.45, 0.35), (0.6, 0.45))
+    dragged(page, over, 96, (43, 33), (58, 43))
     page.wait_for_timeout(1500)
     after, index = saved(page, house, dataset)
     mask = after.mask(index)

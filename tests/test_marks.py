@@ -98,6 +98,20 @@ def test_a_new_beginning_is_made_only_where_the_canvas_has_to_show_something_els
     assert work.epoch == first + 3
 
 
+def test_another_window_interrupts_a_hand_only_where_something_lies_on_the_canvas_alone() -> None:
+    _, work = begun("a", (3, 30, 40), Marks(boxes=(Box(1, 1, 9, 9, 1, 1),)))
+    work.look(BOXES, "boxes", NAMES, VIEW, "lung")
+    first = work.epoch
+    work.take(drawn(work))  # the canvas tells its beginning, too
+    work.look(BOXES, "boxes", NAMES, VIEW, "bone")
+    assert work.epoch == first
+    work.take(drawn(work, rect(5, 5, 20, 25)))
+    work.look(BOXES, "boxes", NAMES, VIEW, "bone")
+    assert work.epoch == first
+    work.look(BOXES, "boxes", NAMES, VIEW, "brain")
+    assert work.epoch == first + 1 and len(work.start["objects"]) == 3
+
+
 def test_a_mask_is_painted_slice_by_slice_and_undone_slice_by_slice() -> None:
     ear, work = begun("a", (3, 30, 40), Marks())
     work.slice = 1

@@ -342,7 +342,8 @@ def test_an_outline_comes_back_to_the_scans_own_grid_within_a_pixel(fit: str, sh
 
 def asked(data: Data, classes: tuple[str, ...] = ("benign", "malignant"), **facts: object) -> task.Asked:
     experiment = tiny().model_copy(update={"data": data})
-    return task.Asked(experiment, classes, False, None, None, "cpu", np.zeros(1), np.ones(1), 255, {}, dict(facts))  # type: ignore[arg-type]
+    mean, std = np.zeros(1), np.ones(1)
+    return task.Asked(experiment, classes, False, None, None, "cpu", mean, std, 255, fingerprint=dict(facts))  # type: ignore[arg-type]
 
 
 def test_the_volume_of_a_box_is_exact_and_its_diameter_nearly_the_diagonal():

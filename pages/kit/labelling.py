@@ -254,12 +254,15 @@ def _by_hand(scan: Scan, key: str, there: dict[str, tuple[str, Window]]) -> Wind
     slot = f"{key}-window"
     begun = there.get(st.session_state.get(f"{slot}-before", ""), next(iter(there.values())))[1]
     low, high = scans.range_of(scan, full=True)
-    step = float(max(1.0, round((high - low) / 256)))
-    low, high = min(low, begun.center), max(high, low + step, begun.center)
-    most = max(high - low, 2 * step, begun.width)
+    whole = scan.pixels.dtype.kind in "ui"
+    step = float(max(1, round((high - low) / 256))) if whole else max(high - low, 1e-6) / 256
+    number = "%.0f" if whole else "%.3g"
+    center, width = (float(round(v)) if whole else float(v) for v in (begun.center, begun.width))
+    low, high = min(low, center), max(high, low + step, center)
+    most = max(high - low, 2 * step, width)
     with st.container(horizontal=True, gap="medium"):
-        center = st.slider("Level", low, high, float(begun.center), step, key=f"{slot}-level", format="%g")
-        width = st.slider("Width", step, most, float(max(begun.width, step)), step, key=f"{slot}-width", format="%g")
+        center = st.slider("Level", low, high, center, step, key=f"{slot}-level", format=number)
+        width = st.slider("Width", step, most, max(width, step), step, key=f"{slot}-width", format=number)
     return Window(center, width, "LINEAR_EXACT")
 
 

@@ -89,6 +89,7 @@ class Beginning:
     names: tuple[str, ...]
     base: np.ndarray | None = None
     told: str = ""
+    drawn: bool = False
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Work:
     start: dict[str, Any] = field(default_factory=dict)
     tell: Changed = field(default=lambda marks, kind: None)
     _context: tuple[Any, ...] = ()
+    _more: tuple[Any, ...] = ()
     _beginnings: dict[int, Beginning] = field(default_factory=dict)
     _undo: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -169,12 +171,14 @@ class Work:
         """Gives the canvas a new beginning where anything of what it shows is to change.
 
         A canvas that is given something new may be built anew from its beginning (1.67: `BidiComponent`), so this
-        must hold everything that was drawn: `more` is whatever else the canvas is given.
+        must hold everything that was drawn: `more` is whatever else the canvas is given. Where nothing was drawn yet,
+        nothing is begun anew, for a hand that draws just now would be interrupted.
         """
-        context = (self.slice, kind, tool, view, tuple(names), *more)
-        if context == self._context:
+        context = (self.slice, kind, tool, view, tuple(names))
+        if context == self._context and (more == self._more or not self._beginnings[self.epoch].drawn):
+            self._more = more
             return
-        self._context = context
+        self._context, self._more = context, more
         self.epoch += 1
         begun = Beginning(self.slice, kind, tool, view, tuple(names))
         self._beginnings[self.epoch] = begun
@@ -216,6 +220,7 @@ class Work:
         wrong = any(o.get("stroke") != colour_of(box.label) for o, box in zip(rects, found, strict=False))
         anew = late or bool(unknown) or wrong or BOXES in self.proposed
         if found != before:
+            begun.drawn = True
             rest = [box for box in boxes if box.slice != begun.slice]
             # Taking the last box away does not say that there is none to be found: that is a word of its own.
             self.change(BOXES, tuple(sorted((*rest, *found), key=lambda box: box.slice)) or None, anew=anew)
@@ -230,6 +235,7 @@ class Work:
         mask = self.marks.mask
         if np.array_equal(plane, 0 * plane if mask is None else mask[begun.slice]):
             return
+        begun.drawn = True
         whole = np.zeros(self.shape, np.uint8) if mask is None else mask.copy()
         whole[begun.slice] = plane
         # An outline is put into the picture at once: the canvas's own undo would not tell that it was taken away.
