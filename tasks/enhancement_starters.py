@@ -37,10 +37,9 @@ WHEN = {
     ),
     "low-dose-ct": (
         "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, and the network learns the "
-        "way back "
-        "over the whole range from air to bone. Put your scanner's noise under Preparation first. Answers keep the "
-        "scan's "
-        "values, so that windows and measurements mean the same."
+        "way back, over the whole range from air to bone. Put your scanner's noise under Preparation first, and give "
+        "it many slices: from a few dozen it stays behind non-local means, and shifts lung by about 2 HU. See the "
+        "bias and the filters in the evaluation before you measure in its answers."
     ),
     "edsr-lite-x2": (
         "For scans on too coarse a grid: twice the rows and columns (EDSR, Lim 2017, with pixel shuffle, Shi 2016). "
