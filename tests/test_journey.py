@@ -133,6 +133,8 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     expect(page.get_by_text("Stopped at epoch")).to_be_visible()
 
     assert chrome.foreign(server.address) == []
-    assert [text for text in chrome.complaints if "404" not in text] == []
+    # A picture that a later run of the page replaced before the browser fetched it: Streamlit has dropped it by then.
+    overtaken = ("404", "Image source error")
+    assert [text for text in chrome.complaints if not any(words in text for words in overtaken)] == []
     assert "Traceback" not in server.output
     page.close()
