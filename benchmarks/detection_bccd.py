@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,14 +119,14 @@ def _teach(folder: Path, threads: int, minutes: float) -> None:
         deadline = 60 * minutes if minutes else None
         _wait(worker, deadline)
     finally:
-        if worker.poll() is None:
-            worker.kill()
-        _, _, used = os.wait4(worker.pid, 0) if worker.returncode is None else (0, 0, None)
+        # Not by Popen: its poll() would take the exit status, and with it what the worker used, away.
+        os.kill(worker.pid, signal.SIGKILL)
+        _, status, used = os.wait4(worker.pid, 0)
+        worker.returncode = os.waitstatus_to_exitcode(status)
     path = folder / "spent.json"
     before = json.loads(path.read_text()) if path.exists() else {"processor_s": 0.0, "memory_bytes": 0}
-    if used is not None:
-        before["processor_s"] += used.ru_utime + used.ru_stime
-        before["memory_bytes"] = max(before["memory_bytes"], used.ru_maxrss * 1024)
+    before["processor_s"] += used.ru_utime + used.ru_stime
+    before["memory_bytes"] = max(before["memory_bytes"], used.ru_maxrss * 1024)
     path.write_text(json.dumps(before))
 
 
