@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import streamlit as st
 
 from builder.data import Dataset, UnknownDataset
 from builder.execute import home
-from builder.runs import Run, RunStore, StoreError
+from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
 from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, opinions, style, truths
 from pages.kit.answers import Answer
+from pages.kit.trained import chosen_run, usable_runs
 from pages.kit.words import plain
 
 _CSS = """<style>.st-key-seen img,.st-key-looked img{image-rendering:pixelated;border-radius:.4rem}</style>"""
@@ -49,50 +49,6 @@ class Source:
     def digest(self) -> str:
         """Tells one source from another."""
         return json.dumps([self.dataset, self.case, [str(file) for file in self.files], self.member])
-
-
-def usable_runs() -> list[Run]:
-    """The runs that have saved a best network, the newest first."""
-    return [run for run in RunStore(home()).runs() if (run.folder / "best.safetensors").is_file()]
-
-
-def name_of(run: Run) -> str:
-    """What the run is called in the list."""
-    try:
-        name = run.experiment.name
-    except (SpecError, OSError):
-        name = "Unreadable experiment"
-    begun = time.localtime((run.folder / "experiment.json").stat().st_mtime)
-    # No "3 min ago": a choice is told by its words, and words that change would count as another choice.
-    return f"{name}, {time.strftime('%d %b %H:%M', begun)}"
-
-
-def chosen_run(runs: Sequence[Run]) -> Run:
-    """The run of the URL, else the newest; the widget and the URL made to agree."""
-    by_id = {run.id: run for run in runs}
-    asked = st.query_params.get("run", "").split(",")[0]
-    id = asked if asked in by_id else runs[0].id
-    if st.query_params.get("run") != id:
-        st.query_params["run"] = id
-    if st.session_state.get("tested-run") != id:
-        st.session_state["tested-run"] = id
-    st.selectbox(
-        "Network",
-        list(by_id),
-        key="tested-run",
-        format_func=lambda i: name_of(by_id[i]),
-        on_change=switch_run,
-        help="Every run that has saved a network; its best epoch answers.",
-    )
-    return by_id[id]
-
-
-def switch_run() -> None:
-    """Another run is to answer: what the last one said goes away."""
-    chosen = st.session_state["tested-run"]
-    if chosen != st.query_params.get("run"):
-        st.query_params["run"] = chosen
-        forget()
 
 
 def forget() -> None:
@@ -402,7 +358,8 @@ def page(runs: Sequence[Run]) -> None:
             go.to("runs", run=st.query_params.get("run", runs[0].id))
     left, right = st.columns([1, 1], gap="medium", vertical_alignment="top")
     with left:
-        run = chosen_run(runs)
+        help = "Every run that has saved a network; its best epoch answers."
+        run = chosen_run(runs, "tested-run", on_switch=forget, help=help)
         several = how_many() == _MANY
         if not several:
             from_test_side(run)

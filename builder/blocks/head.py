@@ -86,6 +86,21 @@ class Finder(nn.Module):
 
         return sigmoid_focal_loss(logits, wanted, reduction="sum")
 
+    @staticmethod
+    def places(size: tuple[int, int], scan_size: tuple[int, int]) -> tuple[torch.Tensor, list[float]]:
+        """Centres (h * w, 2), x before y, row by row, and the steps [x, y] of a map of this size, in px of the scan."""
+        step = [scan_size[1] / size[1], scan_size[0] / size[0]]  # numbers: a planned head lies on the meta device
+        rows, columns = (torch.arange(n) + 0.5 for n in size)
+        return torch.cartesian_prod(rows, columns).flip(1) * torch.tensor(step), step
+
+    @staticmethod
+    def checked(hidden: int) -> int:
+        """`hidden`; raises ValueError, in words, unless the group norm of 32 groups can part it."""
+        if hidden % 32:
+            near = max(32, round(hidden / 32) * 32)
+            raise ValueError(f"The head's group norm needs inner channels in 32s: {near} instead of {hidden}.")
+        return hidden
+
     def one_hot(self, labels: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
         """Wanted scores (R, K) float: 1 for the class of the lesion that a row is matched to, 0 all over for -1."""
         wanted = torch.zeros(len(match), self.classes, device=match.device)
@@ -125,27 +140,20 @@ class BoxHead(Finder):
         super().__init__()
         from torchvision.models.detection.fcos import FCOSHead
 
-        if hidden % 32:
-            near = max(32, round(hidden / 32) * 32)
-            raise ValueError(f"The box head's group norm needs inner channels in 32s: {near} instead of {hidden}.")
         self.classes = classes
-        self.entry = nn.ModuleList(nn.Conv2d(c, hidden, 1) for c in channels)
+        self.entry = nn.ModuleList(nn.Conv2d(c, self.checked(hidden), 1) for c in channels)
         self.towers = FCOSHead(hidden, 1, classes, num_convs)
         steps, centers, reaches = [], [], []
-        for level, (height, width) in enumerate(sizes):
-            y, x = scan_size[0] / height, scan_size[1] / width
-            rows, columns = (torch.arange(height) + 0.5) * y, (torch.arange(width) + 0.5) * x
-            centers.append(torch.cartesian_prod(rows, columns).flip(1))
-            steps.append(torch.tensor([[x, y, x, y]]).expand(height * width, 4))
+        low = 0.0
+        for level, size in enumerate(sizes):
+            places, step = self.places(size, scan_size)
+            centers.append(places)
+            steps.append(torch.tensor([step * 2]).expand(len(places), 4))
             # Each map is for lesions that reach as far as this from its places; the finest and the coarsest take the
             # rest. The limits of the paper: 64 px at a stride of 8, doubled with the stride.
-            low = (
-                0.0
-                if level == 0
-                else 8.0 * (scan_size[0] / sizes[level - 1][0] + scan_size[1] / sizes[level - 1][1]) / 2
-            )
-            high = float("inf") if level == len(sizes) - 1 else 8.0 * (y + x) / 2
-            reaches.append(torch.tensor([[low, high]]).expand(height * width, 2))
+            high = float("inf") if level == len(sizes) - 1 else 8.0 * sum(step) / 2
+            reaches.append(torch.tensor([[low, high]]).expand(len(places), 2))
+            low = high
         self.register_buffer("centers", torch.cat(centers), persistent=False)
         self.register_buffer("steps", torch.cat(steps), persistent=False)
         self.register_buffer("reaches", torch.cat(reaches), persistent=False)
@@ -249,11 +257,8 @@ class AnchorHead(Finder):
 
         from torchvision.models.detection.retinanet import RetinaNetHead
 
-        if hidden % 32:
-            near = max(32, round(hidden / 32) * 32)
-            raise ValueError(f"The anchor head's group norm needs inner channels in 32s: {near} instead of {hidden}.")
         self.classes = classes
-        self.entry = nn.ModuleList(nn.Conv2d(c, hidden, 1) for c in channels)
+        self.entry = nn.ModuleList(nn.Conv2d(c, self.checked(hidden), 1) for c in channels)
         self.towers = RetinaNetHead(hidden, 9, classes, norm_layer=partial(nn.GroupNorm, 32))
         # torchvision's towers have four convolutions: those that are not wanted are left out.
         self.towers.classification_head.conv = self.towers.classification_head.conv[:num_convs]
@@ -261,12 +266,10 @@ class AnchorHead(Finder):
         shapes = torch.tensor([[w, 1 / w] for w in (2**0.5, 1.0, 0.5**0.5)])  # as wide as high, and twice either way
         base = torch.cat([shapes * scale * 2 ** (k / 3) for k in range(3)])
         anchors = []
-        for height, width in sizes:
-            y, x = scan_size[0] / height, scan_size[1] / width
-            rows, columns = (torch.arange(height) + 0.5) * y, (torch.arange(width) + 0.5) * x
-            places = torch.cartesian_prod(rows, columns).flip(1)[:, None].expand(-1, 9, 2)
-            sides = (base * torch.tensor([x, y]))[None].expand(len(places), 9, 2)
-            anchors.append(torch.cat([places, sides], dim=2).reshape(-1, 4))
+        for size in sizes:
+            places, step = self.places(size, scan_size)
+            sides = (base * torch.tensor(step))[None].expand(len(places), 9, 2)
+            anchors.append(torch.cat([places[:, None].expand(-1, 9, 2), sides], dim=2).reshape(-1, 4))
         self.register_buffer("anchors", torch.cat(anchors), persistent=False)
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
