@@ -81,8 +81,10 @@ def _label(answer: Answer, dataset: Dataset, case: int | None) -> tuple[str, ...
         )  # fmt: skip
         return tuple(picked)
     first_one = dataset.classes[known] if isinstance(known, int) else answer.finding.get("top")
+    known_one = first_one if first_one in dataset.classes else None
+    # A press on the class that is chosen already says it again; it does not take it away.
     chosen = st.pills(
-        "What it is", dataset.classes, default=first_one if first_one in dataset.classes else None,
+        "What it is", dataset.classes, default=known_one, required=known_one is not None,
         key=f"label-{answer.job}", format_func=plain,
     )  # fmt: skip
     return (chosen,) if chosen else None
