@@ -75,6 +75,7 @@ def asked(house: House, server: Server, chrome: Browser, task: str, scan: Path) 
     """The Test page with an answer of the task's run about a dropped scan."""
     dataset, run = house.of(task)
     page = chrome.page(server.address, f"/test?run={run.id}")
+    expect(page.locator("button.pick").first).to_be_enabled(timeout=LONG_MS)  # the dropzone's script listens by now
     page.locator("input.files").first.set_input_files(scan)
     expect(keyed(page, "answer")).to_be_visible(timeout=LONG_MS)
     return page, dataset
