@@ -33,14 +33,10 @@ _FACTS = {
     "mean_change_hu": ("Mean change", "HU"),
     "rms_change_hu": ("Usual change", "HU"),
     "volume_ml": ("Volume", "ml"),
-    "area_mm2": ("Area", "mm²"),
-    "largest_area_mm2": ("Largest area on a slice", "mm²"),
-    "diameter_mm": ("Largest diameter", "mm"),
-    "longest_mm": ("Longest diameter", "mm"),
-    "area_px": ("Area", "px"),
-    "size_px": ("Size", "px"),
-    "num_lesions": ("Lesions", ""),
-    "regions": ("Separate regions", ""),
+    "area_mm2": ("Area on its largest slice", "mm²"),
+    "longest_diameter_mm": ("Longest diameter", "mm"),
+    "area_px": ("The same in pixels", "px"),
+    "slices": ("Slices it is on", ""),
 }
 
 
