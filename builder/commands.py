@@ -60,10 +60,11 @@ def data_folder() -> Path:
 
 
 def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{dataset, accepted, repaired, refused, skipped, cases, patients,
+    """{dataset, accepted, repaired, refused, skipped, cases, labelled, patients,
     ledger: [{file, status, reason, case}], warnings}
 
-    Where no file could be imported: {error, ledger}, with exit code 2.
+    cases: new ones; labelled: those that were there already and got labels. Where no file could be imported:
+    {error, ledger}, with exit code 2.
     """
     from dataclasses import replace
 
@@ -75,8 +76,7 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     _ = TASKS[task]
     root = _existing(asked.source)
     labels = _existing(asked.labels) if asked.labels else None
-    source = replace(detect(root, labels, task), patient_pattern=asked.patient_pattern)
-    source = replace(source, kind=asked.kind) if asked.kind else source
+    source = replace(detect(root, labels, task, asked.kind or ""), patient_pattern=asked.patient_pattern)
     say(f"Found {source.words}.")
     steps = import_scans(
         source,
@@ -108,9 +108,8 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
             say(f"  {line['status']}: {line['file']}: {line['reason']}")
     for warning in report.warnings:
         say(f"  note: {warning}")
-    counts = {
-        name: getattr(report, name) for name in ("accepted", "repaired", "refused", "skipped", "cases", "patients")
-    }
+    names = ("accepted", "repaired", "refused", "skipped", "cases", "labelled", "patients")
+    counts = {name: getattr(report, name) for name in names}
     answer = {"dataset": report.dataset, **counts, "ledger": ledger, "warnings": list(report.warnings)}
     words = ", ".join(f"{count} {name}" for name, count in counts.items())
     return answer, f"Data set {report.dataset}: {words}."

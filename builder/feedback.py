@@ -16,7 +16,7 @@ from builder import labels
 from builder.asking import files_of
 from builder.data import Dataset
 from builder.evaluate import was_opened
-from builder.intake import Step, import_scans
+from builder.intake import ImportFailed, Step, import_scans
 from builder.sources import Source
 
 __all__ = ["FeedbackRefused", "Said", "correct", "take_back"]
@@ -117,11 +117,14 @@ def take_back(
             raise FeedbackRefused("The scan's files are gone: drop it again.")
         for number, path in enumerate(found):
             shutil.copyfile(path, scratch / f"{number:05d}{path.suffix if path.suffix != '.bin' else ''}")
-        yield from import_scans(Source("folder", scratch), before.name, home, into=before.id, keep_out_of=closed)
+        try:
+            yield from import_scans(Source("folder", scratch), before.name, home, into=before.id, keep_out_of=closed)
+        except ImportFailed as error:
+            return _said_of_one_that_is_there(before, error, said, who, closed)
     after = Dataset.open(home, before.id)
     fresh = range(count, len(after))
     if not len(fresh):
-        raise FeedbackRefused("Nothing of it could be imported: the scan may be in the data set already.")
+        raise FeedbackRefused("Nothing of it could be imported.")
     if len(fresh) > 1:
         raise FeedbackRefused(
             f"The import made {len(fresh)} scans of these files, without a label: look at them on the Data page."
@@ -129,3 +132,21 @@ def take_back(
     correct(after, fresh[0], said, who)
     case = after.cases[fresh[0]]
     return {"dataset": after.id, "case": fresh[0], "id": case.id, "split": case.split}
+
+
+def _said_of_one_that_is_there(
+    dataset: Dataset, failed: ImportFailed, said: Said, who: str, closed: Sequence[str]
+) -> dict[str, Any]:
+    """What a person says of a scan that the import skipped, because the data set has it."""
+    there = {entry.case for entry in failed.ledger if entry.status == "skipped" and entry.case}
+    if len(there) != 1:
+        raise failed
+    index = next(n for n, case in enumerate(dataset.cases) if case.id in there)
+    case = dataset.cases[index]
+    if case.split in closed:
+        raise FeedbackRefused(
+            f"This scan is in the data set, on the {case.split} side, which was opened: correct it on the Data page, "
+            "where you see what it counts for."
+        )
+    correct(dataset, index, said, who)
+    return {"dataset": dataset.id, "case": index, "id": case.id, "split": case.split}

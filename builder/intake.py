@@ -24,7 +24,7 @@ from builder.decoding import Outcome, decode
 from builder.fingerprint import fingerprint
 from builder.gathering import Found, SourceRefused, known_suffix
 from builder.labelling import Masks, boxed, boxes_in_words
-from builder.labels import Box
+from builder.labels import Box, read_mask, record
 from builder.medmnist import MedMNIST, NotMedMNIST
 from builder.scan import Scan, Window
 from builder.sides import Thumbnails, compared, placed
@@ -44,6 +44,8 @@ _CLOSED = (
     "It belongs to the {} side, by its patient, as a copy or by its source; that side takes no more scans, and on any "
     "other it would give away the answer."
 )
+_THERE = "This scan is already in the dataset."
+_TAUGHT = "This scan is already in the dataset; it got the {} told here."
 _MAY_SHOW_NAMES = {"US", "SC", "ES", "OT"}
 
 
@@ -65,8 +67,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class _News:
+    """What is said of a scan that is there already: the fields of `labels.record`, None for what is not said."""
+
+    index: int
+    label: int | tuple[int, ...] | None
+    boxes: tuple[Box, ...] | None
+    mask: int | None  # its number among the waiting masks
+
+
+@dataclass(frozen=True)
 class Report:
-    """What an import came to. Counts are of files (of pictures for a MedMNIST file); `ledger` holds their names."""
+    """What an import came to. Counts are of files (of pictures for a MedMNIST file); `ledger` holds their names.
+
+    `cases` counts the new ones, `labelled` those that were there already and got labels.
+    """
 
     dataset: str
     accepted: int
@@ -77,6 +92,7 @@ class Report:
     patients: int
     ledger: tuple[Entry, ...] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    labelled: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """What may be written down: no names."""
@@ -87,6 +103,7 @@ class Report:
             "refused": self.refused,
             "skipped": self.skipped,
             "cases": self.cases,
+            "labelled": self.labelled,
             "patients": self.patients,
             "warnings": list(self.warnings),
         }
@@ -104,6 +121,9 @@ def import_scans(
     keep_out_of: Collection[str] = (),
 ) -> Generator[Step, None, Report]:
     """Imports a source as a new dataset, or into an existing one.
+
+    A scan that is there already (the same pixels) is not imported twice: what the source says of it, and it did not
+    carry yet, becomes an edit of its labels, with its history.
 
     Args:
         name: of the new dataset, as people will read it.
@@ -160,10 +180,12 @@ class _Intake:
         self.pseudonyms = Pseudonyms(draft.home)
         self.base: Dataset | None = draft.base
         self.old: tuple[Case, ...] = self.base.cases if self.base else ()
-        cases = (*self.old, *(self.base.imported if self.base else ()))  # as labelled now, and as they came
+        self.there: dict[str, int] = {}
+        for index, case in enumerate(self.old):
+            self.there.setdefault(case.content, index)
+        self.news: list[_News] = []
         closed = [case for case in self.old if case.split in keep_out_of]
         self.closed = {key: case.split for case in closed for key in (case.patient, case.content)}
-        self.known = {(case.content, case.label, case.boxes) for case in cases}
         self.cases: list[Case] = []
         self.entries: list[Entry] = []
         self.first_entry = len(self.base.ledger()) if self.base else 0
@@ -201,10 +223,10 @@ class _Intake:
                 since = time.monotonic()
                 yield Step(len(self.entries), total, f"{len(self.cases):,} scans read")
 
-    def _refuse(self, outcome: Outcome, status: str, reason: str) -> None:
-        """Enters all files of an outcome that becomes no case."""
+    def _refuse(self, outcome: Outcome, status: str, reason: str, case: str | None = None) -> None:
+        """Enters all files of an outcome that becomes no case; `case`: the one that it is already."""
         for item in outcome.items:
-            self._enter_item(item, status, reason)
+            self._enter_item(item, status, reason, case)
         for found in self._label_files(outcome):
             self._enter_found(found, status, "its scan was not taken")
         for aside in outcome.asides:
@@ -224,8 +246,14 @@ class _Intake:
         label = self._label(first.labels)
         boxes, said = self._boxes(items, scan)
         content = pixels_digest(scan.pixels)
-        if self.base and (content, label, boxes) in self.known:
-            self._refuse(outcome, "skipped", "This scan is already in the dataset.")
+        if content in self.there:
+            index = self.there[content]
+            names = dict(outcome.names or self.arrangement.mask_names)
+            status, reason = self._told(index, label, boxes, outcome.mask, names)
+            if status == "accepted":
+                self._enter_all(outcome, self.old[index].id, reason, False, boxes, said)
+            else:
+                self._refuse(outcome, status, reason, self.old[index].id)
             return
         identity = self._identity(first, scan)
         keys = (content, self.pseudonyms(*identity)) if identity else (content,)
@@ -239,10 +267,22 @@ class _Intake:
             names = dict(outcome.names or self.arrangement.mask_names)
             self.mask_of[case] = self.masks.add(outcome.mask, names)
         repaired = any(words in note for note in scan.notes for words in _REPAIRS)
-        for item in items:
+        self._enter_all(outcome, case, " ".join(scan.notes), repaired, boxes, said)
+
+    def _enter_all(
+        self,
+        outcome: Outcome,
+        case: str,
+        notes: str,
+        repaired: bool,
+        boxes: tuple[Box, ...] | None,
+        said: dict[str, str],
+    ) -> None:
+        """Enters all files of an outcome that was taken: scans, label files, masks and clean scans."""
+        for item in outcome.items:
             own = said.get(item.found.name, "") if not (item.boxes and item.boxes.found) else ""
             status = "repaired" if repaired or own else "accepted"
-            self._enter_item(item, status, " ".join((*scan.notes, *([own] if own else ()))), case)
+            self._enter_item(item, status, " ".join(filter(None, (notes, own))), case)
             if item.boxes and item.boxes.found:
                 words = said.get(item.found.name, "")
                 status = "refused" if words and boxes is None else "repaired" if words else "accepted"
@@ -252,6 +292,44 @@ class _Intake:
                 self.told_aside.add(aside.found.name)
                 took = aside.status != "refused"
                 self._enter_found(aside.found, aside.status, aside.reason, case if took else None)
+
+    def _told(
+        self,
+        index: int,
+        label: int | tuple[int, ...] | None,
+        boxes: tuple[Box, ...] | None = None,
+        mask: np.ndarray | None = None,
+        names: dict[int, str] | None = None,
+    ) -> tuple[str, str]:
+        """Keeps what is said of a scan that is there already, where it neither carries that now nor came with it.
+
+        Returns: status and reason for the ledger.
+        """
+        assert self.base is not None
+        now, came = self.old[index], self.base.imported[index]
+        label = None if label in (now.label, came.label) else label
+        boxes = None if boxes in (now.boxes, came.boxes) else boxes
+        mask = None if mask is None or self._shows(now, mask) or self._shows(came, mask) else mask
+        told = {"class": label, "boxes": boxes, "mask": mask}
+        words = " and ".join(name for name, value in told.items() if value is not None)
+        if not words:
+            return "skipped", _THERE
+        if now.split in self.keep_out_of:
+            return "refused", f"{_THERE} It lies on the {now.split} side, which takes no more labels."
+        self.news.append(_News(index, label, boxes, None if mask is None else self.masks.add(mask, names)))
+        return "accepted", _TAUGHT.format(words)
+
+    def _shows(self, case: Case, mask: np.ndarray) -> bool:
+        """Whether a case carries this mask (S, H, W), whatever numbers stand for its structures."""
+        assert self.base is not None
+        if case.mask is None:
+            return False
+        slices, _, height, width = case.shape
+        there = read_mask(self.base.folder, case.mask, (slices, height, width))
+        if not np.array_equal(there > 0, mask > 0):
+            return False
+        pairs = np.unique(np.stack([there[there > 0].astype(np.int64), mask[mask > 0].astype(np.int64)]), axis=1)
+        return all(len(np.unique(row)) == pairs.shape[1] for row in pairs)
 
     def _boxes(self, items: Sequence[Item], scan: Scan) -> tuple[tuple[Box, ...] | None, dict[str, str]]:
         """The boxes of a scan, None where nobody looked, and what was done to them: {file: words}."""
@@ -379,8 +457,9 @@ class _Intake:
             return
         label = tuple(int(i) for i in np.flatnonzero(row)) if self.multi_label else int(row[0])
         content = pixels_digest(pixels)
-        if self.base and (content, label, None) in self.known:
-            self._enter(name, pixels.nbytes, "skipped", "This scan is already in the dataset.")
+        if content in self.there:
+            index = self.there[content]
+            self._enter(name, pixels.nbytes, *self._told(index, label), self.old[index].id)
             return
         scan = Scan(
             pixels,
@@ -455,7 +534,7 @@ class _Intake:
 
     def finish(self, shares: dict[str, float], seed: int) -> Report:
         counts = Counter(entry.status for entry in self.entries)
-        if not self.cases:
+        if not self.cases and not self.news:
             self._fail(counts)
         structures = self.masks.named()
         self.cases = [self._with_mask(case, structures) for case in self.cases]
@@ -463,8 +542,9 @@ class _Intake:
         self.cases, registry = placed(self.base, fresh, shares, seed, self.keep_out_of)
         self._leave_out_closed()
         counts = Counter(entry.status for entry in self.entries)
-        if not self.cases:
+        if not self.cases and not self.news:
             self._fail(counts)
+        drawn = [None if new.mask is None else self.masks.read(new.mask, structures) for new in self.news]
         cases = [*self.old, *self.cases]
         self.draft.append_lines("cases.jsonl", [case.to_json() for case in self.cases])
         self.draft.append_lines("ledger.jsonl", [entry.to_json() for entry in self.entries])
@@ -483,6 +563,10 @@ class _Intake:
             mask_names=structures,
         )
         self.draft.commit(len(cases), found, said)
+        # Behind the commit: before it, the structures have no names. Killed in between, the import can be done again.
+        grown = Dataset(self.draft.home, self.draft.folder)
+        for new, mask in zip(self.news, drawn, strict=True):
+            record(grown, new.index, label=new.label, boxes=new.boxes, mask=mask, origin="imported")
         return Report(
             dataset=self.draft.id,
             accepted=counts["accepted"],
@@ -493,6 +577,7 @@ class _Intake:
             patients=len({case.patient for case in self.cases}),
             ledger=tuple(self.entries),
             warnings=found.warnings,
+            labelled=len({new.index for new in self.news}),
         )
 
     def _leave_out_closed(self) -> None:
@@ -506,7 +591,7 @@ class _Intake:
         self.cases = [replace(case, id=ids[case.id]) for case in kept]
         self.entries = [
             entry
-            if entry.case is None
+            if entry.case is None or entry.case not in sides
             else replace(entry, case=ids[entry.case])
             if entry.case in ids
             else replace(entry, case=None, status="refused", reason=_CLOSED.format(sides[entry.case]))

@@ -183,6 +183,13 @@ class Masks:
 
     def store(self, number: int, names: Sequence[str], append: Callable[[bytes], int]) -> Packed:
         """Writes a waiting mask with `append`, which returns the offset; its values are now places in `names`."""
+        found = self.read(number, names)
+        packed = pack(found)
+        shown = {names.index(name) + 1 for name in self._names(self._waiting[number]).values()}
+        return Packed(append(packed), len(packed), tuple(sorted(shown)))
+
+    def read(self, number: int, names: Sequence[str]) -> np.ndarray:
+        """A waiting mask, uint8 (S, H, W); its values are now places in `names`, counted from 1."""
         mask = self._waiting[number]
         with open(self._path, "rb") as file:
             file.seek(mask.at)
@@ -191,8 +198,7 @@ class Masks:
         own = self._names(mask)
         for value in mask.values:
             places[value] = names.index(own[value]) + 1
-        packed = pack(places[np.frombuffer(plain, "<u2")].reshape(mask.shape))
-        return Packed(append(packed), len(packed), tuple(sorted({names.index(name) + 1 for name in own.values()})))
+        return places[np.frombuffer(plain, "<u2")].reshape(mask.shape)
 
     def _names(self, mask: _Waiting) -> dict[int, str]:
         """{value: name of the structure} of a mask."""

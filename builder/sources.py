@@ -17,9 +17,20 @@ from builder.boxed_sources import arranged, seen
 from builder.boxfiles import BoxList, Drawn
 from builder.gathering import Found, Gathered, Left, SourceRefused, gather, head_of
 from builder.layouts import IMAGE_FOLDERS, Outlined, outlined, paired
-from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words, tells_more
+from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words, tells
 
-__all__ = ["KINDS", "Arrangement", "Found", "Item", "Source", "SourceRefused", "arrange", "detect", "gather"]
+__all__ = [
+    "KINDS",
+    "KIND_WORDS",
+    "Arrangement",
+    "Found",
+    "Item",
+    "Source",
+    "SourceRefused",
+    "arrange",
+    "detect",
+    "gather",
+]
 
 KINDS = ("folder", "classes", "csv", "medmnist", *BOX_KINDS, "masks", "pairs", "files")
 
@@ -45,6 +56,7 @@ class Source:
         group_series: whether the DICOM files of one series become one case (else each file is its own).
         synthetic: the scans are made up.
         words: what `detect` saw, for people. choices: the kinds that it may be of, the likeliest first.
+        label_kind: which labels come with it: "class", "boxes", "outline", "picture" (see `Task.label_kind`) or "".
     """
 
     kind: str
@@ -55,6 +67,7 @@ class Source:
     synthetic: bool = False
     words: str = ""
     choices: tuple[str, ...] = ()
+    label_kind: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for a job's payload."""
@@ -93,15 +106,16 @@ class Source:
         )
 
 
-def detect(root: Path, labels: Path | None = None, task: str = "") -> Source:
+def detect(root: Path, labels: Path | None = None, task: str = "", kind: str = "") -> Source:
     """Guesses what a path holds, without unpacking or decoding; `words` says it for people.
 
     Args:
         labels: a label table (CSV), a COCO file (JSON) or a data.yaml that lies elsewhere.
         task: what shall be learned, where that is known: folders called low and high are pairs for image_enhancement,
             classes for others.
+        kind: one of `KINDS`, where people know better than the guess; "" guesses.
     Raises:
-        SourceRefused: nothing there, or nothing that could be a scan.
+        SourceRefused: nothing there, nothing that could be a scan, or nothing of that kind.
     """
     root, labels = _table_as_root(Path(root), labels)
     gathered = gather(root, None)
@@ -109,44 +123,52 @@ def detect(root: Path, labels: Path | None = None, task: str = "") -> Source:
     if not scans:
         raise SourceRefused("There is nothing here that could be a scan: only texts, documents or system files.")
     choices = _choices(gathered, labels, task)
-    kind = choices[0]
-    source = Source(kind, root, labels, choices=choices)
-    others = ""
-    if kind in (*BOX_KINDS, "csv") and choices[1:] not in ((), ("folder",)):
-        others = f"; it could also be read as {_WORDS[choices[1]]}"
-    num = f"{len(scans):,} file{'s' if len(scans) != 1 else ''}"
+    chosen = kind or choices[0]
+    words, label_kind = _seen_as(chosen, gathered, labels)
+    if not kind and chosen in (*BOX_KINDS, "csv") and choices[1:2] not in ((), ("folder",)):
+        words += f"; it could also be read as {KIND_WORDS[choices[1]]}"
+    return Source(chosen, root, labels, words=words, choices=choices, label_kind=label_kind)
+
+
+def _seen_as(kind: str, gathered: Gathered, labels: Path | None) -> tuple[str, str]:
+    """(what is there, in words, if it is read as `kind`; which labels come with it)."""
+    scans = _scans(gathered)
+    num = every = f"{len(scans):,} file{'s' if len(scans) != 1 else ''}"
     if kind == "medmnist":
-        return replace(source, words="a MedMNIST file with its official splits")
+        return "a MedMNIST file with its official splits", "class"
     if kind == "csv":
-        return replace(source, words=f"{num} and a label table{others}")
+        table = Found(labels, labels.name, 0) if labels else _table(gathered.found)
+        return f"{num} and a label table", (tells(head_of(table, 1 << 16)) if table else "") or "class"
     if kind in BOX_KINDS:
-        return replace(source, words=f"{num} with boxes in {_WORDS[kind]}{others}")
+        return f"{num} with boxes in {KIND_WORDS[kind]}", "boxes"
     if kind == "pairs":
         pairs = paired(scans, unclear=True)
-        assert pairs is not None
+        if pairs is None:
+            raise SourceRefused(_NO_PAIRS)
         more = f"; {len(pairs.left)} files have no partner" if pairs.left else ""
-        return replace(source, words=f"{len(pairs.scans):,} pairs of a scan and its clean scan{more}")
+        return f"{len(pairs.scans):,} pairs of a scan and its clean scan{more}", "picture"
     parted = outlined(scans)
     masks = f", {parted.num:,} of them with a mask" if parted.num else ""
     num = f"{len(parted.scans):,} file{'s' if len(parted.scans) != 1 else ''}"
     if kind == "classes":
-        arrangement = _by_class(parted.scans)
+        arrangement = _by_class(parted.scans, asked=True)
         split = " in an official split" if arrangement.official_split else ""
         names = ", ".join(arrangement.classes[:6]) + (", ..." if len(arrangement.classes) > 6 else "")
-        return replace(source, words=f"a folder per class ({names}): {num}{split}{masks}")
+        return f"a folder per class ({names}): {num}{split}{masks}", "outline" if parted.num else "class"
     if kind == "masks":
-        return replace(source, words=f"{num}{masks}")
-    hint = "; if its folders are the classes, choose a folder per class" if len(_by_class(scans).classes) > 1 else ""
+        return f"{num}{masks}", "outline"
+    several = len(_by_class(scans).classes) > 1
+    hint = "; if its folders are the classes, choose a folder per class" if several else ""
     hint = "; if its only folder is a class, choose a folder per class" if _lone_class(scans) else hint
-    return replace(source, words=f"{num} without labels{hint}")
+    return f"{every} without labels{hint}", ""
 
 
-_WORDS = {
+KIND_WORDS = {
     "voc": "Pascal-VOC files",
     "yolo": "YOLO files",
     "coco": "a COCO file",
     "csv": "a label table",
-    "pairs": "pairs of folders",
+    "pairs": "pairs of a scan and its clean scan",
     "masks": "scans with masks",
     "classes": "a folder per class",
     "folder": "scans without labels",
@@ -204,6 +226,10 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
 
 
 _NO_SCAN = "a text or document, no scan"
+_NO_PAIRS = (
+    "There are no pairs here: expected two folders such as input and target, or noisy and clean, with files of the "
+    "same names, or a table (CSV) with the columns file and target."
+)
 
 
 def _with_labels(texts: Sequence[Found], labels: Path) -> list[Found]:
@@ -219,10 +245,7 @@ def _with_labels(texts: Sequence[Found], labels: Path) -> list[Found]:
 def _as_pairs(scans: Sequence[Found]) -> Arrangement:
     pairs = paired(scans, unclear=True)
     if pairs is None:
-        raise SourceRefused(
-            "There are no pairs here: expected two folders such as input and target, or noisy and clean, with files of "
-            "the same names, or a table (CSV) with the columns file and target."
-        )
+        raise SourceRefused(_NO_PAIRS)
     sides = sides_of_folders([scan.name for scan in pairs.scans])
     items = tuple(
         Item(scan, split=sides.get(scan.name), bundle=_folder(scan), target=pairs.targets[scan.name])
@@ -307,7 +330,7 @@ def _table_as_root(root: Path, labels: Path | None) -> tuple[Path, Path | None]:
 
 
 def _choices(gathered: Gathered, labels: Path | None, task: str = "") -> tuple[str, ...]:
-    """The kinds that a source may be of, the likeliest first."""
+    """The kinds that a source may be of, the likeliest first; after "folder" those that somebody must say."""
     scans = _scans(gathered)
     if len(scans) == 1 and scans[0].name.lower().endswith(".npz"):
         return ("medmnist",)
@@ -325,7 +348,10 @@ def _choices(gathered: Gathered, labels: Path | None, task: str = "") -> tuple[s
         by_class = False
     found += ["classes"] if by_class else []
     found += ["masks"] if parted.masks else []
-    return (*dict.fromkeys((*found, "folder")),)  # also for DICOM trees: their folders are mostly called after patients
+    said = ["classes"] if len(names) > 1 or (not found and _lone_class(scans)) else []
+    said += ["pairs"] if pairs or paired(scans, unclear=True) else []
+    # "folder" also for DICOM trees: their folders are mostly called after patients
+    return (*dict.fromkeys((*found, "folder", *said)),)
 
 
 def _by_patient(scans: Sequence[Found], names: Sequence[str]) -> bool:
@@ -349,7 +375,7 @@ def _table(found: Sequence[Found]) -> Found | None:
     named = [f for f in tables if PurePosixPath(f.name).name.lower() == "labels.csv"]
     if named:
         return min(named, key=lambda f: len(PurePosixPath(f.name).parts))
-    return tables[0] if len(tables) == 1 and tells_more(head_of(tables[0], 1 << 16)) else None
+    return tables[0] if len(tables) == 1 and tells(head_of(tables[0], 1 << 16)) else None
 
 
 def _as_npz(gathered: Gathered) -> Arrangement:

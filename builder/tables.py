@@ -263,15 +263,20 @@ def _files(cells: Iterable[str]) -> bool:
     return bool(told) and all(1 < len(PurePosixPath(cell).suffix) <= 5 for cell in told)
 
 
-def tells_more(head: bytes) -> bool:
-    """Whether the first line of a table names files, and boxes, masks or clean scans of them."""
+def tells(head: bytes) -> str:
+    """What the first line of a table names beside files: "boxes", "outline", "picture", or "" (at most a class)."""
     try:
         _, header = _header(head.decode("utf-8-sig", "replace"))
     except TableRefused:
-        return False
-    columns = [_plain(cell) for cell in header]
-    more = (*EDGES, *((name,) for name in MASK), *((name,) for name in CLEAN if name != "target"))
-    return _find(columns, FILE) is not None and any(set(names) <= set(columns) for names in more)
+        return ""
+    columns = {_plain(cell) for cell in header}
+    if not columns & set(FILE):
+        return ""
+    if any(set(names) <= columns for names in EDGES):
+        return "boxes"
+    if columns & set(MASK):
+        return "outline"
+    return "picture" if columns & {name for name in CLEAN if name != "target"} else ""
 
 
 def rows_in_words(lines: Iterable[int]) -> str:

@@ -158,6 +158,7 @@ def import_scans(work: Work) -> Steps:
     options = {name: payload[name] for name in ("task", "into", "seed") if payload.get(name) is not None}
     if payload.get("split") is not None:
         options["split"] = tuple(payload["split"])
+    options["keep_out_of"] = tuple(payload.get("keep_out_of") or ())
     source = Source.from_json(payload["source"])
     try:
         return (yield from _intake(work, source, payload.get("name") or "", options))

@@ -140,6 +140,8 @@ def counts_of_import(dataset: Dataset) -> None:
     said = [
         f"{amount(int(result[name]), 'file')} {name}" for name in ("accepted", "repaired", "refused") if name in result
     ]
+    if result.get("labelled"):
+        said.append(f"{amount(int(result['labelled']), 'scan')} that were there got labels")
     st.success(
         f"Imported: {', '.join(said)}. The tab *Files* says what became of each.", icon=":material/check_circle:"
     )

@@ -160,7 +160,7 @@ def test_import_tells_the_ledger_with_the_names_that_the_person_knows(ask, tmp_p
     (folder / "phantom-0002.png").write_bytes(b"no picture")
     code, found, words = ask("import", folder, "--name", "nine")
     assert code == 0
-    counts = ("accepted", "repaired", "refused", "skipped", "cases", "patients")
+    counts = ("accepted", "repaired", "refused", "skipped", "cases", "labelled", "patients")
     assert set(found) == {"dataset", *counts, "ledger", "warnings"}
     assert f"{{{', '.join(('dataset', *counts))}, ledger:" in " ".join((commands.import_.__doc__ or "").split())
     assert (found["accepted"], found["refused"]) == (8, 1)

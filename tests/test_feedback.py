@@ -71,6 +71,21 @@ def test_one_scan_of_several_goes_back_alone(home: Path, tmp_path: Path, animals
     assert len(after) == 25 and after.cases[told["case"]].shape[2] == 51
 
 
+def test_a_scan_that_is_there_gets_the_label_where_it_lies(home: Path, tmp_path: Path, animals: Dataset) -> None:
+    index = int(animals.indices("train")[0])
+    n = next(n for n in range(24) if animals.cases[index].shape[2] == 48 + 2 * n)
+    again = [picture(tmp_path / "again.png", n, (48 + 2 * n, 64))]
+    told = brought(home, animals, again, Said(boxes=((1.0, 2.0, 9.0, 8.0, "scar", 0),)), tmp_path / "way")
+    after = Dataset.open(home, animals.id)
+    assert told["case"] == index and len(after) == 24 and len(after.boxes(index) or ()) == 1
+    assert after.history(index)[0].origin == "corrected"
+    count_opening(animals, "a run")
+    n = next(n for n in range(24) if animals.cases[int(animals.indices("test")[0])].shape[2] == 48 + 2 * n)
+    tested = [picture(tmp_path / "tested.png", n, (48 + 2 * n, 64))]
+    with pytest.raises(FeedbackRefused, match="on the test side, which was opened"):
+        brought(home, animals, tested, Said(("dog",)), tmp_path / "way2")
+
+
 def test_what_does_not_fit_is_refused_in_words(animals: Dataset) -> None:
     with pytest.raises(FeedbackRefused, match="another size"):
         correct(animals, 0, Said(mask=pack(np.zeros((1, 3, 3), np.uint8))))

@@ -13,7 +13,7 @@ from PIL import Image
 from builder.data import Case, Dataset, datasets
 from builder.fingerprint import Fingerprint
 from builder.labels import Box, LabelRefused, name_classes, pack, record, unpack
-from builder.sources import Source
+from builder.sources import Source, SourceRefused
 
 
 @pytest.fixture(autouse=True)
@@ -290,7 +290,57 @@ def test_a_scan_that_is_there_already_is_skipped_by_the_labels_it_came_with_and_
         rows = f"0.png,1,1,{edge},{edge},cell\n1.png,2,2,9,9,cell\n"
         source = Source("csv", _table(root, f"file,x0,y0,x1,y1,label\n{rows}"))
         try:
-            _, dataset = imported(source, home, into=dataset.id)
+            report, dataset = imported(source, home, into=dataset.id)
+            assert report.labelled == 0
         except ValueError as error:
             assert "already in the dataset" in str(error)
-        assert len(Dataset.open(home, dataset.id)) == num
+        now = Dataset.open(home, dataset.id)
+        assert len(now) == num and now.boxes(0) == (Box(1, 1, 8, 8, 0),)
+
+
+def test_other_labels_of_a_scan_that_is_there_become_edits_and_no_second_scan(tmp_path, home):
+    for n in range(3):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    root = _table(tmp_path / "in", "file,x0,y0,x1,y1,label\n0.png,1,1,9,9,cell\n1.png,,,,,\n")
+    _, dataset = imported(root, home)
+    table = _table(root, "file,x0,y0,x1,y1,label\n0.png,2,2,7,7,cell\n1.png,3,3,8,8,cell\n")
+    report, dataset = imported(table, home, into=dataset.id)
+    assert (report.cases, report.labelled, report.accepted) == (0, 2, 2)
+    assert len(dataset) == 2 and len(Dataset.open(home, dataset.id).imported) == 2
+    assert dataset.boxes(0) == (Box(2, 2, 7, 7, 0),) and dataset.boxes(1) == (Box(3, 3, 8, 8, 0),)
+    assert [edit.origin for edit in dataset.history(0)] == ["imported"]
+    reasons = {entry.reason for entry in report.ledger if entry.status == "accepted"}
+    assert reasons == {"This scan is already in the dataset; it got the boxes told here."}
+    assert {entry.case for entry in report.ledger if entry.status == "accepted"} == {"c000000", "c000001"}
+    assert dataset.fingerprint.num_boxed == {"train": 2} or sum(dataset.fingerprint.num_boxed.values()) == 2
+
+
+def test_masks_for_scans_that_are_there_are_added_once(tmp_path, home):
+    for n in range(2):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    _, dataset = imported(Source("folder", tmp_path / "in"), home)
+    for n in range(2):
+        picture(tmp_path / "both" / "images" / f"{n}.png", n)
+        size = np.asarray(Image.open(tmp_path / "both" / "images" / f"{n}.png")).shape[:2]
+        mask = np.zeros(size, np.uint8)
+        mask[2 : 4 + n, 3:6] = 255
+        (tmp_path / "both" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "both" / "masks" / f"{n}.png")
+    source = Source("masks", tmp_path / "both")
+    report, dataset = imported(source, home, into=dataset.id)
+    assert (report.cases, report.labelled) == (0, 2) and dataset.mask_names == ("lesion",)
+    assert [int(dataset.mask(n).sum()) for n in range(2)] == [6, 9]
+    with pytest.raises(SourceRefused, match="already in the dataset"):
+        imported(source, home, into=dataset.id)
+
+
+def test_a_closed_side_takes_no_labels_of_an_import(tmp_path, home):
+    picture(tmp_path / "in" / "0.png", 0)
+    root = _table(tmp_path / "in", "file,x0,y0,x1,y1,label,split\n0.png,1,1,9,9,cell,test\n")
+    _, dataset = imported(root, home)
+    picture(root / "1.png", 1)
+    rows = "0.png,2,2,7,7,cell,test\n1.png,3,3,8,8,cell,train\n"
+    table = _table(root, f"file,x0,y0,x1,y1,label,split\n{rows}")
+    report, dataset = imported(table, home, into=dataset.id, keep_out_of=("test",))
+    assert report.labelled == 0 and dataset.boxes(0) == (Box(1, 1, 9, 9, 0),)
+    assert "takes no more labels" in next(e.reason for e in report.ledger if e.status == "refused")

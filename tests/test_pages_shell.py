@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 
 from builder.data import Dataset, datasets
+from builder.evaluate import count_opening
 from builder.execute import LocalExecutor
 from builder.intake import Source, detect, import_scans
 from builder.runs import Finished, Record, RunStore, Started
@@ -224,6 +225,48 @@ def test_a_folder_is_recognised_and_its_import_is_submitted(home: Path, tmp_path
     assert payload["source"]["root"] == str(tmp_path / "animals")
     assert payload["source"]["kind"] == "classes"
     assert parameter(session, "import") == ""
+
+
+def test_the_form_proposes_the_task_whose_labels_came_and_reads_the_files_as_one_says(
+    home: Path, tmp_path: Path
+) -> None:
+    for n in range(6):
+        for name in ("low", "high"):
+            picture(tmp_path / "ct" / name / f"{n}.png", n)
+    session = folder_form(tmp_path / "ct")
+    assert "a folder per class" in said(session)
+    task = next(box for box in session.selectbox if str(box.key).startswith("task-"))
+    task.set_value("image_enhancement").run()
+    assert "6 pairs of a scan and its clean scan" in said(session)
+    kind = next(box for box in session.selectbox if str(box.key).startswith("kind-"))
+    assert kind.options[0] == "Pairs of a scan and its clean scan" and "A folder per class" in kind.options
+    session.text_input(key="dataset-name").set_value("Doses").run()
+    session.button(key="start-import").click().run()
+    (job,) = RunStore(home).jobs()
+    assert (job.payload["source"]["kind"], job.payload["task"]) == ("pairs", "image_enhancement")
+
+    for n in range(4):
+        picture(tmp_path / "cells" / f"{n}.png", n)
+    (tmp_path / "cells" / "labels.csv").write_text("file,x0,y0,x1,y1,label\n0.png,1,1,9,9,cell\n")
+    session = folder_form(tmp_path / "cells")
+    task = next(box for box in session.selectbox if str(box.key).startswith("task-"))
+    assert task.value == "lesion_detection"
+    kind = next(box for box in session.selectbox if str(box.key).startswith("kind-"))
+    kind.set_value("folder").run()
+    assert "4 files without labels" in said(session)
+
+
+def test_scans_are_kept_out_of_a_test_side_that_was_opened(home: Path, tmp_path: Path, cats: str) -> None:
+    root = folder_of_classes(tmp_path / "more")
+    session = folder_form(root)
+    session.selectbox(key="into").set_value(cats).run()
+    assert not [toggle for toggle in session.toggle if toggle.key == "keep-closed"]
+    count_opening(Dataset.open(home, cats), "a run")
+    session.run()
+    assert session.toggle(key="keep-closed").value is True
+    session.button(key="start-import").click().run()
+    (job,) = RunStore(home).jobs()
+    assert (job.payload["into"], job.payload["keep_out_of"]) == (cats, ["test"])
 
 
 def test_a_patient_pattern_is_shown_at_work_and_a_bad_one_explained(home: Path, tmp_path: Path) -> None:

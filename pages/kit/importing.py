@@ -9,11 +9,12 @@ from typing import Any
 
 import streamlit as st
 
-from builder.data import Pseudonyms, datasets
+from builder.data import Dataset, Pseudonyms, datasets
+from builder.evaluate import was_opened
 from builder.execute import home
 from builder.runs import StoreError
-from builder.sources import Source, SourceRefused, detect, gather
-from builder.task import TASKS
+from builder.sources import KIND_WORDS, Source, SourceRefused, detect, gather
+from builder.task import TASKS, find
 from pages.kit import dropbox, jobs, uploads
 from pages.kit.gate import Rules
 from pages.kit.words import amount, plain, size
@@ -39,20 +40,35 @@ def form() -> None:
         if root is None:
             return
         labels = _labels(way == _FOLDER)
-        try:
-            seen = _look(str(root), str(labels or ""), _stamp(root, way == _BROWSER))
-        except SourceRefused as refused:
-            st.error(plain(str(refused)), icon=":material/error:")
-            return
-        st.success(f"Found {plain(seen['words'])}.", icon=":material/check_circle:")
+        place, stamp = (str(root), str(labels or "")), _stamp(root, way == _BROWSER)
+        above = st.container()
         left, right = st.columns(2, gap="medium")
-        with left:
-            into, name, task = _target()
+        try:
+            suits = _look(*place, stamp)["label_kind"]
+            with left:
+                into, name, task = _target(suits)
+            seen = _look(*place, stamp, task)
+            with above:
+                kind = _kind(seen["choices"])
+                seen = _look(*place, stamp, task, kind)
+        except SourceRefused as refused:
+            above.error(plain(str(refused)), icon=":material/error:")
+            return
+        above.success(f"Found {plain(seen['words'])}.", icon=":material/check_circle:")
         with right:
             pattern, fits = _patients(seen["names"])
+            closed = _keep_closed(into) if into else []
         split = _split() if not into else None
         source = Source.from_json({**seen["source"], "patient_pattern": pattern}).to_json()
-        payload = {"source": source, "name": name, "task": task, "into": into or None, "split": split, "seed": 0}
+        payload: dict[str, Any] = {
+            "source": source,
+            "name": name,
+            "task": task,
+            "into": into or None,
+            "split": split,
+            "seed": 0,
+        }
+        payload["keep_out_of"] = closed
         ready = bool(fits and (into or name.strip()))
         st.button(
             "Import",
@@ -162,15 +178,44 @@ def _stamp(root: Path, from_browser: bool) -> int:
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner="Looking at the files ...")
-def _look(root: str, labels: str, stamp: int) -> dict[str, Any]:
+def _look(root: str, labels: str, stamp: int, task: str = "", kind: str = "") -> dict[str, Any]:
     """What lies at a path: the source as plain data, words for it, a few names. `stamp` tells that files were added."""
-    source = detect(Path(root), Path(labels) if labels else None)
+    source = detect(Path(root), Path(labels) if labels else None, task, kind)
     names = [found.name for found in gather(Path(root), None).found if not found.name.lower().endswith(".csv")]
     step = max(1, len(names) // _NUM_EXAMPLES)
-    return {"source": source.to_json(), "words": source.words, "names": names[::step][:_NUM_EXAMPLES]}
+    facts = {"words": source.words, "choices": source.choices, "label_kind": source.label_kind}
+    return {"source": source.to_json(), "names": names[::step][:_NUM_EXAMPLES], **facts}
 
 
-def _target() -> tuple[str, str, str]:
+def _kind(choices: tuple[str, ...]) -> str:
+    """How the files shall be read, where there is more than one way; "" leaves it to the guess."""
+    if len(choices) < 2:
+        return ""
+    return st.selectbox(
+        "Read them as",
+        choices,
+        key=f"kind-{'-'.join(choices)}",  # other files may be read in other ways, and start with their likeliest
+        format_func=lambda kind: KIND_WORDS[kind][0].upper() + KIND_WORDS[kind][1:],
+        help="The likeliest way is chosen. Say another one where it is wrong, such as folders that are classes.",
+    )
+
+
+def _keep_closed(into: str) -> list[str]:
+    """The sides that take no new scans: the test side of a dataset by which runs were judged, if people say so."""
+    if not was_opened(Dataset.open(home(), into)):
+        return []
+    keep = st.toggle(
+        "Keep them out of the test side",
+        value=True,
+        key="keep-closed",
+        help="The test side was opened: runs have figures on it, and a scan that joins it would change what they are "
+        "measured by. A scan of a patient who lies there is refused.",
+    )
+    return ["test"] if keep else []
+
+
+def _target(suits: str) -> tuple[str, str, str]:
+    """(dataset to add to or "", name, task); a new dataset is for the first task whose labels came with the files."""
     there = {summary.id: summary for summary in datasets(home())}
     into = ""
     if there:
@@ -186,7 +231,15 @@ def _target() -> tuple[str, str, str]:
     name = st.text_input("Name of the dataset", key="dataset-name", max_chars=120, placeholder="Chest films, spring")
     if not name.strip():
         st.caption(":red[Give it a name to go on.]")
-    task = st.selectbox("What shall be learned?", list(TASKS), key="task", format_func=lambda t: TASKS[t].title)
+    tasks = list(TASKS)
+    fits = [name for name in tasks if suits and find(name).label_kind == suits]
+    task = st.selectbox(
+        "What shall be learned?",
+        tasks,
+        index=tasks.index(fits[0]) if fits else 0,
+        key=f"task-{suits}",  # files with other labels suggest another task
+        format_func=lambda t: TASKS[t].title,
+    )
     st.caption(plain(TASKS[task].help))
     return "", name, task
 
