@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from builder.labels import Box
+from builder.shortcuts import shortcut
 
 SPLITS = ("train", "val", "test")
 
@@ -148,6 +149,8 @@ def fingerprint(
         *_patient_warnings(patients, straddling, patient_source),
         *_duplicate_warnings(across, across_test, conflicts),
     ]
+    if told := _shortcut([fact for fact in facts if isinstance(fact.label, int)], classes):
+        said.append(told)
     if nothing and (classes or nothing < len(facts)):
         said.append(f"{nothing} of {len(facts)} cases carry no label: they are kept but cannot be learned from.")
     spacings = [f.spacing_mm for f in facts if f.spacing_mm[1] and f.spacing_mm[2]]
@@ -194,6 +197,26 @@ def fingerprint(
         box_sizes_px=_three([(round(b.y1 - b.y0, 1), round(b.x1 - b.x0, 1)) for f in facts for b in f.boxes or ()]),
         mask_names=tuple(mask_names),
     )
+
+
+def _shortcut(facts: Sequence[Fact], classes: Sequence[str]) -> str:
+    """A warning where what a file is, and not what it shows, tells its class."""
+    facets = {
+        "colour": ["colour" if fact.shape[1] > 1 else "grey" for fact in facts],
+        "size": ["{} x {} pixels".format(*fact.shape[2:]) for fact in facts],
+        "number of slices": [f"{fact.shape[0]} slices deep" for fact in facts],
+        "bit depth": [f"{fact.bits} bits deep" for fact in facts],
+        "format": [f"{fact.format} files" for fact in facts],
+        "modality": [f"of modality {fact.modality or 'unknown'}" for fact in facts],
+        "pixel spacing": [_spaced(fact.spacing_mm[1:]) for fact in facts],
+    }
+    varied = {name: values for name, values in facets.items() if len(set(values)) > 1}
+    return shortcut(varied, [fact.label for fact in facts if isinstance(fact.label, int)], classes)
+
+
+def _spaced(spacing_mm: Sequence[float | None]) -> str:
+    known = [f"{value:.3g}" for value in spacing_mm if value]
+    return f"spaced {' x '.join(known)} mm" if known else "without a spacing"
 
 
 def _bare(fact: Fact) -> bool:
