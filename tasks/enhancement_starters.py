@@ -15,42 +15,38 @@ from tasks import phantoms
 NAME = "image_enhancement"
 WHEN = {
     "dncnn": (
-        "The first choice against noise, and the baseline of all others: eight convolutions learn the noise, which "
-        "is taken "
-        "off the scan (after DnCNN, Zhang 2017). It looks only a few pixels around each pixel, so that it cannot "
-        "invent much, "
-        "learns in a minute or two without a GPU, and gives the same result however a scan is cut into tiles."
+        "The first choice against noise, and the baseline of all others: eight convolutions learn the noise, which is"
+        " taken off the scan (after DnCNN, Zhang 2017). It looks only a few pixels around each pixel, so that it "
+        "cannot invent much, learns in a minute or two without a GPU, and gives the same result however a scan is cut"
+        " into tiles."
     ),
     "red-cnn": (
-        "For CT at low dose, the network most others are measured against (RED-CNN, Chen 2017): convolutions and their "
-        "mirror image, with shortcuts between them. Slower than dncnn, a little wider view; take it to compare with "
-        "the "
-        "literature."
+        "For CT at low dose, the network most others are measured against (RED-CNN, Chen 2017): convolutions and "
+        "their mirror image, with shortcuts between them. Slower than dncnn, a little wider view; take it to compare "
+        "with the literature."
     ),
     "residual-unet": (
-        "For what reaches further than a few pixels, such as ripples, streaks and broad blur: a small U-Net that also "
-        "looks at coarser versions of the scan. More weights; wants hundreds of slices."
+        "For what reaches further than a few pixels, such as ripples, streaks and broad blur: a small U-Net that also"
+        " looks at coarser versions of the scan. More weights; wants hundreds of slices."
     ),
     "nafnet-small": (
         "For the best figures when time is at hand: blocks without activation functions, in which channels gate each "
         "other (NAFNet, Chen 2022). Slower per step than dncnn, and learns longer before it overtakes it."
     ),
     "low-dose-ct": (
-        "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, and the network learns the "
-        "way back, over the whole range from air to bone. Put your scanner's noise under Preparation first, and give "
-        "it many slices: from a few dozen it stays behind non-local means, and shifts lung by about 2 HU. See the "
-        "bias and the filters in the evaluation before you measure in its answers."
+        "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, and the network learns the way"
+        " back, over the whole range from air to bone. Put your scanner's noise under Preparation first, and give it "
+        "many slices: from a few dozen it stays behind non-local means, and shifts lung by about 2 HU. See the bias "
+        "and the filters in the evaluation before you measure in its answers."
     ),
     "edsr-lite-x2": (
         "For scans on too coarse a grid: twice the rows and columns (EDSR, Lim 2017, with pixel shuffle, Shi 2016). "
-        "It adds "
-        "to the bicubically enlarged scan what the training scans taught it. Detail that no pixel holds is guessed: "
-        "for looking, not for measuring."
+        "It adds to the bicubically enlarged scan what the training scans taught it. Detail that no pixel holds is "
+        "guessed: for looking, not for measuring."
     ),
     "edsr-lite-x4": (
         "Four times the rows and columns. At this step most detail is guessed from what the training scans looked "
-        "like; "
-        "compare with the bicubic picture beside it before you believe any of it."
+        "like; compare with the bicubic picture beside it before you believe any of it."
     ),
 }
 _CONTRASTS = {"bright lesion": 0.40, "dark lesion": -0.34}

@@ -14,7 +14,7 @@ from builder.measures.boxes import Detections
 from builder.spec import Data, Experiment, Node, Problem
 from builder.targets import Targets
 from builder.task import Asked, Examined, Found, FoundBox, Objective, Task
-from tasks import lesions
+from tasks import detection_checks, lesions
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ LEAST_SCORE = 0.01
 OVERLAP = 0.5
 """Of two boxes of one class that overlap more than this (IoU) only the surer one stays."""
 MOST = 100  # boxes a picture, as COCO counts
-SMALL_PX = 6.0
-"""Side of a lesion in prepared pixels under which a network hardly sees it."""
 SHOWN = 0.3  # the score from which boxes are shown where validation could not choose one
 _CUT = 8  # layers that a repair may take away at most, and one
 _ROWS = 16
@@ -215,47 +213,7 @@ class LesionDetection(Task):
             for repair, fixed in self.endings(experiment, 0):
                 found.append(Problem(f"network.{experiment.network[-1].id}", _sentence(words), "error", repair, fixed))
                 break
-        found += _without_meaning(experiment)
-        if fingerprint is None:
-            return found
-
-        def say(message: str, severity: str = "error") -> None:
-            found.append(Problem("data.dataset", message, severity))
-
-        boxed = fingerprint.num_boxed
-        if not sum(boxed.values()):
-            say(
-                "No scan of this data set has boxes. Draw some on the Data page, or import them (Pascal VOC, YOLO, "
-                "COCO or a table)."
-            )
-            return found
-        counts = fingerprint.box_counts
-        for split, use in (("train", "nothing can be learned"), ("val", "the best epoch cannot be chosen")):
-            if not boxed.get(split):
-                say(f"The {_split(split)} side has no scan labelled with boxes: {use}.")
-        if not boxed.get("test"):
-            say("The test side has no scan labelled with boxes: nothing can be said of it.", "warning")
-        for name in fingerprint.classes:
-            if boxed.get("train") and not counts.get("train", {}).get(name):
-                say(f"No training scan has a box of class {name!r}: it cannot be found.", "warning")
-            for split, use in (("val", "choose the best epoch"), ("test", "tell how well it is found")):
-                if boxed.get(split) and not counts.get(split, {}).get(name):
-                    say(
-                        f"No {_split(split)} scan has a box of class {name!r}: nothing there can {use} for it.",
-                        "warning",
-                    )
-        if fingerprint.num_patients < 3:
-            say("Training, validation and test need at least one patient each. Add scans of other patients.")
-        smallest = _smallest_px(experiment.data, fingerprint)
-        if smallest is not None and smallest < SMALL_PX:
-            larger = min(1024, int(np.ceil(experiment.data.size_px * SMALL_PX / smallest / 32) * 32))
-            words = (
-                f"Half of the lesions would be smaller than {SMALL_PX:.0f} px after preparation ({smallest:.1f} px): a "
-                "network hardly sees them."
-            )
-            fix = experiment.replace("data.size_px", larger) if larger > experiment.data.size_px else None
-            found.append(Problem("data.size_px", words, "warning", f"Use {larger} px" if fix else "", fix))
-        return found
+        return [*found, *detection_checks.problems(experiment, fingerprint)]
 
     def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
         """Writes 240 synthetic pictures with lesions of two kinds, some without, and their boxes (COCO)."""
@@ -303,35 +261,5 @@ def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:
     return Detections.of(answers, there, targets.dataset.patients[targets.cases])
 
 
-def _smallest_px(data: Data, fingerprint: Any) -> float | None:
-    """Side of the middle lesion in prepared pixels; None where no box is known."""
-    sizes, scans = fingerprint.box_sizes_px, fingerprint.sizes
-    if not sizes or not scans:
-        return None
-    longest = max(scans["median"])
-    return float(np.sqrt(np.prod(sizes["median"]))) * data.size_px / longest
-
-
-def _without_meaning(experiment: Experiment) -> list[Problem]:
-    """Settings of training that the loss of boxes does not know."""
-    found = []
-    for setting, usual, words in (
-        ("label_smoothing", 0.0, "The focal loss of boxes takes labels as they are: label smoothing changes nothing."),
-        (
-            "class_weights",
-            False,
-            "The focal loss of boxes weighs by how hard a place is: class weights change nothing.",
-        ),
-    ):
-        path = f"training.{setting}"
-        if experiment.at(path) != usual:
-            found.append(Problem(path, words, "warning", "Switch it off", experiment.replace(path, usual)))
-    return found
-
-
 def _sentence(words: str) -> str:
     return words[0].upper() + words[1:]
-
-
-def _split(name: str) -> str:
-    return {"train": "training", "val": "validation"}.get(name, name)

@@ -8,13 +8,12 @@ tumour or not: several structures in a mask count as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.data import pixel_aspect, place
+from builder.data import pixel_aspect
 from builder.measures import outlines
 from builder.measures.classes import Predictions
 from builder.measures.classes import report as report_types
@@ -23,6 +22,19 @@ from builder.spec import Data, Experiment, Problem
 from builder.targets import Target, Targets
 from builder.task import Asked, Examined, Found, Objective, Task
 from tasks import tumor_checks, tumor_phantoms, tumor_starters
+from tasks.tumor_answers import (
+    THRESHOLD,
+    Answer,
+    Showing,
+    of_case,
+    on_grid,
+    parted,
+    seen_of,
+    taught_outlines,
+    teaching,
+    type_scores,
+    types_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,17 +43,7 @@ if TYPE_CHECKING:
     from builder.data import Dataset
     from builder.scan import Scan
 
-THRESHOLD = 0.5
-"""Chance from which a pixel is inside. It is not chosen on the validation side: the losses aim at a half, the best
-value on a few dozen validation scans is mostly luck, and an exported network needs no number beside its weights."""
 _AT_ONCE = 16  # pictures asked about together
-
-
-class Answer(NamedTuple):
-    """What is said of one prepared picture: `types` (K,) float32 probabilities, `inside` (H, W) float16 chances."""
-
-    types: np.ndarray
-    inside: np.ndarray
 
 
 class TumorDiagnosis(Task):
@@ -98,7 +100,7 @@ class TumorDiagnosis(Task):
 
         assert train.classes is not None and train.masks is not None and train.masked is not None
         outline = losses.of_outlines(experiment.training.loss)
-        shows = _Showing(train.dataset)
+        shows = Showing(train.dataset)
         taught = train.classes[teaching(train.classes, train.masks, train.masked, train.cases, shows)]
         plain = experiment.training.model_copy(update={"loss": experiment.training.loss.model_copy(update=_USUAL)})
         kinds = None
@@ -180,7 +182,7 @@ class TumorDiagnosis(Task):
             dice, iou = outlines.overlap(*np.array(counts, np.float64).T)
             found = {"dice": float(dice.mean()), "iou": float(iou.mean())}
         if given and types_of(targets.num_classes):
-            found |= _type_scores(np.stack(chances), np.array(given))
+            found |= type_scores(np.stack(chances), np.array(given))
         return found
 
     # -- in use ---------------------------------------------------------------------------------------------------
@@ -300,92 +302,3 @@ class TumorDiagnosis(Task):
 
 
 _USUAL = {"name": "usual", "params": {}}
-
-
-def types_of(num_classes: int) -> int:
-    """How many type scores there are for so many classes: a single one would tell nothing."""
-    return num_classes if num_classes > 1 else 0
-
-
-def parted(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The types (B, K) and the outline (B, side, side) of a row (B, K + side * side).
-
-    The side is the largest whose square fits: exact as long as there are at most 2 * side types.
-    """
-    count = output.shape[-1]
-    side = isqrt(count)
-    num_types = count - side * side
-    return output[:, :num_types], output[:, num_types:].unflatten(1, (side, side))
-
-
-def seen_of(data: Data, of: int) -> range:
-    """Positions of the slices of a scan that the network is shown, each by itself."""
-    return range(of) if data.slices == "each" else range(of // 2, of // 2 + 1)
-
-
-def on_grid(data: Data, answers: Sequence[Any], shape: tuple[int, ...], aspect: float) -> np.ndarray:
-    """The chances of the slices of one scan, float32 (S, H, W) on its own grid; 0 where the network saw nothing."""
-    slices, height, width = shape
-    where = place(height, width, data, aspect)
-    chance = np.zeros(shape, np.float32)
-    for index, answer in zip(seen_of(data, slices), answers, strict=True):
-        chance[index] = where.map_out(answer.inside.astype(np.float32), height, width)
-    return chance
-
-
-def of_case(answers: Sequence[Any], outlined: bool = True) -> np.ndarray:
-    """The types (K,) of a case from its slices: their mean, each counting as much as is outlined on it.
-
-    A slice beside the tumour shows nothing of its type, and none such has taught it (see `teaching`); asked all the
-    same, it would drown the few that do. Where nothing is outlined, or no outline was learned, all count alike. (The
-    surest slice alone would be the largest of many errors.)
-    """
-    types = np.stack([answer.types for answer in answers]).astype(np.float64)
-    weights = np.array([(answer.inside >= THRESHOLD).sum() if outlined else 1 for answer in answers], np.float64)
-    weights = weights if weights.any() else np.ones(len(answers))
-    return (weights[:, None] * types).sum(0) / weights.sum()
-
-
-def taught_outlines(asked: Asked) -> bool:
-    """Whether the run's training scans had outlines at all; assumed where it is not known."""
-    counts = asked.fingerprint.get("num_masked")
-    return not isinstance(counts, dict) or bool(counts.get("train", 0))
-
-
-class _Showing:
-    """Answers for a case whether its mask shows anything on any slice; each is read once."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.known: dict[int, bool] = {}
-
-    def __call__(self, case: int) -> bool:
-        if case not in self.known:
-            mask = self.dataset.mask(case)
-            self.known[case] = mask is not None and bool(mask.any())
-        return self.known[case]
-
-
-def teaching(
-    classes: np.ndarray, masks: np.ndarray, masked: np.ndarray, cases: np.ndarray, shows: Callable[[int], bool]
-) -> np.ndarray:
-    """(B,) bool: the rows that teach their type: not a slice without tumour of a case that has one elsewhere."""
-    rows = classes >= 0
-    for row in np.flatnonzero(rows & masked):
-        if not masks[row].any() and shows(int(cases[row])):
-            rows[row] = False
-    return rows
-
-
-def _type_scores(chances: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    """auc (mean over the types, one against the rest) and balanced_accuracy; what is undefined is left out."""
-    from sklearn.metrics import roc_auc_score
-
-    if not np.isfinite(chances).all():
-        return {}
-    true = given[:, None] == np.arange(chances.shape[1])
-    areas = [roc_auc_score(t, c) for t, c in zip(true.T, chances.T, strict=True) if t.any() and not t.all()]
-    answered = chances.argmax(1)
-    recalls = [(answered[t] == k).mean() for k, t in enumerate(true.T) if t.any()]
-    found = {"balanced_accuracy": float(np.mean(recalls))}
-    return found | ({"auc": float(np.mean(areas))} if areas else {})

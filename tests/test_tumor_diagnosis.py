@@ -37,7 +37,8 @@ from builder.scan import Scan
 from builder.spec import Choice, Data, Experiment, Node, Training
 from builder.targets import Target
 from tasks import tumor_phantoms
-from tasks.tumor_diagnosis import Answer, TumorDiagnosis, of_case, on_grid, parted, teaching
+from tasks.tumor_answers import Answer, of_case, on_grid, parted, teaching
+from tasks.tumor_diagnosis import TumorDiagnosis
 
 TUMOR = TumorDiagnosis()
 STARTERS = {e.name: e for e in TUMOR.starters()}
