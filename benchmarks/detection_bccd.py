@@ -34,8 +34,9 @@ from builder.spec import Choice, Experiment  # noqa: E402
 TARGETS = {"map50": 0.88, "map": 0.57, "WBC map50": 0.95, "minutes": 30.0}
 EPOCHS = 36
 EARLIER = (
-    "The test side was opened once before, by 24 epochs of the same recipe with the epoch chosen by map50: map50 0.901, "
-    "map 0.545. Its validation curve still rose and the best map50 was not the best map; hence more epochs, and map."
+    "The test side was opened once before, by 24 epochs of the same recipe with the epoch chosen by map50: map50 "
+    "0.901, map 0.545. Its validation curve still rose, and the best map50 was not the best map: hence more epochs, "
+    "and map."
 )
 AUGMENT = (
     Choice(name="flip_horizontal"),

@@ -206,6 +206,23 @@ Domain = Int | Float | OneOf | Flag | Text | Digest
 
 
 @dataclass(frozen=True)
+class Idle:
+    """A setting that does nothing while another one has a value: setting `name` where `other` is `value`.
+
+    `words` say so to people, as a sentence.
+    """
+
+    name: str
+    other: str
+    value: Any
+    words: str
+
+    def applies(self, settings: Mapping[str, Any], default: Any) -> bool:
+        """Whether somebody set it for nothing. `settings`: of the part, defaults filled in."""
+        return bool(settings[self.name] != default and settings[self.other] == self.value)
+
+
+@dataclass(frozen=True)
 class Part:
     """Something a user picks: a layer, an optimizer, an augmentation.
 
@@ -214,6 +231,7 @@ class Part:
         target: dotted path of what it builds ("" = only settings).
         help: one or two plain sentences. params: the choices it offers. group: heading in palettes.
         finds: other words people may search it by.
+        idle: settings that do nothing while another one has a certain value.
     """
 
     name: str
@@ -223,6 +241,7 @@ class Part:
     params: tuple[Domain, ...] = ()
     group: str = ""
     finds: str = ""
+    idle: tuple[Idle, ...] = field(default=(), kw_only=True)
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, repairs
-from builder.spec import Experiment, Problem, SpecError, feeder
+from builder.spec import Experiment, Node, Problem, SpecError, feeder
 from builder.task import TASKS, find, unfit
 from builder.weights import missing
 
@@ -157,6 +157,8 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pr
             path = f"network.{node.id}.params.weights"
             begin = "Begin at random", _fix(experiment, path, "none")
             found.append(Problem(f"network.{node.id}.params.{said[0]}", said[1], "error", *begin))
+        if not place.message:
+            found += _idle(experiment, node)
     used = {feeder(i) for feeds in wires(nodes) for i in feeds}
     for node in nodes[:-1]:
         if node.id not in used:
@@ -171,6 +173,18 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Pr
             )
     if planned.output is not None and experiment.task in TASKS:
         found += _head(experiment, planned, num_classes, known=fingerprint is not None)
+    return found
+
+
+def _idle(experiment: Experiment, node: Node) -> list[Problem]:
+    """Settings of a layer that do nothing beside its others."""
+    part, given = LAYERS[node.name], settings(node)
+    found = []
+    for idle in part.idle:
+        default = part.param(idle.name).default
+        if idle.applies(given, default):
+            path = f"network.{node.id}.params.{idle.name}"
+            found.append(Problem(path, idle.words, "warning", f"Set it to {default}", _fix(experiment, path, default)))
     return found
 
 

@@ -40,11 +40,15 @@ MAX_SIDE = 192
 MAX_BYTES = 16_000_000
 """Size above which a layer's numbers are not kept for stepping through."""
 MAX_FOLDER_BYTES = 256_000_000
+"""Size that one look may write: one half for the pictures of all layers alike, one for numbers to step through."""
+MAX_ROW = 4096
+"""Numbers of a vector that are kept."""
 PROBES = 8
 NUM_SCANS = 8
 """Scans over which dead units are counted and batch norms are set."""
 BINS = 60
 CURVE = 241
+_NUMBER = 4  # bytes of a float32
 FLAT = 0.05
 """Share of a function's steepest slope under which a value counts as standing on a flat part."""
 
@@ -245,14 +249,15 @@ def look(subject: Subject, folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    keep = _Keeper(folder)
+    keep = _Keeper(folder, len(subject.nodes) + 1)
+    image = keep.array("image", _item(subject.image, subject.plan.layout)[0])
     told: dict[str, dict[str, Any]] = {}
     nodes, plan = {n.id: n for n in subject.nodes}, subject.plan
     scans = torch.from_numpy(subject.scans)
     told[INPUT] = _layer(keep, INPUT, scans[0].numpy(), plan.layout)
     wanted = {wire for n in plan.nodes for wire in n.inputs[:1] if _geometry(subject.net, n, plan) is not None}
     if INPUT in wanted:
-        told[INPUT]["full"] = keep.full(INPUT, _item(scans[0].numpy(), plan.layout)[0])
+        told[INPUT]["full"] = keep.array(f"full-{INPUT}", _item(scans[0].numpy(), plan.layout)[0])
     layers: Any = subject.net.get_submodule("layers")
 
     def seen(planned: Planned) -> Any:
@@ -264,7 +269,7 @@ def look(subject: Subject, folder: Path) -> dict[str, Any]:
                     if wire in wanted:
                         values = one[0].numpy()
                         layout = planned.layout if one.dim() == outs[-1].dim() else ""
-                        found.setdefault("fulls", {})[wire] = keep.full(wire, _item(values, layout)[0])
+                        found.setdefault("fulls", {})[wire] = keep.array(f"full-{wire}", _item(values, layout)[0])
             found["full"] = found.get("fulls", {}).get(planned.id)
             found["kernels"] = _kernels(keep, planned, module, plan)
             found["step"] = _stepped(keep, subject.net, planned, plan, told)
@@ -286,32 +291,44 @@ def look(subject: Subject, folder: Path) -> dict[str, Any]:
         "scan": subject.scan,
         "weights": subject.weights,
         "num_scans": len(scans),
-        "image": keep.array("image", _item(subject.image, plan.layout)[0]),
+        "image": image,
         "order": [n.id for n in plan.nodes],
         "layers": told,
     }
 
 
 class _Keeper:
-    """Writes arrays into a folder, as long as there is room in the allowance."""
+    """Writes arrays into a folder within the allowance."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.bytes = folder, 0
+    def __init__(self, folder: Path, num_layers: int) -> None:
+        self.folder = folder
         (folder / "arrays").mkdir(parents=True, exist_ok=True)
-        self.names: dict[str, str] = {}
+        self._room = MAX_FOLDER_BYTES // 2
+        self._share = MAX_FOLDER_BYTES // 2 // num_layers
 
-    def array(self, name: str, values: np.ndarray) -> str:
+    def pictures(self, name: str, values: np.ndarray) -> tuple[str, int]:
+        """The file of (C, H, W), made smaller by whole steps until it fits what a layer may take, and that step."""
+        step = max(1, -(-max(values.shape[1:]) // MAX_SIDE))
+        while len(values) * prod(side // step for side in values.shape[1:]) * _NUMBER > self._share:
+            step += 1
+        return self._saved(name, _reduced(values, step)), step
+
+    def row(self, name: str, values: np.ndarray) -> str:
+        """The file of the first numbers of a vector or sequence: next to nothing of what a layer may take."""
+        return self._saved(name, values.reshape(-1)[:MAX_ROW])
+
+    def array(self, name: str, values: np.ndarray) -> str | None:
+        """The file of an array; None where it is too much."""
+        size = values.size * _NUMBER
+        if size > min(MAX_BYTES, self._room):
+            return None
+        self._room -= size
+        return self._saved(name, values)
+
+    def _saved(self, name: str, values: np.ndarray) -> str:
         file = f"arrays/{name.replace(':', '-').replace('/', '-')}.npy"
         np.save(self.folder / file, np.ascontiguousarray(values, np.float32), allow_pickle=False)
-        self.bytes += values.size * 4
         return file
-
-    def full(self, name: str, values: np.ndarray) -> str | None:
-        """None where it is too much."""
-        size = values.size * 4
-        if size > MAX_BYTES or self.bytes + size > MAX_FOLDER_BYTES:
-            return None
-        return self.array(f"full-{name}", values)
 
 
 def _item(values: np.ndarray, layout: str) -> tuple[np.ndarray, int, int]:
@@ -347,11 +364,10 @@ def _layer(keep: _Keeper, id: str, values: np.ndarray, layout: str) -> dict[str,
         "maps": None,
     }
     if pictures is not None:
-        step = max(1, -(-max(pictures.shape[1:]) // MAX_SIDE))
-        found |= {"num_channels": len(pictures), "reduced": step}
-        found["maps"] = keep.array(f"maps-{id}", _reduced(pictures[:MAX_MAPS], step))
+        found["num_channels"] = len(pictures)
+        found["maps"], found["reduced"] = keep.pictures(f"maps-{id}", pictures[:MAX_MAPS])
     else:
-        found["maps"] = keep.array(f"maps-{id}", shown.reshape(-1)[:4096])
+        found["maps"] = keep.row(f"maps-{id}", shown)
     return found
 
 
@@ -404,14 +420,13 @@ def _stepped(
         return None
     module = _inner(net, planned)
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if weight is not None and weight.numel() * 4 > MAX_BYTES:
-        return None
-    return {
-        "geometry": found.to_json(),
-        "from": full,
-        "weight": None if weight is None else keep.array(f"weight-{planned.id}", weight.detach().numpy()),
-        "bias": None if bias is None else keep.array(f"bias-{planned.id}", bias.detach().numpy()),
-    }
+    files: dict[str, str | None] = {"weight": None, "bias": None}
+    for name, values in (("weight", weight), ("bias", bias)):
+        if values is not None:
+            files[name] = keep.array(f"{name}-{planned.id}", values.detach().numpy())
+            if files[name] is None:
+                return None
+    return {"geometry": found.to_json(), "from": full, **files}
 
 
 def _kernels(keep: _Keeper, planned: Planned, module: nn.Module, plan: Plan) -> list[dict[str, Any]]:
@@ -424,14 +439,14 @@ def _kernels(keep: _Keeper, planned: Planned, module: nn.Module, plan: Plan) -> 
         weight = getattr(part, "weight", None)
         if not isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d) or weight is None:
             continue
-        if weight.numel() * 4 > MAX_BYTES or keep.bytes > MAX_FOLDER_BYTES:
-            continue
         values = weight.detach().numpy()
         if isinstance(part, nn.ConvTranspose2d):
             values = values.swapaxes(0, 1)
         shape, values = list(values.shape), values[:, :, values.shape[2] // 2] if values.ndim == 5 else values
         values = values[:, :, None] if values.ndim == 3 else values
         file = keep.array(f"kernels-{planned.id}-{len(found)}", values)
+        if file is None:
+            continue
         found.append({"name": name, "shape": shape, "file": file})
         if len(found) == 6:
             return found
@@ -440,8 +455,7 @@ def _kernels(keep: _Keeper, planned: Planned, module: nn.Module, plan: Plan) -> 
         source = plan.along(above.inputs[0]) if above is not None and above.name == "flatten" else None
         if source is not None and len(source) == 3 and prod(source) == inner.in_features:
             values = inner.weight.detach().numpy().reshape(-1, *source)
-            if values.size * 4 <= MAX_BYTES:
-                file = keep.array(f"kernels-{planned.id}-0", values)
+            if file := keep.array(f"kernels-{planned.id}-0", values):
                 found.append({"name": "", "shape": list(values.shape), "file": file})
     return found
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from builder import catalog
-from builder.catalog import LayerSpec
+from builder.catalog import Float, LayerSpec
 from builder.check import problems
 from builder.fingerprint import Fingerprint
 from builder.parts.layers import LAYERS
@@ -52,6 +52,24 @@ def test_every_starter_of_every_task_has_no_problem_but_its_missing_scans(task):
     for starter in find(task).starters():
         assert [p.path for p in errors(problems(starter))] == ["data.dataset"], starter.name
         assert errors(problems(starter.replace("data.dataset", "set"), LABELLED)) == [], starter.name
+
+
+@pytest.mark.parametrize(
+    ("part", "idle"), [(part, idle) for part in LAYERS.values() for idle in part.idle], ids=lambda x: x.name
+)
+def test_a_setting_that_does_nothing_is_told_and_switched_off(part, idle):
+    domain, other = part.param(idle.name), part.param(idle.other)
+    assert other.parse(idle.value) == idle.value
+    value = 0.5 if isinstance(domain, Float) else 2
+    busy = [v for v in (False, 2) if v != idle.value and type(v) is type(idle.value)][0]
+    for beside, told in ((idle.value, True), (busy, False)):
+        node = Node(id="one", name=part.name, params={idle.name: value, idle.other: beside})
+        body = [node] if "maps" in part.takes else [Node(id="rows", name="rows_as_sequence"), node]
+        found = [p for p in problems(Experiment(network=tuple(body))) if p.path == f"network.one.params.{idle.name}"]
+        assert bool(found) is told, problems(Experiment(network=tuple(body)))
+        if told:
+            assert found[0].severity == "warning" and found[0].message == idle.words and found[0].fix
+            assert not [p for p in problems(found[0].fix) if p.path == found[0].path]
 
 
 def test_a_good_experiment_has_no_problems():

@@ -241,6 +241,27 @@ def test_large_pictures_are_reduced_and_many_channels_cut(tmp_path: Path) -> Non
     assert array(tmp_path, told["maps"]).shape == (64, 133, 133)
 
 
+def test_a_look_keeps_within_its_allowance_and_shows_every_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = layers_of(*(("conv2d", {"out_channels": 48}) for _ in range(6)), "global_pool", "relu")
+    answers = []
+    for room in (256_000_000, 400_000):
+        monkeypatch.setattr(look, "MAX_FOLDER_BYTES", room)
+        answers.append(look.look(look.untrained(experiment, look.sample("CT"), ""), tmp_path / str(room)))
+    written = sum(path.stat().st_size for path in (tmp_path / "400000" / "arrays").iterdir())
+    assert written < 400_000 + 128 * 60, "headers of files come on top"
+    wide, tight = ([answer["layers"][f"n{n}"] for n in range(6)] for answer in answers)
+    assert all(told["reduced"] == 1 and told["step"] for told in wide)
+    assert [told["step"] for told in tight].count(None) > 2, "numbers that do not fit are not kept"
+    for told in tight:
+        assert told["reduced"] > 1 and array(tmp_path / "400000", told["maps"]).shape[0] == 48
+        step = told["step"]
+        assert step is None or all(step[name] for name in ("from", "weight", "bias"))
+    vector = answers[1]["layers"]["n7"]
+    assert array(tmp_path / "400000", vector["maps"]).shape == (48,)
+
+
 def test_a_sample_that_does_not_exist_is_refused() -> None:
     with pytest.raises(LookError, match="no sample scan 'PET'"):
         look.sample("PET")

@@ -1,6 +1,6 @@
 """Whole known networks as feature extractors, and their stages one at a time."""
 
-from builder.catalog import Digest, Flag, Int, LayerSpec, OneOf, Text
+from builder.catalog import Digest, Flag, Idle, Int, LayerSpec, OneOf, Text
 
 _MODEL = Text(
     "model", "resnet18", "Name in the timm library, such as resnet18 or tf_efficientnet_lite0.", "timm:list_models"
@@ -49,6 +49,7 @@ PARTS = (
         takes=("maps",),
         untrained={"weights": "none", "file": ""},
         needs=("timm",),
+        idle=(Idle("frozen_stages", "frozen", True, "The whole model is frozen already, its first stages with it."),),
     ),
     LayerSpec(
         "timm_stage",

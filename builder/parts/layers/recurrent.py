@@ -1,6 +1,6 @@
 """Recurrent networks: layers that read a sequence step by step and remember."""
 
-from builder.catalog import Domain, Flag, Float, Int, LayerSpec, OneOf
+from builder.catalog import Domain, Flag, Float, Idle, Int, LayerSpec, OneOf
 
 _SETTINGS: tuple[Domain, ...] = (
     Int("units", 64, 1, 4096, "Size of its memory = features that come out of each direction.", log=True),
@@ -24,6 +24,9 @@ _SETTINGS: tuple[Domain, ...] = (
         title="Truncate at",
     ),
 )
+_IDLE = (
+    Idle("dropout", "layers", 1, "Dropout lies between stacked layers, and there is only one: nothing is dropped."),
+)
 _TARGET = "builder.blocks.recurrent:Recurrent"
 _FINDS = "rnn recurrent memory time sequence slices bidirectional bptt truncated"
 
@@ -43,6 +46,7 @@ PARTS = (
         inferred={"features": "features"},
         fixed={"kind": "RNN"},
         takes=("sequence",),
+        idle=_IDLE,
     ),
     LayerSpec(
         "lstm",
@@ -55,6 +59,7 @@ PARTS = (
         inferred={"features": "features"},
         fixed={"kind": "LSTM"},
         takes=("sequence",),
+        idle=_IDLE,
     ),
     LayerSpec(
         "gru",
@@ -68,5 +73,6 @@ PARTS = (
         inferred={"features": "features"},
         fixed={"kind": "GRU"},
         takes=("sequence",),
+        idle=_IDLE,
     ),
 )
