@@ -141,8 +141,21 @@ def predict_source(network: str = "", *imports: str, says: str = "classes", acti
     return f"{reading}{mark}{rest.partition(chr(10))[0]}\n\n\n{own}\n\n{command}{last}"
 
 
-def train_source(experiment: Experiment, multi_label: bool) -> str:
-    """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop."""
+START = "start.safetensors"
+"""Beside train.py: the stored weights that a training begins with."""
+BEGINS = {
+    "random": "It begins with random weights, as the run did.",
+    "stored": f"It begins with the stored weights in {START}, as the run did.",
+    "gone": "The run began with stored weights that were gone when it was exported: this begins with random ones.",
+}
+
+
+def train_source(experiment: Experiment, multi_label: bool, begins: str = "random") -> str:
+    """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop.
+
+    Args:
+        begins: one of `BEGINS`.
+    """
     from builder.batches import updates
 
     training = experiment.training
@@ -174,6 +187,9 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
         batch = ["batch = augment(images[rows], random).images"]
     return Template((TEMPLATES / "train.py.txt").read_text(encoding="utf-8")).substitute(
         imports=imports,
+        begins=BEGINS[begins],
+        tensors="load_file, save_file" if begins == "stored" else "save_file",
+        start=f"{_indented(_START, 4)}\n" if begins == "stored" else "",
         batch_size=training.batch_size,
         accumulate=training.accumulate,
         patience=training.patience,
@@ -193,6 +209,12 @@ def train_source(experiment: Experiment, multi_label: bool) -> str:
         normalize=_indented(normalize, 4),
         augmented=_indented(batch, 16),
     )
+
+
+_START = [
+    f'stored = load_file(Path(__file__).resolve().parent / "{START}")',
+    "assert not model.load_state_dict(stored, strict=False).unexpected_keys  # the layers after it begin at random",
+]
 
 
 def _augmentation(name: str, params: dict[str, Any]) -> dict[str, Any]:

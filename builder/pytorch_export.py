@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from builder import task
-from builder.listing import attributes, model_source, predict_source, train_source
+from builder import network, task
+from builder.listing import START, attributes, model_source, predict_source, train_source
+from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.prepared import Prepared
 from builder.spec import Experiment
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between the app and the exported code."""
@@ -23,23 +30,47 @@ def write(folder: Path, predictor: Predictor) -> str:
     experiment = predictor.experiment
     kind = task.find(experiment.task)
     names = attributes(experiment)
-    tensors = {}
-    for key, tensor in predictor.net.state_dict().items():
-        _, id, rest = key.split(".", 2)
-        tensors[f"{names[id]}.{rest}"] = tensor.detach().cpu().contiguous()
-    (folder / "weights.safetensors").write_bytes(save(tensors))
+    (folder / "weights.safetensors").write_bytes(save(_tensors(predictor.net, names)))
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
         "predict.py": predict_source(says=kind.says, activated=kind.activated),
     }
     retrains = kind.label_kind == "class"  # the one loop that is written out plainly
     if retrains:
-        texts["train.py"] = train_source(experiment, predictor.multi_label)
+        begins, stored = _start(experiment, len(predictor.classes), names)
+        texts["train.py"] = train_source(experiment, predictor.multi_label, begins)
+        if stored:
+            (folder / START).write_bytes(save(stored))
     if retrains and experiment.training.augment:
         texts["augment.py"] = (Path(__file__).parent / "augment.py").read_text(encoding="utf-8")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ""
+
+
+def _tensors(net: nn.Module, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """The state of the layers in `names` {node id: name in the exported class}, as the exported class calls it."""
+    found = {}
+    for key, tensor in net.state_dict().items():
+        _, id, rest = key.split(".", 2)
+        if id in names:
+            found[f"{names[id]}.{rest}"] = tensor.detach().cpu().contiguous()
+    return found
+
+
+def _start(experiment: Experiment, num_classes: int, names: Mapping[str, str]) -> tuple[str, dict[str, torch.Tensor]]:
+    """(one of `listing.BEGINS`, the stored weights that a training of the network begins with)."""
+    begun = {}
+    for node in experiment.network:
+        untrained, given = LAYERS[node.name].untrained, network.settings(node)
+        if any(given[name] != value for name, value in untrained.items()):
+            begun[node.id] = names[node.id]
+    if not begun:
+        return "random", {}
+    try:
+        return "stored", _tensors(network.assemble_of(experiment, num_classes), begun)
+    except ValueError:  # a file of weights that somebody removed since
+        return "gone", {}
 
 
 def normalization(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:

@@ -122,7 +122,7 @@ ENGINE = {
     "foreign_child": "foreign keras_import onnx_import weights",
     "readme": "parts spec network task predict runs",
     "keras_text": "listing tracing",
-    "pytorch_export": "spec task listing predict prepared batches",
+    "pytorch_export": "parts spec network task listing predict prepared batches",
     "keras_export": "network listing predict task tracing keras_text",
     "onnx_export": "spec network listing predict task tracing",
     "program_export": "network listing predict task tracing",

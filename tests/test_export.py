@@ -220,6 +220,30 @@ def test_train_py_trains_on_a_folder_per_class_and_its_result_can_be_asked(folde
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
 
+def test_train_py_begins_with_the_stored_weights_that_the_run_began_with(tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    starter = next(e for e in Recognition().starters() if e.name == "efficientnet-lite0").replace("data.size_px", 32)
+    predictor = module.untrained(starter, tmp_path)
+    pytorch_export.write(tmp_path, predictor)
+    text = (tmp_path / "train.py").read_text()
+    assert "It begins with the stored weights in start.safetensors" in text and "load_file(" in text
+    stored, begun = load_file(tmp_path / "start.safetensors"), predictor.net.state_dict()
+    assert {key.split(".")[0] for key in stored} == {"timm_backbone_1"}
+    assert all(torch.equal(tensor, begun[f"layers.{key}"]) for key, tensor in stored.items())
+    model = made(starter, 2)
+    told = model.load_state_dict(stored, strict=False)
+    assert not told.unexpected_keys and all(key.startswith("class_scores_1.") for key in told.missing_keys)
+    monkeypatch.setattr(network, "assemble_of", lambda *_: (_ for _ in ()).throw(ValueError("the file is gone")))
+    pytorch_export.write(tmp_path, predictor)
+    assert "gone when it was exported" in (tmp_path / "train.py").read_text()
+
+
+def test_train_py_of_a_network_without_stored_weights_begins_at_random(folder):
+    assert "It begins with random weights" in (folder / "train.py").read_text()
+    assert not (folder / "start.safetensors").exists()
+
+
 def made(experiment: Experiment, num_classes: int) -> torch.nn.Module:
     """The exported class, built."""
     space: dict = {}
