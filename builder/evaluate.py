@@ -96,6 +96,16 @@ def evaluation(run: Run, split: str = "test") -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def examples(run: Run, split: str = "test") -> list[np.ndarray]:
+    """Pictures that a task kept beside its figures, (3, H, W) float32 in stored values: what came, what the run made of
+    it, and what it should be. [] where there are none."""
+    try:
+        with np.load(run.folder / f"predictions-{split}.npz", allow_pickle=False) as stored:
+            return [stored[name] for name in sorted(stored.files) if name.startswith("example_")]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+
+
 def _examined(
     run: Run,
     predictor: Predictor,

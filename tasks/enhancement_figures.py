@@ -80,9 +80,8 @@ def examined(
     Args:
         others: cases of other splits, on which the settings of the filters are chosen.
     Returns: the arrays of `measures.pictures.Pictures`; tissues (T,) and tissue_bias (N, M, T) in stored values, NaN
-    where
-        a slice has too little of one; slices (N,), cases (N,) ids; unit; example_<k> (3, H, W) float32 of the first
-        cases: poor, restored and good, in stored values.
+        where a slice has too little of one; slices (N,), cases (N,) ids; unit; example_<k> (3, H, W) float32 of the
+        first cases: poor, restored and good, in stored values.
     """
     data = asked.experiment.data
     is_ct = data.window == "ct full"
@@ -215,7 +214,9 @@ def _tissue_bias(made: dict[str, np.ndarray], wanted: np.ndarray, counted: np.nd
 
 
 def report(examined: Examined, resamples: int, seed: int = 0) -> dict[str, Any]:
-    """As `measures.pictures.report`, with the bias in each tissue by way, {way: {tissue: {value, low, high}}}."""
+    """As `measures.pictures.report`, with tissue_bias {way: {tissue: {value, low, high}}} where that is known, its
+    `worst` as worst_images with their case and slice, and the names of the examples kept (`evaluate.examples`).
+    """
     names = [field.name for field in fields(measured.Pictures)]
     found = measured.Pictures(**{name: examined[name] for name in names})
     told = measured.report(found, resamples, seed, unit=str(examined["unit"]))
@@ -234,5 +235,8 @@ def report(examined: Examined, resamples: int, seed: int = 0) -> dict[str, Any]:
     told["notes"].append(
         "Such figures often disagree with readers: look at the pictures, and ask whether a diagnosis changes its mind."
     )
+    places = zip(examined["cases"], examined["slices"], strict=True)
+    where = [{"case": str(case), "slice": int(place)} for case, place in places]
+    told["worst_images"] = [{**row, **where[row["picture"]]} for row in told.pop("worst")]
     told["examples"] = sorted(name for name in examined if name.startswith("example_"))
     return told

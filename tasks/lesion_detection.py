@@ -174,9 +174,10 @@ class LesionDetection(Task):
                 found.append((targets.placement(int(case)).boxes_out(boxes), scores, labels))
             if progress:
                 progress(min(start + _ROWS, len(targets)), len(targets))
-        there = []
+        there, slices = [], []
         for case, index in zip(targets.cases.tolist(), targets.slices.tolist(), strict=True):
             seen = targets.shown(case, index)
+            slices.append(seen[len(seen) // 2])
             known = [box for box in dataset.boxes(case) or () if box.slice in seen]
             corners = [(box.x0, box.y0, box.x1, box.y1) for box in known]
             there.append((np.array(corners, np.float64).reshape(-1, 4), np.array([b.label for b in known], np.int64)))
@@ -184,7 +185,7 @@ class LesionDetection(Task):
         return {
             **detections.arrays(),
             "cases": np.array([dataset.cases[case].id for case in targets.cases]),
-            "slices": targets.slices,
+            "slices": np.array(slices, np.int64),
             "threshold": np.array(asked.settled.get("threshold", np.nan)),
         }
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 from test_pages_build import (  # noqa: F401  fixtures of those pages
@@ -265,69 +264,6 @@ DETECTION = {
     "false_alarms": [{"case": "c000000", "slice": 0, "box": [2.0, 3.0, 9.0, 9.0], "class": "dog", "score": 0.8}],
     "notes": ["Only 12 patients."],
 }
-TUMOUR = {
-    **COMMON,
-    "metrics": {"dice": F, "hd95_mm": {"value": 4.2, "low": 3.0, "high": 6.0}},
-    "outlines": {
-        "with_lesion": 30,
-        "without_lesion": 10,
-        "quartiles": {"dice": [0.6, 0.8, 0.9], "hd95_mm": None},
-        "cases": {"dice": [0.1, 0.5, 0.8, None], "volume_ml": [2.0, 3, 4, None], "answered_ml": [1.5, 2.7, 4.4, 0.1]},
-        "worst": [{"case": "c000003", "dice": 0.1, "volume_ml": 2.0, "answered_ml": 1.5}],
-        "false_positives": [{"case": "c000002", "voxels": 7, "ml": 0.02}],
-    },
-    "notes": [],
-}
-ENHANCEMENT = {
-    **COMMON,
-    "unit": "HU",
-    "metrics": {"psnr_db": {"value": 34.2, "low": 33.0, "high": 35.0}, "edges": F},
-    "methods": {
-        name: {
-            "windows": {"lung": {"psnr_db": F, "ssim": F}},
-            "rmse": F,
-            "bias": F,
-            "noise": F,
-            "edges": F,
-            "tissue_bias": {},
-        }
-        for name in ("network", "input", "gaussian")
-    },
-    "windows": {
-        "lung": {"best_baseline": "gaussian", "gain_db": F, "gain_over_best_db": F, "range": "-1350 to 150 HU"}
-    },
-    "spectrum": {"cycles_per_px": [0.1, 0.2, 0.3], "network": [3.0, 2.0, 1.0], "input": [5.0, 5.0, 5.0]},
-    "notes": [],
-}
-
-
-@pytest.mark.parametrize(
-    ("report", "words", "charts"),
-    [
-        (RECOGNITION, ["Who was taken for whom", "ROC curves", "Its temperature is 1.50", "Where it answers from"], 3),
-        (
-            DETECTION,
-            ["false alarms (FROC)", "By size of the lesion", "score of 0.42", "What it missed", "False alarms"],
-            2,
-        ),
-        (TUMOUR, ["Overlap, case by case", "Volumes", "30 cases with a lesion, 10 without", "The worst cases"], 2),
-        (ENHANCEMENT, ["Beside the input and plain filters", "best plain filter", "as steep as", "noise and edges"], 1),
-    ],
-    ids=["recognition", "detection", "tumour", "enhancement"],
-)
-def test_results_are_drawn_by_what_a_report_holds(
-    home: Path,
-    learned: Run,  # noqa: F811
-    report: dict[str, Any],
-    words: list[str],
-    charts: int,
-) -> None:
-    (learned.folder / "evaluation-test.json").write_text(json.dumps({**report, "run": learned.id}))
-    session = opened("results", run=learned.id)
-    assert title_of(session) == "Can I trust it?"
-    text = said(session).replace("\\", "")
-    assert not [w for w in words if w not in text]
-    assert len(session.get("plotly_chart")) == charts
 
 
 def test_a_missed_lesion_leads_to_the_question_about_its_scan(home: Path, learned: Run) -> None:  # noqa: F811

@@ -186,6 +186,9 @@ def scores(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> dict
     return {name: float(np.mean(v)) for name, v in told.items() if v and np.isfinite(v).all()}
 
 
+_TOLD = 2000  # pictures whose figures are told one by one
+
+
 def report(
     found: Pictures, resamples: int = RESAMPLES, seed: int = 0, *, unit: str = "", most: int = 24
 ) -> dict[str, Any]:
@@ -200,7 +203,8 @@ def report(
         {value, low, high}}, best_baseline, windows {name: {low, high, data_range, ways {way: {psnr_db, ssim, gain_db
         (of the output over this way, picture by picture)}}}}, ways {way, and "true": {setting, rmse, bias, noise_std,
         noise_frequency, edge_px}}, noise_power {cycles_per_px, ways {way: [...]}}, quartiles {psnr_db, ssim, rmse:
-        [lower, median, upper]} of the output, worst [{picture, psnr_db, ssim, rmse, gain_db}] (the least gain over the
+        [lower, median, upper]} of the output, per_picture {psnr_db, ssim: {way: [a number a picture]}} (first window,
+        up to 2,000 pictures), worst [{picture, psnr_db, ssim, rmse, gain_db}] (the least gain over the
         input first), interval, notes}. Figures are means over pictures; the two ratios are ratios of means.
     """
     ways, windows = [str(way) for way in found.ways], [str(window) for window in found.windows]
@@ -242,6 +246,10 @@ def report(
             "psnr_db": _quartiles(found.psnr_db[:, out, 0]),
             "ssim": _quartiles(found.ssim[:, out, 0]),
             "rmse": _quartiles(found.rmse[:, out]),
+        },
+        "per_picture": {
+            name: {way: [_plain(value) for value in table[:_TOLD, k, 0]] for k, way in enumerate(ways)}
+            for name, table in (("psnr_db", found.psnr_db), ("ssim", found.ssim))
         },
         "worst": _worst(found, most),
         "interval": bootstrap.described(resamples),

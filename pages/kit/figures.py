@@ -55,13 +55,20 @@ METRICS = {
     "false_positive_rate": "Cases without lesion, outlined all the same",
     "false_volume_ml": "Volume outlined there (ml)",
     "psnr_db": "PSNR (dB)",
-    "gain_db": "PSNR gained over the input (dB)",
-    "gain_over_best_db": "PSNR gained over the best plain filter (dB)",
-    "bias": "Bias",
-    "noise": "Noise where the scan is flat",
-    "edges": "Steepness of edges (1 is as sharp)",
+    "psnr_gain_db": "PSNR gained over the input (dB)",
+    "psnr_gain_best_db": "PSNR gained over the best plain filter (dB)",
+    "gain_db": "The network's gain over it (dB)",
     "ssim": "SSIM",
     "rmse": "RMSE",
+    "bias": "Bias",
+    "bias_lung": "Bias in lung",
+    "bias_soft_tissue": "Bias in soft tissue",
+    "noise_std": "Noise where the scan is flat",
+    "noise_ratio": "Noise left of the input's (1 is all)",
+    "noise_frequency": "Grain of that noise (cycles a pixel)",
+    "edge_px": "Width of edges (px)",
+    "edge_mm": "Width of edges (mm)",
+    "edge_ratio": "Width of edges (1 is as sharp)",
 }
 MEANINGS = {
     "Sensitivity": "Of the scans of this class, the share that was recognised.",
@@ -177,7 +184,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], key: str 
         height=110 + 44 * len(names),
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         xaxis={"title": "Answered", "type": "category"},
-        yaxis={"title": "Is", "type": "category", "autorange": "reversed"},
+        yaxis={"title": "Is", "type": "category", "autorange": "reversed", "automargin": True},
     )
     st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt="Which class was answered for which")
 
@@ -406,7 +413,7 @@ def overlap(found: Mapping[str, Any]) -> None:
         if row
     ]
     if told:
-        st.caption("Lower quarter, middle and upper quarter of the cases with a lesion:")
+        st.caption("Lower quarter, middle and upper quarter of the cases:")
         pairs(told, figures=True)
 
 
@@ -450,71 +457,55 @@ def volumes(found: Mapping[str, Any]) -> None:
 
 def against_baselines(found: Mapping[str, Any]) -> None:
     """Each figure beside those of the input as it is and of plain filters: a table a window, one in stored values."""
-    methods = found["methods"]
-    windows = next(iter(methods.values()))["windows"]
-    for number, window in enumerate(windows):
-        told = (found.get("windows") or {}).get(window) or {}
-        st.markdown(f"**Window: {plain(window)}**{f' ({_ends(told)})' if told.get('range') else ''}")
+    unit = f" {found['unit']}" if found.get("unit") else ""
+    for number, (window, told) in enumerate(found["windows"].items()):
+        st.markdown(f"**Window: {plain(window)}** ({told['low']:g} to {told['high']:g}{unit})")
         st.dataframe(
             [
-                {"Picture": _method_words(name)}
-                | {metric_words(key): interval(value) for key, value in row["windows"][window].items()}
-                for name, row in methods.items()
+                {"Picture": _way_words(way)}
+                | {metric_words(key): interval(row[key]) for key in ("psnr_db", "ssim")}
+                | {metric_words("gain_db"): "" if way == _OUTPUT else interval(row["gain_db"])}
+                for way, row in told["ways"].items()
             ],
             hide_index=True,
             key=f"baselines-{number}",
         )
-        if told.get("gain_over_best_db"):
-            st.caption(
-                f"Gain over the input {interval(told.get('gain_db'))} dB, over the best plain filter "
-                f"({plain(_method_words(told['best_baseline']))}) {interval(told['gain_over_best_db'])} dB."
-            )
-    unit = f" ({found['unit']})" if found.get("unit") else ""
-    st.markdown(f"**In stored values{plain(unit)}**")
+    st.markdown(f"**In stored values{plain(f' ({unit.strip()})') if unit else ''}**")
+    keys = ("rmse", "bias", "noise_std", "noise_frequency", "edge_px")
+    tissues = found.get("tissue_bias") or {}
     st.dataframe(
         [
-            {"Picture": _method_words(name)}
-            | {metric_words(key): interval(row[key]) for key in ("rmse", "bias", "noise", "edges") if key in row}
-            | {f"Bias, {tissue}": interval(value) for tissue, value in (row.get("tissue_bias") or {}).items()}
-            for name, row in methods.items()
+            {"Picture": _way_words(way)}
+            | {metric_words(key): interval(row[key]) for key in keys}
+            | {f"Bias, {tissue}": interval(value) for tissue, value in (tissues.get(way) or {}).items()}
+            | {"Setting, chosen on validation": row["setting"]}
+            for way, row in found["ways"].items()
         ],
         hide_index=True,
         key="baselines-stored",
     )
 
 
-def _ends(told: Mapping[str, Any]) -> str:
-    found = told["range"]
-    return plain(found if isinstance(found, str) else f"{found[0]:g} to {found[1]:g}")
+_OUTPUT, _INPUT, _TRUE = "output", "input", "true"
+_WAYS = {_OUTPUT: "This network", _INPUT: "The input as it is", _TRUE: "The good scan"}
 
 
-_METHODS = {
-    "network": "This network",
-    "run": "This network",
-    "input": "The input as it is",
-    "gaussian": "Gaussian filter",
-    "median": "Median filter",
-    "nlm": "Non-local means",
-    "non_local_means": "Non-local means",
-    "bicubic": "Bicubic",
-    "bilinear": "Bilinear",
-}
-
-
-def _method_words(name: str) -> str:
-    return _METHODS.get(name, name.replace("_", " ").capitalize())
+def _way_words(name: str) -> str:
+    return _WAYS.get(name) or f"{name[0].upper()}{name[1:]} filter".replace("means filter", "means")
 
 
 def by_image(found: Mapping[str, Any]) -> None:
-    """How a figure is spread over the pictures, for the network and the input."""
+    """How a figure is spread over the pictures, for the network, the input and the filters."""
     import plotly.graph_objects as go
 
     colours = charts.palette()
-    for number, (figure_name, rows) in enumerate(found["per_image"].items()):
+    for number, (figure_name, rows) in enumerate(found["per_picture"].items()):
         made = go.Figure(
             [
                 go.Box(
-                    y=[v for v in values if v is not None], name=_method_words(name), marker={"color": colours[k % 6]}
+                    y=[v for v in values if v is not None],
+                    name=_way_words(name),
+                    marker={"color": colours[k % len(colours)]},
                 )
                 for k, (name, values) in enumerate(rows.items())
             ]
@@ -526,21 +517,31 @@ def by_image(found: Mapping[str, Any]) -> None:
             showlegend=False,
         )
         words = f"{metric_words(figure_name)} over the pictures"
-        st.plotly_chart(made, key=f"per-image-{number}", config={"displayModeBar": False}, alt=words)
+        st.plotly_chart(made, key=f"per-picture-{number}", config={"displayModeBar": False}, alt=words)
 
 
 def noise(found: Mapping[str, Any]) -> None:
-    """What is left of the error at each frequency: what the network takes away, and what it leaves."""
-    told = found["spectrum"]
+    """The noise where the scan is flat, frequency by frequency, and the width of edges."""
+    told, best = found["noise_power"], found.get("best_baseline")
     at = told["cycles_per_px"]
-    drawn = [(_method_words(name), at, values) for name, values in told.items() if name != "cycles_per_px"]
-    lines(drawn, key="spectrum", x_title="Frequency (cycles a pixel)", y_title="Power of the error", log_y=True)
-    edges = found["metrics"].get("edges")
-    if edges and edges.get("value") is not None:
-        st.caption(
-            f"Edges are {100 * edges['value']:.0f} % as steep as in the good scans: under 100 % they are softer, above "
-            "it sharper than they should be."
-        )
+    drawn = []
+    for way in filter(None, (_OUTPUT, _INPUT, _TRUE, best)):
+        values = told["ways"].get(way) or ()
+        if any(value is not None for value in values):
+            drawn.append((_way_words(way), at, values))
+    if drawn:
+        lines(drawn, key="spectrum", x_title="Frequency (cycles a pixel)", y_title="Noise power", log_y=True)
+    else:
+        st.caption("No part of these scans is flat enough to measure noise in.")
+    said, metrics = [], found["metrics"]
+    left, edges = ((metrics.get(name) or {}).get("value") for name in ("noise_ratio", "edge_ratio"))
+    if left is not None:
+        said.append(f"{100 * left:.0f} % of the input's noise is left.")
+    if edges is not None:
+        wider = f"{100 * abs(edges - 1):.0f} % {'wider' if edges >= 1 else 'narrower'} than"
+        said.append(f"Edges are {'as wide as' if abs(edges - 1) < 0.005 else wider} in the good scans.")
+    if said:
+        st.caption(" ".join(said))
 
 
 # -- the parts of a report --------------------------------------------------------------------------------------------
@@ -597,12 +598,12 @@ SECTIONS: tuple[Section, ...] = (
     ("froc", "Lesions found against false alarms (FROC)", froc, False),
     ("sizes", "By size of the lesion", by_size, False),
     ("operating_point", "From which score on", shown_from, False),
-    ("quartiles", "Overlap, case by case", overlap, False),
+    ("quartiles", "Case by case", overlap, False),
     ("cases", "Volumes", volumes, False),
     ("with_lesion", "Cases without a lesion", empty_cases, False),
-    ("methods", "Beside the input and plain filters", against_baselines, True),
-    ("spectrum", "What became of noise and edges", noise, False),
-    ("per_image", "Picture by picture", by_image, False),
+    ("noise_power", "What became of noise and edges", noise, False),
+    ("per_picture", "Picture by picture", by_image, False),
+    ("windows", "Beside the input and plain filters", against_baselines, True),
     ("per_class", "Class by class", per_class, True),
 )
 """(key of the report, title, what draws it, whether it takes the whole width), in the order of the page."""

@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from builder.data import Dataset, UnknownDataset
-from builder.evaluate import evaluation
+from builder.evaluate import evaluation, examples
 from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
@@ -87,6 +87,7 @@ def everything(run: Run) -> None:
             with style.card(title):
                 draw(whole)
     sections(whole, beside)
+    before_and_after(run)
     galleries(run, whole)
 
 
@@ -121,6 +122,38 @@ def sections(found: Mapping[str, Any], drawn_already: Sequence[figures.Section] 
         drawn(waiting)
 
 
+def before_and_after(run: Run) -> None:
+    """Scans as they came, as the run made them, as they should be, and the difference between the last two."""
+    found = examples(run)
+    if not found:
+        return
+    with style.card("Before, after, and what is still wrong", key="before-and-after"):
+        for titles in zip(st.columns(4), ("As it came", "This network", "The good scan", "Still wrong"), strict=True):
+            titles[0].markdown(f"**{titles[1]}**")
+        for triple in found:
+            pictures, reach = _four(triple)
+            for place, picture in zip(st.columns(4), pictures, strict=True):
+                place.image(picture, width="stretch")
+            st.caption(
+                f"Still wrong: red is too bright, blue too dark, full colour at {reach:.3g} stored values. What looks "
+                "like anatomy there was taken away or made up."
+            )
+
+
+def _four(triple: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Three pictures (3, H, W) on one scale of grey and the difference of the last two, uint8 (H, W, 3) each, and the
+    difference that is shown in full colour."""
+    low, high = np.percentile(triple[2], (0.5, 99.5))
+    grey = np.clip((triple - low) / max(high - low, 1e-9), 0, 1)
+    wrong = (triple[1] - triple[2]).astype(np.float64)
+    reach = float(np.percentile(np.abs(wrong), 99)) or 1.0
+    share = np.clip(wrong / reach, -1, 1)[..., None]
+    white, red, blue = np.array([255.0] * 3), np.array([200.0, 30, 45]), np.array([35.0, 85, 200])
+    coloured = np.where(share > 0, white + share * (red - white), white - share * (blue - white))
+    pictures = [np.repeat((one * 255).astype(np.uint8)[..., None], 3, -1) for one in grey]
+    return [*pictures, coloured.astype(np.uint8)], reach
+
+
 def galleries(run: Run, found: Mapping[str, Any]) -> None:
     """The worst cases as small pictures; a press asks the run about one."""
     dataset = _dataset(run)
@@ -152,8 +185,8 @@ def _caption(row: Mapping[str, Any]) -> str:
         said.append(str(row["class"]))
     if row.get("dice") is not None:
         said.append(f"Dice {row['dice']:.2f}")
-    if row.get("psnr_db") is not None:
-        said.append(f"{row['psnr_db']:.1f} dB")
+    if row.get("gain_db") is not None:
+        said.append(f"{row['psnr_db']:.1f} dB, {row['gain_db']:+.1f} gained")
     if row.get("score") is not None:
         said.append(f"{100 * row['score']:.0f} %")
     if row.get("ml") is not None:
@@ -174,7 +207,8 @@ def _tile(
     mask = dataset.mask(index)
     if mask is not None and mask.any() and not slice:
         slice = int(mask.sum((1, 2), dtype=np.int64).argmax())
-    slice = min(slice, len(scan.pixels) - 1)
+    if not 0 <= slice < len(scan.pixels):  # as a report of an earlier version told it
+        slice = len(scan.pixels) // 2
     image = Image.fromarray(scans.picture(scan, slice)).convert("RGB")
     scale = _SIDE_PX / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

@@ -1,0 +1,96 @@
+"""The Results page draws what the tasks' own reports hold: real runs of every task; no part that none of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_intake import nearby  # noqa: F401 (a fixture)
+
+from builder.evaluate import evaluate, examples
+from builder.runs import Run
+from builder.task import TASKS
+from pages.kit import figures, trust
+from tests.test_pages_shell import opened, said, title_of
+from tests.tiny_runs import tiny_run
+
+pytestmark = pytest.mark.usefixtures("nearby")
+Reported = tuple[Path, Run, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reported]:
+    """Gives (home, run, its report on the test scans) of a task; each is trained once."""
+    made: dict[str, Reported] = {}
+
+    def of(task: str) -> Reported:
+        if task not in made:
+            home = tmp_path_factory.mktemp(task)
+            _, run = tiny_run(home, task, home / "source")
+            made[task] = (home, run, evaluate(run, home, resamples=40))
+        return made[task]
+
+    return of
+
+
+def shown(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    return opened("results", run=run.id)
+
+
+def whole(report: dict[str, Any]) -> dict[str, Any]:
+    return {**(report.get("outlines") or {}), **report}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_part_of_a_report_is_drawn_and_every_figure_has_a_name(
+    task: str, reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, report = reported(task)
+    session = shown(home, run, monkeypatch)
+    assert title_of(session) == "Can I trust it?"
+    text = said(session).replace("\\", "")
+    parts = [part for part in figures.SECTIONS if whole(report).get(part[0])]
+    galleries = [words for name, (words, _) in trust._GALLERIES.items() if whole(report).get(name)]
+    assert len(parts) >= 3, "a report of which little is shown"
+    assert not [title for _, title, _, _ in parts if title not in text]
+    assert not [words for words in galleries if words not in text]
+    assert not [name for name in report["metrics"] if name not in figures.METRICS]
+    listed = [row for name in trust._GALLERIES for row in whole(report).get(name) or ()]
+    assert all(int(row.get("slice", 0)) >= 0 for row in listed), "a place in the scan"
+
+
+def test_no_part_of_the_page_waits_for_what_no_report_holds(reported: Callable[[str], Reported]) -> None:
+    held = {name for task in TASKS for name, value in whole(reported(task)[2]).items() if value}
+    assert not [name for name, *_ in figures.SECTIONS if name not in held]
+    assert not set(trust._GALLERIES) - held - {"misses", "false_alarms", "false_positives"}, "a run may be without flaw"
+
+
+def test_enhanced_scans_stand_beside_filters_and_what_is_still_wrong_is_shown(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, report = reported("image_enhancement")
+    session = shown(home, run, monkeypatch)
+    text = said(session)
+    assert "Before, after, and what is still wrong" in text and "of the input's noise is left" in text
+    table = session.dataframe[0].value
+    assert {"This network", "The input as it is", "Gaussian filter", "Non-local means"} <= set(table["Picture"])
+    spread = report["per_picture"]["psnr_db"]
+    assert len(spread["output"]) == report["n"] and set(spread) >= {"output", "input", "gaussian"}
+    assert all(row["case"] and row["slice"] >= 0 for row in report["worst_images"])
+    found = examples(run)
+    assert found and all(one.shape[0] == 3 for one in found)
+    pictures, reach = trust._four(found[0])
+    assert reach > 0 and [picture.dtype for picture in pictures] == [np.uint8] * 4
+    wrong = found[0][1] - found[0][2]
+    brightest = np.unravel_index(wrong.argmax(), wrong.shape)
+    red, _, blue = (int(v) for v in pictures[3][brightest])
+    assert red > blue, "too bright is red"
+
+
+def test_a_run_that_kept_no_examples_has_none(reported: Callable[[str], Reported]) -> None:
+    assert examples(reported("recognition")[1]) == []
