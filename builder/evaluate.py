@@ -77,6 +77,7 @@ def evaluate(
         "task": experiment.task,
         **figures,
         "dataset": dataset.id,
+        "edited": dataset.edited,
         "synthetic": dataset.synthetic,
         "checkpoint": predictor.weights_sha256,
         "at": time.time(),

@@ -10,6 +10,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,6 +243,8 @@ class _Reader:
 
     def _settled(self, name: str) -> str:
         """The wire behind a layer's name, which becomes a layer now if it was not one yet."""
+        if isinstance(self.wires[name], _Stretched):
+            raise _Skip("of what is made larger along one side only")
         if not isinstance(self.wires[name], str):
             self.wires[name] = settled(self.out, self.wires[name], name)
         return str(self.wires[name])
@@ -691,6 +694,45 @@ def _upsample(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -
     return r.out.add("upsample", feeds, {"scale_factor": _one(config["size"], "its factor")}, hint=name)
 
 
+@dataclass(frozen=True)
+class _Stretched:
+    """A picture that was made higher by one matrix and waits to be made wider by the same: bilinear or bicubic, which
+    Keras lacks for channels first."""
+
+    wire: str
+    settings: dict[str, Any]
+
+
+def _through_matrix(r: _Reader, name: str, values: list[Any], layer: dict[str, Any]) -> Any:
+    equation = str((layer.get("config") or {}).get("equation"))
+    arrays = r.weights.get(name) or []
+    if len(values) != 1 or len(arrays) != 1 or arrays[0].ndim != 2:
+        return None
+    settings = _interpolated(arrays[0])
+    if equation == "abcd,cz->abzd" and isinstance(values[0], str) and settings:
+        return _Stretched(values[0], settings)
+    if equation == "abcd,dz->abcz" and isinstance(values[0], _Stretched) and settings == values[0].settings:
+        return r.out.add("upsample", [values[0].wire], settings, hint=name.removesuffix("_axis3"))
+    return None
+
+
+def _interpolated(matrix: np.ndarray) -> dict[str, Any]:
+    """The settings of our layer that does to a line what this matrix (in, out) does; {} where there are none."""
+    import torch
+
+    count, wanted = matrix.shape
+    if wanted % count or not 1 < wanted // count <= 16:
+        return {}
+    steps = torch.eye(count)[None, :, :, None]
+    for mode in ("bilinear", "bicubic"):
+        for align in (False, True):
+            size = (wanted, 1)
+            made = torch.nn.functional.interpolate(steps, size, mode=mode, align_corners=align)[0, :, :, 0]
+            if np.allclose(made.numpy(), matrix, atol=1e-5):
+                return {"scale_factor": wanted // count, "mode": mode, "align_corners": align}
+    return {}
+
+
 @_for("GaussianNoise", "GaussianDropout", "ActivityRegularization")
 def _nothing(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     r.out.notes.append(f"{name}: left out, since it changes nothing when the network answers.")
@@ -762,8 +804,10 @@ def _side_by_side(r: _Reader, name: str, values: list[Any], layer: dict[str, Any
 
 _OF_RUNS: dict[str, _OfRuns] = {
     **dict.fromkeys(("GRU", "LSTM", "SimpleRNN", "Bidirectional"), _recurrent),
+    "EinsumDense": _through_matrix,
     "Flip": _flip,
     "GetItem": _picked,
     "Concatenate": _side_by_side,
 }
-"""Kinds that work on parts of recurrent layers; a converter that returns None leaves the layer to `_TABLE`."""
+"""Kinds that work on what is no layer yet, such as parts of recurrent layers; a converter that returns None leaves the
+layer to `_TABLE`."""

@@ -101,7 +101,7 @@ class _Reader:
         """The wire behind the output; a recurrent layer there that does not fit stays visible."""
         try:
             return self.settled(name, "last")
-        except ForeignError as error:
+        except (_Skip, ForeignError) as error:
             self.out.notes.append(f"{name}: there is no layer here for what it ends with ({error}).")
             return self.out.unknown("ONNX recurrent layer", [], "last")
 
@@ -186,6 +186,8 @@ class _Reader:
 
     def settled(self, name: str, hint: str) -> str:
         """The wire behind a value, which becomes a layer now if it was not one yet."""
+        if isinstance(self.wires.get(name), _Grouped):
+            raise _Skip("of channels in groups")
         if name in self.wires and not isinstance(self.wires[name], str):
             self.wires[name] = settled(self.out, self.wires[name], hint)
         return str(self.wires.get(name, ""))
@@ -342,6 +344,70 @@ def _layer_norm(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     return r.out.add("layer_norm", [r.wire(node)], {}, {"weight": weight, "bias": bias}, _hint(node))
 
 
+@dataclass(frozen=True)
+class _Grouped:
+    """Maps whose channels were laid together in groups, (B, groups, the rest), and whether each group was normalized:
+    how a group norm is written down before operator set 18."""
+
+    wire: str
+    groups: int
+    normalized: bool = False
+
+
+def _grouped(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    """Laid in groups, or taken apart again behind the normalization: then it is a group norm."""
+    value = r.wires.get(node.input[0])
+    if isinstance(value, _Grouped):
+        if not value.normalized:
+            return None
+        channels = r.out.shape_of(value.wire)[0]
+        tensors = {"weight": np.ones(channels), "bias": np.zeros(channels)}
+        return r.out.add("group_norm", [value.wire], {"num_groups": value.groups}, tensors, _hint(node))
+    users = r.users.get(node.output[0], ())
+    target = r.fixed.get(node.input[1])
+    if len(users) != 1 or users[0].op_type != "InstanceNormalization" or target is None or target.size != 3:
+        return None
+    wire = r.settled(node.input[0], _hint(node))
+    lead, groups, rest = (int(v) for v in target.reshape(-1))
+    if len(r.out.shape_of(wire)) != 3 or lead != 0 or rest != -1 or groups < 1:
+        return None
+    return _Grouped(wire, groups)
+
+
+def _normalized(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
+    value = r.wires.get(node.input[0])
+    if not isinstance(value, _Grouped):
+        return None
+    weight, bias = r.array(node, 1), r.array(node, 2)
+    plain = weight is not None and bias is not None and (weight == 1).all() and not bias.any()
+    users = r.users.get(node.output[0], ())
+    if (
+        not plain
+        or len(users) != 1
+        or users[0].op_type != "Reshape"
+        or abs(settings.get("epsilon", 1e-5) - 1e-5) > 1e-9
+    ):
+        raise _Skip("over groups, with settings that ours does not have")
+    return _Grouped(value.wire, value.groups, normalized=True)
+
+
+def _with_channels(r: _Reader, wire: str, known: np.ndarray, part: str) -> str:
+    """A factor or a term for each channel, right behind a group norm: its weight or bias."""
+    above = r.out.nodes[-1] if r.out.nodes else None
+    key = f"layers.{wire}.{part}"
+    alone = all(len(r.users.get(name, ())) == 1 and name != r.end for name, found in r.wires.items() if found == wire)
+    if above is None or above.id != wire or above.name != "group_norm" or not alone:
+        raise _Skip("with a constant")
+    if known.shape[-2:] != (1, 1) or known.size != len(r.out.tensors[key]):
+        raise _Skip("with a constant")
+    values, weight, bias = known.reshape(-1).astype(np.float32), f"layers.{wire}.weight", f"layers.{wire}.bias"
+    if part == "weight":
+        r.out.tensors[weight], r.out.tensors[bias] = r.out.tensors[weight] * values, r.out.tensors[bias] * values
+    else:
+        r.out.tensors[bias] = r.out.tensors[bias] + values
+    return wire
+
+
 @_for("InstanceNormalization")
 def _instance_norm(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     weight, bias = r.array(node, 1), r.array(node, 2)
@@ -428,7 +494,9 @@ def _fed(r: _Reader, node: Any) -> str:
 
 
 def _with_constant(r: _Reader, node: Any, wire: str, known: np.ndarray) -> str:
-    """The bias of a linear layer right above it, else nothing that a layer here does."""
+    """The bias of a linear layer right above it, or what a group norm ends with; else nothing that layers here do."""
+    if known.ndim > 1:
+        return _with_channels(r, wire, known, "bias" if node.op_type == "Add" else "weight")
     above = r.out.nodes[-1] if r.out.nodes else None
     key = f"layers.{wire}.weight"
     linear = above is not None and above.id == wire and above.name == "linear" and known.ndim == 1
@@ -555,12 +623,12 @@ def _flatten(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
     raise _Skip("to another shape")
 
 
-def _target(r: _Reader, node: Any) -> list[int]:
-    """Where a Reshape goes to; -1 for sizes that are computed from the number of scans."""
-    if node.input[1] in r.fixed:
-        return [int(v) for v in r.fixed[node.input[1]].reshape(-1)]
+def _target(r: _Reader, node: Any, k: int = 1) -> list[int]:
+    """The shape behind input `k`, such as that of a Reshape; -1 for sizes computed from the number of scans."""
+    if node.input[k] in r.fixed:
+        return [int(v) for v in r.fixed[node.input[k]].reshape(-1)]
     for other in r.graph.node:
-        if node.input[1] in other.output and other.op_type == "Concat":
+        if node.input[k] in other.output and other.op_type == "Concat":
             parts: list[int] = []
             for name in other.input:
                 known = r.fixed.get(name)
@@ -603,17 +671,43 @@ def _pixel_shuffle(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
 
 @_for("Resize")
 def _resize(r: _Reader, node: Any, settings: dict[str, Any]) -> str:
+    wire = r.wire(node)
+    shape = r.out.shape_of(wire)
+    if len(shape) != 3:
+        raise _Skip("of what is no picture")
     scales = r.array(node, 2)
-    if settings.get("mode", "nearest") != "nearest" or scales is None or scales.size != 4:
+    if scales is not None and scales.size == 4 and set(scales[:2]) == {1.0}:
+        factors = {float(scale) for scale in scales[2:]}
+    elif len(node.input) > 3:  # to a size, of which the number of scans may be computed
+        factors = {wanted / side for wanted, side in zip(_target(r, node, 3)[-2:], shape[-2:], strict=True)}
+    else:
         raise _Skip("of another kind")
-    factors = {float(s) for s in scales[2:]}
-    nearest = settings.get("nearest_mode", "round_prefer_floor")
     way = settings.get("coordinate_transformation_mode", "half_pixel")
-    if len(factors) != 1 or next(iter(factors)) % 1 or (way, nearest) not in _NEAREST or set(scales[:2]) != {1.0}:
+    mode = _ENLARGED.get((settings.get("mode", "nearest"), way.removeprefix("pytorch_")))
+    if mode == "nearest" and (way, settings.get("nearest_mode", "round_prefer_floor")) not in _NEAREST:
+        mode = None
+    if mode == "bicubic" and settings.get("cubic_coeff_a", -0.75) != -0.75:
+        mode = None
+    if mode is None:
+        raise _Skip("of another kind")
+    params: dict[str, Any] = {"mode": mode, "align_corners": way == "align_corners"}
+    if len(factors) != 1 or next(iter(factors)) % 1:
         raise _Skip("by another factor")
-    return r.out.add("upsample", [r.wire(node)], {"scale_factor": int(factors.pop())}, hint=_hint(node))
+    factor = int(factors.pop())
+    if factor == 1:
+        return wire
+    return r.out.add("upsample", [wire], {"scale_factor": factor, **params}, hint=_hint(node))
 
 
+_ENLARGED = {
+    ("nearest", "asymmetric"): "nearest",
+    ("nearest", "half_pixel"): "nearest",
+    ("linear", "half_pixel"): "bilinear",
+    ("linear", "align_corners"): "bilinear",
+    ("cubic", "half_pixel"): "bicubic",
+    ("cubic", "align_corners"): "bicubic",
+}
+"""{(mode, where the pixels lie): mode of our layer}."""
 _NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "floor")}
 """Ways of rounding that repeat each pixel when the picture grows by a whole factor."""
 
@@ -693,9 +787,12 @@ _OF_RUNS: dict[str, _OfRuns] = {
     "Shape": _size,
     "Transpose": _turn,
     **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
-    **dict.fromkeys(("Reshape", "Squeeze"), _laid),
+    "Reshape": lambda r, node, settings: _grouped(r, node, settings) or _laid(r, node, settings),
+    "Squeeze": _laid,
+    "InstanceNormalization": _normalized,
     "Gather": _picked,
     "Slice": _reversed,
     "Concat": _side_by_side,
 }
-"""Kinds that work on parts of recurrent layers; a converter that returns None leaves the node to `_TABLE`."""
+"""Kinds that work on parts of recurrent layers or of group norms; a converter that returns None leaves the node to
+`_TABLE`."""

@@ -229,6 +229,8 @@ def report(examined: Examined, resamples: int, seed: int = 0) -> dict[str, Any]:
         )
         told["tissue_bias"] = {w: {t: bias[f"{w}/{t}"] for t in tissues} for w in ways}
         told["metrics"] |= {f"bias_{t.replace(' ', '_')}": bias[f"{measured.OUTPUT}/{t}"] for t in tissues}
+    if told["metrics"]["edge_mm"]["value"] is None:  # no scan tells the size of its pixels
+        del told["metrics"]["edge_mm"]
     edges = told["metrics"]["edge_ratio"]["value"]
     if edges and edges > 1.15:
         told["notes"].append(f"Edges are {100 * (edges - 1):.0f} % wider than in the good scans.")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from builder import catalog
-from builder.catalog import Float, LayerSpec
+from builder.catalog import Float, LayerSpec, OneOf
 from builder.check import problems
 from builder.fingerprint import Fingerprint
 from builder.parts.layers import LAYERS
@@ -60,8 +60,9 @@ def test_every_starter_of_every_task_has_no_problem_but_its_missing_scans(task):
 def test_a_setting_that_does_nothing_is_told_and_switched_off(part, idle):
     domain, other = part.param(idle.name), part.param(idle.other)
     assert other.parse(idle.value) == idle.value
-    value = 0.5 if isinstance(domain, Float) else 2
-    busy = [v for v in (False, 2) if v != idle.value and type(v) is type(idle.value)][0]
+    value = 0.5 if isinstance(domain, Float) else not domain.default if isinstance(domain.default, bool) else 2
+    tried = other.options if isinstance(other, OneOf) else (False, 2)
+    busy = next(v for v in tried if v != idle.value and type(v) is type(idle.value))
     for beside, told in ((idle.value, True), (busy, False)):
         node = Node(id="one", name=part.name, params={idle.name: value, idle.other: beside})
         body = [node] if "maps" in part.takes else [Node(id="rows", name="rows_as_sequence"), node]

@@ -23,9 +23,15 @@ from builder.export import untrained
 from builder.foreign import ForeignError, Imported, read
 from builder.foreign_child import parsed
 from builder.predict import Predictor
-from builder.spec import Experiment
+from builder.spec import Experiment, Node
 
-STARTERS = {e.name: e.replace("data.size_px", 32) for e in little_run.task.find("recognition").starters()}
+SIDES = {"recognition": 32, "tumor_diagnosis": 64}
+STARTERS = {
+    e.name: e.replace("data.size_px", px) for t, px in SIDES.items() for e in little_run.task.find(t).starters()
+}
+
+
+CLASS_SCORES = (Node(id="pool", name="global_pool"), Node(id="scores", name="class_scores"))
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +47,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
                 module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr]
     images = {name: torch.rand(2, *network.input_shape(e)) for name, e in STARTERS.items()}
     apart = keras_twin.asked({name: p.net for name, p in nets.items()}, images, root / "keras")
+    for name, found in apart.items():
+        if not isinstance(found, str):  # in shares of its largest score: those of a deep network can be in the hundreds
+            with torch.inference_mode():
+                apart[name] = found / max(1.0, float(nets[name].net(images[name]).abs().max()))
     return root, nets, apart
 
 
 def same_answers(found: Imported, predictor: Predictor) -> float:
-    """Largest difference of a probability between an imported network with its weights and the one it came from."""
+    """Largest difference of a score between an imported network with its weights and the one it came from, in shares of
+    the largest score."""
     images = torch.rand(2, *network.input_shape(predictor.experiment))
     with torch.inference_mode():
-        return float((found.module()(images).softmax(1) - predictor.net(images).softmax(1)).abs().max())
+        wanted = predictor.net(images)
+        return float((found.module()(images) - wanted).abs().max() / wanted.abs().max().clamp(min=1))
 
 
 # -- round trips ------------------------------------------------------------------------------------------------------
@@ -61,8 +73,9 @@ def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported
     found = parsed(root / "keras" / name / "model.keras")
     assert found.missing == () and found.num_classes == 2
     assert found.experiment.data.shape == STARTERS[name].data.shape
-    assert same_answers(found, nets[name]) < 1e-4
-    assert [p for p in problems(found.experiment) if p.path.startswith("network")] == []
+    assert same_answers(found, nets[name]) < 1e-3  # batch norms are folded into float32 weights
+    if STARTERS[name].task == found.experiment.task:  # a file does not tell what a network is for
+        assert [p for p in problems(found.experiment) if p.path.startswith("network")] == []
     assert Experiment.loads(found.experiment.dumps()) == found.experiment
 
 
@@ -75,7 +88,40 @@ def test_a_starter_comes_back_from_onnx_as_an_equivalent_network(name, exported)
     found = parsed(place / "model.onnx")
     assert found.missing == () and found.num_classes == 2
     assert found.experiment.data.shape == STARTERS[name].data.shape
-    assert same_answers(found, nets[name]) < 1e-4
+    assert same_answers(found, nets[name]) < 1e-3  # batch norms are folded into float32 weights
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_a_picture_that_is_made_larger_comes_back_from_onnx(mode, align, tmp_path):
+    if mode == "nearest" and align:
+        return
+    params = {"scale_factor": 3, "mode": mode, "align_corners": align}
+    nodes = [
+        Node(id="up", name="upsample", params=params),
+        Node(id="norm", name="group_norm", params={"num_groups": 1}),
+    ]
+    predictor = untrained(Experiment(network=(*nodes, *CLASS_SCORES)).replace("data.size_px", 16), tmp_path)
+    with torch.no_grad():
+        for values in predictor.net.parameters():
+            values.add_(torch.rand_like(values))
+    onnx_export.write(tmp_path, predictor)
+    found = parsed(tmp_path / "model.onnx")
+    made = next(node for node in found.experiment.network if node.name == "upsample")
+    assert found.missing == () and made.params.get("mode", "nearest") == mode
+    assert bool(made.params.get("align_corners")) is align and same_answers(found, predictor) < 1e-4
+    assert [node.params for node in found.experiment.network if node.name == "group_norm"] == [{"num_groups": 1}]
+
+
+def test_a_detector_comes_back_with_what_the_catalog_lacks_left_visible(tmp_path):
+    starter = next(e for e in little_run.task.find("lesion_detection").starters() if e.name == "small-detector")
+    onnx_export.write(tmp_path, untrained(starter.replace("data.size_px", 64), tmp_path))
+    found = parsed(tmp_path / "model.onnx")
+    unknown = {node.name for node in found.experiment.network if node.id in found.missing}
+    assert unknown and all(name.startswith("ONNX ") for name in unknown)
+    assert {"conv2d", "batch_norm", "group_norm"} & {node.name for node in found.experiment.network}
+    named = {p.path for p in problems(found.experiment)}
+    assert {f"network.{id}" for id in found.missing} & {path.rsplit(".name", 1)[0] for path in named}
 
 
 def test_a_file_is_read_in_a_process_of_its_own_and_its_weights_come_along(exported, tmp_path):

@@ -11,7 +11,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 
+from builder.data import Dataset
 from builder.evaluate import evaluate, examples
+from builder.labels import record
 from builder.runs import Run
 from builder.task import TASKS
 from pages.kit import figures, trust
@@ -90,6 +92,15 @@ def test_enhanced_scans_stand_beside_filters_and_what_is_still_wrong_is_shown(
     brightest = np.unravel_index(wrong.argmax(), wrong.shape)
     red, _, blue = (int(v) for v in pictures[3][brightest])
     assert red > blue, "too bright is red"
+
+
+def test_figures_that_are_older_than_a_correction_say_so(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, _ = reported("recognition")
+    assert "were changed since" not in said(shown(home, run, monkeypatch))
+    record(Dataset.open(home, run.experiment.data.dataset), 0, label=1, origin="corrected")
+    assert "were changed since" in said(shown(home, run, monkeypatch))
 
 
 def test_a_run_that_kept_no_examples_has_none(reported: Callable[[str], Reported]) -> None:

@@ -162,7 +162,10 @@ def test_every_setting_of_a_layer_changes_something(spec: LayerSpec) -> None:
         slope = 0.0 if x.grad is None else round(x.grad.double().abs().sum().item(), 4)
         return planned.output, planned.parameters, round(out.double().abs().sum().item(), 6), state, slope
 
-    needs = {"dropout": {"layers": 2}} if spec.group == "Recurrent" else {}
+    needs = {  # a setting that is idle beside one value of another one is tried beside another value
+        idle.name: {idle.other: next(v for v in variants(spec.param(idle.other)) if v != idle.value)}
+        for idle in spec.idle
+    }
     for domain in spec.params:
         rest = needs.get(domain.name, {})
         other = next(v for v in variants(domain) if v != domain.default)

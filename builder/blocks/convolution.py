@@ -75,3 +75,16 @@ class Resize3d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.interpolate(x, self.size, mode=self.mode)
+
+
+class Upsample(nn.Upsample):
+    """A picture made larger: (B, C, H, W) -> (B, C, scale_factor * H, scale_factor * W).
+
+    Args:
+        mode: "nearest", "bilinear" or "bicubic". align_corners: the middles of the corner pixels stay where they are,
+            instead of the corners of the picture; "nearest" has no such choice.
+    """
+
+    def __init__(self, scale_factor: int, mode: str = "nearest", align_corners: bool = False):
+        aligned = None if mode == "nearest" else align_corners
+        super().__init__(scale_factor=scale_factor, mode=mode, align_corners=aligned)

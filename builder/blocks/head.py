@@ -54,6 +54,10 @@ class ImageHead(nn.Module):
             raise ValueError("The image head takes a second input, the scan, only where it learns the difference.")
         self.size, self.scale = (scan_size[0] * scale, scan_size[1] * scale), scale
         self.picture = nn.Conv2d(channels[0], scan_channels, 3, padding=1)
+        if residual:  # it begins near the scan as it is, from where the way is short (Zhang et al., ICLR 2019, Fixup)
+            with torch.no_grad():
+                for values in self.picture.parameters():
+                    values.mul_(0.1)
 
     def forward(self, x: torch.Tensor, scan: torch.Tensor | None = None) -> torch.Tensor:
         y = self.picture(x)

@@ -582,7 +582,11 @@ def lines(
         height=320,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         xaxis={"title": x_title, **({"range": list(x_range)} if x_range else {})},
-        yaxis={"title": y_title, **({"range": list(y_range)} if y_range else {}), "type": "log" if log_y else "linear"},
+        yaxis={
+            "title": y_title,
+            **({"range": list(y_range)} if y_range else {}),
+            **({"type": "log", "dtick": 1} if log_y else {}),
+        },
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         showlegend=len(drawn) > 1,
     )

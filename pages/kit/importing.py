@@ -161,7 +161,7 @@ def _labels(from_folder: bool) -> Path | None:
     if not from_folder:
         return None
     text = st.text_input(
-        "Label table (CSV), if it does not lie in the folder",
+        "Label table (CSV), COCO file or data.yaml, if it does not lie in the folder",
         key="labels",
         placeholder="columns: file, label, and if known patient and split",
         help="One row a scan. A table called labels.csv in the folder is found by itself.",

@@ -52,6 +52,7 @@ def test_side(run: Run, whose: str = "") -> None:
                     figures.confusion(found["classes"], found["confusion"])
                 _compared(run)
             figures.notes(found)
+            _outdated(run, found)
         with st.container(horizontal=True):
             _opener(run, found)
             if found is not None and st.button(
@@ -76,6 +77,7 @@ def everything(run: Run) -> None:
     with left, style.card("On the test scans", key="test-side"):
         figures.summary(found)
         figures.notes(found)
+        _outdated(run, found)
         _opener(run, found)
         _watch(run)
     with right:
@@ -128,16 +130,17 @@ def before_and_after(run: Run) -> None:
     if not found:
         return
     with style.card("Before, after, and what is still wrong", key="before-and-after"):
+        st.caption(
+            "Still wrong: red is too bright, blue too dark. What looks like anatomy there was taken away or made up."
+        )
         for titles in zip(st.columns(4), ("As it came", "This network", "The good scan", "Still wrong"), strict=True):
             titles[0].markdown(f"**{titles[1]}**")
         for triple in found:
             pictures, reach = _four(triple)
             for place, picture in zip(st.columns(4), pictures, strict=True):
                 place.image(picture, width="stretch")
-            st.caption(
-                f"Still wrong: red is too bright, blue too dark, full colour at {reach:.3g} stored values. What looks "
-                "like anatomy there was taken away or made up."
-            )
+            much = f"{reach:,.0f}" if reach >= 10 else f"{reach:.2g}"
+            st.caption(f"Still wrong: full colour at {much} stored values.")
 
 
 def _four(triple: np.ndarray) -> tuple[list[np.ndarray], float]:
@@ -244,6 +247,16 @@ def _closed() -> None:
         "The test scans were kept aside all the time. Each look at them is counted: whoever looks often and "
         "picks the best run afterwards fools himself. Look once, at the end."
     )
+
+
+def _outdated(run: Run, found: Mapping[str, Any]) -> None:
+    """Says it where people have labelled the data set since these figures were made."""
+    dataset = _dataset(run)
+    if dataset is not None and found.get("edited") not in (None, dataset.edited):
+        st.caption(
+            ":orange[:material/edit_note: Labels of this data set were changed since these figures were made: open it "
+            "again for figures on the present ones.]"
+        )
 
 
 def _opener(run: Run, found: Mapping[str, Any] | None) -> None:

@@ -1,6 +1,6 @@
 """Convolutions (learned filters that slide over the input), and what makes pictures larger again."""
 
-from builder.catalog import Flag, Int, LayerSpec, OneOf
+from builder.catalog import Flag, Idle, Int, LayerSpec, OneOf
 
 _CHANNELS = Int("out_channels", 16, 1, 4096, "Number of filters = channels that come out.", log=True)
 _BIAS = Flag("bias", True, "Adds a learned constant to each filter; needless right before a batch norm.")
@@ -114,7 +114,7 @@ PARTS = (
     LayerSpec(
         "upsample",
         "Upsample",
-        "torch.nn:Upsample",
+        "builder.blocks.convolution:Upsample",
         "Makes the picture larger without learning anything: each pixel repeated, or values in between interpolated.",
         (
             Int("scale_factor", 2, 1, 16, "How many times higher and wider it gets."),
@@ -124,10 +124,17 @@ PARTS = (
                 ("nearest", "bilinear", "bicubic"),
                 "How: repeat the nearest pixel, or interpolate between neighbours, in straight lines or smoothly.",
             ),
+            Flag(
+                "align_corners",
+                False,
+                "Keep the middles of the corner pixels where they are, as some decoders do, instead of the corners of the "
+                "picture. Only where it interpolates.",
+            ),
         ),
         "Resizing",
         "enlarge grow interpolate upscale decoder u-net nearest bilinear",
         takes=("maps",),
+        idle=(Idle("align_corners", "mode", "nearest", "Repeated pixels have no corners to align: choose bilinear."),),
     ),
     LayerSpec(
         "upsample_3d",

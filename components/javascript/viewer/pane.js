@@ -246,7 +246,8 @@ export class Pane {
       context.setLineDash([])
       if (this.plane > 0) continue
       const told = box.score === null || box.score === undefined ? box.name : `${box.name} ${Math.round(100 * box.score)} %`
-      if (told) this.chip(context, told, left - 1, top, box.colour)
+      // What a model proposes is named below its box, what a person drew above: they often lie on one another.
+      if (told) this.chip(context, told, left - 1, box.dashed ? top + height + 19 : top, box.colour)
     }
   }
 
@@ -263,7 +264,7 @@ export class Pane {
   chip(context, text, x, y, colour) {
     const width = context.measureText(text).width + 8
     const at = Math.min(Math.max(0, x), Math.max(0, this.width - width))
-    const top = y >= 18 ? y - 18 : y + 1
+    const top = Math.min(y >= 18 ? y - 18 : y + 1, this.height - 17)
     context.fillStyle = colour
     context.fillRect(at, top, width, 17)
     context.fillStyle = lightness(colour) > 0.45 ? '#111' : '#fff'
