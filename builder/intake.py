@@ -473,9 +473,10 @@ class _Intake:
     # -- labels ------------------------------------------------------------------------------------------------------
 
     def _check_classes(self) -> None:
-        if not self.base or not self.classes:
-            if self.base and not self.classes:
-                self.classes, self.multi_label = self.base.classes, self.base.multi_label
+        if not self.base or not self.base.classes:  # a new dataset, or one that has no names yet
+            return
+        if not self.classes:
+            self.classes, self.multi_label = self.base.classes, self.base.multi_label
             return
         if self.multi_label and not self.base.multi_label:
             raise SourceRefused(

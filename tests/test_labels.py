@@ -315,6 +315,17 @@ def test_other_labels_of_a_scan_that_is_there_become_edits_and_no_second_scan(tm
     assert dataset.fingerprint.num_boxed == {"train": 2} or sum(dataset.fingerprint.num_boxed.values()) == 2
 
 
+def test_boxes_with_their_classes_come_to_scans_that_had_none(tmp_path, home):
+    for n in range(2):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    _, dataset = imported(Source("folder", tmp_path / "in"), home)
+    assert dataset.classes == ()
+    table = _table(tmp_path / "in", "file,x0,y0,x1,y1,label\n0.png,2,2,7,7,cell\n1.png,3,3,8,8,clot\n")
+    report, dataset = imported(Source("csv", table), home, into=dataset.id)
+    assert (report.cases, report.labelled) == (0, 2) and dataset.classes == ("cell", "clot")
+    assert [dataset.boxes(n)[0].label for n in range(2)] == [0, 1]
+
+
 def test_masks_for_scans_that_are_there_are_added_once(tmp_path, home):
     for n in range(2):
         picture(tmp_path / "in" / f"{n}.png", n)

@@ -67,8 +67,8 @@ def form() -> None:
             "into": into or None,
             "split": split,
             "seed": 0,
+            "keep_out_of": closed,
         }
-        payload["keep_out_of"] = closed
         ready = bool(fits and (into or name.strip()))
         st.button(
             "Import",
