@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.foreign import MAX_NUMBERS, Assembly, ForeignError, Imported
+from builder.parts.layers import LAYERS
 from builder.recurrence import Last, Run, begun, flipped, gates, joined, settled
 from builder.spec import INPUT
 
@@ -243,8 +244,8 @@ class _Reader:
 
     def _settled(self, name: str) -> str:
         """The wire behind a layer's name, which becomes a layer now if it was not one yet."""
-        if isinstance(self.wires[name], _Stretched):
-            raise _Skip("of what is made larger along one side only")
+        if isinstance(self.wires[name], _Stretched | _Split):
+            raise _Skip("of what is made larger in a way that ours does not know")
         if not isinstance(self.wires[name], str):
             self.wires[name] = settled(self.out, self.wires[name], name)
         return str(self.wires[name])
@@ -461,6 +462,25 @@ def _transposed(r: _Reader, name: str, feeds: list[str], config: dict[str, Any])
     tensors = r.kernels(name, (rank + 1, rank, *range(rank)), bias)
     wire = r.out.add("transposed_conv2d" if rank == 2 else "transposed_conv3d", feeds, params, tensors, name)
     return r.activated(wire, config, name)
+
+
+@_for("Cropping2D")
+def _cropped(r: _Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
+    """What is cut off right behind a transposed convolution is its border."""
+    (top, bottom), (left, right) = config["cropping"]
+    above = r.out.nodes[-1] if r.out.nodes else None
+    source = _feeds(r.layers[name])[:1]
+    alone = sum(source[0] in _feeds(layer) for layer in r.layers.values()) == 1 if source else False
+    if above is None or above.id != feeds[0] or above.name != "transposed_conv2d" or not alone:
+        raise _Skip("of a picture")
+    if (top, bottom) != (left, right) or not top >= bottom >= 0 or "padding" in above.params:
+        raise _Skip("unevenly")
+    part, params = LAYERS[above.name], dict(above.params)
+    for key, value in (("padding", top), ("output_padding", top - bottom)):
+        if part.param(key).parse(value) != part.param(key).default:
+            params[key] = value
+    r.out.nodes[-1] = above.model_copy(update={"params": params})
+    return feeds[0]
 
 
 @_for("Dense")
@@ -716,6 +736,35 @@ def _through_matrix(r: _Reader, name: str, values: list[Any], layer: dict[str, A
     return None
 
 
+@dataclass(frozen=True)
+class _Split:
+    """Channels taken apart into squares of `factor` x `factor` pixels, and whether these lie beside each other already:
+    how a pixel shuffle is written down with Keras' operations."""
+
+    wire: str
+    factor: int
+    woven: bool = False
+
+
+def _shuffled(r: _Reader, name: str, values: list[Any], layer: dict[str, Any]) -> Any:
+    config, value = layer.get("config") or {}, values[0] if len(values) == 1 else None
+    target = list(config.get("newshape") or [])
+    if isinstance(value, str) and len(target) == 6 and target[2] == target[3]:
+        lead, channels, factor, _, height, width = target
+        whole = lead == -1 and r.out.shape_of(value) == (channels * factor**2, height, width)
+        return _Split(value, factor) if whole else None
+    if not isinstance(value, _Split):
+        return None
+    if layer.get("class_name") == "Transpose":
+        right = not value.woven and list(config.get("axes") or []) == [0, 1, 4, 2, 5, 3]
+        return _Split(value.wire, value.factor, woven=True) if right else None
+    channels, height, width = r.out.shape_of(value.wire)
+    larger = [-1, channels // value.factor**2, height * value.factor, width * value.factor]
+    if not value.woven or target != larger:
+        return None
+    return r.out.add("pixel_shuffle", [value.wire], {"upscale_factor": value.factor}, hint=name)
+
+
 def _interpolated(matrix: np.ndarray) -> dict[str, Any]:
     """The settings of our layer that does to a line what this matrix (in, out) does; {} where there are none."""
     import torch
@@ -805,6 +854,7 @@ def _side_by_side(r: _Reader, name: str, values: list[Any], layer: dict[str, Any
 _OF_RUNS: dict[str, _OfRuns] = {
     **dict.fromkeys(("GRU", "LSTM", "SimpleRNN", "Bidirectional"), _recurrent),
     "EinsumDense": _through_matrix,
+    **dict.fromkeys(("Reshape", "Transpose"), _shuffled),
     "Flip": _flip,
     "GetItem": _picked,
     "Concatenate": _side_by_side,

@@ -117,7 +117,7 @@ ENGINE = {
     "tracing": "",
     "foreign": "parts spec network weights",
     "recurrence": "foreign",
-    "keras_import": "foreign recurrence spec",
+    "keras_import": "parts foreign recurrence spec",
     "onnx_import": "foreign recurrence spec",
     "foreign_child": "foreign keras_import onnx_import weights",
     "readme": "parts spec network task predict runs",

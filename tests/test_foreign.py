@@ -113,15 +113,6 @@ def test_a_picture_that_is_made_larger_comes_back_from_onnx(mode, align, tmp_pat
     assert [node.params for node in found.experiment.network if node.name == "group_norm"] == [{"num_groups": 1}]
 
 
-@pytest.mark.parametrize("name", ["dncnn", "red-cnn", "residual-unet", "low-dose-ct", "edsr-lite-x2", "edsr-lite-x4"])
-def test_the_network_of_an_enhancement_starter_comes_back_from_onnx(name, tmp_path):
-    starter = next(e for e in little_run.task.find("image_enhancement").starters() if e.name == name)
-    predictor = untrained(starter.replace("data.size_px", 32), tmp_path)
-    onnx_export.write(tmp_path, predictor)
-    found = parsed(tmp_path / "model.onnx")
-    assert found.missing == () and same_answers(found, predictor) < 1e-5
-
-
 def test_a_detector_comes_back_with_what_the_catalog_lacks_left_visible(tmp_path):
     starter = next(e for e in little_run.task.find("lesion_detection").starters() if e.name == "small-detector")
     onnx_export.write(tmp_path, untrained(starter.replace("data.size_px", 64), tmp_path))
