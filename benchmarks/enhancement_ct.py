@@ -178,7 +178,19 @@ def report(home: Path, runs: list[Run], wanted: int) -> None:
     for number, run in enumerate(runs):
         with np.load(run.folder / "predictions-test.npz", allow_pickle=False) as stored:
             parts.append({name: stored[name] for name in stored.files} | {"fold": np.array(number)})
-    rows = ("psnr_db", "ssim", "rmse", "bias", "noise_std", "noise_power", "edge_px", "pixel_mm", "tissue_bias")
+    rows = (
+        "psnr_db",
+        "ssim",
+        "rmse",
+        "bias",
+        "noise_std",
+        "noise_power",
+        "edge_px",
+        "pixel_mm",
+        "tissue_bias",
+        "cases",
+        "slices",
+    )
     merged = dict(parts[0]) | {name: np.concatenate([part[name] for part in parts]) for name in rows}
     merged["patients"] = np.concatenate([np.full(len(part["patients"]), part["fold"]) for part in parts])
     merged["settings"] = np.array(["" for _ in merged["ways"]])  # chosen in each fold anew
