@@ -922,14 +922,6 @@ def test_an_almost_equal_scan_of_a_closed_side_is_left_out_too(tmp_path, home):
     _mask(more / "near.png", near)
     _mask(more / "copy.png", texture(name, (64, 64)))
     _pictures(more, 3, 200, (64, 64))
-    _written(
-        more / "labels.csv",
-        "file,x0,y0,x1,y1,label\n"
-        + "".join(f"{n},1,1,9,9,cell\n" for n in ("near.png", "copy.png", *(f"{k}.png" for k in (200, 201, 202)))),
-    )
-    with pytest.raises(SourceRefused, match="knows the classes"):
-        _seen(more, home, into=dataset.id)
-    (more / "labels.csv").unlink()
     report, grown = _seen(more, home, into=dataset.id, keep_out_of=("test",))
     told = _told(report)
     assert told["near.png"][0] == "refused" and "test side" in told["near.png"][1]
