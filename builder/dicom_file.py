@@ -204,7 +204,7 @@ def value_of(ds: Dataset, keyword: str) -> Any:
     """The value of an element as pydicom converts it, None where it is absent. Raises Unreadable."""
     try:
         return ds.get(keyword)
-    except Exception:
+    except Exception:  # a damaged value raises whatever its converter does, and the error's text may quote the file
         pass
     raise damaged(keyword)
 

@@ -244,7 +244,7 @@ def _upright(pixels: np.ndarray, image: Image.Image, notes: list[str]) -> np.nda
     turn = 1
     try:
         turn = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:
+    except Exception:  # damaged EXIF raises many kinds; the pixels are whole all the same, and stay as they lie
         turn = 1
     steps = {
         2: lambda p: p[:, :, ::-1],

@@ -190,7 +190,7 @@ def _told(work: Callable[[], _T]) -> _T:
         raise
     except MemoryError:
         reason = TOO_MUCH_MEMORY
-    except Exception:
+    except Exception:  # the libraries raise many kinds on damaged files, with texts that may quote them
         reason = _DAMAGED
     raise Unreadable(reason)
 

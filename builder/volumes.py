@@ -296,7 +296,7 @@ def _nifti(path: Path) -> _Volume:
     else:
         try:
             dtype = header.get_data_dtype()
-        except Exception:
+        except Exception:  # an unknown type code raises several kinds; "V1" is refused in words further down
             dtype = np.dtype("V1")
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     scaled = not math.isnan(slope) and slope != 0
@@ -371,7 +371,7 @@ def _nrrd(path: Path) -> _Volume:
         header: dict[str, Any] | None = None
         try:
             header = nrrd.read_header(stream)
-        except Exception:
+        except Exception:  # pynrrd raises whatever its parsing meets; None is refused in words below
             header = None
         at = stream.tell()
     if header is None:
@@ -413,7 +413,7 @@ def _nrrd_dtype(header: dict[str, Any]) -> np.dtype:
 
     try:
         return np.dtype(nrrd.reader._determine_datatype(header))
-    except Exception:
+    except Exception:  # a missing or unknown type raises several kinds; "V1" is refused in words by the caller
         return np.dtype("V1")
 
 
