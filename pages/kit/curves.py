@@ -9,7 +9,20 @@ from dataclasses import dataclass
 from builder.runs import TIME, RunView
 from pages.kit.charts import smooth, thinned
 
-__all__ = ["AXES", "NOISY", "Line", "across", "axes", "best_at", "best_value", "best_words", "lines", "scores"]
+__all__ = [
+    "AXES",
+    "NOISY",
+    "Line",
+    "across",
+    "axes",
+    "best_at",
+    "best_value",
+    "best_words",
+    "lines",
+    "name_words",
+    "scores",
+    "title",
+]
 
 AXES = ("step", "epoch", "minutes")
 NOISY = ("step/loss", "step/gradient")  # what a mean may stand for; a learning rate is no noise
@@ -130,3 +143,9 @@ def name_words(name: str) -> str:
         return "loss of single steps"
     words = {"auc": "AUC", "lr": "learning rate", "f1": "F1", "gradient": "length of the gradient"}
     return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}".strip()
+
+
+def title(name: str) -> str:
+    """Returns the name of a curve in words, as a title: "val/loss" -> "Validation loss"."""
+    words = name_words(name)
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,123 @@
+"""What can be done with a run: stop, resume, again, open as an experiment, delete, test a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from builder.execute import LocalExecutor, home
+from builder.runs import Run, RunStore, RunView, StoreError
+from pages.kit import go
+from pages.kit.run_list import experiment_of, name_of
+from pages.kit.words import plain
+
+__all__ = ["actions"]
+
+
+def attempt(act: Callable[[], object]) -> bool:
+    """Does something with the store; what cannot be done is kept as a sentence for the next draw."""
+    try:
+        act()
+        LocalExecutor(home()).ensure()
+    except StoreError as error:
+        st.session_state["runs-refused"] = str(error)
+        return False
+    return True
+
+
+@st.dialog("Stop this training?", icon=":material/stop_circle:")
+def confirm_stop(run: Run, view: RunView) -> None:
+    """Asks before a run is stopped."""
+    kept = f"The best network so far (epoch {view.best['epoch']}) is kept. " if view.best else ""
+    st.write(f"{kept}You can resume it later exactly where it stopped.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep training"):
+            st.rerun()
+        if st.button("Stop now", type="primary", key="really-stop", on_click=run.stop):
+            st.rerun()
+
+
+@st.dialog("Delete this run?", icon=":material/delete:")
+def confirm_delete(run: Run) -> None:
+    """Asks before a run is deleted."""
+    st.write(f"**{plain(name_of(run))}**: its network, its curves and its evaluation go for good. The scans stay.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep it"):
+            st.rerun()
+        if st.button("Delete", type="primary", key="really-delete", on_click=delete, args=(run.id,)):
+            st.rerun()
+
+
+def delete(id: str) -> None:
+    """Removes a run for good; one that is still at work is refused in words."""
+    try:
+        RunStore(home()).delete(id)
+    except StoreError as error:
+        st.session_state["runs-refused"] = str(error)
+
+
+def again(run: Run) -> None:
+    """Starts the same experiment anew."""
+    experiment = experiment_of(run)
+    if experiment is None:
+        return
+    made: list[Run] = []
+    if attempt(lambda: made.append(RunStore(home()).create(experiment))):
+        st.query_params["run"] = made[0].id
+
+
+def resume(run: Run) -> None:
+    """Puts a run that ended early back into the queue."""
+    attempt(run.resume)
+
+
+def actions(run: Run, view: RunView) -> None:
+    """The buttons of the run that is looked at: one main thing, the rest in a menu."""
+    experiment = experiment_of(run)
+    with st.popover("More", icon=":material/more_horiz:"):
+        if st.button(
+            "Open as an experiment", key="clone", icon=":material/edit:", width="stretch", disabled=not experiment
+        ):
+            assert experiment is not None
+            go.begin(experiment, words=f"opened from run {run.id}")
+            go.to("network")
+        st.button(
+            "Run again",
+            key="again",
+            icon=":material/replay:",
+            width="stretch",
+            disabled=not experiment,
+            help="The same settings and the same seed, from the beginning.",
+            on_click=again,
+            args=(run,),
+        )
+        if st.button(
+            "Delete",
+            key="delete-run",
+            icon=":material/delete:",
+            width="stretch",
+            disabled=view.active,
+            help="Stop it first." if view.active else None,
+        ):
+            confirm_delete(run)
+    if view.active:
+        words = "Stopping ..." if view.stopping else "Stop"
+        if st.button(words, key="stop-run", icon=":material/stop:", disabled=view.stopping):
+            confirm_stop(run, view)
+    usable = view.best is not None
+    if view.resumable:
+        aside = usable and view.status == "stopped"
+        st.button(
+            "Resume",
+            key="resume-run",
+            type="secondary" if aside else "primary",
+            icon=":material/play_arrow:",
+            help="Goes on exactly where the last state was saved.",
+            on_click=resume,
+            args=(run,),
+        )
+        if not aside:
+            return
+    if usable and st.button("Test a scan", key="to-test", type="primary", icon=":material/biotech:"):
+        go.to("test", run=run.id)

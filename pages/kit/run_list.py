@@ -1,0 +1,126 @@
+"""The runs of this data folder: which are looked at, what each is called, and the list to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from builder.execute import home
+from builder.runs import Run, RunFollower, RunView, markers
+from builder.spec import Experiment, SpecError
+from pages.kit import curves, style
+from pages.kit.words import ago, plain
+
+__all__ = ["begun", "dress", "experiment_of", "labels_of", "name_of", "only", "run_list", "shown_ids", "view_of"]
+
+_CSS = """<style>
+.st-key-run-meant button{box-shadow:inset 4px 0 0 #4a78ef}
+.st-key-run-list .stButton>button{justify-content:flex-start;text-align:left;padding:.35rem .6rem;min-height:3.3rem}
+.st-key-run-list .stButton>button>div,.st-key-run-list .stButton>button>div>span,
+.st-key-run-list [data-testid=stMarkdownContainer]{width:100%}
+.st-key-run-list .stButton p{display:grid;grid-template-columns:minmax(0,1fr) max-content;gap:.1rem .5rem;
+ align-items:center;white-space:normal}
+.st-key-run-list .stButton p strong{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-weight:600}
+.st-key-run-list .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
+</style>"""
+_MOST_SHOWN = 6
+
+
+def dress() -> None:
+    """The style sheet of the list, once a page."""
+    st.html(_CSS)
+
+
+def shown_ids(runs: Sequence[Run]) -> list[str]:
+    """The runs in the URL that exist, the newest where it names none; and the URL made to say so."""
+    known = {run.id for run in runs}
+    asked = st.query_params.get("run", "").split(",")
+    found = list(dict.fromkeys(id for id in asked if id in known))[:_MOST_SHOWN]
+    if not found:
+        found = [runs[0].id]
+    if st.query_params.get("run") != ",".join(found):
+        st.query_params["run"] = ",".join(found)
+    return found
+
+
+def view_of(run: Run) -> RunView:
+    """The run's state; each session reads only what was added since it last looked."""
+    followers: dict[str, RunFollower] = st.session_state.setdefault("followers", {})
+    if run.id not in followers:
+        followers[run.id] = RunFollower(run)
+    return followers[run.id].refresh()
+
+
+def experiment_of(run: Run) -> Experiment | None:
+    """The run's document; None where it cannot be read."""
+    try:
+        return run.experiment
+    except (SpecError, OSError):
+        return None
+
+
+def name_of(run: Run) -> str:
+    """What the run is called."""
+    experiment = experiment_of(run)
+    return experiment.name if experiment else "Unreadable experiment"
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """Names for the legend; a number behind those that occur twice."""
+    names = [name_of(run) for run in runs]
+    return [f"{n} ({names[:k].count(n) + 1})" if names.count(n) > 1 else n for k, n in enumerate(names)]
+
+
+def begun(run: Run) -> float:
+    """When the run was made, in seconds since 1970."""
+    return (run.folder / "experiment.json").stat().st_mtime
+
+
+def only(id: str) -> None:
+    """Shows this run alone."""
+    st.query_params["run"] = id
+
+
+def pick(id: str, key: str) -> None:
+    """Lays this run over those that are shown, or takes it away."""
+    asked = [i for i in st.query_params.get("run", "").split(",") if i and i != id]
+    if st.session_state[key]:
+        asked = [*asked, id][-_MOST_SHOWN:]
+    if asked:
+        st.query_params["run"] = ",".join(asked)
+
+
+def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str]) -> None:
+    """One card a run: a press shows it alone, a tick lays it over the others."""
+    waiting = [m.id for m in markers(home()) if m.id in views and views[m.id].status == "queued"]
+    with st.container(key="run-list", gap="xsmall"):
+        for run in runs:
+            view = views[run.id]
+            facts = [curves.best_words(view), ago(begun(run))]
+            if run.id in waiting:
+                facts.insert(0, f"number {waiting.index(run.id) + 1} in the queue")
+            elif view.active and view.epochs:
+                facts.insert(0, f"epoch {view.epoch} of {view.epochs}")
+            words = plain(" · ".join(filter(None, facts)))
+            meant = len(shown) > 1 and run.id == shown[0]  # buttons and sections mean this one
+            marked = "run-meant" if meant else None
+            with st.container(key=marked, horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
+                key = f"pick-{run.id}"
+                if st.session_state.get(key) != (run.id in shown):
+                    st.session_state[key] = run.id in shown
+                st.checkbox(
+                    f"Show {plain(name_of(run))} in the charts",
+                    value=run.id in shown,
+                    key=key,
+                    label_visibility="collapsed",
+                    on_change=pick,
+                    args=(run.id, key),
+                )
+                st.button(
+                    f"**{plain(name_of(run))}** {style.badge(view.status)} *{words}*",
+                    key=f"only-{run.id}",
+                    width="stretch",
+                    on_click=only,
+                    args=(run.id,),
+                )

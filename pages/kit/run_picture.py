@@ -1,0 +1,74 @@
+"""The curves of the runs that are looked at, growing while they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from builder.runs import Run, RunView
+from pages.kit import curves
+from pages.kit.run_list import labels_of
+from pages.kit.words import amount
+
+__all__ = ["picture"]
+
+
+def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
+    """The curves: losses on the left, a score or a measure of the steps on the right."""
+    if not any(view.curves for view in views):
+        st.caption("The curves begin with the first step.")
+        return
+    labels = labels_of(runs)
+    offered = curves.axes(views)
+    names = curves.scores(views)
+    one, two, three, four = st.columns([1.85, 1, 1, 1.25], gap="small", vertical_alignment="bottom")
+    with one:
+        axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis")
+    with two:
+        weight = st.slider("Smoothing of steps", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing")
+    with three:
+        log = st.toggle("Log. loss", key="curve-log", help="A logarithmic axis for the loss.")
+    score = names[0] if names else ""
+    if score.startswith("val/"):  # before the first epoch ends there is nothing to choose
+        monitor = str((views[0].best or {}).get("metric") or "")
+        first = names.index(monitor) if monitor in names else 0
+        with four:
+            score = st.selectbox("Beside it", names, index=first, key="curve-score", format_func=curves.name_words)
+    axis = axis if axis in offered else "epoch"
+    at = curves.best_at(views[0], axis) if len(views) == 1 else None  # marks of several runs would cover each other
+    marks = [] if at is None else [(at, "best")]
+    losses = ["val/loss", "train/loss"]
+    steps = [] if len(views) > 1 else curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=2)
+    one, two = st.columns(2, gap="small")
+    with one:
+        chart("curves-loss", [*steps, *curves.lines(views, labels, losses, axis=axis)], marks, axis, "Loss", log=log)
+    if score:
+        made = curves.lines(views, labels, [score], axis=axis, smoothing=weight)
+        with two:
+            chart("curves-score", made, marks, axis, curves.title(score))
+
+
+def chart(
+    key: str,
+    made: Sequence[curves.Line],
+    marks: Sequence[tuple[float, str]],
+    axis: str,
+    title: str,
+    *,
+    log: bool = False,
+) -> None:
+    """One live chart: it keeps its zoom while points come in."""
+    import scanloom_components  # only where it is drawn: it registers itself with a running Streamlit
+
+    scanloom_components.curves(
+        [scanloom_components.Series(**vars(line)) for line in made],
+        key=key,
+        height=310,
+        log=log,
+        x_title={"step": "Step", "epoch": "Epoch", "minutes": "Minutes of computing"}[axis],
+        y_title=title,
+        marks=[scanloom_components.Mark(x, words) for x, words in marks],
+        view=axis,
+        summary=f"{title} of {amount(len(made), 'line')}",
+    )
