@@ -205,19 +205,23 @@ class Experiment(_Frozen):
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical document: equal choices, equal digest.
 
-        How many slices and which is left out where the network sees one picture: it means nothing there; and so are
-        the usual loss, no degradation and, where no patches are cut, their number. Runs from before these settings
-        existed keep their digest.
+        Settings that a document leaves at their defaults and that did not exist in the first version (`_FIRST`) are
+        left out, so runs from before a setting existed keep their digest, and so does every document that does not
+        use it. Also left out is what means nothing: the number of slices and their choice where the network sees one
+        picture, the number of patches where none are cut.
         """
         plain = self.model_dump(mode="json")
         if self.data.layout == "maps":
             del plain["data"]["num_slices"], plain["data"]["slice_choice"]
         if self.data.fit != "patches":
             del plain["data"]["num_patches"]
-        if self.data.degrade == Choice(name="none"):
-            del plain["data"]["degrade"]
-        if self.training.loss == Choice(name="usual"):
-            del plain["training"]["loss"]
+        for section, place, usual in (
+            ("", plain, type(self)().model_dump(mode="json")),
+            ("data", plain["data"], type(self.data)().model_dump(mode="json")),
+            ("training", plain["training"], type(self.training)().model_dump(mode="json")),
+        ):
+            for name in [n for n in place if n not in _FIRST[section] and place[n] == usual[n]]:
+                del place[name]
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -331,6 +335,21 @@ class Experiment(_Frozen):
             if node.id == id:
                 return index
         raise SpecError(_nowhere(f"network.{id}", id, [n.id for n in self.network]))
+
+
+_FIRST = {
+    "": {"version", "name", "task", "data", "network", "training", "search"},
+    "data": {
+        *("dataset", "size_px", "fit", "num_patches", "colour", "window", "slices", "num_slices", "slice_choice"),
+        "normalize",
+    },
+    "training": {
+        *("optimizer", "schedule", "augment", "epochs", "batch_size", "accumulate", "seed", "l1", "l2"),
+        *("label_smoothing", "class_weights", "clip_norm", "patience", "monitor", "mixed_precision", "channels_last"),
+        "checkpoint_every_s",
+    },
+}
+"""{section: its settings that are in every digest}. Frozen: a setting added later must not be named here."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,59 @@ def test_a_document_written_and_read_again_is_the_same_with_the_same_digest():
     assert Experiment.loads(one.dumps().encode()) == one
 
 
+WRITTEN_EARLIER = [  # documents as the first version wrote them, each with the digest that its runs carry
+    ({}, "6bfab1ac2e6e895ec5d3ddb45b752276f5e14c2942439b0147bf6cbb1207ce48"),
+    (
+        {
+            "task": "image_enhancement",
+            "data": {"fit": "patches", "degrade": {"name": "noise", "params": {"sigma": 0.1}}},
+        },
+        "a027e1c357e3b979c6e5e924e7680fec14703a9024f7715e4cacd802f972be0e",
+    ),
+    (
+        {"data": {"slices": "volume", "num_slices": 8}, "training": {"loss": {"name": "focal"}}},
+        "9281c235fc9612bdd4c8339653494376399465191e536cc52590d5ff6d358f34",
+    ),
+    (
+        {
+            "network": [
+                {"id": "conv", "name": "conv2d", "params": {"out_channels": 6}},
+                {"id": "head", "name": "linear"},
+            ],
+            "training": {
+                "class_weights": True,
+                "l1": 1e-5,
+                "augment": [{"name": "rotate", "params": {"degrees": 10.0}}],
+            },
+        },
+        "cda090f8d16b2d283693e519373fa90b1f9811dd4fb20f503c3a478e9b9c4955",
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "digest"), WRITTEN_EARLIER)
+def test_a_document_written_earlier_keeps_the_digest_that_its_runs_carry(written, digest):
+    now = Experiment.loads(json.dumps({"version": 1, **written}))
+    assert now.digest == digest
+    assert Experiment.loads(now.dumps()).digest == digest
+
+
+def test_a_setting_added_later_counts_in_the_digest_only_where_it_is_used():
+    class Learning(Training):
+        zeal: float = 0.0
+        steps: tuple[Choice, ...] = ()
+
+    class Later(Experiment):
+        training: Learning = Learning()
+
+    def document(**chosen):
+        return Later(training=Learning(**chosen))
+
+    plain = document()
+    assert plain.digest == Experiment().digest
+    assert len({plain.digest, document(zeal=0.5).digest, document(steps=(Choice(name="up"),)).digest}) == 3
+
+
 def test_every_edit_gives_another_digest_and_leaves_the_original_alone():
     one = chain("a", "b")
     edits = [
