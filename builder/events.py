@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-ACTIVE = ("queued", "starting", "running", "restarting")
+ACTIVE = ("queued", "starting", "running", "paused", "restarting")
 RESUMABLE = ("stopped", "failed", "lost")
 
 
@@ -83,6 +83,15 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class Paused(Event):
+    """Training waits after optimizer step `step`, its state saved, its network in memory; `Resumed` ends the wait."""
+
+    step: int = 0
+    epoch: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The end. `status` is done, stopped, failed, or lost (only the supervisor says lost); `reason` is one sentence."""
 
@@ -97,6 +106,7 @@ EVENTS: dict[str, type[Event]] = {
     "saved": Saved,
     "warned": Warned,
     "resumed": Resumed,
+    "paused": Paused,
     "finished": Finished,
 }
 _NAMES = {cls: name for name, cls in EVENTS.items()}
@@ -134,7 +144,8 @@ Curve = tuple[list[int], list[float]]
 class RunView:
     """What a page shows of a run. `curves`: name -> (steps, values), steps rising; the lists are the follower's own and
     grow at its next refresh: read them, never change them. `best` = {metric, value, epoch} once a best model is saved.
-    `seconds` counts computing time over all attempts (monotonic). `stopping`: asked to stop and not yet ended."""
+    `seconds` counts computing time over all attempts (monotonic), without pauses. `stopping`, `pausing`: asked to stop
+    or to pause and not yet there."""
 
     id: str = ""
     kind: str = "train"
@@ -154,6 +165,7 @@ class RunView:
     device: str = ""
     seconds: float = 0.0
     stopping: bool = False
+    pausing: bool = False
 
     @property
     def active(self) -> bool:
@@ -179,6 +191,7 @@ class Fold:
         self.log: list[tuple[float, str]] = []
         self.warnings: list[str] = []
         self.damaged = 0
+        self.paused: Paused | None = None
         self._device = self._note = ""
         self._step = self._total = self._epoch = 0
         self._past_seconds = self._clock = 0.0
@@ -189,7 +202,10 @@ class Fold:
     def add(self, event: Event) -> None:
         if isinstance(event, Started):
             self._start(event)
+        elif self.paused is not None:
+            self._past_seconds -= max(0.0, event.clock - self._clock)  # waiting is no computing
         self._clock = max(self._clock, event.clock)
+        self.paused = event if isinstance(event, Paused) else None
         if isinstance(event, Progress):
             if event.step or event.total:  # a note alone ("preparing the scans") moves nothing
                 self._step = event.step
@@ -212,6 +228,9 @@ class Fold:
             self._say(event, event.message)
         elif isinstance(event, Resumed):
             self._rewind(event)
+        elif isinstance(event, Paused):
+            self._step, self._epoch = event.step, event.epoch
+            self._say(event, " ".join(filter(None, ("Paused.", event.reason))))
         elif isinstance(event, Finished):
             self.finished = event
             words = {"done": "Done.", "stopped": "Stopped.", "failed": "Failed.", "lost": "Lost."}

@@ -8,6 +8,7 @@ Layout of the data folder, and who writes what (one writer per file)::
     <folder>/claim.json         the supervisor, before the worker may begin: whose process this is
     <folder>/events.jsonl       the worker; after the worker's death (and only then) the supervisor
     <folder>/stop               touched by whoever wants it to stop
+    <folder>/pause              touched by whoever wants a training to wait; taken away to let it go on
 
 The state of a run is the fold of its events plus two facts that no event can tell: is it wanted, does its process live.
 No torch here, and nothing of what is trained: the store knows documents and events only.
@@ -38,6 +39,7 @@ from builder.events import (
     Event,
     Finished,
     Fold,
+    Paused,
     Progress,
     Resumed,
     RunView,
@@ -63,6 +65,7 @@ __all__ = [
     "Fold",
     "Job",
     "Marker",
+    "Paused",
     "Progress",
     "Record",
     "Resumed",
@@ -103,6 +106,7 @@ KINDS = (
     "weights",
     "network",
 )
+_TAIL_BYTES = 16384  # longer than any one event
 _ID = re.compile(r"^[0-9a-f-]{1,64}\Z")
 
 
@@ -198,13 +202,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """Which process owns a folder: a pid alone is reused, so its start and the boot belong to its name."""
+    """Which process owns a folder: a pid alone is reused, so its start and the boot belong to its name.
+
+    `away`: it is paused and its place is free for others; it goes on only once the place is its own again.
+    """
 
     pid: int
     start: str
     boot: str
     attempt: int = 1
     slot: int = 0
+    away: bool = False
 
     @classmethod
     def of(cls, pid: int, attempt: int = 1, slot: int = 0) -> Claim:
@@ -219,7 +227,8 @@ class Claim:
             return None
         try:
             attempt, slot = int(plain.get("attempt", 1)), int(plain.get("slot", 0))
-            return cls(int(plain["pid"]), str(plain["start"]), str(plain["boot"]), attempt, slot)
+            away = bool(plain.get("away", False))
+            return cls(int(plain["pid"]), str(plain["start"]), str(plain["boot"]), attempt, slot, away)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -295,6 +304,10 @@ class Job:
     def archived(self) -> bool:
         return (self.folder / "archived").exists()
 
+    @property
+    def pause_wanted(self) -> bool:
+        return (self.folder / "pause").exists()
+
     def stop(self) -> None:
         """Asks the job to stop; a waiting one is taken out of the queue, a training one saves its state first."""
         if self.view().active:
@@ -319,6 +332,16 @@ class Job:
                 if event is not None:
                     yield event
 
+    def last_event(self) -> Event | None:
+        """The newest event; reads the end of the record only. None without one, or of a newer version."""
+        try:
+            with open(self.folder / "events.jsonl", "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read().rpartition(b"\n")[0].split(b"\n")
+            return decode(lines[-1]) if lines[-1] else None
+        except (OSError, ValueError, TypeError):
+            return None
+
     def view(self) -> RunView:
         return RunFollower(self).refresh()
 
@@ -335,13 +358,24 @@ class Run(Job):
 
         return Experiment.loads((self.folder / "experiment.json").read_text(encoding="utf-8"))
 
-    def resume(self) -> None:
-        """Puts a stopped, failed or lost run back into the queue; it continues from its last saved state."""
+    def pause(self) -> None:
+        """Asks the run to save its state and wait, its network in memory; its place is free for others meanwhile."""
         view = self.view()
+        if view.status not in ("starting", "running", "restarting") or view.stopping:
+            raise StoreError(f"The run {self.id} is {view.status}: only a training that is at work can be paused.")
+        (self.folder / "pause").touch()
+
+    def resume(self) -> None:
+        """Lets a paused run go on; puts a stopped, failed or lost one back into the queue, to continue from its last
+        saved state."""
+        view = self.view()
+        (self.folder / "pause").unlink(missing_ok=True)
         if view.active and not view.stopping:
             return
         if not view.resumable:
-            raise StoreError(f"The run {self.id} is {view.status}: only a stopped, failed or lost run can be resumed.")
+            raise StoreError(
+                f"The run {self.id} is {view.status}: only a paused, stopped, failed or lost run can be resumed."
+            )
         (self.folder / "stop").unlink(missing_ok=True)
         claim = self.claim
         try:
@@ -380,6 +414,9 @@ def markers(home: Path) -> list[Marker]:
     return sorted((m for m in found if m is not None and m.kind in KINDS), key=lambda m: (m.number, m.id))
 
 
+_GOES_ON = "It goes on in a moment."
+
+
 class RunFollower:
     """Follows one run: each `refresh` reads only what was appended since the last one."""
 
@@ -415,8 +452,13 @@ class RunFollower:
             if event is not None:
                 self._fold.add(event)
         status, reason = self._status(marker, claim, alive)
+        if status == "running" and self._fold.paused is not None:
+            status, reason = "paused", "" if run.pause_wanted else _GOES_ON
+            if claim is not None and claim.away and not run.pause_wanted:
+                reason = "Another training has its place; it goes on when that one ends."
         stopping = status in ACTIVE and run.stop_wanted
-        return self._fold.view(status=status, reason=reason, stopping=stopping, **self._known)
+        pausing = status in ("starting", "running", "restarting") and run.pause_wanted and not stopping
+        return self._fold.view(status=status, reason=reason, stopping=stopping, pausing=pausing, **self._known)
 
     def _status(self, marker: Marker | None, claim: Claim | None, alive: bool) -> tuple[str, str]:
         ended, attempt = self._fold.finished, self._fold.attempt

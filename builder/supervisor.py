@@ -11,6 +11,8 @@ three survives a fork.
   restarts the dead.
 * A worker that ended without its last word: a training run is started again, `ATTEMPTS` times in all, then it is lost;
   a short job has failed. Only then, when its writer is dead, does the supervisor write into an event file.
+* A paused training keeps its process, its network in memory, and gives its place (with several graphics cards: its
+  card) to whoever waits. It goes on when that place is free again, before anything that waits in the queue.
 * When the program on disk has changed, the supervisor replaces itself in place (exec) before it forks anything from
   code that is no longer there. Its pid, its lock and its children stay.
 """
@@ -30,7 +32,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from builder.execute import EXIT_DISK_FULL, alive, exit_words
@@ -40,6 +42,7 @@ from builder.runs import (
     Finished,
     Job,
     Marker,
+    Paused,
     Record,
     RunStore,
     Started,
@@ -270,6 +273,9 @@ class Supervisor:
             if self._due(id):
                 self._close(marker, event)
         wanted = markers(self.home)
+        for worker in self.workers.values():
+            if worker.job.kind == "train":
+                self._mind_pause(worker)
         for marker in wanted:
             if marker.id in self.workers:
                 self._mind_stop(self.workers[marker.id])
@@ -307,10 +313,29 @@ class Supervisor:
     def _free_slot(self, job: Job) -> int | None:
         """A free place for `job`, None when there is none. A run that waits for its next try keeps its place."""
         training = job.kind == "train"
-        taken = {w.claim.slot for w in self.workers.values() if (w.job.kind == "train") == training}
+        at_work = [w for w in self.workers.values() if not w.claim.away]
+        taken = {w.claim.slot for w in at_work if (w.job.kind == "train") == training}
         free = [slot for slot in range(self.train_slots if training else SHORT_SLOTS) if slot not in taken]
         kept = len([id for id in self._retries if id != job.id]) if training and job.id not in self._retries else 0
         return free[0] if len(free) > kept else None
+
+    def _mind_pause(self, worker: Worker) -> None:
+        """Lends the place of a paused training to others, and gives it back once it may go on and the place is free."""
+        wanted = worker.job.pause_wanted and not worker.job.stop_wanted
+        if not worker.claim.away:
+            if wanted and isinstance(worker.job.last_event(), Paused):
+                self._lend(worker, True)
+                if not worker.job.pause_wanted:  # taken back meanwhile: see `worker.Work.pause` for the order
+                    self._lend(worker, False)
+        elif not wanted:
+            others = [w for w in self.workers.values() if w is not worker and w.job.kind == "train"]
+            if all(w.claim.away or w.claim.slot != worker.claim.slot for w in others):
+                self._lend(worker, False)
+
+    def _lend(self, worker: Worker, away: bool) -> None:
+        claim = replace(worker.claim, away=away)
+        claim.write(worker.job.folder / "claim.json")
+        worker.claim = claim
 
     def _mind_stop(self, worker: Worker) -> None:
         """A worker that does not heed a wish to stop within a minute is ended; its last saved state stays."""

@@ -24,11 +24,12 @@ from builder.batches import permutation
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
 from builder.learner import BEST, LAST, Learner, NotFinite
-from builder.runs import EpochEnded, Event, Finished, Progress, Saved, Started, Warned
+from builder.runs import EpochEnded, Event, Finished, Paused, Progress, Resumed, Saved, Started, Warned
 from builder.spec import Experiment
 from builder.task import Task
 
 PROGRESS_EVERY_S = 0.25  # at most four looks at the device a second: each one waits for it
+PAUSE_LOOK_S = 0.1  # how often a paused run looks whether it may go on
 
 
 def train(
@@ -39,6 +40,7 @@ def train(
     *,
     resume: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    pause: Callable[[], bool] = lambda: False,
     device: str | None = None,
     attempt: int = 1,
 ) -> Generator[Event, None, None]:
@@ -48,10 +50,13 @@ def train(
         folder: of the run; `last-*.pt` and `best.safetensors` are written there.
         resume: go on from the last good checkpoint in `folder`, if any; False: forget what is there.
         stop: asked after every optimizer step; True saves and ends the run, which can be resumed from there exactly.
+        pause: asked before every optimizer step; while it is True the run waits there, its state saved, its network in
+            memory, and it still heeds `stop`.
         device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
 
     Yields:
-        Started, [Warned, Resumed], then Progress (at most four a second), EpochEnded and Saved, and last Finished.
+        Started, [Warned, Resumed], then Progress (at most four a second), EpochEnded and Saved, and last Finished; a
+        pause is Saved, Paused, and Resumed when it goes on.
         Expected trouble (full disk, memory, numbers that run away, an unusable checkpoint) ends in
         Finished("failed", one sentence); only our own faults raise.
     """
@@ -72,7 +77,7 @@ def train(
         else:
             checkpoint.discard(learner.folder, LAST)
             (learner.folder / BEST).unlink(missing_ok=True)
-        yield from _epochs(learner, stop)
+        yield from _epochs(learner, stop, pause)
     except (CheckpointError, NotFinite) as error:
         yield Finished("failed", str(error))
     except (torch.OutOfMemoryError, MemoryError, ValueError, RuntimeError, OSError) as error:
@@ -82,7 +87,7 @@ def train(
         yield Finished("failed", words)
 
 
-def _epochs(learner: Learner, stop: Callable[[], bool]) -> Iterator[Event]:
+def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool]) -> Iterator[Event]:
     """The loop."""
     training, place = learner.experiment.training, learner.place
     total = training.epochs * len(learner.updates)
@@ -91,6 +96,13 @@ def _epochs(learner: Learner, stop: Callable[[], bool]) -> Iterator[Event]:
         began = time.monotonic() - place.seconds
         order = permutation(training.seed, place.epoch, len(learner.train.indices))
         for update in learner.updates[place.update :]:
+            if pause() and not stop():
+                yield from _waited(learner, stop, pause)
+                began = looked = saved = time.monotonic()
+                began -= place.seconds
+                if stop():  # its state is saved
+                    yield Finished("stopped", f"Stopped on request in epoch {place.epoch}; it can go on from there.")
+                    return
             learner.update([order[start:end] for start, end in update])
             now = time.monotonic()
             place.seconds = now - began
@@ -117,6 +129,19 @@ def _epochs(learner: Learner, stop: Callable[[], bool]) -> Iterator[Event]:
         yield Saved(place.step, place.epoch - 1, False, learner.save())
         saved = time.monotonic()
     yield Finished("done", learner.summary())
+
+
+def _waited(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool]) -> Iterator[Event]:
+    """A pause: the state is saved, and the run waits until it may go on or is to stop."""
+    place = learner.place
+    yield Saved(place.step, place.epoch, False, learner.save())
+    if learner.device.type == "cuda":
+        torch.cuda.empty_cache()  # what is not in use is for whoever works meanwhile
+    yield Paused(place.step, place.epoch, "Its state is saved and its network stays in memory.")
+    while pause() and not stop():
+        time.sleep(PAUSE_LOOK_S)
+    if not stop():
+        yield Resumed(place.step, place.epoch)
 
 
 class _Stopped(Exception):

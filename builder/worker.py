@@ -27,6 +27,7 @@ from builder.runs import (
     Event,
     Finished,
     Job,
+    Paused,
     Progress,
     Record,
     Run,
@@ -64,6 +65,9 @@ class Work:
     told_to_end: bool = False  # by a signal, not by a person
     _looked: float = field(default=-1.0, repr=False)
     _stop: bool = field(default=False, repr=False)
+    _looked_pause: float = field(default=-1.0, repr=False)
+    _pause: bool = field(default=False, repr=False)
+    _waiting: bool = field(default=False, repr=False)
     _told: float = field(default=-1.0, repr=False)
     _note: str | None = field(default=None, repr=False)
 
@@ -82,6 +86,18 @@ class Work:
             self._looked, self._stop = now, self.job.stop_wanted
         return self._stop or self.told_to_end
 
+    def pause(self) -> bool:
+        """Whether a training should wait now. Once it waits it goes on only when its place is its own again: the
+        supervisor lends that to others, and says so in the claim."""
+        now = time.monotonic()
+        if now - self._looked_pause > LOOK_EVERY_S:
+            # This order, the supervisor's being the other way round: one of the two always sees what the other did.
+            self._looked_pause, self._pause = now, self.job.pause_wanted
+            if self._waiting and not self._pause:
+                claim = self.job.claim
+                self._pause = claim is not None and claim.away
+        return self._pause
+
     def count(self, done: int, total: int) -> None:
         """For engine functions that report through a callback: tells a step, and leaves when the job is to stop."""
         self.tell(Progress(step=done, total=total, note=self._note or ""))
@@ -96,7 +112,8 @@ class Work:
             self._told, self._note = time.monotonic(), event.note
         if isinstance(event, Started):
             event = replace(event, attempt=self.attempt, pid=os.getpid())
-        self.record.append(event, sync=isinstance(event, Saved | EpochEnded | Finished))
+        self._waiting = isinstance(event, Paused)
+        self.record.append(event, sync=isinstance(event, Saved | EpochEnded | Paused | Finished))
         if self.board is not None:
             self.board.add(event)
 
@@ -118,7 +135,10 @@ def train(work: Work) -> Steps:
     dataset = Dataset.open(work.home, experiment.data.dataset)
     work.board = Board(work.folder, work.attempt)
     work.board.describe(json.loads(experiment.dumps()))
-    steps = training(experiment, task.find(experiment.task), dataset, work.folder, attempt=work.attempt, stop=work.stop)
+    kind = task.find(experiment.task)
+    steps = training(
+        experiment, kind, dataset, work.folder, attempt=work.attempt, stop=work.stop, pause=work.pause
+    )
     first = False  # the first epoch has just ended
     for event in steps:
         yield event

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import supervisor, worker
-from builder.runs import Claim, EpochEnded, Finished, Progress, Resumed, Run, Saved, Started, encode, write_atomic
+from builder.runs import Claim, EpochEnded, Finished, Paused, Progress, Resumed, Run, Saved, Started, encode, write_atomic
 
 STEPS_PER_EPOCH = 5
 
@@ -33,6 +33,15 @@ def train(work: worker.Work) -> worker.Steps:
         yield Resumed(step=state["step"], epoch=state["step"] // STEPS_PER_EPOCH)
     total = training.epochs * STEPS_PER_EPOCH
     for step in range(state["step"] + 1, total + 1):
+        if work.pause() and not work.stop():
+            write_atomic(last, json.dumps(state))
+            yield Paused(step=state["step"], epoch=state["step"] // STEPS_PER_EPOCH)
+            while work.pause() and not work.stop():
+                time.sleep(0.01)
+            if work.stop():
+                yield Finished("stopped")
+                return None
+            yield Resumed(step=state["step"], epoch=state["step"] // STEPS_PER_EPOCH)
         time.sleep(step_s)
         while step > held_at(work.home) and not work.stop():
             time.sleep(0.005)

@@ -23,6 +23,7 @@ from builder.runs import (
     Finished,
     Fold,
     Job,
+    Paused,
     Progress,
     Record,
     Resumed,
@@ -47,6 +48,7 @@ EVERY_EVENT = (
     Saved(step=9, epoch=1, best=True, file="last-1.pt", at=4.0),
     Warned(message="line\nbreak", at=5.0),
     Resumed(step=9, epoch=1, at=6.0),
+    Paused(step=9, epoch=1, reason="asked", at=6.5),
     Finished(status="stopped", reason="asked", at=7.0),
 )
 
