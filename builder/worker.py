@@ -136,9 +136,7 @@ def train(work: Work) -> Steps:
     work.board = Board(work.folder, work.attempt)
     work.board.describe(json.loads(experiment.dumps()))
     kind = task.find(experiment.task)
-    steps = training(
-        experiment, kind, dataset, work.folder, attempt=work.attempt, stop=work.stop, pause=work.pause
-    )
+    steps = training(experiment, kind, dataset, work.folder, attempt=work.attempt, stop=work.stop, pause=work.pause)
     first = False  # the first epoch has just ended
     for event in steps:
         yield event

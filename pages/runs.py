@@ -21,12 +21,15 @@ _LOOK_S = 1.0
 _LISTED = 12
 
 
-def standing(views: dict[str, RunView]) -> tuple[tuple[str, str, bool, bool], ...]:
+Standing = tuple[tuple[str, str, bool, bool, bool], ...]
+
+
+def standing(views: dict[str, RunView]) -> Standing:
     """What the buttons of the page depend on; when it changes the whole page is drawn anew."""
-    return tuple((id, view.status, view.stopping, view.best is not None) for id, view in views.items())
+    return tuple((id, v.status, v.stopping, v.pausing, v.best is not None) for id, v in views.items())
 
 
-def live(runs: Sequence[Run], shown: Sequence[str], states: tuple[tuple[str, str, bool, bool], ...]) -> None:
+def live(runs: Sequence[Run], shown: Sequence[str], states: Standing) -> None:
     """Everything that moves: the list, the state of the run, the curves. Runs again by itself while a run is active."""
     views = {run.id: view_of(run) for run in runs}
     if st.query_params.get("run") != ",".join(shown):

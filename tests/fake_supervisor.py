@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from builder import supervisor, worker
-from builder.runs import Claim, EpochEnded, Finished, Paused, Progress, Resumed, Run, Saved, Started, encode, write_atomic
+from builder.runs import (
+    Claim,
+    EpochEnded,
+    Finished,
+    Paused,
+    Progress,
+    Resumed,
+    Run,
+    Saved,
+    Started,
+    encode,
+    write_atomic,
+)
 
 STEPS_PER_EPOCH = 5
 

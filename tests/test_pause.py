@@ -94,9 +94,7 @@ def test_a_paused_run_that_is_stopped_ends_there_and_can_go_on_exactly(tmp_path,
     chosen, dataset = experiment(TRICKY, epochs=2, batch_size=12, augment=AUGMENT), Made(tmp_path / "data")
     run(chosen, dataset, tmp_path / "straight")
     looks = itertools.count(1)
-    events = run(
-        chosen, dataset, tmp_path / "broken", pause=Asked(3, looks=10**6), stop=lambda: next(looks) > 20
-    )
+    events = run(chosen, dataset, tmp_path / "broken", pause=Asked(3, looks=10**6), stop=lambda: next(looks) > 20)
     assert finished(events).status == "stopped" and not [e for e in events if isinstance(e, Resumed)]
     run(chosen, dataset, tmp_path / "broken")
     assert digest(tmp_path / "straight") == digest(tmp_path / "broken")

@@ -67,8 +67,13 @@ def again(run: Run) -> None:
         st.query_params["run"] = made[0].id
 
 
+def pause(run: Run) -> None:
+    """Lets a run wait where it is."""
+    attempt(run.pause)
+
+
 def resume(run: Run) -> None:
-    """Puts a run that ended early back into the queue."""
+    """Lets a paused run go on, and puts one that ended early back into the queue."""
     attempt(run.resume)
 
 
@@ -101,6 +106,26 @@ def actions(run: Run, view: RunView) -> None:
             help="Stop it first." if view.active else None,
         ):
             confirm_delete(run)
+    if view.status == "paused":
+        st.button(
+            "Resume",
+            key="unpause-run",
+            type="primary",
+            icon=":material/play_arrow:",
+            help="Goes on exactly where it paused.",
+            on_click=resume,
+            args=(run,),
+        )
+    elif view.status in ("starting", "running", "restarting") and not view.stopping:
+        st.button(
+            "Pausing ..." if view.pausing else "Pause",
+            key="pause-run",
+            icon=":material/pause:",
+            disabled=view.pausing,
+            help="Saves the present state and waits, ready to go on at once. Its place is free for another training.",
+            on_click=pause,
+            args=(run,),
+        )
     if view.active:
         words = "Stopping ..." if view.stopping else "Stop"
         if st.button(words, key="stop-run", icon=":material/stop:", disabled=view.stopping):
@@ -119,5 +144,6 @@ def actions(run: Run, view: RunView) -> None:
         )
         if not aside:
             return
-    if usable and st.button("Test a scan", key="to-test", type="primary", icon=":material/biotech:"):
+    kind = "secondary" if view.status == "paused" else "primary"  # one main thing: there it is to go on
+    if usable and st.button("Test a scan", key="to-test", type=kind, icon=":material/biotech:"):
         go.to("test", run=run.id)

@@ -23,6 +23,10 @@ def state(run: Run, view: RunView) -> None:
         told = [f"**{view.status.capitalize()}**", where, left_words(view), view.note]
         if view.stopping:
             told = ["**Stopping**", "the present state is being saved"]
+        elif view.pausing:
+            told = ["**Pausing**", where, "the present state is being saved"]
+        elif view.status == "paused":
+            told = ["**Paused**", where, "its network stays in memory; its place is free for another training"]
         st.progress(share, text=" · ".join(filter(None, [told[0], *(plain(w) for w in told[1:])])))
         if view.reason:
             st.caption(plain(view.reason))

@@ -21,6 +21,7 @@ _KINDS = {
     "queued": ("gray", "schedule", "waiting"),
     "starting": ("blue", "hourglass_top", "starting"),
     "running": ("blue", "play_circle", "running"),
+    "paused": ("violet", "pause_circle", "paused"),
     "restarting": ("orange", "replay", "restarting"),
     "done": ("green", "check_circle", "done"),
     "stopped": ("gray", "stop_circle", "stopped"),
