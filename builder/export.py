@@ -321,6 +321,10 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
     if target.tolerance is not None:
         texts["requirements.txt"] = requirements(target.name, experiment)
         texts["settings.json"] = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    if experiment.data.fit == "patches" and target.tolerance is not None:
+        reach, align = predictor.sight() or (None, 1)
+        settings["tiles"] = {"reach": reach, "align": align, "scale": experiment.data.scale}
+        texts["settings.json"] = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     if target.name == "svg":
         texts["network.svg"] = network_svg(experiment, len(predictor.classes))
         texts["graph.svg"] = graph_svg(experiment, len(predictor.classes))
@@ -358,14 +362,17 @@ for k in range(int(cases["num"])):
     if hasattr(predict, "straight"):
         straight.append(predict.straight(scan))
 model = predict.load()
-answers = predict.probabilities(model, np.stack(images))
+one_size = len({image.shape for image in images}) == 1
+answers = predict.probabilities(model, np.stack(images) if one_size else images)
 if any(given is not None for given in straight):
     whole = np.stack([answers[k] if s is None else predict.ask(model, *s)[0] for k, s in enumerate(straight)])
     told = {"straight": whole, "num_straight": sum(s is not None for s in straight)}
 else:
     told = {}
 assert not any(name.split(".")[0] in ("builder", "tasks") for name in sys.modules), "the export imports ScanLoom"
-np.savez(sys.argv[3], images=np.stack(images), answers=answers, **told)
+pairs = zip(images, answers)
+kept = {f"{name}{k}": value for k, pair in enumerate(pairs) for name, value in zip(("image", "answer"), pair)}
+np.savez(sys.argv[3], **kept, **told)
 """
 
 
@@ -377,7 +384,7 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
         assert same, "the document does not read back as itself"
         return {"cases": 0, "source": "nothing is computed", "tolerance": 0.0, "difference": {}, "versions": used}
     source, scans = _scans(predictor, home)
-    ours = np.stack([predictor.prepared(scan) for scan in scans])
+    ours = [predictor.prepared(scan) for scan in scans]
     answers = predictor.outputs(ours)
     with tempfile.TemporaryDirectory(prefix="scanloom-parity-") as place:
         given, told = Path(place) / "cases.npz", Path(place) / "answers.npz"
@@ -394,11 +401,11 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
             raise ExportError(f"The exported code does not run, so it is not handed out: {_last_line(done.stderr)}")
         with np.load(told, allow_pickle=False) as found:
             difference = {
-                "input": float(np.abs(found["images"] - ours).max()),
-                "probabilities": float(np.abs(found["answers"] - answers).max()),
+                "input": float(np.max([_apart(found[f"image{k}"], mine) for k, mine in enumerate(ours)])),
+                "probabilities": float(np.max([_apart(found[f"answer{k}"], mine) for k, mine in enumerate(answers)])),
             }
             if "straight" in found:
-                difference["from_grey_values"] = float(np.abs(found["straight"] - answers).max())
+                difference["from_grey_values"] = _apart(found["straight"], np.stack(answers))
     return {
         "cases": len(scans),
         "source": source,
@@ -406,6 +413,11 @@ def _proof(folder: Path, target: Target, predictor: Predictor, home: Path, befor
         "difference": difference,
         "versions": used,
     }
+
+
+def _apart(theirs: np.ndarray, ours: np.ndarray) -> float:
+    """The largest difference; NaN, which no tolerance allows, where the shapes differ."""
+    return float(np.abs(theirs - ours).max()) if theirs.shape == ours.shape else float("nan")
 
 
 def _scans(predictor: Predictor, home: Path) -> tuple[str, list[Scan]]:

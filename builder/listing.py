@@ -15,8 +15,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from builder import network, schedule
+from builder import network, schedule, task
 from builder.catalog import LayerSpec
+from builder.lessons import lesson
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES
@@ -68,7 +69,7 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         given = network.arguments(node, items, num_classes, trained=True, scan=shape)
         usual = inspect.signature(spec.load()).parameters
         said = {key: value for key, value in given.items() if key not in usual or usual[key].default != value}
-        words = ", ".join(f"{key}={value!r}" for key, value in said.items())
+        words = ", ".join(f"{key}={_spelled(experiment, key, value)}" for key, value in said.items())
         call = f"{'' if kind in blocks else 'nn.'}{kind}({words})"
         if place.each:
             blocks["PerItem"] = inspect.getsource(PerItem)
@@ -80,6 +81,7 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         result = "x" if straight else names[node.id]
         used.append(f"        {result} = self.{names[node.id]}({', '.join(feeds)})")
     last = "x" if straight else _variable(planned, names, experiment.network[-1].id)
+    tiled = experiment.data.fit == "patches"
     lines = [
         f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
         "",
@@ -95,7 +97,8 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         "",
         *(f"{source.rstrip()}\n\n" for source in blocks.values()),
         "class Model(nn.Module):",
-        "    def __init__(self):",
+        *(["    # side: of the tiles; the same weights serve all of them"] if tiled else []),
+        f"    def __init__(self{f', side={experiment.data.size_px}' if tiled else ''}):",
         "        super().__init__()",
         *made,
         "",
@@ -105,6 +108,13 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         "",
     ]
     return "\n".join(line.rstrip(" ") for line in lines)
+
+
+def _spelled(experiment: Experiment, key: str, value: Any) -> str:
+    """A setting as Python text; what is the scan's size is that of the tiles, where whole scans go through in tiles."""
+    if key == "scan_size" and experiment.data.fit == "patches":
+        return "(side, side)"
+    return repr(value)
 
 
 def _variable(planned: network.Plan, names: dict[str, str], wire: str) -> str:
@@ -150,43 +160,27 @@ BEGINS = {
 }
 
 
-def train_source(experiment: Experiment, multi_label: bool, begins: str = "random") -> str:
+def train_source(experiment: Experiment, multi_label: bool, begins: str = "random", says: str = "classes") -> str:
     """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop.
 
     Args:
-        begins: one of `BEGINS`.
+        begins: one of `BEGINS`. says: which of `lessons` is taught, as `task.Task` has it.
     """
     from builder.batches import updates
 
-    training = experiment.training
+    training, taught = experiment.training, lesson(says, experiment, multi_label)
     part = OPTIMIZERS[training.optimizer.name]
     chosen = {**part.defaults, **training.optimizer.params}
     words = "".join(f", {key}={value!r}" for key, value in chosen.items())
     formulas, rate, after = _schedule(training.schedule)
-    layout = experiment.data.layout
-    axes = {"maps": (0, 2, 3), "series": (0, 1, 3, 4), "volume": (0, 2, 3, 4)}[layout]  # all but the channels
-    ones = "None, None, None" if layout == "volume" else "None, None"
-    normalize = {
-        "dataset": [
-            f"mean = images.mean({axes})[:, {ones}]",
-            f"std = images.std({axes}, correction=0)[:, {ones}].clamp(min=1e-6)",
-        ],
-    }.get(
-        experiment.data.normalize,
-        [f'mean, std = (torch.tensor(SETTINGS[name]).float()[:, {ones}] for name in ("mean", "std"))'],
-    )
-    batch, imports = ["batch = images[rows]"], ""
-    if training.augment:
-        imports = "from augment import Augment"
-        choices = [
-            f"SimpleNamespace(name={c.name!r}, params={_augmentation(c.name, c.params)!r})" for c in training.augment
-        ]
-        normalize.append("augment = Augment([")
-        normalize.extend(f"    {choice}," for choice in choices)
-        normalize.append("])" if layout == "maps" else f"], layout={layout!r})")
-        batch = ["batch = augment(images[rows], random).images"]
     return Template((TEMPLATES / "train.py.txt").read_text(encoding="utf-8")).substitute(
-        imports=imports,
+        folder=textwrap.fill(taught.folder, 118, break_on_hyphens=False),
+        imports="\n".join(
+            sorted((*taught.imports, *(["from augment import Augment"] if training.augment else [])), key=str.lower)
+        ),
+        reading=taught.reading,
+        lesson=taught.text,
+        kept=repr(("model.py", "predict.py", *taught.kept)),
         begins=BEGINS[begins],
         tensors="load_file, save_file" if begins == "stored" else "save_file",
         start=f"{_indented(_START, 4)}\n" if begins == "stored" else "",
@@ -199,16 +193,50 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         seed=training.seed,
         epochs=training.epochs,
         monitor=training.monitor,
-        merit='-figures["loss"]' if training.monitor == "loss" else f'figures["{training.monitor}"]',
+        merit=_merit(experiment),
         optimizer=f"torch.optim.{part.target.partition(':')[2]}(groups{words})",
         updates=inspect.getsource(updates),
         formulas="\n\n".join(formulas),
         schedule=_indented([rate], 4),
         after_epoch=f"{_indented(after, 8)}\n" if after else "",
-        loss=_indented(_loss(training.label_smoothing, training.class_weights, multi_label), 4),
-        normalize=_indented(normalize, 4),
-        augmented=_indented(batch, 16),
+        normalize=_indented(_normalize(experiment), 4),
+        augment=_augment(experiment),
     )
+
+
+def _merit(experiment: Experiment) -> str:
+    """What makes an epoch better than another, as Python text; a score that cannot be computed makes none."""
+    monitor = experiment.training.monitor
+    sign = "" if task.find(experiment.task).metrics.get(monitor, True) else "-"
+    return f'{sign}figures["{monitor}"] if "{monitor}" in figures else -math.inf'
+
+
+def _normalize(experiment: Experiment) -> list[str]:
+    """The lines that find `mean` and `std`, shaped to be taken off a batch."""
+    data = experiment.data
+    ones = "None, None, None" if data.layout == "volume" else "None, None"
+    if data.normalize != "dataset":
+        return [f'mean, std = (torch.tensor(SETTINGS[name]).float()[:, {ones}] for name in ("mean", "std"))']
+    if data.fit == "patches":
+        return [
+            'values = torch.cat([image.flatten(1) for image in images[:: SETTINGS["num_patches"]]], 1)',
+            "mean, std = values.mean(1)[:, None, None], values.std(1, correction=0)[:, None, None].clamp(min=1e-6)",
+        ]
+    axes = {"maps": (0, 2, 3), "series": (0, 1, 3, 4), "volume": (0, 2, 3, 4)}[data.layout]  # all but the channels
+    return [
+        f"mean = images.mean({axes})[:, {ones}]",
+        f"std = images.std({axes}, correction=0)[:, {ones}].clamp(min=1e-6)",
+    ]
+
+
+def _augment(experiment: Experiment) -> str:
+    """The line of `AUGMENT`, "" without any."""
+    chosen, layout = experiment.training.augment, experiment.data.layout
+    if not chosen:
+        return ""
+    lines = [f"    SimpleNamespace(name={c.name!r}, params={_augmentation(c.name, c.params)!r})," for c in chosen]
+    last = "])" if layout == "maps" else f"], layout={layout!r})"
+    return "\n".join(["AUGMENT = Augment([", *lines, last, ""])
 
 
 _START = [
@@ -232,28 +260,6 @@ def _schedule(choice: Choice) -> tuple[list[str], str, list[str]]:
     given = ", ".join(("step", "steps", "steps_per_epoch", *([words] if words else [])))
     sources = [inspect.getsource(schedule.half_cosine), inspect.getsource(formula)]
     return sources if "half_cosine" in sources[1] else sources[1:], f"return {formula.__name__}({given})", []
-
-
-def _loss(smoothing: float, weighted: bool, multi_label: bool) -> list[str]:
-    if not multi_label:
-        if not weighted:
-            return [f"return nn.CrossEntropyLoss(label_smoothing={smoothing})"]
-        return [
-            "counts = torch.bincount(train_targets, minlength=len(CLASSES)).clamp(min=1)",
-            "weight = len(train_targets) / (len(CLASSES) * counts.float())",
-            f"return nn.CrossEntropyLoss(weight=weight, label_smoothing={smoothing})",
-        ]
-    lines = ["weight = None"]
-    if weighted:
-        lines = [
-            "positives = train_targets.sum(0)",
-            "weight = ((len(train_targets) - positives) / positives.clamp(min=1)).clamp(0.01, 100)",
-        ]
-    return [
-        *lines,
-        "binary = nn.BCEWithLogitsLoss(pos_weight=weight)",
-        f"return lambda scores, targets: binary(scores, targets * {1 - smoothing} + {smoothing / 2})",
-    ]
 
 
 def _indented(lines: list[str], by: int) -> str:

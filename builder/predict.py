@@ -231,16 +231,23 @@ class Predictor:
 
     def cut(self, side: int) -> tiling.Cut:
         """How a picture whose longer side has `side` px is cut for this network (see `tiling`)."""
-        taught, large = self.experiment.data.size_px, 1024
+        if (sight := self.sight()) is not None:
+            cut = tiling.seeing(*sight, side)
+            if cut is not None and self._same_weights(cut.side):
+                return cut
+        return tiling.taught(self.experiment.data.size_px)
+
+    def sight(self) -> tuple[int, int] | None:
+        """How many px around a pixel the network sees, and how many times it halves its maps, as a factor; None where
+        an answer depends on the whole picture."""
+        large = 1024
         planned = network.plan_of(self.experiment.replace("data.size_px", large), len(self.classes))
         fields = planned.nodes[-1].receptive_field
         told = all(node.shape is not None and not node.message for node in planned.nodes)
-        if told and planned.layout == "maps" and fields and max(fields) < large:
-            deepest = min(min(node.shape[-2:]) for node in planned.nodes if node.shape and len(node.shape) == 3)
-            cut = tiling.seeing(max(fields), max(1, large // deepest), side)
-            if cut is not None and self._same_weights(cut.side):
-                return cut
-        return tiling.taught(taught)
+        if not (told and planned.layout == "maps" and fields and max(fields) < large):
+            return None
+        deepest = min(min(node.shape[-2:]) for node in planned.nodes if node.shape and len(node.shape) == 3)
+        return max(fields), max(1, large // deepest)
 
     def _same_weights(self, side: int) -> bool:
         """Whether the network has the very same weights where it sees squares of `side` px."""
@@ -264,17 +271,21 @@ class Predictor:
             self._grown[side] = grown.to(self.device).eval()
         return self._grown[side]
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
-        """What an exported network puts out for prepared `images`: float32, one entry a row (`Task.exported`)."""
+    def outputs(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What an exported network puts out for prepared `images`, float32, one entry each (`Task.exported`); of a run
+        that was taught with patches whole pictures (C, H', W'), 0 and 1 the ends of the window."""
         import torch
 
+        if self.experiment.data.fit == "patches":
+            mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
+            return [answer * std + mean for answer in self.answers(images)]
         found: list[np.ndarray] = []
         size = max(1, _BATCH // self.num_slices)
         with torch.inference_mode():
             for k in range(0, len(images), size):
-                output = self.net(self._tensor(images[k : k + size])).float()
-                found.append(self._kind.exported(self.net, output, self.multi_label).float().cpu().numpy())
-        return np.concatenate(found)
+                output = self.net(self._tensor(np.asarray(images[k : k + size]))).float()
+                found += list(self._kind.exported(self.net, output, self.multi_label).float().cpu().numpy())
+        return found
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (B, K) float32 for prepared `images`, of a task that answers with them."""

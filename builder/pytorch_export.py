@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from builder import network, task
+from builder.lessons import lesson
 from builder.listing import START, attributes, model_source, predict_source, train_source
 from builder.parts.layers import LAYERS
 from builder.predict import Predictor
@@ -31,18 +32,22 @@ def write(folder: Path, predictor: Predictor) -> str:
     kind = task.find(experiment.task)
     names = attributes(experiment)
     (folder / "weights.safetensors").write_bytes(save(_tensors(predictor.net, names)))
+    tiled = experiment.data.fit == "patches"
+    network_text, packages = ("network_pictures.py.txt", ("tiling", "torch")) if tiled else ("", ())
+    begins, stored = _start(experiment, len(predictor.classes), names)
+    taught = lesson(kind.says, experiment, predictor.multi_label)
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
-        "predict.py": predict_source(says=kind.says, activated=kind.activated),
+        "predict.py": predict_source(network_text, *packages, says=kind.says, activated=kind.activated),
+        "train.py": train_source(experiment, predictor.multi_label, begins, kind.says),
+        **taught.files,
     }
-    retrains = kind.label_kind == "class"  # the one loop that is written out plainly
-    if retrains:
-        begins, stored = _start(experiment, len(predictor.classes), names)
-        texts["train.py"] = train_source(experiment, predictor.multi_label, begins)
-        if stored:
-            (folder / START).write_bytes(save(stored))
-    if retrains and experiment.training.augment:
+    if stored:
+        (folder / START).write_bytes(save(stored))
+    if experiment.training.augment:
         texts["augment.py"] = (Path(__file__).parent / "augment.py").read_text(encoding="utf-8")
+    if tiled:
+        texts["tiling.py"] = (Path(__file__).parent / "tiling.py").read_text(encoding="utf-8")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ""

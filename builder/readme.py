@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from builder import task
+from builder.lessons import lesson
 from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.runs import Run, read_json
@@ -36,7 +37,9 @@ def requirements(to: str, experiment: Experiment) -> str:
     """The text of requirements.txt."""
     packages = list(PACKAGES[to])
     if to == "pytorch":
-        packages += sorted({package for node in experiment.network for package in LAYERS[node.name].needs})
+        taught = lesson(task.find(experiment.task).says, experiment, False)
+        layers = {package for node in experiment.network for package in LAYERS[node.name].needs}
+        packages += sorted((layers | set(taught.packages)) - set(packages))
     return "".join(f"{name}=={number.partition('+')[0]}\n" for name, number in versions(*packages).items())
 
 
@@ -130,12 +133,7 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
     }
     colours = "one channel: turn colours into grey before" if grey else "three channels, or one for grey"
     kind = task.find(predictor.experiment.task)
-    again = (
-        "python train.py FOLDER            # trains the same network anew on FOLDER/train/CLASS/*, FOLDER/val/CLASS/*\n"
-        if kind.label_kind == "class"
-        else ""
-    )
-    words = {"answer": "probabilities" if kind.says == "classes" else kind.says, "again": again}
+    words = {"answer": "probabilities" if kind.says == "classes" else kind.says.replace("_", " ")}
     return {**words, "shape": show(data.shape), "axes": axes[data.layout], "colours": colours, "window": data.window}
 
 
@@ -149,7 +147,8 @@ _USE = {
 ```
 python -m pip install -r requirements.txt
 python predict.py scan.png        # {{answer}}, one JSON line a scan
-{{again}}```
+python train.py FOLDER            # trains the same network anew; what FOLDER holds, its first lines say
+```
 
 {_PROOF}
 """,

@@ -164,6 +164,7 @@ class Task(ABC):
         activated: `exported` as Python text, of `scores` that `model` put out, for code that needs nothing of ours.
         activated_keras: the same for Keras, with its `ops`.
         no_export: {name of a format: why it cannot carry this task, in words}.
+        own: {name: a function, class or number of the task that its lesson in an exported train.py needs as source}.
         demos: {kind of demo set: name of the starter that suits it}, the simplest first.
         when: {name of a starter: one paragraph for people on when to use it}.
     """
@@ -180,6 +181,7 @@ class Task(ABC):
     activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
     activated_keras: str = '(ops.sigmoid(scores) if SETTINGS["multi_label"] else ops.softmax(scores, axis=1))'
     no_export: dict[str, str] = {}
+    own: dict[str, Any] = {}
     demos: dict[str, str]
     when: dict[str, str]
 

@@ -46,12 +46,11 @@ class ImageEnhancement(Task):
         "data.window": ("auto", "percentile", "ct lung", "ct soft tissue", "ct brain", "ct bone"),
     }
     keeps_grey = True
+    says = "picture"
     no_export = dict.fromkeys(
-        ("pytorch", "keras", "onnx", "torch-export"),
-        "a restored scan is put together from tiles and turned back into its stored values, which the program beside "
-        "the "
-        "network does not do. Restore scans here (python -m builder predict RUN SCAN --out FOLDER), or take the "
-        "document.",
+        ("keras", "onnx", "torch-export"),
+        "a restored scan is put together from tiles and turned back into its stored values, which this format does not "
+        "carry; take the PyTorch project.",
     )
     demos = {"pictures": "dncnn", "finer": "edsr-lite-x2"}
     when = enhancement_starters.WHEN

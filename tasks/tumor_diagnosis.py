@@ -63,6 +63,7 @@ class TumorDiagnosis(Task):
         "(ops.concatenate([ops.softmax(scores[:, :TYPES], axis=1), ops.sigmoid(scores[:, TYPES:])], axis=1) if TYPES "
         "else ops.sigmoid(scores))"
     )
+    own = {"THRESHOLD": THRESHOLD, "Answer": Answer, "of_case": of_case, "type_scores": type_scores}
     demos = {"pictures": "small-unet", "volumes": "unet-neighbours"}
     when = tumor_starters.WHEN
 

@@ -13,6 +13,7 @@ import little_run
 import made_files
 import numpy as np
 import pytest
+import taken_away
 import torch
 
 from builder import checkpoint, scans, task, tiling
@@ -22,6 +23,7 @@ from builder.catalog import OneOf
 from builder.check import problems
 from builder.data import Dataset
 from builder.evaluate import evaluate
+from builder.export import export
 from builder.network import plan_of
 from builder.opinion import OpinionRefused, second_opinion
 from builder.parts.training import LOSSES
@@ -466,6 +468,57 @@ def test_the_command_line_writes_restored_scans_and_asks_twice(home, run, clean,
     assert main(["evaluate", run.id]) == 0 and "non-local means" in capsys.readouterr().out
     assert main(["export", run.id, "--to", "onnx", "--json"]) == 2
     assert "tiles" in json.loads(capsys.readouterr().out)["error"]
+
+
+# ---- taken away ----
+
+
+def test_the_exported_project_restores_whole_scans_as_the_app_does_and_can_be_taught_again(home, run, clean, tmp_path):
+    from PIL import Image
+
+    folder = export(run, home, out=tmp_path).with_suffix("")
+    proof = json.loads((folder / "parity.json").read_text())
+    assert proof["cases"] > 3 and max(proof["difference"].values()) <= proof["tolerance"]
+    scan = clean.scan(0)
+    Image.fromarray(scan.pixels[0, 0]).save(tmp_path / "scan.png")
+    said = taken_away.asked(folder, tmp_path / "scan.png", tmp_path)
+    ours = predictor(run).finding(scan).found.enhanced
+    theirs = np.asarray(Image.open(said["enhanced"]))
+    assert ours is not None and theirs.dtype == ours.dtype and np.abs(theirs.astype(int) - ours[0, 0]).max() <= 1
+    assert (theirs != ours[0, 0]).mean() < 0.01
+    rows = []
+    for index, case in enumerate(clean.cases):
+        Image.fromarray(clean.scan(index).pixels[0, 0]).save(tmp_path / f"{case.id}.png")
+        rows.append((f"{case.id}.png", case.split))
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file", "split"), *rows])
+    figures = taken_away.taught_again(folder, tmp_path, tmp_path)
+    ours_told = taken_away.validated(run, clean, tmp_path)
+    # The noise is drawn anew there, from seeds of its own: alike, not the same.
+    assert figures["psnr_db"] == pytest.approx(ours_told["psnr_db"], abs=0.5)
+    assert figures["ssim"] == pytest.approx(ours_told["ssim"], abs=0.02)
+    assert "enhanced" in taken_away.asked(tmp_path / "trained", tmp_path / "scan.png", tmp_path)
+
+
+def test_what_was_learned_from_pairs_of_several_sizes_can_be_taken_away(home, pairs, tmp_path):
+    from PIL import Image
+
+    changes = {"data.degrade": Choice(name="none"), "training.epochs": 1, "data.num_patches": 2}
+    experiment = small(**changes, **{"training.loss": Choice(name="l1_ssim")})
+    experiment = experiment.replace("training.augment", (Choice(name="flip_horizontal"),))
+    run = little_run.trained(home, experiment, pairs)
+    folder = export(run, home, out=tmp_path).with_suffix("")
+    assert max(json.loads((folder / "parity.json").read_text())["difference"].values()) <= 1e-5
+    rows = []
+    for index, case in enumerate(pairs.cases):
+        for kind, scan in (("poor", pairs.scan(index)), ("good", pairs.target(index))):
+            assert scan is not None
+            Image.fromarray(scan.pixels[0, 0]).save(tmp_path / f"{case.id}-{kind}.png")
+        rows.append((f"{case.id}-poor.png", f"{case.id}-good.png", case.split))
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file", "target", "split"), *rows])
+    figures, ours = taken_away.taught_again(folder, tmp_path, tmp_path), taken_away.validated(run, pairs, tmp_path)
+    assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-3)
 
 
 # ---- what is said beforehand ----

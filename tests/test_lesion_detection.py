@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import taken_away
 import torch
 
 from builder import network
@@ -276,7 +277,25 @@ def test_an_exported_detector_finds_the_same_boxes(to: str, trained: tuple[Path,
         assert box["class"] == own.label and abs(box["score"] - own.score) < 1e-3 and box["slice"] == own.slice
         assert np.allclose(box["box"], (own.x0, own.y0, own.x1, own.y1), atol=0.05)
     words = (folder / "README.md").read_text()
-    assert "boxes, one JSON line a scan" in words and "train.py" not in words and "{" not in words
+    assert "boxes, one JSON line a scan" in words and ("train.py" in words) == (to == "pytorch") and "{" not in words
+
+
+@pytest.mark.slow
+def test_an_exported_train_py_reads_exported_boxes_and_counts_as_the_app_does(
+    trained: tuple[Path, Any, Dataset], tmp_path: Path
+) -> None:
+    from builder.export import export
+    from builder.label_export import export_labels
+
+    home, run, dataset = trained
+    folder = export(run, home, out=tmp_path).with_suffix("")
+    list(export_labels(dataset, "csv", tmp_path / "scans"))
+    figures = taken_away.taught_again(folder, tmp_path / "scans", tmp_path)
+    ours = taken_away.validated(run, dataset, tmp_path)
+    assert {"map50", "cpm", "loss", "threshold"} <= set(ours)
+    assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-4, abs=1e-4)
+    scan = next((tmp_path / "scans" / "scans").iterdir())
+    assert "boxes" in taken_away.asked(tmp_path / "trained", scan, tmp_path)
 
 
 def test_keras_is_refused_in_words() -> None:

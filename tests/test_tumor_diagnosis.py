@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import little_run
 import nibabel
 import numpy as np
 import pytest
+import taken_away
 import torch
 from PIL import Image, ImageSequence
 
@@ -684,7 +683,7 @@ def test_the_command_line_writes_the_outline_beside_what_it_tells(
 # -- taken away -------------------------------------------------------------------------------------------------------
 
 
-def taken_away(experiment: Experiment, home: Path, to: str, out: Path) -> Path:
+def proven(experiment: Experiment | Run, home: Path, to: str, out: Path) -> Path:
     """The folder of an export whose parity was proved."""
     folder = export(experiment, home, to=to, out=out).with_suffix("")
     proof = json.loads((folder / "parity.json").read_text())
@@ -692,22 +691,37 @@ def taken_away(experiment: Experiment, home: Path, to: str, out: Path) -> Path:
     return folder
 
 
-def asked_outside(folder: Path, scan: Path, out: Path) -> dict:
-    """What the exported predict.py says of one scan, in a process of its own."""
-    command = [sys.executable, "-B", str(folder / "predict.py"), str(scan), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def test_an_exported_train_py_reads_exported_outlines_and_counts_as_the_app_does(
+    pictures: tuple[Dataset, Run], kept: Path, tmp_path: Path
+):
+    dataset, run = pictures
+    folder = proven(run, kept, "pytorch", tmp_path)
+    rows = []
+    for index, case in enumerate(dataset.cases):
+        scan, mask = dataset.scan(index), dataset.mask(index)
+        Image.fromarray(scan.pixels[0, 0]).save(tmp_path / f"{case.id}.tif")
+        if mask is not None:
+            Image.fromarray(mask[0] * 255).save(tmp_path / f"{case.id}-mask.png")
+        label = dataset.labels[index]
+        said = dataset.classes[label] if label >= 0 else ""
+        rows.append((f"{case.id}.tif", said, f"{case.id}-mask.png" if mask is not None else "", case.split))
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file", "label", "mask", "split"), *rows])
+    figures = taken_away.taught_again(folder, tmp_path, tmp_path)
+    ours = taken_away.validated(run, dataset, tmp_path)
+    assert {"dice", "iou", "auc", "balanced_accuracy", "loss"} <= set(ours)
+    assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-4, abs=1e-4)
+    assert taken_away.asked(tmp_path / "trained", tmp_path / rows[0][0], tmp_path)["top"] in dataset.classes
 
 
 @pytest.mark.parametrize("to", ["pytorch", "onnx"])
 def test_an_exported_network_tells_the_type_and_writes_the_very_outline_of_the_app(home: Path, tmp_path: Path, to: str):
     experiment = SMALL.replace("data.size_px", 32)
-    folder = taken_away(experiment, home, to, tmp_path)
-    assert not (folder / "train.py").exists() and "train.py" not in (folder / "README.md").read_text()
+    folder = proven(experiment, home, to, tmp_path)
+    assert (folder / "train.py").exists() == ("train.py" in (folder / "README.md").read_text()) == (to == "pytorch")
     pixels = np.random.default_rng(1).integers(0, 256, (50, 41), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "scan.png")
-    said = asked_outside(folder, tmp_path / "scan.png", tmp_path / "answers")
+    said = taken_away.asked(folder, tmp_path / "scan.png", tmp_path / "answers")
     finding = untrained(experiment, home).finding(Scan(pixels[None, None], bits=8))
     written = np.asarray(Image.open(said["outline"]))
     assert np.array_equal(written > 0, finding.found.outline[0] > 0) and written.shape == (50, 41)
@@ -718,11 +732,11 @@ def test_an_exported_network_tells_the_type_and_writes_the_very_outline_of_the_a
 
 def test_the_outlines_of_several_slices_are_the_pages_of_one_file(home: Path, tmp_path: Path):
     experiment = SMALL.replace("data.size_px", 32).replace("data.slices", "each").replace("data.colour", "neighbours")
-    folder = taken_away(experiment.replace("data.fit", "crop"), home, "pytorch", tmp_path)
+    folder = proven(experiment.replace("data.fit", "crop"), home, "pytorch", tmp_path)
     pixels = np.random.default_rng(1).integers(0, 256, (3, 50, 41), np.uint8)
     pages = [Image.fromarray(page) for page in pixels]
     pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
-    said = asked_outside(folder, tmp_path / "scan.tif", tmp_path)
+    said = taken_away.asked(folder, tmp_path / "scan.tif", tmp_path)
     finding = untrained(experiment.replace("data.fit", "crop"), home).finding(Scan(pixels[:, None], bits=8))
     with Image.open(said["outline"]) as file:
         written = [np.asarray(page) > 0 for page in ImageSequence.Iterator(file)]
