@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from builder import checkpoint, network, optim
+from builder import checkpoint, memory, network, optim
 from builder.augment import Augment
 from builder.batches import Scans, by_channel, normalization, updates
 from builder.checkpoint import CheckpointError
@@ -109,6 +109,7 @@ class Learner:
         self.updates = updates(len(train), training.batch_size, training.accumulate)
         self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
         self.place = Place(monitor=training.monitor)
+        self.room = memory.Room(self.model, training.batch_size, device)
         # A run goes on exactly only over the very scans, sides and normalization it began with.
         facts = [*train.facts(), *val.facts(), prepared.mean, prepared.std, np.array(prepared.unit)]
         parts = b"|".join(np.ascontiguousarray(fact).tobytes() for fact in facts)
@@ -130,7 +131,7 @@ class Learner:
 
     def update(self, batches: Sequence[np.ndarray]) -> None:
         """One optimizer step over one or several batches of positions (gradients added up, each scan counting once)."""
-        place, training = self.place, self.experiment.training
+        place, training, batches = self.place, self.experiment.training, self.room.pieces(batches)
         if not self.model.training:
             self.model.train()
         self.rate = self.schedule.set_rate(place.step)
@@ -155,7 +156,9 @@ class Learner:
             raise NotFinite(self.where_its_gradient_broke())
         if training.clip_norm:
             nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, self.norm)
+        self.room.moving = True
         self.optimizer.step()
+        self.room.moving = False
         place.count += count
         place.update += 1
         place.step += 1
@@ -208,7 +211,7 @@ class Learner:
         if self.val is None:
             return metrics
         self.model.eval()
-        answers, size = [], 2 * self.experiment.training.batch_size  # no gradients: twice as many fit
+        answers, size = [], 2 * self.room.at_once  # no gradients: twice as many fit
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), len(self.val.indices)
         for start in range(0, count, size):
             images, target = self.task.pose(self.experiment, *self.val.batch(slice(start, start + size)))
@@ -291,6 +294,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
             "random": _random_state(self.device),
+            "at_once": self.room.at_once,
         }
         return checkpoint.save(self.folder, LAST, state).name
 
@@ -338,6 +342,7 @@ class Learner:
         for name, value in found.state["place"].items():
             setattr(self.place, name, value)
         self.loss_sum.fill_(self.place.loss_sum)
+        self.room.at_once = found.state.get("at_once", self.room.batch)
         _restore_random_state(found.state["random"], self.device)
         yield Resumed(self.place.step, self.place.epoch)
 

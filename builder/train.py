@@ -15,11 +15,12 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from builder import checkpoint
+from builder import checkpoint, memory
 from builder.batches import permutation
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
@@ -103,8 +104,12 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
                 if stop():  # its state is saved
                     yield Finished("stopped", f"Stopped on request in epoch {place.epoch}; it can go on from there.")
                     return
-            learner.update([order[start:end] for start, end in update])
+            batches = [order[start:end] for start, end in update]
+            _, said = learner.room.within(partial(learner.update, batches), learner.loss_sum)
             now = time.monotonic()
+            if said:  # kept at once: whatever happens, it goes on with what it has found out
+                yield from map(Warned, said)
+                yield Saved(place.step, place.epoch, False, learner.save())
             place.seconds = now - began
             if now - looked >= PROGRESS_EVERY_S:
                 yield Progress(place.step, total, place.epoch, learner.look(), learner.pace(now))
@@ -117,7 +122,8 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
             if now - saved >= training.checkpoint_every_s:
                 yield Saved(place.step, place.epoch, False, learner.save())
                 saved = time.monotonic()
-        metrics = learner.judge()
+        metrics, said = learner.room.within(learner.judge)
+        yield from map(Warned, said)
         place.seconds = time.monotonic() - began
         yield EpochEnded(place.epoch, place.step, metrics, place.seconds)
         better, warnings = learner.rank(metrics)
@@ -184,11 +190,11 @@ def _device_words(device: torch.device) -> str:
 def _known_trouble(error: Exception, experiment: Experiment) -> str:
     """A sentence for errors that have a plain meaning, "" for all others."""
     said = str(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
-        what = "The graphics card" if isinstance(error, torch.OutOfMemoryError) else "This machine"
+    if memory.ran_out(error):
+        what = "This machine" if isinstance(error, MemoryError) or "can't allocate" in said else "The graphics card"
         return (
-            f"{what} ran out of memory at {experiment.training.batch_size} scans a batch. Halve the batch size (and "
-            "double 'accumulate' to learn the same), choose smaller scans or a smaller network. What was saved stays."
+            f"{what} ran out of memory, at {experiment.training.batch_size} scans a batch and with ever fewer at once: "
+            "choose smaller scans or a smaller network. What was saved stays."
         )
     if "Expected more than 1 value per channel" in said:
         return (

@@ -92,8 +92,9 @@ ENGINE = {
     "schedule": "parts spec",
     "optim": "parts spec schedule",
     "batches": "data spec targets",
-    "learner": "parts spec network data augment targets task runs checkpoint optim batches",
-    "train": "spec network data augment task runs checkpoint batches learner",
+    "memory": "",
+    "learner": "parts spec network data augment targets task runs checkpoint optim batches memory",
+    "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",
     "strokes": "labels",
@@ -136,7 +137,7 @@ TASKS = (
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
-LOOP = "train supervisor worker learner batches optim board augment"
+LOOP = "train supervisor worker learner batches optim board augment memory"
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = (
     "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
@@ -151,7 +152,7 @@ HEAVY = (
 )
 AT_THE_TOP = {
     f"builder/{name}.py"
-    for name in ("augment", "degrade", "restoration", "losses", "train", "learner", "batches", "optim")
+    for name in ("augment", "degrade", "restoration", "losses", "train", "learner", "batches", "optim", "memory")
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 

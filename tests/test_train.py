@@ -686,9 +686,9 @@ def test_a_full_disk_ends_the_run_in_words_and_it_can_be_resumed(tmp_path, datas
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "graphics card ran out of memory at 16 scans"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "graphics card ran out of memory, at 16 scans"),
         (MemoryError(), "machine ran out of memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), "Halve the batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), "machine ran out"),
         (OSError(5, "Input/output error"), r"cannot be read from the disk \(input/output error\)"),
     ],
 )
