@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from builder.probes import Probes
+
 ACTIVE = ("queued", "starting", "running", "paused", "restarting")
 RESUMABLE = ("stopped", "failed", "lost")
 
@@ -75,6 +77,27 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Probed(Event):
+    """A look into the layers at optimizer step `step` (from 1): {node id: {measure of `probes.MEASURES`: number}}."""
+
+    step: int = 0
+    epoch: int = 0
+    layers: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Broke(Event):
+    """Numbers ran away at optimizer step `step`: `what` (output, gradient, loss, weights) of `layer`, "" = not known,
+    on a batch of these `cases` (places in the data set). The end of the attempt follows."""
+
+    step: int = 0
+    epoch: int = 0
+    layer: str = ""
+    what: str = ""
+    cases: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Resumed(Event):
     """Training continues after optimizer step `step`: later points of earlier attempts no longer count."""
 
@@ -105,6 +128,8 @@ EVENTS: dict[str, type[Event]] = {
     "epoch-ended": EpochEnded,
     "saved": Saved,
     "warned": Warned,
+    "probed": Probed,
+    "broke": Broke,
     "resumed": Resumed,
     "paused": Paused,
     "finished": Finished,
@@ -119,6 +144,11 @@ def encode(event: Event) -> bytes:
     if "metrics" in plain:
         numbers = {name: float(value) for name, value in plain["metrics"].items()}
         plain["metrics"] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    if "layers" in plain:
+        plain["layers"] = {
+            id: {name: float(f"{value:.4g}") if math.isfinite(value) else None for name, value in numbers.items()}
+            for id, numbers in plain["layers"].items()
+        }
     text = json.dumps({"event": _NAMES[type(event)], **plain}, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 
@@ -134,6 +164,11 @@ def decode(line: bytes) -> Event | None:
     known = {name: value for name, value in plain.items() if name in _FIELDS[cls]}
     if isinstance(known.get("metrics"), dict):
         known["metrics"] = {k: math.nan if v is None else float(v) for k, v in known["metrics"].items()}
+    if isinstance(known.get("layers"), dict):
+        known["layers"] = {
+            id: {k: math.nan if v is None else float(v) for k, v in numbers.items()}
+            for id, numbers in known["layers"].items()
+        }
     return cls(**known)
 
 
@@ -145,7 +180,8 @@ class RunView:
     """What a page shows of a run. `curves`: name -> (steps, values), steps rising; the lists are the follower's own and
     grow at its next refresh: read them, never change them. `best` = {metric, value, epoch} once a best model is saved.
     `seconds` counts computing time over all attempts (monotonic), without pauses. `stopping`, `pausing`: asked to stop
-    or to pause and not yet there."""
+    or to pause and not yet there. `probes`: the looks into the layers, the follower's own like
+    the curves. `broke`: where numbers ran away, if they did in the latest attempt."""
 
     id: str = ""
     kind: str = "train"
@@ -166,6 +202,8 @@ class RunView:
     seconds: float = 0.0
     stopping: bool = False
     pausing: bool = False
+    probes: Probes = field(default_factory=Probes)
+    broke: Broke | None = None
 
     @property
     def active(self) -> bool:
@@ -190,6 +228,8 @@ class Fold:
         self.curves: dict[str, Curve] = {}
         self.log: list[tuple[float, str]] = []
         self.warnings: list[str] = []
+        self.probes = Probes()
+        self.broke: Broke | None = None
         self.damaged = 0
         self.paused: Paused | None = None
         self._device = self._note = ""
@@ -222,6 +262,10 @@ class Fold:
                 self._best_epoch = event.epoch
                 self._best_before.append((event.step, event.epoch))
                 self._say(event, f"The best model so far is saved (epoch {event.epoch}).")
+        elif isinstance(event, Probed):
+            self.probes.add(event.step, event.epoch, event.layers)
+        elif isinstance(event, Broke):
+            self.broke = event
         elif isinstance(event, Warned):
             if event.message not in self.warnings:
                 self.warnings.append(event.message)
@@ -237,7 +281,7 @@ class Fold:
             self._say(event, " ".join(filter(None, (words.get(event.status, event.status), event.reason))))
 
     def _start(self, event: Started) -> None:
-        self.finished = None
+        self.finished = self.broke = None
         self._device = event.device or self._device
         if event.attempt == self.attempt:  # training adds the device to the worker's own first word
             return
@@ -251,6 +295,7 @@ class Fold:
         for name, (steps, values) in list(self.curves.items()):
             cut = bisect.bisect_right(steps, event.step)
             self.curves[name] = (steps[:cut], values[:cut])  # new lists: a view handed out earlier stays as it was
+        self.probes = self.probes.until(event.step)
         self._epochs = {epoch: kept for epoch, kept in self._epochs.items() if kept[0] <= event.step}
         self._best_before = [(step, epoch) for step, epoch in self._best_before if step <= event.step]
         self._best_epoch = self._best_before[-1][1] if self._best_before else None
@@ -303,6 +348,8 @@ class Fold:
                 "attempt": self.attempt,
                 "device": self._device,
                 "seconds": self._past_seconds + self._clock,
+                "probes": self.probes,
+                "broke": self.broke,
                 **known,
             }
         )

@@ -25,8 +25,9 @@ from builder.augment import Augment
 from builder.batches import Scans, by_channel, normalization, updates
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
+from builder.health import Watch
 from builder.parts.images import AUGMENTATIONS
-from builder.runs import Event, Resumed, Warned
+from builder.runs import Broke, Event, Resumed, Warned
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task
@@ -34,11 +35,16 @@ from builder.task import Task
 LAST = "last"  # last-<number>.pt: everything needed to go on
 _SPOKEN = {"auc": "AUC", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
 BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
+_NAMED = 8  # scans of a batch that are told one by one
 _AUGMENT = 1  # keeps the random numbers of augmentation apart from those of the order
 
 
 class NotFinite(Exception):
-    """Training has run away; the message says where."""
+    """Training has run away; the message says where, and so does `broke`, as facts."""
+
+    def __init__(self, message: str, broke: Broke) -> None:
+        super().__init__(message)
+        self.broke = broke
 
 
 @dataclass
@@ -108,6 +114,7 @@ class Learner:
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.updates = updates(len(train), training.batch_size, training.accumulate)
         self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
+        self.watch = Watch(self.model, experiment, len(dataset.classes), len(self.updates) * training.epochs)
         self.place = Place(monitor=training.monitor)
         self.room = memory.Room(self.model, training.batch_size, device)
         # A run goes on exactly only over the very scans, sides and normalization it began with.
@@ -124,6 +131,7 @@ class Learner:
         # The sum over the epoch stays on the device: adding to it never waits for it.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.norm = torch.zeros((), device=device)
+        self.batch = np.zeros(0, np.int64)  # positions of the scans in the latest step
         self.seen = (1, 0.0, 0)  # epoch, loss_sum and count at the last look
         self.timed = (time.monotonic(), 0)
 
@@ -135,6 +143,8 @@ class Learner:
         if not self.model.training:
             self.model.train()
         self.rate = self.schedule.set_rate(place.step)
+        self.batch = np.concatenate(batches)
+        self.watch.begin(place.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         chance = torch.Generator()
         chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
@@ -146,19 +156,23 @@ class Learner:
             with self.precision():
                 loss = self.task.step(self.model, images, target, self.objective).loss
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
-                raise NotFinite(self.where_it_broke(images))
+                self.batch = positions
+                raise self.where_it_broke(images)
             (loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
+            self.watch.passed()
             self.loss_sum.add_(loss.detach(), alpha=len(positions))
         if training.l1:
             (training.l1 * torch.stack([weight.abs().sum() for weight in self.penalized]).sum()).backward()
         self.norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
         if self.device.type == "cpu" and not math.isfinite(self.norm.item()):
-            raise NotFinite(self.where_its_gradient_broke())
+            raise self.where_its_gradient_broke()
+        self.watch.before_step()
         if training.clip_norm:
             nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, self.norm)
         self.room.moving = True
         self.optimizer.step()
         self.room.moving = False
+        self.watch.after_step()
         place.count += count
         place.update += 1
         place.step += 1
@@ -183,7 +197,7 @@ class Learner:
         """
         place, total, norm = self.place, self.loss_sum.item(), self.norm.item()
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise NotFinite(self._broke("the loss or its gradient was", "noticed a moment after it happened"))
+            raise self._broke("loss", "the loss or its gradient was", "noticed a moment after it happened")
         epoch, seen_total, seen_count = self.seen if self.seen[0] == place.epoch else (place.epoch, 0.0, 0)
         loss = (total - seen_total) / max(1, place.count - seen_count)
         self.seen = (epoch, total, place.count)
@@ -206,7 +220,7 @@ class Learner:
     def _judged(self) -> dict[str, float]:
         train_loss = float(self.loss_sum) / max(1, self.place.count)
         if not math.isfinite(train_loss):
-            raise NotFinite(self._broke("the loss was", ""))
+            raise self._broke("loss", "the loss was")
         metrics = {"train/loss": train_loss}
         if self.val is None:
             return metrics
@@ -221,7 +235,7 @@ class Learner:
             answers += self.task.answers(self.experiment, self.model, output, self.dataset.multi_label)
         metrics["val/loss"] = float(total) / count
         if not math.isfinite(metrics["val/loss"]):
-            raise NotFinite(self._broke("the validation loss was", "batch normalization may have met a wild batch"))
+            raise self._broke("loss", "the validation loss was", "batch normalization may have met a wild batch")
         scores = self.task.scores(self.experiment, answers, self.val.targets)
         self.settled = self.task.settled(self.experiment, answers, self.val.targets)
         return metrics | {f"val/{name}": float(value) for name, value in scores.items()}
@@ -351,20 +365,21 @@ class Learner:
     def _require_finite(self) -> None:
         for name, tensor in self.model.state_dict().items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise NotFinite(self._broke(f"{name} of the network was", "it was not saved"))
+                raise self._broke("weights", f"{name} of the network was", "it was not saved", _layer(name))
 
-    def where_it_broke(self, images: Tensor) -> str:
-        """One sentence naming the epoch, the step and the first layer whose output is not finite."""
+    def where_it_broke(self, images: Tensor) -> NotFinite:
+        """The error that names epoch, step, batch and the first layer whose output is not finite."""
         name = self._first_wild_layer(images)
         if name:
-            return self._broke(f"the output of layer {name} was", "")
-        return self._broke("the loss was", "though every layer's output was fine")
+            return self._broke("output", f"the output of layer {name} was", layer=name)
+        return self._broke("loss", "the loss was", "though every layer's output was fine")
 
-    def where_its_gradient_broke(self) -> str:
-        """One sentence naming the epoch, the step and the layer whose gradient stopped being finite first."""
+    def where_its_gradient_broke(self) -> NotFinite:
+        """The error that names epoch, step, batch and the layer whose gradient stopped being finite first."""
         wild = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
         # Gradients run backwards: the one nearest to the output broke first.
-        return self._broke(f"the gradient of {_layer(wild[-1]) if wild else 'the network'} was", "")
+        name = _layer(wild[-1]) if wild else ""
+        return self._broke("gradient", f"the gradient of {name or 'the network'} was", layer=name)
 
     @torch.no_grad()
     def _first_wild_layer(self, images: Tensor) -> str:
@@ -386,18 +401,23 @@ class Learner:
                 handle.remove()
         return _layer(found[0]) if found else ""
 
-    def _broke(self, what: str, remark: str) -> str:
+    def _broke(self, what: str, words: str, remark: str = "", layer: str = "") -> NotFinite:
+        """The error for what is no finite number any more: epoch, step, and the scans of the batch at hand."""
         place = self.place
         kept = (
             f"The best weights so far, from epoch {place.best_epoch}, are kept."
             if place.best is not None
             else "Nothing was overwritten."
         )
-        return (
-            f"Training ran away in epoch {place.epoch}, step {place.step + 1}: {what} not a finite number"
+        cases = list(dict.fromkeys(self.train.targets.cases[self.batch].tolist()))
+        named = ", ".join(f"c{case:06d}" for case in cases[:_NAMED])
+        more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
+        message = (
+            f"Training ran away in epoch {place.epoch}, step {place.step + 1}: {words} not a finite number"
             f"{f' ({remark})' if remark else ''}. Lower the learning rate or switch gradient clipping on, and start "
-            f"again. {kept}"
+            f"again. {kept}{f' The batch held the scans {named}{more}.' if cases else ''}"
         )
+        return NotFinite(message, Broke(place.step + 1, place.epoch, layer, what, cases))
 
 
 def _layer(name: str) -> str:

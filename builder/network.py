@@ -514,6 +514,7 @@ def assemble_of(
         input_layout(experiment),
         seed=seed,
         trained=trained,
+        init=experiment.training.init,
     )
 
 
@@ -525,11 +526,14 @@ def assemble(
     *,
     seed: int | None = None,
     trained: bool = False,
+    init: str = "usual",
 ) -> "Network":
     """Builds the whole network.
 
     Args:
         seed: fixes the initial weights without touching the caller's random state. trained: see `build`.
+        init: the rule by which they are drawn (`blocks.initial.begin`), "usual": each layer by its own. Backbones and
+            heads always go by their own: theirs are chosen with care, or learned already.
     Returns:
         a module: (B, *input_shape) float -> output of the last node; `.layers[id]` is the module of node `id`.
     Raises:
@@ -537,6 +541,7 @@ def assemble(
     """
     import torch
 
+    from builder.blocks.initial import begin
     from builder.blocks.network import Network
 
     planned = plan(nodes, input_shape, num_classes, layout)
@@ -550,4 +555,8 @@ def assemble(
             n.id: build(n, [cast(Shape, planned.along(i)) for i in p.inputs], num_classes, trained, p.each, input_shape)
             for n, p in zip(nodes, planned.nodes, strict=True)
         }
+        if init != "usual" and not trained:
+            for node in nodes:
+                if LAYERS[node.name].group not in ("Backbones", "Heads"):
+                    begin(layers[node.id], init)
     return Network(layers, {p.id: p.inputs for p in planned.nodes})

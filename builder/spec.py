@@ -136,6 +136,7 @@ class Training(_Frozen):
     l2: float = _default(TRAINING, "l2")
     label_smoothing: float = _default(TRAINING, "label_smoothing")
     class_weights: bool = _default(TRAINING, "class_weights")
+    init: str = _default(TRAINING, "init")
     clip_norm: float = _default(TRAINING, "clip_norm")
     patience: int = _default(TRAINING, "patience")
     monitor: str = _default(TRAINING, "monitor")

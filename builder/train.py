@@ -25,7 +25,7 @@ from builder.batches import permutation
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
 from builder.learner import BEST, LAST, Learner, NotFinite
-from builder.runs import EpochEnded, Event, Finished, Paused, Progress, Resumed, Saved, Started, Warned
+from builder.runs import EpochEnded, Event, Finished, Paused, Probed, Progress, Resumed, Saved, Started, Warned
 from builder.spec import Experiment
 from builder.task import Task
 
@@ -79,7 +79,10 @@ def train(
             checkpoint.discard(learner.folder, LAST)
             (learner.folder / BEST).unlink(missing_ok=True)
         yield from _epochs(learner, stop, pause)
-    except (CheckpointError, NotFinite) as error:
+    except NotFinite as error:
+        yield error.broke
+        yield Finished("failed", str(error))
+    except CheckpointError as error:
         yield Finished("failed", str(error))
     except (torch.OutOfMemoryError, MemoryError, ValueError, RuntimeError, OSError) as error:
         words = _known_trouble(error, experiment)
@@ -111,6 +114,8 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
                 yield from map(Warned, said)
                 yield Saved(place.step, place.epoch, False, learner.save())
             place.seconds = now - began
+            if (layers := learner.watch.told()) is not None:
+                yield Probed(place.step, place.epoch, layers)
             if now - looked >= PROGRESS_EVERY_S:
                 yield Progress(place.step, total, place.epoch, learner.look(), learner.pace(now))
                 looked = time.monotonic()

@@ -78,7 +78,8 @@ ENGINE = {
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
     # runs as facts
-    "events": "",
+    "probes": "",
+    "events": "probes",
     "runs": "events spec",
     "execute": "runs",
     "supervisor": "runs execute",
@@ -92,8 +93,9 @@ ENGINE = {
     "schedule": "parts spec",
     "optim": "parts spec schedule",
     "batches": "data spec targets",
+    "health": "spec network",
     "memory": "",
-    "learner": "parts spec network data augment targets task runs checkpoint optim batches memory",
+    "learner": "parts spec network data augment targets task runs checkpoint optim batches memory health",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",
@@ -137,7 +139,7 @@ TASKS = (
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
-LOOP = "train supervisor worker learner batches optim board augment memory"
+LOOP = "train supervisor worker learner batches optim board augment memory health"
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = (
     "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
@@ -152,7 +154,18 @@ HEAVY = (
 )
 AT_THE_TOP = {
     f"builder/{name}.py"
-    for name in ("augment", "degrade", "restoration", "losses", "train", "learner", "batches", "optim", "memory")
+    for name in (
+        "augment",
+        "degrade",
+        "restoration",
+        "losses",
+        "train",
+        "learner",
+        "batches",
+        "optim",
+        "memory",
+        "health",
+    )
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 

@@ -307,6 +307,15 @@ TRAINING = Part(
             "label_smoothing", 0.0, 0.0, 0.5, "Share of each label spread over all classes: less over-confidence.", 0.01
         ),
         Flag("class_weights", False, "Weigh rare classes more, so that each class counts the same in the loss."),
+        OneOf(
+            "init",
+            "usual",
+            ("usual", "he", "xavier", "orthogonal"),
+            "How the weights of convolutions, linear and recurrent layers are drawn before learning begins. usual: each "
+            "layer's own way; he: for ReLUs (He 2015); xavier: for tanh and sigmoid (Glorot 2010); orthogonal: nothing "
+            "grows or shrinks at first (Saxe 2014). Pretrained weights and heads stay as they are.",
+            title="First weights",
+        ),
         Float(
             "clip_norm",
             1.0,
