@@ -1,7 +1,7 @@
 """Looks into the layers while they learn: gradients, steps of the weights, what comes out, what flows back.
 
-A look costs a good part of a step, so only some steps are looked at: the first ones densely, then ever fewer, and
-never more than one in fifty. Which ones is a matter of the step's number alone, so that a resumed run looks at the same.
+A look costs a good part of a step, so only some steps are looked at: a few of the first ones, then one in fifty or
+fewer. Which ones is a matter of the step's number alone, so that a resumed run looks at the same ones.
 Looking reads and changes nothing: no random number is drawn, no gradient touched, and a watched run ends with the very
 weights of an unwatched one. On a GPU a look waits for the device once, at its end.
 """
