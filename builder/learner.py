@@ -108,6 +108,7 @@ class Learner:
         self.augment = Augment(
             (Choice(name=c.name, params=optim.settings(AUGMENTATIONS[c.name], c)) for c in training.augment),
             layout=experiment.data.layout,
+            border=training.border,
         )
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2)
         self.penalized = optim.weights(self.model)

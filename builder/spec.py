@@ -142,6 +142,8 @@ class Training(_Frozen):
     monitor: str = _default(TRAINING, "monitor")
     mixed_precision: str = _default(TRAINING, "mixed_precision")
     channels_last: bool = _default(TRAINING, "channels_last")
+    border: str = _default(TRAINING, "border")
+    test_time: str = _default(TRAINING, "test_time")
     checkpoint_every_s: int = _default(TRAINING, "checkpoint_every_s")
 
 

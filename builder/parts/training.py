@@ -352,6 +352,23 @@ TRAINING = Part(
             "auto: bfloat16 arithmetic on a GPU that has it, about twice as fast. A CPU always computes in float32.",
         ),
         Flag("channels_last", True, "Memory order that convolutions like on a GPU."),
+        OneOf(
+            "border",
+            "black",
+            ("black", "edge", "mirror"),
+            "What augmentation shows where a moved scan leaves the picture empty: black, its edge drawn out, or its mirror "
+            "image. Boxes and outlines go with black only: what is mirrored in carries none.",
+            title="Beyond the border",
+        ),
+        OneOf(
+            "test_time",
+            "off",
+            ("off", "mirror", "mirror both", "quarter turns", "small turns"),
+            "Asks the network about several views of a scan and averages the answers, in judging and in use. mirror: 2 "
+            "views; mirror both ways: 4; quarter turns: 8, for pictures without up and down; small turns: 3. As many "
+            "times slower in use.",
+            title="Test-time views",
+        ),
         Int(
             "checkpoint_every_s",
             60,
