@@ -363,3 +363,13 @@ def _bent(bend: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def turned(images: Tensor, degrees: float) -> Tensor:
+    """Pictures (..., H, W) turned counter-clockwise about their middle, bilinear, black outside."""
+    angle = torch.tensor([math.radians(degrees)], dtype=torch.float64)
+    zero = torch.zeros_like(angle)
+    matrix = torch.stack(
+        [torch.stack([angle.cos(), angle.sin(), zero], 1), torch.stack([-angle.sin(), angle.cos(), zero], 1)], 1
+    )
+    return _resample(images.reshape(1, -1, *images.shape[-2:]), matrix, None, "bilinear", "zeros").view(images.shape)

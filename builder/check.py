@@ -5,7 +5,7 @@ from typing import Any
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
 from builder.network import Plan, Planned, plan_of, settings, show, wires
-from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
+from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, repairs
@@ -104,6 +104,13 @@ def _augment(experiment: Experiment) -> list[Problem]:
             continue
         if names.count(choice.name) > 1:
             found.append(Problem(path, f"{choice.name} is chosen twice.", repair="Remove one", fix=removed))
+        if choice.name in MIXING and experiment.task in TASKS and not find(experiment.task).mixes:
+            title = AUGMENTATIONS[choice.name].title
+            words = (
+                f"{title} makes one scan of two and teaches both answers in part; "
+                f"{TASKS[experiment.task].title.lower()} has none that could hold in part. It is for recognition."
+            )
+            found.append(Problem(path, words, repair="Remove it", fix=removed))
         if choice.name == "colour" and experiment.data.colour == "grey":
             words = "Colour jitter needs colour: the scans are prepared as grey pictures."
             found.append(Problem(path, words, repair="Remove it", fix=removed))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import task
+from builder import task, views
 from builder.data import Dataset
 from builder.measures.bootstrap import RESAMPLES
 from builder.predict import Predictor
@@ -67,6 +67,8 @@ def evaluate(
         raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
     examined = _examined(run, predictor, dataset, split, cases, progress)
     figures = kind.report(examined, predictor.classes, predictor.multi_label, resamples)
+    if said := views.words(experiment.training.test_time):
+        figures["notes"] = [*figures.get("notes", ()), said]
     chosen_on = kind.cases(dataset, experiment, "val") if split == "test" else np.zeros(0, np.int64)
     if len(chosen_on):
         before = _examined(run, predictor, dataset, "val", chosen_on)
@@ -143,6 +145,8 @@ def _stored(run: Run, split: str, key: str) -> task.Examined | None:
 def _key(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> str:
     """Changes with the weights, the cases, and what people have said of them since (corrected labels)."""
     named = f"{predictor.weights_sha256} {dataset.id} {' '.join(dataset.cases[i].id for i in cases)}"
+    if predictor.experiment.training.test_time != "off":
+        named += f" {predictor.experiment.training.test_time}"
     return hashlib.sha256(f"{named} {dataset.edited}".encode()).hexdigest()
 
 

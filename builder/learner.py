@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from builder import checkpoint, memory, network, optim
+from builder import checkpoint, memory, network, optim, views
 from builder.augment import Augment
 from builder.batches import Scans, by_channel, normalization, updates
 from builder.checkpoint import CheckpointError
@@ -228,12 +228,18 @@ class Learner:
         self.model.eval()
         answers, size = [], 2 * self.room.at_once  # no gradients: twice as many fit
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), len(self.val.indices)
+        shown = views.VIEWS[self.experiment.training.test_time]
         for start in range(0, count, size):
             images, target = self.task.pose(self.experiment, *self.val.batch(slice(start, start + size)))
-            with self.precision():
-                output = self.model(self.normalized(images)).float()
-            total.add_(self.objective(output, target), alpha=min(size, count - start))
-            answers += self.task.answers(self.experiment, self.model, output, self.dataset.multi_label)
+            told = []
+            for view in shown:
+                with self.precision():
+                    seen = images if len(shown) == 1 else views.seen(images.clone(), view)
+                    output = self.model(self.normalized(seen)).float()
+                if not told:  # the loss is that of the scan as it is
+                    total.add_(self.objective(output, target), alpha=min(size, count - start))
+                told.append(self.task.answers(self.experiment, self.model, output, self.dataset.multi_label))
+            answers += told[0] if len(told) == 1 else self.task.together(self.experiment, shown, told)
         metrics["val/loss"] = float(total) / count
         if not math.isfinite(metrics["val/loss"]):
             raise self._broke("loss", "the validation loss was", "batch normalization may have met a wild batch")

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from builder.parts.images import DEGRADATIONS
+from builder.parts.images import DEGRADATIONS, MIXING
 from builder.parts.training import LOSSES
 from builder.spec import Choice, Experiment
 
@@ -54,8 +54,29 @@ def _of_classes(experiment: Experiment, multi_label: bool) -> Lesson:
         "FOLDER holds train/ and val/, each with one folder per class, or with a labels.csv of the columns file and "
         'label (several labels are separated by "|").'
     )
-    varied = "AUGMENT(images[rows], random).images" if experiment.training.augment else "images[rows]"
-    text = _filled("classes", varied=varied, loss=_indented(_class_loss(experiment, multi_label)))
+    augment = experiment.training.augment
+    varied = [f"return {'AUGMENT(images[rows], random).images' if augment else 'images[rows]'}, targets[rows]"]
+    loss = _class_loss(experiment, multi_label)
+    if any(choice.name in MIXING for choice in augment):
+        varied = [
+            "images, targets = AUGMENT(images[rows], random).images, targets[rows]",
+            "mixed = AUGMENT.mixed(images, random)",
+            "if mixed is None:",
+            "    return images, targets",
+            "return mixed.images, (targets, targets[mixed.partner], mixed.share)  # a part of another, and of its answer",
+        ]
+        loss[-1] = loss[-1].replace("return ", "plain = ", 1)
+        loss += [
+            "",
+            "def shared(scores, targets):",
+            "    if not isinstance(targets, tuple):",
+            "        return plain(scores, targets)",
+            "    own, other, share = targets",
+            "    return share * plain(scores, own) + (1 - share) * plain(scores, other)",
+            "",
+            "return shared",
+        ]
+    text = _filled("classes", varied=_indented(varied), loss=_indented(loss))
     if "Focal(" not in text and "Labels(" not in text:
         return Lesson(folder, text, "SETTINGS, prepare, read")
     from builder.losses import Focal, Labels

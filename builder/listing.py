@@ -235,7 +235,9 @@ def _augment(experiment: Experiment) -> str:
     if not chosen:
         return ""
     lines = [f"    SimpleNamespace(name={c.name!r}, params={_augmentation(c.name, c.params)!r})," for c in chosen]
-    last = "])" if layout == "maps" else f"], layout={layout!r})"
+    border = experiment.training.border
+    last = f"], layout={layout!r}" if layout != "maps" else "]"
+    last += ")" if border == "black" else f", border={border!r})"
     return "\n".join(["AUGMENT = Augment([", *lines, last, ""])
 
 

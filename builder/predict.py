@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder import checkpoint as checkpoints
-from builder import network, task, tiling
+from builder import network, task, tiling, views
 from builder.data import chosen, prepare, quantize
 from builder.gathering import SourceRefused, gather
 from builder.sandbox import Sandbox
@@ -198,10 +198,24 @@ class Predictor:
         return output
 
     def answers(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
-        """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row.
+        """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row,
+        averaged over the views that the document asks for.
 
         Of a run that was taught with patches: whole pictures (B, C, H, W), or a list of such of different sizes.
         """
+        import torch
+
+        shown = views.VIEWS[self.experiment.training.test_time]
+        if len(shown) == 1:
+            return self._answers(images)
+        told = []
+        for view in shown:
+            tensors = (torch.from_numpy(np.ascontiguousarray(image, np.float32)) for image in images)
+            told.append(self._answers([views.seen(tensor, view).numpy() for tensor in tensors]))
+        return self._kind.together(self.experiment, shown, told)
+
+    def _answers(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
+        """One answer a row to `images` as they are."""
         import torch
 
         if self.experiment.data.fit == "patches":
@@ -325,6 +339,8 @@ class Predictor:
         if data.layout != "maps":
             slices = tuple(index + 1 for index in chosen(of, data))
         notes = [*scan.notes, *differences(scan, self.fingerprint), *found.notes]
+        if said := views.words(self.experiment.training.test_time):
+            notes.append(f"{said} A heat map shows the scan as it is.")
         if not each:
             notes += _about_slices(slices, of)
         image, layout = (images, "series") if slices and each else (images[0], data.layout)

@@ -45,7 +45,9 @@ def write(folder: Path, predictor: Predictor) -> str:
     if stored:
         (folder / START).write_bytes(save(stored))
     if experiment.training.augment:
-        texts["augment.py"] = (Path(__file__).parent / "augment.py").read_text(encoding="utf-8")
+        for name in ("augment.py", "shading.py"):  # they need nothing else of ours
+            text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+            texts[name] = text.replace("from builder import shading", "import shading")
     if tiled:
         texts["tiling.py"] = (Path(__file__).parent / "tiling.py").read_text(encoding="utf-8")
     for name, text in texts.items():

@@ -76,6 +76,13 @@ def _head(title: str, predictor: Predictor, run: Run | None) -> str:
                 f"The data set: {facts.get('num_cases', 0)} scans of {facts.get('num_patients', 0)} patients (told "
                 f"apart by: {source}), of modality {', '.join(facts.get('modalities', {})) or 'unknown'}.",
             ]
+        if experiment.training.test_time != "off":
+            lines += [
+                "",
+                f'In ScanLoom the run answers with several views of a scan ("{experiment.training.test_time}"), '
+                "averaged; its figures are of those. The files here ask once, about the scan as it is: their answers "
+                "may differ a little.",
+            ]
     else:
         lines += [
             "**Not for clinical use, and not trained.** A network built with ScanLoom that has learned nothing yet: "

@@ -150,7 +150,8 @@ def _coarse(side: int, factor: Tensor) -> Tensor:
 
 def _ghost(images: Tensor, rows: Tensor, strength: Tensor, numbers: Tensor, settings: Mapping[str, float]) -> None:
     """Weakens every n-th line of k-space in place: n - 1 faint copies of the scan appear along the phase direction,
-    which is one of the two at random; the middle line, and with it the mean, stays."""
+    which is one of the two at random; the middle line stays. The magnitude is taken, as MR does, so ghosts are bright
+    in black."""
     most = max(2, int(settings["ghosts"]))
     second = (numbers[rows, 1] + 1) / 2
     across = second < 0.5
@@ -164,7 +165,7 @@ def _ghost(images: Tensor, rows: Tensor, strength: Tensor, numbers: Tensor, sett
         hit = (lines % number[chosen, None].clamp(max=max(2, side // 2)) == 0) & (lines > 0)
         gain = 1 - hit.to(images.device, images.dtype) * strength[chosen.to(images.device)].flatten()[:, None]
         gain = gain[:, None, None, :] if axis == -1 else gain[:, None, :, None]
-        images[these] = torch.fft.irfft(torch.fft.rfft(images[these], dim=axis) * gain, n=side, dim=axis)
+        images[these] = torch.fft.irfft(torch.fft.rfft(images[these], dim=axis) * gain, n=side, dim=axis).abs_()
 
 
 def _blur(images: Tensor, sigma: Tensor, largest: float) -> Tensor:

@@ -29,6 +29,8 @@ class Target:
         masks: (B, 1, H, W) uint8, 1 inside the outline. masked: (B,) bool, which scans have one (absent is not empty).
         pictures: (B, C, H', W') float32 in [0, 1]: what the picture should become.
         cases: (B,) int64, positions in the data set. slices: (B,) int64, -1 where not one slice is shown.
+        partner: (B,) int64, the scan of the batch that each one is mixed with, None where none is; share: how much of
+            its own answer holds, the rest is its partner's.
     """
 
     classes: torch.Tensor | None = None
@@ -39,6 +41,8 @@ class Target:
     pictures: torch.Tensor | None = None
     cases: torch.Tensor | None = None
     slices: torch.Tensor | None = None
+    partner: torch.Tensor | None = None
+    share: float = 1.0
 
     def but(self, **changes: Any) -> Target:
         """The same with some fields replaced."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from builder.data import Dataset
     from builder.scan import Scan
     from builder.targets import Target, Targets
+    from builder.views import View
 
 TASKS = Catalog(
     "task",
@@ -159,6 +160,7 @@ class Task(ABC):
         headline: the metric people look at first. metrics: {name: True where higher is better}.
         losses: names of `LOSSES` it offers, the usual one first.
         leaves_out: {path of a setting: options that mean nothing here}.
+        mixes: whether two scans may be mixed in training, so that a part of each answer holds.
         keeps_grey: augmentation must not change grey values (they are what is learned).
         says: what an exported predict.py prints: the name of a template told_<says>.py.txt in `builder/templates`.
         activated: `exported` as Python text, of `scores` that `model` put out, for code that needs nothing of ours.
@@ -177,6 +179,7 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    mixes: bool = False
     says: str = "classes"
     activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
     activated_keras: str = '(ops.sigmoid(scores) if SETTINGS["multi_label"] else ops.softmax(scores, axis=1))'
@@ -241,6 +244,10 @@ class Task(ABC):
 
         A metric that cannot be computed (one class only) is left out, never NaN.
         """
+
+    def together(self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Any]]) -> list[Any]:
+        """One answer a row out of those to several views of it: answers[k] holds a row each to view `shown[k]`."""
+        raise ValueError(f"{self.title} asks about the scan as it is only; set the test-time views to off.")
 
     def settled(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
         """What is chosen on the validation side of the best epoch and used ever after, such as a threshold."""

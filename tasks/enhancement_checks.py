@@ -7,8 +7,10 @@ from typing import Any
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS
 from builder.spec import Choice, Experiment, Problem
 
-GREY = tuple(part.name for part in AUGMENTATIONS.values() if part.group == "Intensity")
-SOFTENING = ("rotate", "zoom", "shear", "shift")
+GREY = tuple(
+    part.name for part in AUGMENTATIONS.values() if part.group in ("Intensity", "Scanner") or part.name == "cutout"
+)
+SOFTENING = ("rotate", "zoom", "shear", "shift", "elastic")
 """Augmentations that resample: they soften the good scan, too."""
 FEW_PATIENTS = 3
 

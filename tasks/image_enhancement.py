@@ -16,6 +16,7 @@ import numpy as np
 from builder.parts.training import LOSSES
 from builder.spec import Data, Experiment, Node, Problem
 from builder.task import Asked, Examined, Found, Objective, Task
+from builder.views import View, back
 from tasks import enhancement_checks, enhancement_figures, enhancement_starters
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ImageEnhancement(Task):
     metrics = {"psnr_db": True, "ssim": True, "rmse": False, "loss": False}
     losses = ("usual", "l1", "mse", "charbonnier", "l1_ssim")
     leaves_out = {
+        "training.test_time": ("small turns",),
         "data.fit": ("pad", "stretch", "crop"),
         "data.colour": ("neighbours",),
         "data.slices": ("middle", "mean", "maximum", "series", "volume"),
@@ -143,6 +145,11 @@ class ImageEnhancement(Task):
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """The pictures (C, H', W') float32 as the network gives them, normalized."""
         return list(output.float().cpu().numpy())
+
+    def together(self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Any]]) -> list[Any]:
+        """The mean pictures (C, H', W') float32, normalized."""
+        rows = zip(*answers, strict=True)
+        return [np.mean([back(told, v) for told, v in zip(row, shown, strict=True)], axis=0) for row in rows]
 
     def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
         """On the validation patches: PSNR and SSIM, whose range of values is the whole window; RMSE in Hounsfield units

@@ -14,6 +14,7 @@ from builder.measures.boxes import Detections
 from builder.spec import Data, Experiment, Node, Problem
 from builder.targets import Targets
 from builder.task import Asked, Examined, Found, FoundBox, Objective, Task
+from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
 from tasks.detection_starters import STARTERS, WHEN
 
@@ -47,7 +48,12 @@ class LesionDetection(Task):
     learns = ("boxes",)
     headline = "map50"
     metrics = {"map50": True, "map": True, "cpm": True, "loss": False}
-    leaves_out = {"data.slices": ("series", "volume"), "data.fit": ("patches",)}
+    leaves_out = {
+        "data.slices": ("series", "volume"),
+        "data.fit": ("patches",),
+        "training.border": ("edge", "mirror"),
+        "training.test_time": ("small turns",),
+    }
     says = "boxes"
     activated = "torch.cat(list(model.children())[-1].decode(scores), -1)"
     no_export = {"keras": "boxes cannot be read off its rows without code of ours; take PyTorch, ONNX or torch.export."}
@@ -108,6 +114,16 @@ class LesionDetection(Task):
         side = experiment.data.size_px
         boxes, scores = finder(model).decode(output)
         return [chosen(b, s, side) for b, s in zip(boxes.clamp(0, side), scores, strict=True)]
+
+    def together(
+        self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Answer]]
+    ) -> list[Answer]:
+        """The boxes of all views of each picture, those of one lesion fused (see `fused`)."""
+        side = experiment.data.size_px
+        rows = zip(*answers, strict=True)
+        return [
+            fused([(boxes_back(b, v, side), s, n) for (b, s, n), v in zip(row, shown, strict=True)]) for row in rows
+        ]
 
     def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Rows (B, R, 4 + K): a box, x0 y0 x1 y1 in px of the prepared picture, and a score for each class."""
@@ -253,6 +269,39 @@ def chosen(boxes: torch.Tensor, scores: torch.Tensor, side: int) -> Answer:
     parts = (there[kept].float(), sure[kept].float(), labels[kept].to(torch.int64))
     found = [part.cpu().numpy() for part in parts]
     return found[0], found[1], found[2]
+
+
+def fused(told: Sequence[Answer]) -> Answer:
+    """One answer out of those to several views of a picture, on the picture itself: weighted boxes fusion (Solovyev,
+    Image and Vision Computing 2021). Boxes of one class that overlap one another (IoU above `OVERLAP`) become their
+    mean, each counting by its score; its score is the sum of the surest in each view over the number of views.
+    """
+    boxes, scores, labels = (np.concatenate([answer[k] for answer in told]) for k in range(3))
+    views = np.repeat(np.arange(len(told)), [len(answer[1]) for answer in told])
+    found: list[tuple[np.ndarray, float, int]] = []
+    left = np.argsort(-scores, kind="stable")
+    while len(left):
+        first = left[0]
+        alike = (labels[left] == labels[first]) & (_iou(boxes[first], boxes[left]) > OVERLAP)
+        alike[0] = True
+        group, left = left[alike], left[~alike]
+        _, surest = np.unique(views[group], return_index=True)  # sorted by score: the first of each view
+        group = group[np.sort(surest)]
+        mean = np.average(boxes[group], axis=0, weights=scores[group])
+        found.append((mean, float(scores[group].sum() / len(told)), int(labels[first])))
+    found = sorted([f for f in found if f[1] > LEAST_SCORE], key=lambda f: -f[1])[:MOST]
+    return (
+        np.array([f[0] for f in found], np.float32).reshape(-1, 4),
+        np.array([f[1] for f in found], np.float32),
+        np.array([f[2] for f in found], np.int64),
+    )
+
+
+def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = (high - low).clip(0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return common / np.maximum(areas - common, 1e-9)
 
 
 def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:

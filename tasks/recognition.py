@@ -16,10 +16,12 @@ from tasks import perfusion, phantoms, recognition_starters
 if TYPE_CHECKING:
     import torch
 
+    from builder.augment import Augment
     from builder.data import Dataset
     from builder.losses import ClassLoss
     from builder.scan import Scan
-    from builder.targets import Targets
+    from builder.targets import Target, Targets
+    from builder.views import View
 
 FEW_CASES = 20
 """Training cases of a class under which results are mostly luck."""
@@ -39,6 +41,7 @@ class Recognition(Task):
     losses = ("usual", "focal")
     leaves_out = {"data.slices": ("each",), "data.fit": ("patches",)}
     demos = {"pictures": "tiny-cnn", "series": "cnn-bigru"}
+    mixes = True
     when = recognition_starters.WHEN
 
     def head(self, data: Data, num_classes: int) -> tuple[int | None, ...]:
@@ -60,9 +63,23 @@ class Recognition(Task):
                 self.loss = loss
 
             def forward(self, output: torch.Tensor, target: Any) -> torch.Tensor:
-                return self.loss(output, target.classes)
+                own = self.loss(output, target.classes)
+                if target.partner is None:
+                    return own
+                # Both parts hold the same classes, only in another order: class weights and smoothing stay as they are.
+                return target.share * own + (1 - target.share) * self.loss(output, target.classes[target.partner])
 
         return Lesson()
+
+    def vary(
+        self, experiment: Experiment, images: torch.Tensor, target: Target, augment: Augment, chance: torch.Generator
+    ) -> tuple[torch.Tensor, Target]:
+        """Varied, and where it is chosen each mixed with another of the batch, whose answer then counts in part."""
+        images = augment(images, chance).images
+        mixed = augment.mixed(images, chance)
+        if mixed is None:
+            return images, target
+        return mixed.images, target.but(partner=mixed.partner.to(images.device), share=mixed.share)
 
     def class_loss(
         self, training: Training, train_labels: np.ndarray, num_classes: int, multi_label: bool
@@ -83,6 +100,10 @@ class Recognition(Task):
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """Probabilities (K,) float32 of each row."""
         return list(self.activate(output, multi_label).float().cpu().numpy())
+
+    def together(self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Any]]) -> list[Any]:
+        """The mean probabilities (K,) float32 of each row."""
+        return list(np.mean([np.stack(told) for told in answers], axis=0, dtype=np.float32)) if answers[0] else []
 
     def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
         """As `score`."""

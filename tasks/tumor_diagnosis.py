@@ -21,6 +21,7 @@ from builder.measures.extent import extent
 from builder.spec import Data, Experiment, Problem
 from builder.targets import Target, Targets
 from builder.task import Asked, Examined, Found, Objective, Task
+from builder.views import View, back
 from tasks import tumor_checks, tumor_phantoms, tumor_starters
 from tasks.tumor_answers import (
     THRESHOLD,
@@ -56,7 +57,12 @@ class TumorDiagnosis(Task):
     headline = "dice"
     metrics = {"dice": True, "iou": True, "auc": True, "balanced_accuracy": True, "loss": False}
     losses = ("usual", "dice_ce", "dice_focal", "tversky", "lovasz")
-    leaves_out = {"data.slices": ("mean", "maximum", "series", "volume"), "data.fit": ("patches",)}
+    leaves_out = {
+        "data.slices": ("mean", "maximum", "series", "volume"),
+        "data.fit": ("patches",),
+        "training.border": ("edge", "mirror"),
+        "training.test_time": ("small turns",),
+    }
     says = "type_and_outline"
     activated = "(torch.cat([scores[:, :TYPES].softmax(1), scores[:, TYPES:].sigmoid()], 1))"
     activated_keras = (
@@ -161,6 +167,15 @@ class TumorDiagnosis(Task):
         types = (scores.softmax(1) if scores.shape[1] else scores).cpu().numpy()
         inside = pixels.sigmoid().half().cpu().numpy()
         return [Answer(*row) for row in zip(types, inside, strict=True)]
+
+    def together(self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Any]]) -> list[Any]:
+        """An `Answer` for each row: the mean of the types, and of the chances that each pixel lies inside."""
+        found = []
+        for told in zip(*answers, strict=True):
+            laid = [back(answer.inside.astype(np.float32), view) for answer, view in zip(told, shown, strict=True)]
+            types = np.mean([answer.types for answer in told], axis=0, dtype=np.float32)
+            found.append(Answer(types, np.mean(laid, axis=0).astype(np.float16)))
+        return found
 
     def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
         """dice and iou: means over the cases that have a tumour, of all their slices together, in prepared pixels; auc

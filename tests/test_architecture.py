@@ -74,7 +74,7 @@ ENGINE = {
     # what is taught, and what is wrong with it
     "targets": "data spec",
     "losses": "parts spec",
-    "task": "catalog parts spec scan data targets augment",
+    "task": "catalog parts spec scan data targets augment views",
     "repairs": "catalog parts spec network",
     "check": "catalog parts spec network task data repairs weights",
     # runs as facts
@@ -87,7 +87,9 @@ ENGINE = {
     "faults": "runs",
     # training
     "checkpoint": "",
-    "augment": "",
+    "augment": "shading",
+    "shading": "",
+    "views": "augment",
     "degrade": "parts scan",
     "restoration": "",
     "schedule": "parts spec",
@@ -95,7 +97,7 @@ ENGINE = {
     "batches": "data spec targets",
     "health": "spec network",
     "memory": "",
-    "learner": "parts spec network data augment targets task runs checkpoint optim batches memory health",
+    "learner": "parts spec network data augment targets task runs checkpoint optim batches memory health views",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",
@@ -105,14 +107,14 @@ ENGINE = {
     "asking": "scan data gathering sources decoding predict outputs",
     "feedback": "labels data sources intake asking evaluate",
     "takeout": "scan outputs series derived",
-    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling",
+    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling views",
     "tiling": "",
     "restored": "scan spec",
     "derived_files": "volumes",
     "outlined": "scan volumes derived_files",
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
-    "evaluate": "spec task data runs predict measures",
+    "evaluate": "spec task data runs predict measures views",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
@@ -134,12 +136,12 @@ ENGINE = {
     "onnx_export program_export",
 }
 TASKS = (
-    "catalog parts spec network scan data targets augment task blocks measures losses batches degrade restoration "
-    "restored"
+    "catalog parts spec network scan data targets augment views task blocks measures losses batches degrade "
+    "restoration restored"
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
-LOOP = "train supervisor worker learner batches optim board augment memory health"
+LOOP = "train supervisor worker learner batches optim board augment shading memory health"
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = (
     "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
 
-from builder.augment import Augment
-from builder.parts.images import AUGMENTATIONS
+from builder.augment import Augment, _bent
+from builder.parts.images import AUGMENTATIONS, MIXING
 
-PARTS = [AUGMENTATIONS[name] for name in AUGMENTATIONS.names]
+PARTS = [AUGMENTATIONS[name] for name in AUGMENTATIONS.names if name not in MIXING]
 
 
 @dataclass
@@ -183,6 +183,7 @@ def test_only_one_resampling_is_paid_for_all_geometry(monkeypatch):
         zoom={"low": 1, "high": 1.1},
         shift={"fraction": 0.1},
         shear={"degrees": 5},
+        elastic={"spacing": 0.25, "amount": 0.2},
         flip_vertical={},
     )
     everything(scans(), seeded())
@@ -208,6 +209,7 @@ def test_a_planted_marker_its_box_and_its_mask_move_together(seed):
         zoom={"low": 0.8, "high": 1.2},
         shift={"fraction": 0.1},
         shear={"degrees": 10},
+        elastic={"spacing": 0.25, "amount": 0.4 * (seed % 2)},
     )
     out = augment(images, seeded(seed), [torch.tensor([[30.0, 20.0, 48.0, 32.0]])], masks)
     assert out.masks is not None and out.boxes is not None and out.masks.dtype == torch.uint8
@@ -288,3 +290,78 @@ def test_colour_jitter_keeps_grey_grey_and_leaves_scans_without_colour_alone():
 
 def test_an_empty_batch_is_no_error():
     assert always(rotate={"degrees": 9}, noise={"sigma": 0.1})(torch.zeros(0, 1, 8, 8), seeded()).images.shape[0] == 0
+
+
+# ---- contracts over the catalogue: layouts, borders ----
+
+
+@pytest.mark.parametrize("layout", ["series", "volume"])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_every_augmentation_takes_series_and_volumes_and_is_the_same_each_time(part, layout):
+    images = scans(3, channels=12).view(3, 4, 3, 32, 32) * 0.8 + 0.1
+    images = images if layout == "series" else images.transpose(1, 2).contiguous()
+    augment = Augment([Choice(part.name, {**part.defaults, "probability": 1.0})], layout)
+    first, again = (augment(images, seeded(4)).images for _ in range(2))
+    assert first.shape == images.shape and torch.equal(first, again) and not torch.equal(first, images)
+
+
+def test_what_lies_beyond_the_border_is_black_the_edge_or_a_mirror_image():
+    image = torch.arange(8.0).div(10).add(0.1).repeat(1, 1, 8, 1)  # each row 0.1 ... 0.8
+    shift = {"fraction": 0.25}
+    rows = {}
+    for border in ("black", "edge", "mirror"):
+        augment = Fixed([Choice("shift", shift)], border=border)
+        rows[border] = augment(image, seeded()).images[0, 0, 4].mul(10).round().int().tolist()
+    assert rows["black"] == [0, 0, 1, 2, 3, 4, 5, 6]
+    assert rows["edge"] == [1, 1, 1, 2, 3, 4, 5, 6]
+    assert rows["mirror"] == [2, 1, 1, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="no border 'torus'"):
+        Augment(border="torus")
+
+
+def test_an_elastic_field_bends_but_never_folds_also_at_its_strongest():
+    images = scans(16, height=64, width=64)
+    for spacing in (0.1, 0.25, 0.5):
+        augment = always(elastic={"spacing": spacing, "amount": 0.4})
+        moves = augment.moves(16, 64, 64, seeded(2))
+        places = torch.cartesian_prod(torch.arange(64.0), torch.arange(64.0)).flip(1).double() + 0.5
+        field = _bent(moves.bend, places.expand(16, -1, -1), (64, 64)).view(16, 64, 64, 2)
+        (y_of_x, x_of_x), (y_of_y, x_of_y) = (torch.gradient(field[..., k], dim=(1, 2)) for k in (0, 1))
+        determinant = (1 + x_of_x) * (1 + y_of_y) - y_of_x * x_of_y
+        assert float(determinant.min()) > 0 and float(field.abs().max()) > 0.5
+        assert not torch.equal(augment(images, seeded(2)).images, images)
+
+
+# ---- two scans in one ----
+
+
+def test_mixup_is_the_weighted_sum_and_cutmix_a_rectangle_of_its_share():
+    images = torch.rand(6, 1, 20, 30, generator=seeded())
+    for seed in range(6):
+        mixed = always(mixup={"strength": 1.0}).mixed(images, seeded(seed))
+        assert mixed is not None and sorted(mixed.partner.tolist()) == list(range(6))
+        expected = mixed.share * images + (1 - mixed.share) * images[mixed.partner]
+        assert torch.allclose(mixed.images, expected, atol=1e-6)
+        cut = always(cutmix={"strength": 1.0}).mixed(images, seeded(seed))
+        assert cut is not None
+        own, other = cut.images == images, cut.images == images[cut.partner]
+        assert bool((own | other).all())
+        moved = cut.partner != torch.arange(6)
+        assert float(own[moved].float().mean()) == pytest.approx(cut.share, abs=1e-6)
+
+
+def test_nothing_is_mixed_without_a_partner_or_by_a_probability_of_zero_and_the_call_itself_never_mixes():
+    images = scans(4)
+    augment = always(mixup={"strength": 0.4})
+    assert augment(images, seeded()).images is images
+    assert augment.mixed(images[:1], seeded()) is None
+    assert Augment([Choice("cutmix", {"strength": 1.0, "probability": 0.0})]).mixed(images, seeded()) is None
+    first, again = (augment.mixed(images, seeded(3)) for _ in range(2))
+    assert first is not None and again is not None and torch.equal(first.images, again.images)
+    both = always(mixup={"strength": 1.0}, cutmix={"strength": 1.0})
+    kinds = set()
+    for seed in range(20):
+        mixed = both.mixed(images, seeded(seed))
+        assert mixed is not None
+        kinds.add(bool(((mixed.images == images) | (mixed.images == images[mixed.partner])).all()))
+    assert kinds == {True, False}, "where both fall on a batch, one of them is taken"

@@ -350,6 +350,9 @@ AUGMENTATIONS = Catalog(
     ),
 )
 
+MIXING = ("mixup", "cutmix")
+"""Augmentations that make one scan of two: each answer then holds in part."""
+
 _SPREAD = Float(
     "spread",
     0.0,
@@ -473,4 +476,4 @@ DEGRADATIONS = Catalog(
 )
 """How a clean scan is made poor, for image enhancement to learn the way back. `builder.degrade` does it."""
 
-__all__ = ["AUGMENTATIONS", "DEGRADATIONS", "PREPARE", "WINDOWS"]
+__all__ = ["AUGMENTATIONS", "DEGRADATIONS", "MIXING", "PREPARE", "WINDOWS"]
