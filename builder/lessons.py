@@ -63,7 +63,7 @@ def _of_classes(experiment: Experiment, multi_label: bool) -> Lesson:
             "mixed = AUGMENT.mixed(images, random)",
             "if mixed is None:",
             "    return images, targets",
-            "return mixed.images, (targets, targets[mixed.partner], mixed.share)  # a part of another, and of its answer",
+            "return mixed.images, (targets, targets[mixed.partner], mixed.share)  # a part of each answer",
         ]
         loss[-1] = loss[-1].replace("return ", "plain = ", 1)
         loss += [

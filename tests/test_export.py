@@ -395,6 +395,20 @@ def trained_by_the_export(num_scans: int, monkeypatch, *, epochs: int = 1, figur
     return model, images, targets, len(kept)
 
 
+def test_the_exported_training_mixes_scans_and_their_answers_as_the_run_does(monkeypatch):
+    mixing = (Choice(name="mixup", params={"probability": 1.0, "strength": 1.0}),)
+    for multi_label in (False, True):
+        space = recipe(taught(augment=mixing, border="edge"), multi_label)
+        assert space["AUGMENT"].border == "edge"
+        images, rows = torch.rand(6, 1, 4, 4), torch.arange(6)
+        targets = torch.rand(6, 2).round() if multi_label else torch.arange(6) % 2
+        batch, known = space["varied"](images, targets, rows, torch.Generator().manual_seed(0))
+        own, other, share = known
+        assert torch.equal(own, targets) and 0 < share < 1 and not torch.equal(batch, images)
+        loss, scores = space["loss_of"](targets), torch.randn(6, 2)
+        assert torch.allclose(loss(scores, known), share * loss(scores, own) + (1 - share) * loss(scores, other))
+
+
 def test_the_exported_training_counts_every_scan_of_an_update_the_same(monkeypatch):
     model, images, targets, _ = trained_by_the_export(7, monkeypatch, batch_size=4, accumulate=2, l1=0.01)
     reference = Line()
