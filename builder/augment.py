@@ -126,8 +126,8 @@ class Augment:
         # One transform an image: slices are to it what channels are, more planes that go the same way.
         images = images.flatten(1, -3)
         planes = {"maps": (1, shape[1], 1), "series": (*shape[1:3], 1), "volume": (1, *shape[1:3])}[self.layout]
-        chance = self._draws(len(images), generator)
-        moves = self._moves(chance, *images.shape[-2:], generator)
+        chance, (height, width) = self._draws(len(images), generator), images.shape[-2:]
+        moves = self._moves(chance, height, width, generator)
         if moves is not None:
             images = moves.images(images, "bilinear")
             masks = None if masks is None else moves.images(masks, "nearest")

@@ -231,7 +231,7 @@ class Learner:
         shown = views.VIEWS[self.experiment.training.test_time]
         for start in range(0, count, size):
             images, target = self.task.pose(self.experiment, *self.val.batch(slice(start, start + size)))
-            told = []
+            told: list[list[Any]] = []
             for view in shown:
                 with self.precision():
                     seen = images if len(shown) == 1 else views.seen(images.clone(), view)

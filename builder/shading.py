@@ -67,10 +67,11 @@ def shade(
                 noise[0].manual_seed(int(torch.randint(2**62, (), generator=generator)))
         return torch.randn((count, *images.shape[1:]), generator=noise[0], device=device, dtype=kind)
 
+    height, width = images.shape[-2:]
     images = images.clone()
     if "bias_field" in meant:
         rows = meant["bias_field"].to(device)
-        field = _bias_fields(len(rows), *images.shape[-2:], generator).to(device, kind)
+        field = _bias_fields(len(rows), height, width, generator).to(device, kind)
         images[rows] = (images[rows] * (upto("bias_field", "amount") * field).exp()).clamp_(0, 1)
     if "blur" in meant:
         rows = meant["blur"].to(device)
@@ -78,8 +79,8 @@ def shade(
     if "low_resolution" in meant:
         rows = meant["low_resolution"].to(device)
         factor = 1 + (drawn("low_resolution").flatten() + 1) / 2 * (settings["low_resolution"]["factor"] - 1)
-        height, width = (_coarse(side, factor)[:, None] for side in images.shape[-2:])
-        images[rows] = height @ images[rows] @ width.transpose(2, 3)
+        down, across = _coarse(height, factor)[:, None], _coarse(width, factor)[:, None]
+        images[rows] = down @ images[rows] @ across.transpose(2, 3)
     if "ghosting" in meant:
         _ghost(images, meant["ghosting"], upto("ghosting", "strength"), chance["ghosting"][1], settings["ghosting"])
     if "contrast" in meant or "brightness" in meant:
@@ -117,9 +118,9 @@ def shade(
     images.clamp_(0, 1)
     if "cutout" in meant:
         rows = meant["cutout"].to(device)
-        holes = erased(len(rows), *images.shape[-2:], settings["cutout"], generator).to(device)
+        holes = erased(len(rows), height, width, settings["cutout"], generator).to(device)
         part = images[rows]
-        images[rows] = torch.where(patched(holes, *images.shape[-2:]), part.mean((1, 2, 3), keepdim=True), part)
+        images[rows] = torch.where(patched(holes, height, width), part.mean((1, 2, 3), keepdim=True), part)
     return images
 
 

@@ -103,7 +103,7 @@ class Recognition(Task):
 
     def together(self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Any]]) -> list[Any]:
         """The mean probabilities (K,) float32 of each row."""
-        return list(np.mean([np.stack(told) for told in answers], axis=0, dtype=np.float32)) if answers[0] else []
+        return list(np.stack([np.stack(told) for told in answers]).mean(0, dtype=np.float32)) if answers[0] else []
 
     def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
         """As `score`."""

@@ -173,8 +173,8 @@ class TumorDiagnosis(Task):
         found = []
         for told in zip(*answers, strict=True):
             laid = [back(answer.inside.astype(np.float32), view) for answer, view in zip(told, shown, strict=True)]
-            types = np.mean([answer.types for answer in told], axis=0, dtype=np.float32)
-            found.append(Answer(types, np.mean(laid, axis=0).astype(np.float16)))
+            types = np.stack([answer.types for answer in told]).mean(0, dtype=np.float32)
+            found.append(Answer(types, np.stack(laid).mean(0).astype(np.float16)))
         return found
 
     def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:

@@ -158,6 +158,7 @@ AT_THE_TOP = {
     f"builder/{name}.py"
     for name in (
         "augment",
+        "shading",
         "degrade",
         "restoration",
         "losses",

@@ -324,6 +324,7 @@ def test_an_elastic_field_bends_but_never_folds_also_at_its_strongest():
     for spacing in (0.1, 0.25, 0.5):
         augment = always(elastic={"spacing": spacing, "amount": 0.4})
         moves = augment.moves(16, 64, 64, seeded(2))
+        assert moves is not None and moves.bend is not None
         places = torch.cartesian_prod(torch.arange(64.0), torch.arange(64.0)).flip(1).double() + 0.5
         field = _bent(moves.bend, places.expand(16, -1, -1), (64, 64)).view(16, 64, 64, 2)
         (y_of_x, x_of_x), (y_of_y, x_of_y) = (torch.gradient(field[..., k], dim=(1, 2)) for k in (0, 1))
