@@ -19,18 +19,23 @@ ASSUMED_CLASSES = 2
 """Classes a network is planned for while no data set is chosen."""
 
 
-def problems(experiment: Experiment, fingerprint: Fingerprint | None = None) -> list[Problem]:
+def problems(
+    experiment: Experiment, fingerprint: Fingerprint | None = None, planned: Plan | None = None
+) -> list[Problem]:
     """Returns everything that is wrong with `experiment`, errors first, in the order of the document.
 
     Args:
         fingerprint: of the data set it names; None while none is chosen (then the data's side is not checked).
+        planned: its network for that many classes, where that is known already.
     """
+    if planned is None:
+        planned = plan_of(experiment, len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES)
     found = [
         *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset", "degrade"})),
         *_choice(experiment, "data.degrade", DEGRADATIONS),
         *(unfit(experiment) if experiment.task in TASKS else ()),
         *_data(experiment, fingerprint),
-        *_network(experiment, fingerprint),
+        *_network(experiment, fingerprint, planned),
         *_choice(experiment, "training.optimizer", OPTIMIZERS),
         *_choice(experiment, "training.schedule", SCHEDULES),
         *_choice(experiment, "training.loss", LOSSES),
@@ -43,7 +48,7 @@ def problems(experiment: Experiment, fingerprint: Fingerprint | None = None) -> 
         ),
     ]
     if not found or all(p.severity == "warning" for p in found):
-        found += _memory(experiment, fingerprint)
+        found += _memory(experiment, planned)
     return sorted(found, key=lambda p: p.severity != "error")
 
 
@@ -151,12 +156,11 @@ def _slices(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
     return [Problem("data.num_slices", words, "warning", f"Use {least} slices" if fix else "", fix)]
 
 
-def _network(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:
+def _network(experiment: Experiment, fingerprint: Fingerprint | None, planned: Plan) -> list[Problem]:
     nodes = experiment.network
     if not nodes:
         return [Problem("network", "The network has no layers yet. Add one, or begin from a starter.")]
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
-    planned = plan_of(experiment, num_classes)
     found = [_layer_problem(experiment, planned, n, num_classes) for n in planned.nodes if n.message]
     found += _single_numbers(experiment, planned)
     for node, place in zip(nodes, planned.nodes, strict=True):
@@ -254,12 +258,10 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:,.0f} GiB"
 
 
-def _memory(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Problem]:
+def _memory(experiment: Experiment, planned: Plan) -> list[Problem]:
     """Refuses a network that cannot fit the memory of this machine before anything is allocated."""
     import psutil
 
-    num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
-    planned = plan_of(experiment, num_classes)
     room = int(psutil.virtual_memory().total * 0.85)
     batch = experiment.training.batch_size
     if planned.training_bytes(1) > room:

@@ -40,7 +40,7 @@ class Span:
 
     def then(self, jump: Fraction | int, low: Fraction | int, high: Fraction | int) -> Span:
         """The span of position j of a tensor that sees [jump * j + low, jump * j + high] of the one with this span."""
-        return replace(self, jump=self.jump * jump, low=self.low + self.jump * low, high=self.high + self.jump * high)
+        return Span(self.axis, self.size, self.jump * jump, self.low + self.jump * low, self.high + self.jump * high)
 
 
 Content = tuple[Span, ...]

@@ -24,11 +24,13 @@ _CSS = """<style>
 .st-key-palette button{justify-content:flex-start;min-height:1.9rem;padding:.1rem .45rem}
 .st-key-palette button>div,.st-key-palette button>div>span{width:100%;justify-content:flex-start}
 .st-key-palette [data-testid=stCaptionContainer]{margin-top:.35rem}
+.st-key-palette>[data-testid=stLayoutWrapper]{content-visibility:auto;contain-intrinsic-height:auto 12rem}
 .st-key-layers [data-testid=stRadioGroup]{gap:.3rem;width:100%}
 .st-key-layers [data-testid=stRadioGroup]>div{position:relative;display:grid;align-items:center;column-gap:.75rem;
  width:100%;grid-template-columns:minmax(0,12rem) minmax(0,1fr);min-height:2.5rem;padding:.25rem .75rem;
  border-radius:.5rem;
  border:1px solid color-mix(in srgb,currentColor 16%,transparent)}
+.st-key-layers [data-testid=stRadioGroup]>div{content-visibility:auto;contain-intrinsic-height:auto 2.5rem}
 .st-key-layers [data-testid=stRadioGroup]>div:hover{border-color:$blue}
 .st-key-layers [data-testid=stRadioGroup]>div[data-selected=true]{border-color:$blue;
  box-shadow:inset 3px 0 0 $blue;background:color-mix(in srgb,$blue 7%,transparent)}
@@ -457,27 +459,31 @@ def view() -> str:
 
 
 def editor(draft: drafts.Draft) -> None:
-    """The page."""
+    """The page. What an edit changes is drawn first and what stays as it is last: a browser shows what has come."""
     with style.heading("Network", "What looks at the scans?"):
         chosen = view()
-        files(draft)
-        if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
-            go.to("training")
-    weights.watch(draft)
-    takeaway.watch(draft)
+        beside = st.container(horizontal=True, width="content")
+    coming = st.container()
     if chosen == CANVAS:
         st.html(_CANVAS_CSS)
         st.fragment(key="canvas")(table)(draft)
         think.watch()  # below: what comes and goes above would shift the canvas
-        return
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    st.html(Template(_CSS).substitute(_COLOURS[theme]))
-    left, rest = st.columns([1.05, 4.3], gap="medium")
-    with left, st.container(key="palette", gap="xsmall"):
-        palette(draft)
-    with rest:
-        st.fragment(key="editor")(stack)(draft, can_step(draft))
-        think.watch()
+    else:
+        theme = "dark" if st.context.theme.type == "dark" else "light"
+        st.html(Template(_CSS).substitute(_COLOURS[theme]))
+        left, rest = st.columns([1.05, 4.3], gap="medium")
+        with rest:
+            st.fragment(key="editor")(stack)(draft, can_step(draft))
+            think.watch()
+        with left, st.container(key="palette", gap="xsmall"):
+            palette(draft)
+    with beside:
+        files(draft)
+        if st.button("Next: training", key="to-training", type="primary", icon=":material/arrow_forward:"):
+            go.to("training")
+    with coming:
+        weights.watch(draft)
+        takeaway.watch(draft)
 
 
 opened = drafts.current()

@@ -69,13 +69,8 @@ def look(experiment: Experiment) -> Findings:
         return kept
     fingerprint = summary.fingerprint if summary else None
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
-    found = Findings(
-        experiment,
-        summary,
-        plan_of(experiment, num_classes),
-        tuple(problems(experiment, fingerprint)),
-        num_classes,
-    )
+    planned = plan_of(experiment, num_classes)
+    found = Findings(experiment, summary, planned, tuple(problems(experiment, fingerprint, planned)), num_classes)
     with _lock:
         while len(_found) >= _KEPT:
             _found.pop(next(iter(_found)))
