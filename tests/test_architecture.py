@@ -115,6 +115,7 @@ ENGINE = {
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures views",
+    "operating": "measures runs",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",

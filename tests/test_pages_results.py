@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 
+from builder import operating
 from builder.data import Dataset
 from builder.evaluate import evaluate, examples
 from builder.labels import record
@@ -105,3 +106,40 @@ def test_figures_that_are_older_than_a_correction_say_so(
 
 def test_a_run_that_kept_no_examples_has_none(reported: Callable[[str], Reported]) -> None:
     assert examples(reported("recognition")[1]) == []
+
+
+def test_a_threshold_is_chosen_at_ones_own_prevalence_kept_and_told_beside_answers(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, report = reported("recognition")
+    session = shown(home, run, monkeypatch)
+    assert "For patients like mine" in said(session) and "1,000" in said(session)
+    label = session.segmented_control(key=f"operating-class-{run.id}").value
+    key = f"{run.id}-{label}"
+    session.number_input(key=f"prevalence-{key}").set_value(2.0).run()
+    here = operating.separation(run, label, "test")
+    assert here is not None
+    middle = round(float(np.median(here.scores)), 3)
+    session.slider(key=f"threshold-{key}").set_value(middle).run()
+    assert "**20** have it" in said(session)
+    session.segmented_control(key=f"drawn-{key}").set_value("Decision curve").run()
+    assert "acting on the network's answer" in said(session)
+    session.button(key=f"keep-{key}").click().run()
+    kept = operating.chosen(run)[label]
+    assert (kept.threshold, kept.prevalence, kept.cost) == (middle, 0.02, 1.0)
+    assert f"Kept: from {middle:.3f}, at 2 in 100" in said(session)
+    (yes,), (no,) = words_of(run, {label: middle}), words_of(run, {label: middle - 0.001})
+    assert f"{label}: yes" in yes and "Where 2 of 100 have it, such answers are false" in yes
+    assert f"{label}: no" in no and "people cleared like this have it all the same" in no
+    session.slider(key=f"threshold-{key}").set_value(0.99).run()
+    assert "What is shown now is not kept" in said(session)
+    operating.choose(run, operating.Choice(label, 1.0, 0.02, 1.0))
+    assert "No test scan was answered so" in words_of(run, {label: 1.0})[0]
+    session.button(key=f"best-{key}").click().run()
+    assert not session.exception and session.slider(key=f"threshold-{key}").value != 0.99
+
+
+def words_of(run: Run, probabilities: dict[str, float]) -> list[str]:
+    from pages.kit.operating import in_words
+
+    return in_words(run, probabilities)

@@ -18,7 +18,7 @@ from builder import outputs
 from builder.evaluate import evaluation
 from builder.measures.classes import tempered
 from builder.runs import Run
-from pages.kit import charts, viewer, volumes
+from pages.kit import charts, operating, viewer, volumes
 from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
 
@@ -267,6 +267,8 @@ def probabilities(answer: Answer) -> None:
             f"Calibrated: the run's temperature is {temperature:.2f} (fitted on its validation scans). As it answers, "
             f"it would say {100 * answer.finding['probabilities'][answer.finding['top']]:.1f} %."
         )
+    for words in operating.in_words(answer.run, answer.finding["probabilities"]):
+        st.caption(f":material/balance: {words}")
 
 
 def size_of_it(answer: Answer) -> None:
