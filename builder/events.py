@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from builder.probes import Probes
 
@@ -67,6 +67,15 @@ class Saved(Event):
     epoch: int = 0
     best: bool = False
     file: str = ""
+
+
+@dataclass(frozen=True)
+class Pictured(Event):
+    """What the network says of the pinned scans after epoch `epoch` lies in `files` of the run's folder."""
+
+    step: int = 0
+    epoch: int = 0
+    files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,7 @@ EVENTS: dict[str, type[Event]] = {
     "progress": Progress,
     "epoch-ended": EpochEnded,
     "saved": Saved,
+    "pictured": Pictured,
     "warned": Warned,
     "probed": Probed,
     "broke": Broke,
@@ -175,13 +185,22 @@ def decode(line: bytes) -> Event | None:
 Curve = tuple[list[int], list[float]]
 
 
+class Said(NamedTuple):
+    """A line of a run's log. `kind` is "epoch", "best", "warning" or "state" (began, continued, ended and the like)."""
+
+    at: float
+    words: str
+    kind: str = "state"
+
+
 @dataclass(frozen=True)
 class RunView:
     """What a page shows of a run. `curves`: name -> (steps, values), steps rising; the lists are the follower's own and
     grow at its next refresh: read them, never change them. `best` = {metric, value, epoch} once a best model is saved.
     `seconds` counts computing time over all attempts (monotonic), without pauses. `stopping`, `pausing`: asked to stop
     or to pause and not yet there. `probes`: the looks into the layers, the follower's own like
-    the curves. `broke`: where numbers ran away, if they did in the latest attempt."""
+    the curves. `broke`: where numbers ran away, if they did in the latest attempt. `film`: epoch -> files in the run's
+    folder."""
 
     id: str = ""
     kind: str = "train"
@@ -195,7 +214,8 @@ class RunView:
     best: dict[str, Any] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
-    log: tuple[tuple[float, str], ...] = ()
+    film: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    log: tuple[Said, ...] = ()
     warnings: tuple[str, ...] = ()
     attempt: int = 0
     device: str = ""
@@ -214,6 +234,8 @@ class RunView:
         return self.kind == "train" and self.status in RESUMABLE
 
 
+OF = " of "
+"""In the name of a curve: what follows is the class that it is about ("val/recall of benign")."""
 TIME = "time/seconds"
 """Name of the curve that holds, for each step, the seconds of work up to it, over all attempts."""
 
@@ -226,7 +248,8 @@ class Fold:
         self.attempt = 0
         self.finished: Finished | None = None
         self.curves: dict[str, Curve] = {}
-        self.log: list[tuple[float, str]] = []
+        self.log: list[Said] = []
+        self.film: dict[int, tuple[int, tuple[str, ...]]] = {}
         self.warnings: list[str] = []
         self.probes = Probes()
         self.broke: Broke | None = None
@@ -256,12 +279,17 @@ class Fold:
             self._step, self._epoch = max(event.step, self._step), event.epoch
             self._epochs[event.epoch] = (event.step, event.metrics)
             self._draw(event.step, self._timed(event))
-            self._say(event, f"Epoch {event.epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in event.metrics.items()))
+            self._say(event, _epoch_words(event), "epoch")
         elif isinstance(event, Saved):
             if event.best:
                 self._best_epoch = event.epoch
                 self._best_before.append((event.step, event.epoch))
-                self._say(event, f"The best model so far is saved (epoch {event.epoch}).")
+                self._say(event, f"The best model so far is saved (epoch {event.epoch}).", "best")
+            else:
+                self._say(event, f"The state after step {event.step} is saved: training can go on from here.", "saved")
+        elif isinstance(event, Pictured):
+            self.film[event.epoch] = (event.step, tuple(event.files))
+            self._say(event, f"The film has a picture of epoch {event.epoch}.", "saved")
         elif isinstance(event, Probed):
             self.probes.add(event.step, event.epoch, event.layers)
         elif isinstance(event, Broke):
@@ -269,7 +297,7 @@ class Fold:
         elif isinstance(event, Warned):
             if event.message not in self.warnings:
                 self.warnings.append(event.message)
-            self._say(event, event.message)
+            self._say(event, event.message, "warning")
         elif isinstance(event, Resumed):
             self._rewind(event)
         elif isinstance(event, Paused):
@@ -284,6 +312,8 @@ class Fold:
         self.finished = self.broke = None
         self._device = event.device or self._device
         if event.attempt == self.attempt:  # training adds the device to the worker's own first word
+            if event.device:
+                self._say(event, f"Computing on {event.device}.")
             return
         self._past_seconds += self._clock
         self._clock = 0.0
@@ -297,6 +327,7 @@ class Fold:
             self.curves[name] = (steps[:cut], values[:cut])  # new lists: a view handed out earlier stays as it was
         self.probes = self.probes.until(event.step)
         self._epochs = {epoch: kept for epoch, kept in self._epochs.items() if kept[0] <= event.step}
+        self.film = {epoch: kept for epoch, kept in self.film.items() if kept[0] <= event.step}
         self._best_before = [(step, epoch) for step, epoch in self._best_before if step <= event.step]
         self._best_epoch = self._best_before[-1][1] if self._best_before else None
         self._step, self._epoch = event.step, event.epoch
@@ -316,8 +347,8 @@ class Fold:
             steps.append(step)
             values.append(value)
 
-    def _say(self, event: Event, words: str) -> None:
-        self.log.append((event.at, words))
+    def _say(self, event: Event, words: str, kind: str = "state") -> None:
+        self.log.append(Said(event.at, words, kind))
 
     def view(self, **known: Any) -> RunView:
         """The state so far. `known` = what the events cannot tell (id, kind, epochs, status, reason, stopping)."""
@@ -343,6 +374,7 @@ class Fold:
                 "best": best,
                 "metrics": dict(latest),
                 "curves": dict(self.curves),
+                "film": {epoch: files for epoch, (_, files) in self.film.items()},
                 "log": tuple(self.log),
                 "warnings": tuple(warnings),
                 "attempt": self.attempt,
@@ -353,6 +385,19 @@ class Fold:
                 **known,
             }
         )
+
+
+def _epoch_words(event: EpochEnded) -> str:
+    """What an epoch came to: both losses first, then the scores of the validation side (those of one class apart)."""
+    left = dict(event.metrics)
+    sides = (("train/loss", "training"), ("val/loss", "validation"))
+    losses = [f"{left.pop(name):.4g} in {words}" for name, words in sides if name in left]
+    told = [f"loss {' and '.join(losses)}"] if losses else []
+    told += [
+        f"{name.partition('/')[2].replace('_', ' ')} {value:.4g}" for name, value in left.items() if OF not in name
+    ]
+    took = f" after {event.seconds:.3g} s" if event.seconds else ""
+    return f"Epoch {event.epoch} ended{took}: {', '.join(told)}."
 
 
 def fold(events: Iterable[Event], *, monitor: str = "", **known: Any) -> RunView:

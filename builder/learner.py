@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +26,10 @@ from builder.augment import Augment
 from builder.batches import Scans, by_channel, normalization, updates
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
+from builder.film import Film
 from builder.health import Watch
 from builder.parts.images import AUGMENTATIONS
-from builder.runs import Broke, Event, Resumed, Warned
+from builder.runs import OF, Broke, Event, Pictured, Resumed, Warned
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task
@@ -36,6 +38,7 @@ LAST = "last"  # last-<number>.pt: everything needed to go on
 _SPOKEN = {"auc": "AUC", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
 BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
 _NAMED = 8  # scans of a batch that are told one by one
+_MOST_CLASSES = 8  # whose own scores are told: more curves nobody reads
 _AUGMENT = 1  # keeps the random numbers of augmentation apart from those of the order
 
 
@@ -135,6 +138,9 @@ class Learner:
         self.batch = np.zeros(0, np.int64)  # positions of the scans in the latest step
         self.seen = (1, 0.0, 0)  # epoch, loss_sum and count at the last look
         self.timed = (time.monotonic(), 0)
+        self.process = psutil.Process()
+        seen = (self.mean.cpu().numpy(), self.std.cpu().numpy())
+        self.film = Film(folder, task, experiment, self.val, *seen)
 
     # ---- learning ----
 
@@ -202,14 +208,30 @@ class Learner:
         epoch, seen_total, seen_count = self.seen if self.seen[0] == place.epoch else (place.epoch, 0.0, 0)
         loss = (total - seen_total) / max(1, place.count - seen_count)
         self.seen = (epoch, total, place.count)
-        return {"step/loss": loss, "step/lr": self.rate, "step/gradient": norm}
+        told = {"step/loss": loss, "step/lr": self.rate, "step/gradient": norm}
+        return told | self.pace(time.monotonic()) | self.memory()
 
-    def pace(self, now: float) -> str:
-        """Scans a second since the last call, in words."""
+    def pace(self, now: float) -> dict[str, float]:
+        """Scans a second since the last call; {} at the first."""
         then, count = self.timed
-        done = (self.place.epoch - 1) * len(self.train.indices) + self.place.count
+        done = (place := self.place).count + (place.epoch - 1) * len(self.train.indices)
         self.timed = (now, done)
-        return f"{(done - count) / (now - then):,.0f} scans a second" if count and now > then else ""
+        return {"step/scans_per_s": (done - count) / (now - then)} if count and now > then else {}
+
+    def memory(self) -> dict[str, float]:
+        """Megabytes that this process holds, and on a GPU those that its tensors take there; neither waits for it."""
+        told = {"step/memory_mb": self.process.memory_info().rss / 1e6}
+        if self.device.type == "cuda":
+            told["step/gpu_memory_mb"] = torch.cuda.memory_allocated(self.device) / 1e6
+        return told
+
+    def pictured(self) -> Iterator[Event]:
+        """What the epoch that was just judged adds to the film."""
+        files = self.film.frame(self.place.epoch, self.place.step)
+        if files:
+            yield Pictured(self.place.step, self.place.epoch, files)
+        if self.film.refused:
+            yield Warned(self.film.refused)
 
     # ---- judging ----
 
@@ -245,6 +267,10 @@ class Learner:
             raise self._broke("loss", "the validation loss was", "batch normalization may have met a wild batch")
         scores = self.task.scores(self.experiment, answers, self.val.targets)
         self.settled = self.task.settled(self.experiment, answers, self.val.targets)
+        self.film.take(self.place.epoch, answers, self.settled)
+        if 1 < len(self.dataset.classes) <= _MOST_CLASSES:
+            for name, values in self.task.by_class(self.experiment, answers, self.val.targets).items():
+                scores |= {f"{name}{OF}{self.dataset.classes[k]}": value for k, value in values.items()}
         return metrics | {f"val/{name}": float(value) for name, value in scores.items()}
 
     def rank(self, metrics: dict[str, float]) -> tuple[bool, list[str]]:

@@ -34,6 +34,7 @@ import psutil
 
 from builder.events import (
     ACTIVE,
+    OF,
     TIME,
     Broke,
     EpochEnded,
@@ -41,10 +42,12 @@ from builder.events import (
     Finished,
     Fold,
     Paused,
+    Pictured,
     Probed,
     Progress,
     Resumed,
     RunView,
+    Said,
     Saved,
     Started,
     Warned,
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "OF",
     "TIME",
     "Broke",
     "Claim",
@@ -70,6 +74,7 @@ __all__ = [
     "Marker",
     "Paused",
     "Probed",
+    "Pictured",
     "Progress",
     "Record",
     "Resumed",
@@ -77,6 +82,7 @@ __all__ = [
     "RunFollower",
     "RunStore",
     "RunView",
+    "Said",
     "Saved",
     "Started",
     "StoreError",

@@ -75,6 +75,9 @@ class Step:
 Objective = Callable[["torch.Tensor", "Target"], "torch.Tensor"]
 """(output of the network, what is known) -> scalar loss, the mean over the scans of the batch."""
 
+Sureness = dict[int, tuple[np.ndarray, np.ndarray]]
+"""{class: (scores (N,) float, -1 for what was never found; whether it is true (N,) bool)}."""
+
 Examined = dict[str, np.ndarray]
 """What a run answered on the cases of a split, beside what is known of them: arrays that can be kept in a file."""
 
@@ -122,6 +125,21 @@ class Found:
     enhanced: np.ndarray | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One answer as a film shows it, in pixels of the prepared picture. What the task does not tell is None.
+
+    Attributes:
+        chances: by class, each 0..1. boxes: (x0, y0, x1, y1, class, score), the surest first.
+        outline: (H, W) bool, True inside. picture: (C, H', W') float32 in [0, 1].
+    """
+
+    chances: tuple[float, ...] | None = None
+    boxes: tuple[tuple[float, float, float, float, int, float], ...] | None = None
+    outline: np.ndarray | None = None
+    picture: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -251,6 +269,28 @@ class Task(ABC):
 
     def settled(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
         """What is chosen on the validation side of the best epoch and used ever after, such as a threshold."""
+        return {}
+
+    @abstractmethod
+    def shown(
+        self,
+        experiment: Experiment,
+        answer: Any,
+        settled: dict[str, float],
+        restored: Callable[[np.ndarray], np.ndarray],
+    ) -> Shown:
+        """What a film shows of one of `answers`.
+
+        Args:
+            settled: what this epoch's validation chose. restored: takes a normalized picture back to [0, 1].
+        """
+
+    def sureness(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> Sureness:
+        """How sure the network was, beside what is true, for a precision-recall curve of each class; {}: no such."""
+        return {}
+
+    def by_class(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, dict[int, float]]:
+        """{name of a score: {class: its value}} on the validation side; a class that cannot be judged is left out."""
         return {}
 
     def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:

@@ -117,7 +117,7 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
             if (layers := learner.watch.told()) is not None:
                 yield Probed(place.step, place.epoch, layers)
             if now - looked >= PROGRESS_EVERY_S:
-                yield Progress(place.step, total, place.epoch, learner.look(), learner.pace(now))
+                yield Progress(place.step, total, place.epoch, learner.look())
                 looked = time.monotonic()
             if stop():
                 file = learner.save()
@@ -131,6 +131,7 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
         yield from map(Warned, said)
         place.seconds = time.monotonic() - began
         yield EpochEnded(place.epoch, place.step, metrics, place.seconds)
+        yield from learner.pictured()
         better, warnings = learner.rank(metrics)
         for warning in warnings:
             yield Warned(warning)

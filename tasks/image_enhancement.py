@@ -15,7 +15,7 @@ import numpy as np
 
 from builder.parts.training import LOSSES
 from builder.spec import Data, Experiment, Node, Problem
-from builder.task import Asked, Examined, Found, Objective, Task
+from builder.task import Asked, Examined, Found, Objective, Shown, Task
 from builder.views import View, back
 from tasks import enhancement_checks, enhancement_figures, enhancement_starters
 
@@ -175,6 +175,16 @@ class ImageEnhancement(Task):
             "ssim": float(np.mean(alike)),
             "rmse": float(np.sqrt(np.mean(errors))) * unit,
         }
+
+    def shown(
+        self,
+        experiment: Experiment,
+        answer: Any,
+        settled: dict[str, float],
+        restored: Callable[[np.ndarray], np.ndarray],
+    ) -> Shown:
+        """The restored picture."""
+        return Shown(picture=restored(answer))
 
     # -- in use ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from builder.measures import boxes as measures
 from builder.measures.boxes import Detections
 from builder.spec import Data, Experiment, Node, Problem
 from builder.targets import Targets
-from builder.task import Asked, Examined, Found, FoundBox, Objective, Task
+from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
 from tasks.detection_starters import STARTERS, WHEN
@@ -140,6 +140,29 @@ class LesionDetection(Task):
         """{threshold}: the score from which boxes are shown, chosen at one false alarm a picture at most."""
         threshold = measures.operating_threshold(of_targets(answers, targets), targets.num_classes)
         return {} if threshold is None else {"threshold": float(threshold)}
+
+    def shown(
+        self,
+        experiment: Experiment,
+        answer: Answer,
+        settled: dict[str, float],
+        restored: Callable[[np.ndarray], np.ndarray],
+    ) -> Shown:
+        """The boxes from the score that this epoch's validation chose."""
+        threshold = settled.get("threshold", SHOWN)
+        rows = zip(*(part.tolist() for part in answer), strict=True)
+        boxes = tuple((*box, int(label), float(score)) for box, score, label in rows if score >= threshold)
+        return Shown(boxes=boxes)
+
+    def sureness(self, experiment: Experiment, answers: Sequence[Answer], targets: Targets) -> Sureness:
+        """The score of each box, and whether it meets a lesion of its class; lesions that none met stand at -1."""
+        return measures.sureness(of_targets(answers, targets), targets.num_classes)
+
+    def by_class(
+        self, experiment: Experiment, answers: Sequence[Answer], targets: Targets
+    ) -> dict[str, dict[int, float]]:
+        """ap50: average precision where half of a box and its lesion must be shared."""
+        return {"ap50": measures.precision_by_class(of_targets(answers, targets), targets.num_classes)}
 
     # -- in use ---------------------------------------------------------------------------------------------------
 

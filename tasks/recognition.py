@@ -10,7 +10,7 @@ import numpy as np
 
 from builder.measures.classes import Predictions, at_thresholds, calibration, report, temperature, youden
 from builder.spec import Data, Experiment, Problem, Training
-from builder.task import Asked, Examined, Found, Objective, Task
+from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task
 from tasks import perfusion, phantoms, recognition_starters
 
 if TYPE_CHECKING:
@@ -109,6 +109,33 @@ class Recognition(Task):
         """As `score`."""
         assert targets.classes is not None
         return self.score(np.stack(answers), targets.classes, targets.multi_label)
+
+    def shown(
+        self,
+        experiment: Experiment,
+        answer: Any,
+        settled: dict[str, float],
+        restored: Callable[[np.ndarray], np.ndarray],
+    ) -> Shown:
+        """The probabilities."""
+        return Shown(chances=tuple(float(p) for p in answer))
+
+    def sureness(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> Sureness:
+        """The probability of each class, and whether it is the (or a) right one."""
+        assert targets.classes is not None
+        probabilities, given = np.stack(answers), targets.classes
+        every = np.arange(probabilities.shape[1])
+        true = given.astype(bool) if targets.multi_label else given[:, None] == every
+        return {int(k): (probabilities[:, k], true[:, k]) for k in every}
+
+    def by_class(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, dict[int, float]]:
+        """recall: the share of a class's scans that were called it, as in `score`."""
+        sure = self.sureness(experiment, answers, targets)
+        called = np.stack([scores for scores, _ in sure.values()], 1)
+        if not np.isfinite(called).all():
+            return {}
+        hits = called >= 0.5 if targets.multi_label else called.argmax(1)[:, None] == np.arange(len(sure))
+        return {"recall": {k: float(hits[true, k].mean()) for k, (_, true) in sure.items() if true.any()}}
 
     def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:
         """The probabilities, and the likeliest class."""

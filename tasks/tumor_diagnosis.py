@@ -20,7 +20,7 @@ from builder.measures.classes import report as report_types
 from builder.measures.extent import extent
 from builder.spec import Data, Experiment, Problem
 from builder.targets import Target, Targets
-from builder.task import Asked, Examined, Found, Objective, Task
+from builder.task import Asked, Examined, Found, Objective, Shown, Task
 from builder.views import View, back
 from tasks import tumor_checks, tumor_phantoms, tumor_starters
 from tasks.tumor_answers import (
@@ -200,6 +200,25 @@ class TumorDiagnosis(Task):
         if given and types_of(targets.num_classes):
             found |= type_scores(np.stack(chances), np.array(given))
         return found
+
+    def shown(
+        self,
+        experiment: Experiment,
+        answer: Any,
+        settled: dict[str, float],
+        restored: Callable[[np.ndarray], np.ndarray],
+    ) -> Shown:
+        """The outline, and the probabilities of the types where there are several."""
+        chances = tuple(float(p) for p in answer.types) or None
+        return Shown(chances=chances, outline=answer.inside >= THRESHOLD)
+
+    def by_class(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, dict[int, float]]:
+        """recall: the share of a type's pictures that were called it."""
+        given = targets.classes
+        if given is None or not types_of(targets.num_classes) or not (given >= 0).any():
+            return {}
+        called = np.stack([answer.types for answer in answers]).argmax(1)
+        return {"recall": {int(k): float((called[given == k] == k).mean()) for k in np.unique(given[given >= 0])}}
 
     # -- in use ---------------------------------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ ENGINE = {
     "runs": "events spec",
     "execute": "runs",
     "supervisor": "runs execute",
+    "film": "batches runs spec targets task",
     "board": "runs graph",
     "faults": "runs",
     # training
@@ -97,7 +98,7 @@ ENGINE = {
     "batches": "data spec targets",
     "health": "spec network",
     "memory": "",
-    "learner": "parts spec network data augment targets task runs checkpoint optim batches memory health views",
+    "learner": "parts spec network data augment targets task runs checkpoint optim batches film memory health views",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",

@@ -24,6 +24,7 @@ from builder.runs import (
     Fold,
     Job,
     Paused,
+    Pictured,
     Progress,
     Record,
     Resumed,
@@ -46,6 +47,7 @@ EVERY_EVENT = (
     Progress(step=3, total=9, epoch=1, metrics={"step/loss": 0.5}, note="ö", at=2.0),
     EpochEnded(epoch=1, step=9, metrics={"val/auc": 0.75}, seconds=1.25, at=3.0),
     Saved(step=9, epoch=1, best=True, file="last-1.pt", at=4.0),
+    Pictured(step=9, epoch=1, files=["film/frame-00001.json"], at=4.5),
     Warned(message="line\nbreak", at=5.0),
     Resumed(step=9, epoch=1, at=6.0),
     Paused(step=9, epoch=1, reason="asked", at=6.5),
@@ -91,7 +93,7 @@ def test_a_number_that_json_does_not_know_becomes_null_and_comes_back_as_nan() -
 
 
 def test_an_event_of_a_newer_version_is_skipped_and_an_unknown_field_dropped() -> None:
-    assert decode(b'{"event": "pictured", "at": 1}') is None
+    assert decode(b'{"event": "dreamt", "at": 1}') is None
     assert decode(b'{"event": "warned", "at": 1, "message": "m", "colour": "red"}') == Warned("m", at=1)
 
 

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -51,6 +52,7 @@ class Made:
         self.splits = np.array(["train"] * counts[0] + ["val"] * counts[1])
         self.classes, self.multi_label = ("left", "right"), multi_label
         self.patients = np.arange(total)
+        self.cases = [SimpleNamespace(id=str(case)) for case in range(total)]
         self.fingerprint = Fingerprint(num_cases=total, classes=self.classes)
         self.stored = np.load(folder / "images.npy", mmap_mode="r")
         grey = stored[: counts[0]] / unit
@@ -193,7 +195,7 @@ def test_a_tiny_network_learns_the_planted_signal_and_tells_it_in_events(tmp_pat
     assert "All 8 epochs are done" in finished(events).reason and f"{best:.4g}" in finished(events).reason
     progress = [e for e in events if isinstance(e, Progress) and e.step]
     assert progress and progress[0].step == 1 and progress[0].total == 80
-    assert set(progress[0].metrics) == {"step/loss", "step/lr", "step/gradient"}
+    assert set(progress[0].metrics) == {"step/loss", "step/lr", "step/gradient", "step/memory_mb"}
     order = [type(e).__name__ for e in events if isinstance(e, EpochEnded | Saved)]
     assert order[:3] == ["EpochEnded", "Saved", "Saved"], "the best is announced after the epoch it is of"
 

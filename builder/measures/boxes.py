@@ -214,6 +214,24 @@ def scores(found: Detections, num_classes: int) -> dict[str, float]:
     return {name: float(told[name][0]) for name in (*_PRECISIONS, "cpm") if np.isfinite(told[name][0])}
 
 
+def precision_by_class(found: Detections, num_classes: int, iou: float = 0.5) -> dict[int, float]:
+    """{class: its average precision at `iou`}; a class without lesions is left out."""
+    ones = np.ones((1, len(found.patients)))
+    told = {k: float(average_precision(_ranked(found, k, (iou,)), ones)[0, 0]) for k in range(num_classes)}
+    return {label: value for label, value in told.items() if np.isfinite(value)}
+
+
+def sureness(found: Detections, num_classes: int, iou: float = 0.5) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """{class: (score of each box, whether it meets a lesion at `iou`)}; each lesion that none met adds (-1, True)."""
+    told = {}
+    for label in range(num_classes):
+        ranked = _ranked(found, label, (iou,))
+        hit = ranked.answers[0] >= 0
+        missed = len(ranked.lesions) - int(hit.sum())
+        told[label] = (np.r_[ranked.scores, np.full(missed, -1.0)], np.r_[hit, np.ones(missed, bool)])
+    return told
+
+
 def reference(found: Detections, num_classes: int) -> dict[str, np.ndarray]:
     """As `precisions` with all weights 1, computed by torchmetrics with faster-coco-eval.
 

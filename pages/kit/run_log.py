@@ -6,12 +6,19 @@ import time
 
 import streamlit as st
 
-from builder.runs import RunView
-from pages.kit.words import plain
+from builder.runs import RunView, Said
+from pages.kit.words import amount, duration, plain
 
 __all__ = ["happened"]
 
-_LOGGED = 40
+_LOGGED = 60
+_KINDS: dict[str, tuple[str, ...]] = {
+    "Main things": ("state", "best", "warning"),
+    "Epochs": ("epoch", "best"),
+    "Warnings": ("warning",),
+    "Everything": (),
+}
+_ICONS = {"best": ":material/star:", "warning": ":material/warning:", "saved": ":material/save:", "state": "**·**"}
 
 
 def happened(view: RunView, whose: str = "") -> None:
@@ -19,7 +26,23 @@ def happened(view: RunView, whose: str = "") -> None:
     if not view.log:
         return
     with st.expander(f"What happened · {plain(whose)}" if whose else "What happened", icon=":material/list:"):
-        lines = [f"`{time.strftime('%H:%M:%S', time.localtime(at))}` {plain(words)}" for at, words in view.log]
-        st.markdown("\n\n".join(reversed(lines[-_LOGGED:])))
+        asked = st.segmented_control(
+            "Show", list(_KINDS), default="Main things", required=True, key="log-kinds", label_visibility="collapsed"
+        )
+        kinds = _KINDS.get(asked or "", ())
+        lines = [line for line in view.log if not kinds or line.kind in kinds]
+        if not lines:
+            st.caption("Nothing of this kind so far.")
+            return
+        began = view.log[0].at
+        st.markdown("\n\n".join(_in_words(line, began) for line in reversed(lines[-_LOGGED:])))
         if len(lines) > _LOGGED:
-            st.caption(f"And {len(lines) - _LOGGED} earlier lines.")
+            st.caption(f"And {amount(len(lines) - _LOGGED, 'earlier line')}.")
+
+
+def _in_words(line: Said, began: float) -> str:
+    """When it was (with the day where that is not the first one), how long after the beginning, and what."""
+    then, first = time.localtime(line.at), time.localtime(began)
+    day = "" if then[:3] == first[:3] else time.strftime("%d %b ", then)
+    after = f" :gray[+{plain(duration(line.at - began))}]" if line.at - began >= 1 else ""
+    return f"`{day}{time.strftime('%H:%M:%S', then)}`{after} {_ICONS.get(line.kind, '')} {plain(line.words)}"
