@@ -148,6 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
     made.add_argument("--test", action="store_true", help="also on the test side, which counts as an opening of it")
+    made = command(
+        "shortcuts", commands.shortcuts, "What does a run go by? Its answers with parts of scans taken away."
+    )
+    made.add_argument("run", metavar="RUN")
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")

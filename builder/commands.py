@@ -387,6 +387,18 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
     return found, "\n".join(lines)
 
 
+def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, n, patients, with_lesions, probes: {name: {auc, accuracy, n}}, verdicts: [sentence], checkpoint}"""
+    from builder.blanking import PROBES, ask
+
+    run, told = _run(asked.run), _Progress()
+    found = ask(run, data_folder(), lambda done, total: told.show(done, total, "asking with parts taken away"))
+    told.end()
+    rows = [(PROBES[name].title, f"AUC {_figure(row['auc'])}") for name, row in found["probes"].items()]
+    title = f"{found['n']} validation scans of {found['patients']} patients, 95 % intervals over patients"
+    return found, "\n".join([title, _table(rows), *found["verdicts"]])
+
+
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
     series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored

@@ -358,6 +358,14 @@ def baseline(work: Work) -> Steps:
     return measured(dataset, test=bool(payload.get("test")), told=work.count)
 
 
+def blanked(work: Work) -> Steps:
+    """Asks a run about its validation scans with parts taken away; the result is `blanking.ask`."""
+    from builder.blanking import ask
+
+    yield Progress(note="asking with parts taken away")
+    return ask(Run(work.home, work.job.payload["run"]), work.home, work.count)
+
+
 def export(work: Work) -> Steps:
     """Packs a run, or the network of an experiment that is not trained, to take away: {file, to, digest, parity}.
 
@@ -593,6 +601,7 @@ KINDS: dict[str, Handler] = {
     "opinion": opinion,
     "evaluate": evaluate,
     "baseline": baseline,
+    "blanked": blanked,
     "export": export,
     "augment": augment,
     "look": look,

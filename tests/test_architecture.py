@@ -117,6 +117,7 @@ ENGINE = {
     "opinion": "scans predict",
     "evaluate": "spec task data runs predict measures views",
     "operating": "measures runs",
+    "blanking": "data measures predict runs targets task",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",

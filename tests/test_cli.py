@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "runs",
     "evaluate",
+    "shortcuts",
     "predict",
     "second-opinion",
     "export",
@@ -246,6 +247,13 @@ def test_runs_lists_what_there_is(ask, at_little, home):
     code, found, _ = ask("runs")
     assert code == 0 and [r["run"] for r in found["runs"]] == [at_little[2].id]
     assert set(found["runs"][0]) == {"run", "name", "status", "epoch", "epochs", "best", "reason"}
+
+
+def test_shortcuts_answers_in_the_documented_shape(ask, at_little):
+    code, found, _ = ask("shortcuts", at_little[2].id)
+    assert code == 0 and set(found) == {"run", "n", "patients", "with_lesions", "probes", "verdicts", "checkpoint"}
+    assert {"whole", "border", "coarse", "without_middle"} == set(found["probes"]) and found["verdicts"]
+    assert set(found["probes"]["whole"]) == {"auc", "accuracy", "n"}
 
 
 def test_evaluate_answers_in_the_documented_shape(ask, at_little):

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 
-from builder import operating
+from builder import blanking, operating
 from builder.data import Dataset
 from builder.evaluate import evaluate, examples
 from builder.labels import record
@@ -143,3 +143,16 @@ def words_of(run: Run, probabilities: dict[str, float]) -> list[str]:
     from pages.kit.operating import in_words
 
     return in_words(run, probabilities)
+
+
+def test_what_a_run_goes_by_is_asked_for_and_shown(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, _ = reported("recognition")
+    assert "Take parts away" in [button.label for button in shown(home, run, monkeypatch).button]
+    found = blanking.ask(run, home, resamples=40)
+    session = shown(home, run, monkeypatch)
+    text = said(session).replace("\\", "")
+    assert all(words in text for words in found["verdicts"]) and "Its border alone" in text
+    home, run, _ = reported("image_enhancement")
+    assert "What does it go by?" not in said(shown(home, run, monkeypatch))

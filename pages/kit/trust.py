@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import beat, figures, go, jobs, operating, scans, style
+from pages.kit import beat, blanked, figures, go, jobs, operating, scans, style
 from pages.kit.words import plain
 
 __all__ = ["everything", "test_side"]
@@ -90,6 +90,8 @@ def everything(run: Run) -> None:
                 draw(whole)
     sections(whole, beside)
     operating.at_my_prevalence(run, found)
+    if _has_classes(run):
+        blanked.card(run)
     before_and_after(run)
     galleries(run, whole)
 

@@ -1,0 +1,106 @@
+"""Parts of scans taken away: a network that goes by a corner marker is exposed, one that goes by the lesion is not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import little_run
+import numpy as np
+import pytest
+from PIL import Image
+
+from builder import blanking
+from builder.blanking import PROBES, NotAsked, ask, blanked, verdicts
+from builder.data import Dataset
+from builder.runs import Run
+from tests.tiny_runs import tiny_run
+
+SIDE = 32
+
+
+def planted(home: Path, by: str) -> tuple[Dataset, Run]:
+    """96 noisy scans of 32 px of as many patients, and a run: `by` says what tells the two classes apart."""
+    rng, folder = np.random.default_rng(7), home.parent / f"{home.name}-scans"
+    folder.mkdir(parents=True)
+    with open(folder / "labels.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("file", "label", "patient", "mask"))
+        for k in range(96):
+            sick = k % 2 == 1
+            image, mask = rng.normal(90, 22, (SIDE, SIDE)), np.zeros((SIDE, SIDE), np.uint8)
+            x, y = rng.integers(10, 17, 2)
+            mask[y : y + 6, x : x + 6] = 255
+            if by == "lesion" and sick:
+                image[y : y + 6, x : x + 6] += 90
+            if by == "marker" and sick:
+                image[1:4, 1:6] = 250
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"s{k}.png")
+            Image.fromarray(mask).save(folder / f"s{k}-mask.png")
+            rows.writerow((f"s{k}.png", "sick" if sick else "well", f"p{k}", f"s{k}-mask.png"))
+    dataset = little_run.imported(home, folder / "labels.csv", synthetic=True)
+    experiment = little_run.starter().replace("data.size_px", SIDE).replace("training.epochs", 12)
+    experiment = experiment.replace("training.augment", ()).replace("training.batch_size", 8)
+    return dataset, little_run.trained(home, experiment, dataset)
+
+
+def test_a_run_that_learned_a_corner_marker_is_exposed(tmp_path: Path):
+    home = tmp_path / "home"
+    _, run = planted(home, "marker")
+    found = ask(run, home, resamples=300)
+    assert found["probes"]["whole"]["auc"]["value"] > 0.9
+    for name in ("without_middle", "border", "without_lesion"):
+        assert found["probes"][name]["auc"]["low"] > 0.7, name
+    assert found["probes"]["lesion"]["auc"]["low"] < 0.5 or found["probes"]["lesion"]["auc"]["value"] < 0.7
+    assert any(words.startswith("Its border alone: still AUC") for words in found["verdicts"])
+    assert any("Nearly all of what it goes by lies" in words for words in found["verdicts"])
+    assert blanking.kept(run) == json.loads(json.dumps(found))
+    assert all(blanking.drawn(run, name).is_file() for name in found["probes"])
+    with Image.open(blanking.drawn(run, "border")) as strip:
+        assert strip.size == (3 * SIDE, SIDE)
+
+
+def test_a_run_that_learned_the_lesion_is_not(tmp_path: Path):
+    home = tmp_path / "home"
+    _, run = planted(home, "lesion")
+    found = ask(run, home, resamples=300)
+    assert found["probes"]["whole"]["auc"]["value"] > 0.9 and found["with_lesions"] == found["n"]
+    assert found["probes"]["lesion"]["auc"]["value"] > 0.9
+    for name in ("without_middle", "border", "without_lesion"):
+        assert found["probes"][name]["auc"]["low"] <= 0.5, name
+    assert not any("goes by lies" in words for words in found["verdicts"])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 20, 20), (2, 4, 3, 20, 20)])
+@pytest.mark.parametrize("name", PROBES)
+def test_each_probe_takes_away_what_it_says_and_leaves_the_rest(name: str, shape: tuple[int, ...]):
+    rng = np.random.default_rng(0)
+    images = rng.random(shape, np.float32)
+    inside = np.zeros((2, 20, 20), bool)
+    inside[:, 8:12, 3:6] = True
+    before = images.copy()
+    found = blanked(name, images, inside)
+    assert found.shape == shape and found.dtype == np.float32 and np.array_equal(images, before)
+    same = (found == images).reshape(-1, 20, 20).all(0)
+    expected = {
+        "whole": np.ones((20, 20), bool),
+        "without_middle": np.pad(np.zeros((10, 10), bool), 5, constant_values=True),
+        "border": np.pad(np.zeros((14, 14), bool), 3, constant_values=True),
+        "without_lesion": ~inside[0],
+        "lesion": inside[0],
+    }
+    if name == "coarse":
+        assert not same.any() and found.mean() == pytest.approx(images.mean(), abs=0.02)
+    else:
+        assert np.array_equal(same, expected[name])
+
+
+def test_a_run_without_classes_and_one_that_learned_nothing_are_told_in_words(tmp_path: Path):
+    home = tmp_path / "home"
+    _, run = tiny_run(home, "image_enhancement", tmp_path / "source")
+    with pytest.raises(NotAsked, match="does not tell classes apart"):
+        ask(run, home)
+    chance = {"value": 0.55, "low": 0.4, "high": 0.7}
+    (words,) = verdicts({"whole": {"auc": chance}, "border": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0}}})
+    assert "does not tell the classes apart" in words
