@@ -310,10 +310,13 @@ class Moves(NamedTuple):
         there = (points.double() - centre) @ matrices[:, :, :2].mT + matrices[:, None, :, 2] + centre
         if self.bend is None:
             return there
-        bend, moved = self.bend[which], there
+        bent = self.bend[which].flatten(1).any(1)  # elastic falls on a few only
+        bend, start = self.bend[which[bent]], there[bent]
+        moved = start
         for _ in range(_BACKWARDS):
-            moved = there - _bent(bend, moved, self.size)
-        return moved
+            moved = start - _bent(bend, moved, self.size)
+        there[bent] = moved
+        return there
 
 
 def _resample(images: Tensor, matrices: Tensor, bend: Tensor | None, mode: str, border: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from builder.augment_safety import verdicts
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
 from builder.network import Plan, Planned, plan_of, settings, show, wires
@@ -40,6 +41,7 @@ def problems(
         *_choice(experiment, "training.schedule", SCHEDULES),
         *_choice(experiment, "training.loss", LOSSES),
         *_augment(experiment),
+        *(said for said in verdicts(experiment, fingerprint) if said.severity == "warning"),
         *_settings(
             experiment,
             "training",

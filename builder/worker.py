@@ -484,16 +484,10 @@ def foreign_network(work: Work) -> Steps:
 
 
 def augment(work: Work) -> Steps:
-    """Shows what the augmentations do to one case: {before, after: [...]}, PNG files in the job folder.
-
-    Of a series or volume they show the middle slice.
-    """
-    import numpy as np
-    import torch
-
-    from builder.augment import Augment
-    from builder.data import Dataset, prepare
-    from builder.parts.images import AUGMENTATIONS
+    """Shows what the augmentations do to one case and what they cost: the words of `augment_preview.preview`, with the
+    PNG files that they name in the job folder."""
+    from builder.augment_preview import preview
+    from builder.data import Dataset
     from builder.spec import Choice, Data
 
     payload = work.job.payload
@@ -502,24 +496,17 @@ def augment(work: Work) -> Steps:
     case = payload.get("case")
     if case is None:
         case = next(iter(dataset.examples("train")), 0)
-    data = Data(**(payload.get("data") or {}))
-    image = prepare(dataset.scan(int(case)), data)
-    chosen = [Choice(**choice) for choice in payload.get("augment") or ()]
-    complete = [Choice(name=c.name, params={**AUGMENTATIONS[c.name].defaults, **c.params}) for c in chosen]
-    num = max(1, min(12, int(payload.get("num") or 6)))
-    generator = torch.Generator().manual_seed(int(payload.get("seed") or 0))
-    batch = torch.from_numpy(image).expand(num, *image.shape).contiguous()
-    middle = data.num_slices // 2  # of a series or volume: its slices are varied alike
-
-    def keep(name: str, values: Any) -> None:
-        slices = values if data.layout == "maps" else np.moveaxis(values, data.channel_axis, 1)[middle]
-        _save_picture(work.folder / name, slices)
-
-    keep("before.png", image)
-    names = [f"after-{n:02d}.png" for n in range(1, num + 1)]
-    for name, varied in zip(names, Augment(complete, data.layout)(batch, generator).images, strict=True):
-        keep(name, varied.numpy())
-    return {"before": "before.png", "after": names}
+    return preview(
+        dataset,
+        Data(**(payload.get("data") or {})),
+        [Choice(**choice) for choice in payload.get("augment") or ()],
+        int(case),
+        work.folder,
+        seed=int(payload.get("seed") or 0),
+        num=max(1, min(12, int(payload.get("num") or 6))),
+        border=str(payload.get("border") or "black"),
+        operations=bool(payload.get("operations")),
+    )
 
 
 def look(work: Work) -> Steps:

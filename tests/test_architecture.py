@@ -76,7 +76,7 @@ ENGINE = {
     "losses": "parts spec",
     "task": "catalog parts spec scan data targets augment views",
     "repairs": "catalog parts spec network",
-    "check": "catalog parts spec network task data repairs weights",
+    "check": "catalog parts spec network task data repairs weights augment_safety",
     # runs as facts
     "probes": "",
     "events": "probes",
@@ -91,6 +91,8 @@ ENGINE = {
     "augment": "shading",
     "shading": "",
     "views": "augment",
+    "augment_safety": "parts spec data views augment shading",
+    "augment_preview": "parts spec data augment",
     "degrade": "parts scan",
     "restoration": "",
     "schedule": "parts spec",

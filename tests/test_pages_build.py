@@ -498,22 +498,58 @@ def test_an_augmentation_is_switched_on_set_and_off(home: Path, cats: str) -> No
     assert "flip_horizontal" not in [c.name for c in draft.experiment.training.augment]
 
 
-def test_the_gallery_asks_a_job_for_the_present_settings_and_shows_what_it_made(home: Path, cats: str) -> None:  # noqa: F811
+def test_the_designer_shows_a_scan_varied_and_follows_every_change(home: Path, cats: str) -> None:  # noqa: F811
     draft = ready(home, cats)
     session = at("training", draft)
     pressed(session, "show-varied")
     job = RunStore(home).jobs()[0]
-    assert job.kind == "augment" and job.payload["dataset"] == cats
+    assert job.kind == "augment" and job.payload["dataset"] == cats and job.payload["operations"]
     assert [c["name"] for c in job.payload["augment"]] == [c.name for c in draft.experiment.training.augment]
-    for name in ("before.png", "after-01.png"):
+    for name in ("before.png", "after-01.png", "operation-rotate-0.png", "operation-mixup-0.png"):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(job.folder / name)
-    finish(home, "augment", {"before": "before.png", "after": ["after-01.png"]})
+    told = {
+        **{"before": "before.png", "after": ["after-01.png"], "operations": {"rotate": ["operation-rotate-0.png"]}},
+        "mixed": {"mixup": {"picture": "operation-mixup-0.png", "share": 0.7}},
+        **{"cost_ms": {"rotate": 0.123, "shift": 0.2}, "whole_ms": 0.45, "batch": 16, "device": "one processor core"},
+    }
+    finish(home, "augment", told)
     session.run()
-    assert len(session.get("image")) == 3  # the example, before, after
+    assert len(session.get("image")) == 5  # the example, before, after, one operation, one mixed
+    assert "0.12 ms a scan" in said(session) and "0.45 ms a scan" in said(session) and "70% this scan" in said(session)
     session.toggle(key="switch:flip_vertical").set_value(True).run()
-    assert "have changed since" in said(session)
+    following = RunStore(home).jobs()[0]
+    assert following.id != job.id and "flip_vertical" in [c["name"] for c in following.payload["augment"]]
+    assert len(session.get("image")) == 5, "what was on show stays until the new pictures are there"
     pressed(session, "vary-again")
     assert RunStore(home).jobs()[0].payload["seed"] == 1
+    session.toggle(key="augment-live").set_value(False).run()
+    session.toggle(key="switch:flip_vertical").set_value(False).run()
+    assert "have changed since" in said(session)
+
+
+def test_a_preset_replaces_the_augmentations_and_leaves_out_what_is_refused(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    session = at("training", draft)
+    pressed(session, "preset-photo")
+    names = [c.name for c in draft.experiment.training.augment]
+    assert {"flip_vertical", "elastic", "rotate"} <= set(names) and names == sorted(
+        names, key=AUGMENTATIONS.names.index
+    )
+    assert "colour" not in names, "the scans are prepared as grey pictures"
+    pressed(session, "preset-none")
+    assert draft.experiment.training.augment == ()
+
+
+def test_a_verdict_stands_beside_its_operation_and_is_mended_by_one_click(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    draft.put(draft.experiment.replace("training.augment", [Choice(name="flip_horizontal")]), "for the test")
+    session = at("training", draft)
+    assert "What made these scans is unknown" in said(session)
+    draft.put(draft.experiment.replace("training.test_time", "mirror both"), "for the test")
+    session = at("training", draft)
+    assert "never saw in training" in said(session)
+    pressed(session, "repair:training.test_time:0")
+    assert draft.experiment.training.test_time == "off"
 
 
 def test_the_schedule_is_drawn_before_the_start(home: Path, cats: str) -> None:  # noqa: F811

@@ -9,11 +9,12 @@ from functools import lru_cache
 
 import streamlit as st
 
+from builder.augment_safety import Lesions, lesions, lost, verdicts
 from builder.check import ASSUMED_CLASSES, problems
 from builder.data import Dataset, Fingerprint, Summary, UnknownDataset, datasets
 from builder.execute import home
 from builder.network import Plan, plan_of
-from builder.spec import Experiment, Problem
+from builder.spec import Data, Experiment, Problem
 from builder.task import TASKS, find
 from pages.kit import go
 from pages.kit.draft import Draft, spared
@@ -35,6 +36,7 @@ class Findings:
         plan: shapes and cost of its network. problems: everything that is wrong, errors first.
         num_classes: of the data set, else the number that is assumed until one is chosen.
         experiment: what was looked at.
+        verdicts: what is known of its augmentations, good and unknown things, too (see `builder.augment_safety`).
     """
 
     experiment: Experiment
@@ -42,6 +44,7 @@ class Findings:
     plan: Plan
     problems: tuple[Problem, ...]
     num_classes: int
+    verdicts: tuple[Problem, ...] = ()
 
     @property
     def fingerprint(self) -> Fingerprint | None:
@@ -70,12 +73,32 @@ def look(experiment: Experiment) -> Findings:
     fingerprint = summary.fingerprint if summary else None
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
     planned = plan_of(experiment, num_classes)
-    found = Findings(experiment, summary, planned, tuple(problems(experiment, fingerprint, planned)), num_classes)
+    told = [*verdicts(experiment, fingerprint, summary.name if summary else ""), *_lost(experiment, summary)]
+    wrong = problems(experiment, fingerprint, planned)
+    wrong += [p for p in told if p.severity == "warning" and p not in wrong]
+    found = Findings(experiment, summary, planned, tuple(wrong), num_classes, tuple(told))
     with _lock:
         while len(_found) >= _KEPT:
             _found.pop(next(iter(_found)))
         _found[key] = found
     return found
+
+
+def _lost(experiment: Experiment, summary: Summary | None) -> tuple[Problem, ...]:
+    """Lesions that the augmentations lose; the same choices on the same scans are counted once."""
+    training = experiment.training
+    if summary is None or not training.augment or experiment.task not in TASKS:
+        return ()
+    there = _lesions(summary.id, summary.changed, experiment.data.model_dump_json(), experiment.task)
+    return tuple(lost(experiment, there))
+
+
+@lru_cache(maxsize=8)
+def _lesions(dataset: str, _changed: float, data: str, task: str) -> Lesions | None:
+    try:
+        return lesions(Dataset.open(home(), dataset), Data.model_validate_json(data), task)
+    except (UnknownDataset, OSError, ValueError):
+        return None
 
 
 def _summary(dataset: str) -> Summary | None:
