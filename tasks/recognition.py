@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder.measures import conformal
 from builder.measures.classes import Predictions, at_thresholds, calibration, report, temperature, youden
 from builder.spec import Data, Experiment, Problem, Training
 from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task
@@ -180,13 +181,15 @@ class Recognition(Task):
         resamples: int,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """{operating_points {class: ...}, calibration}: thresholds after Youden and a temperature, both chosen on the
-        validation side."""
+        """{operating_points {class: ...}, calibration, sets, silence}: thresholds after Youden, a temperature and the
+        limits of sets that hold the truth, all chosen on the validation side."""
         before, here = Predictions(**chosen_on), Predictions(**examined)
         points = at_thresholds(here, youden(before), resamples, seed)
         return {
             "operating_points": dict(zip(classes, points, strict=True)),
             "calibration": calibration(here, temperature(before)),
+            "sets": conformal.report(before, here, resamples=resamples, seed=seed),
+            "silence": conformal.silence(here),
         }
 
     def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:

@@ -10,7 +10,7 @@ from builder.measures.conformal import limit, report, sets, silence
 
 
 def answered(seed: int, patients: int, each: int = 1, sharp: float = 1.0) -> Predictions:
-    """Three classes; a patient's cases share their class and much of their difficulty. `sharp` lies about confidence."""
+    """Three classes; cases of a patient share class and much of their difficulty. `sharp` lies about confidence."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(rng.integers(0, 3, patients), each)
     own = np.repeat(rng.normal(0, 1, (patients, 3)), each, 0)

@@ -156,3 +156,22 @@ def test_what_a_run_goes_by_is_asked_for_and_shown(
     assert all(words in text for words in found["verdicts"]) and "Its border alone" in text
     home, run, _ = reported("image_enhancement")
     assert "What does it go by?" not in said(shown(home, run, monkeypatch))
+
+
+def test_beside_an_answer_stands_all_that_it_may_be(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pages.kit import answers
+
+    _, run, report = reported("recognition")
+    assert set(report["sets"]) == {"levels", "patients"} and len(report["silence"]["answered"]) > 1
+
+    def said_of(chances: dict[str, float], limit: float | None) -> str:
+        monkeypatch.setattr(answers, "evaluation", lambda _: {"sets": {"levels": [{"level": 0.9, "limit": limit}]}})
+        finding = {"probabilities": chances}
+        return answers.named(answers.Answer(run, "", run.folder, {"finding": finding}, tuple(chances), False, {}))
+
+    chances = {"a": 0.2, "b": 0.5, "c": 0.3}
+    assert said_of(chances, 0.25).endswith("Here: **b, c**.") and "In 90 of 100 scans" in said_of(chances, 0.25)
+    assert "names **nothing**" in said_of(chances, 0.6) and "it does not know" in said_of(chances, 0.1)
+    assert said_of(chances, None) == ""

@@ -267,8 +267,28 @@ def probabilities(answer: Answer) -> None:
             f"Calibrated: the run's temperature is {temperature:.2f} (fitted on its validation scans). As it answers, "
             f"it would say {100 * answer.finding['probabilities'][answer.finding['top']]:.1f} %."
         )
+    if words := named(answer):
+        st.caption(f":material/checklist: {words}")
     for words in operating.in_words(answer.run, answer.finding["probabilities"]):
         st.caption(f":material/balance: {words}")
+
+
+def named(answer: Answer, level: float = 0.9) -> str:
+    """All classes that it may be, with the promise of the validation side; "" where none was made."""
+    told = (evaluation(answer.run) or {}).get("sets") or {}
+    row = next((row for row in told.get("levels", ()) if row["level"] == level and row["limit"] is not None), None)
+    if row is None:
+        return ""
+    raw = answer.finding["probabilities"]
+    inside = [plain(name) for name in sorted(raw, key=lambda name: -raw[name]) if raw[name] >= row["limit"]]
+    promise = (
+        f"In {100 * level:.0f} of 100 scans that come as its validation scans came, the truth is among what it names"
+    )
+    if not inside:
+        return f"{promise}. Here it names **nothing**: no class is likely enough, so this scan is unlike those."
+    if len(inside) == len(raw):
+        return f"{promise}. Here it names **every class**: it does not know."
+    return f"{promise}. Here: **{', '.join(inside)}**."
 
 
 def size_of_it(answer: Answer) -> None:

@@ -276,6 +276,51 @@ def calibration(found: Mapping[str, Any]) -> None:
         )
 
 
+def held(found: Mapping[str, Any]) -> None:
+    """How large the sets of classes are that hold the truth as often as is said, and whether they did here."""
+    told = found["sets"]
+    rows = [row for row in told["levels"] if row["limit"] is not None]
+    if rows:
+        st.dataframe(
+            [
+                {
+                    "Said to hold the truth": f"{100 * row['level']:.0f} of 100",
+                    "Held it here": interval(row["coverage"]),
+                    "Classes in a set": f"{row['size']:.2f}",
+                    "One class alone": interval(row["single"]),
+                    "Right then": interval(row["right_when_single"]),
+                }
+                for row in rows
+            ],
+            hide_index=True,
+            key="sets",
+        )
+    small = [f"{100 * row['level']:.0f}" for row in told["levels"] if row["limit"] is None]
+    if small:
+        st.caption(
+            f":orange[:material/warning: {amount(told['patients'], 'validation patient')} are too few to promise "
+            f"{' or '.join(small)} of 100.]"
+        )
+    st.caption(
+        "Instead of one class it may name all that are likely enough. Chosen on the validation scans; it holds "
+        "for scans that come as those came (split conformal sets), whatever its confidences are worth."
+    )
+
+
+def kept_silent(found: Mapping[str, Any]) -> None:
+    """The share that is right among the surest answers, over how many are answered."""
+    told = found["silence"]
+    lines(
+        [("right", told["answered"], told["right"])],
+        key="silence",
+        x_title="Share of scans that it answers, the surest first",
+        y_title="Share of those that is right",
+        x_range=(0, 1.02),
+        y_range=(max(0.0, min(told["right"]) - 0.05), 1.01),
+    )
+    st.caption('If it is let to say "I do not know" where it is least sure, the rest should be more often right.')
+
+
 # -- boxes ------------------------------------------------------------------------------------------------------------
 
 
@@ -599,6 +644,8 @@ SECTIONS: tuple[Section, ...] = (
     ("roc", "ROC curves", roc, False),
     ("calibration", "Is its confidence right?", calibration, False),
     ("operating_points", "Where it answers from", operating_points, True),
+    ("sets", "When it names all that it may be", held, False),
+    ("silence", "When it may keep silent", kept_silent, False),
     ("froc", "Lesions found against false alarms (FROC)", froc, False),
     ("sizes", "By size of the lesion", by_size, False),
     ("operating_point", "From which score on", shown_from, False),
