@@ -40,7 +40,7 @@ def main() -> int:
     dataset = trials.imported(arguments.home, "BUSI", arguments.folder, split=SPLIT, task="tumor_diagnosis")
     starter = next(e for e in task.find("tumor_diagnosis").starters() if e.name == STARTER)
     starter = starter.replace("data.dataset", dataset.id).replace("training.monitor", "auc")
-    starter = starter.replace("training.epochs", EPOCHS).replace("training.class_weights", True)
+    starter = starter.replace("training.epochs", EPOCHS).replace("training.balance", "weights")
     starter = starter.replace("training.label_smoothing", 0.1).replace("training.l2", 0.05)
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:

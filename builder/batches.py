@@ -10,8 +10,9 @@ from torch import Tensor
 
 from builder.data import Prepared, UnusableScan
 from builder.spec import Data, Experiment
-from builder.targets import Target, Targets
+from builder.targets import UNKNOWN, Target, Targets
 
+_BALANCED = 1  # keeps the random numbers of the balanced order apart from those of the plain one
 _FIXED = 2026  # seeds the places of the patches that are judged
 RESIDENT_SHARE = 0.25  # of the free GPU memory that the scans may take; else they come batch by batch
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's constants for pretrained backbones
@@ -20,6 +21,30 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's const
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of the train scans in an epoch, as int64 positions; the same for the same seed, always."""
     return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def balanced(seed: int, epoch: int, kinds: np.ndarray) -> np.ndarray:
+    """An order like `permutation` in which every kind comes equally often, at equal length: int64 positions.
+
+    Scans of a rare kind come again once all of them have been taken; of a common kind every epoch takes others. Scans
+    of no known kind (`targets.UNKNOWN`) come once each.
+
+    Args:
+        kinds: (N,) int64, what each scan counts as.
+    """
+    chance = np.random.default_rng((seed, epoch, _BALANCED))
+    known = kinds != UNKNOWN
+    names = np.unique(kinds[known])
+    if not len(names):
+        return permutation(seed, epoch, len(kinds))
+    share, over = divmod(int(known.sum()), len(names))
+    extra = chance.permutation(len(names)) < over  # which kinds come once more, where it does not divide evenly
+    drawn = [np.flatnonzero(~known)]
+    for name, more in zip(names, extra, strict=True):
+        members, wanted = np.flatnonzero(kinds == name), share + int(more)
+        rounds = [chance.permutation(members) for _ in range(-(-wanted // len(members)))]
+        drawn.append(np.concatenate([*rounds, members[:0]])[:wanted])
+    return chance.permutation(np.concatenate(drawn))
 
 
 def updates(count: int, batch_size: int, accumulate: int) -> list[list[tuple[int, int]]]:

@@ -23,6 +23,7 @@ __all__ = [
     "LayerSpec",
     "OneOf",
     "Part",
+    "Rule",
     "Text",
     "UnknownPart",
     "load",
@@ -260,6 +261,19 @@ class Part:
     def load(self) -> Callable[..., Any]:
         """Imports and returns what `target` names."""
         return load(self.target)
+
+
+@dataclass(frozen=True)
+class Rule(Part):
+    """An optimizer.
+
+    Attributes:
+        fixed: constructor arguments that are always the same.
+        needs: packages other than torch that exported code with it imports, as pip names them.
+    """
+
+    fixed: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    needs: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 LAYOUTS = {

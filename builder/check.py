@@ -8,7 +8,7 @@ from builder.data import Fingerprint
 from builder.network import Plan, Planned, plan_of, settings, show, wires
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
-from builder.parts.training import LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
+from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, repairs
 from builder.spec import Experiment, Node, Problem, SpecError, feeder
 from builder.task import TASKS, find, unfit
@@ -40,13 +40,15 @@ def problems(
         *_choice(experiment, "training.optimizer", OPTIMIZERS),
         *_choice(experiment, "training.schedule", SCHEDULES),
         *_choice(experiment, "training.loss", LOSSES),
+        *_choice(experiment, "training.average", AVERAGES),
+        *_groups(experiment),
         *_augment(experiment),
         *(said for said in verdicts(experiment, fingerprint) if said.severity == "warning"),
         *_settings(
             experiment,
             "training",
             TRAINING,
-            experiment.training.model_dump(exclude={"optimizer", "schedule", "loss", "augment"}),
+            experiment.training.model_dump(exclude={"optimizer", "schedule", "loss", "augment", "average", "groups"}),
         ),
     ]
     if not found or all(p.severity == "warning" for p in found):
@@ -122,6 +124,31 @@ def _augment(experiment: Experiment) -> list[Problem]:
             words = "Colour jitter needs colour: the scans are prepared as grey pictures."
             found.append(Problem(path, words, repair="Remove it", fix=removed))
         found += _settings(experiment, f"{path}.params", AUGMENTATIONS[choice.name], choice.params)
+    return found
+
+
+def _groups(experiment: Experiment) -> list[Problem]:
+    """Layers that learn otherwise than the rest: each named once, there, and with factors in range."""
+    found, known = [], {node.id for node in experiment.network}
+    groups, taken = experiment.training.groups, dict[str, str]()
+    for group in groups:
+        path = f"training.groups.{group.name}"
+        found += _settings(experiment, path, GROUP, group.model_dump(exclude={"name", "nodes"}))
+        gone = [id for id in group.nodes if id not in known]
+        if gone:
+            rest = tuple(id for id in group.nodes if id in known)
+            words = f"The network has no layer {' and no layer '.join(gone)} any more."
+            fixed = _fix(experiment, f"{path}.nodes", rest)
+            found.append(Problem(f"{path}.nodes", words, repair="Leave it out of the group", fix=fixed))
+        elif not group.nodes:
+            fixed = _fix(experiment, "training.groups", [g for g in groups if g.name != group.name])
+            words = f"The group {group.name} has no layer."
+            found.append(Problem(f"{path}.nodes", words, "warning", "Remove the group", fixed))
+        for id in group.nodes:
+            if taken.setdefault(id, group.name) != group.name:
+                words = f"{id} is in the groups {taken[id]} and {group.name}: only one can say how it learns."
+                fixed = _fix(experiment, f"{path}.nodes", tuple(n for n in group.nodes if n != id))
+                found.append(Problem(f"{path}.nodes", words, repair=f"Leave it in {taken[id]}", fix=fixed))
     return found
 
 

@@ -21,15 +21,17 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from builder import checkpoint, memory, network, optim, views
+from builder import averaging, checkpoint, memory, network, optim, views
 from builder.augment import Augment
-from builder.batches import Scans, by_channel, normalization, updates
+from builder.batches import Scans, balanced, by_channel, normalization, permutation, updates
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
 from builder.film import Film
 from builder.health import Watch
 from builder.parts.images import AUGMENTATIONS
+from builder.parts.training import OPTIMIZERS
 from builder.runs import OF, Broke, Event, Pictured, Resumed, Warned
+from builder.shares import owner, shares
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task
@@ -39,6 +41,8 @@ _SPOKEN = {"auc": "AUC", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
 BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
 _NAMED = 8  # scans of a batch that are told one by one
 _MOST_CLASSES = 8  # whose own scores are told: more curves nobody reads
+_SAMPLE = 2  # keeps the choice of the judged training scans apart from the order
+_LEAST_SAMPLE = 32
 _AUGMENT = 1  # keeps the random numbers of augmentation apart from those of the order
 
 
@@ -56,7 +60,8 @@ class Place:
 
     epoch counts from 1, `update` is the number of optimizer steps done within it, `step` over the whole run. `loss_sum`
     and `count` are over the scans of this epoch. `best` is None until an epoch has ended, `best_loss` is the loss of
-    that epoch; `stale` counts the epochs since.
+    that epoch; `stale` counts the epochs since one was better by more than `training.min_delta` than `bar`, the score
+    of the last one that was.
     """
 
     epoch: int = 1
@@ -70,6 +75,7 @@ class Place:
     best_loss: float = math.inf
     best_epoch: int = 0
     stale: int = 0
+    bar: float | None = None
 
 
 class Learner:
@@ -113,11 +119,21 @@ class Learner:
             layout=experiment.data.layout,
             border=training.border,
         )
-        self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2)
-        self.penalized = optim.weights(self.model)
+        otherwise = shares(experiment)
+        self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2, otherwise)
+        self.penalized = optim.penalized(self.model, otherwise)
+        self.average = averaging.average(training.average, self.model, training.epochs)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.updates = updates(len(train), training.batch_size, training.accumulate)
-        self.schedule = optim.Schedule(training.schedule, self.optimizer, len(self.updates), training.epochs)
+        self.kinds = train.kinds() if training.balance == "sampler" else np.zeros(0, np.int64)
+        self.schedule = optim.Schedule(
+            training.schedule,
+            self.optimizer,
+            len(self.updates),
+            training.epochs,
+            training.average,
+            optim.settings(OPTIMIZERS[training.optimizer.name], training.optimizer)["lr"],
+        )
         self.watch = Watch(self.model, experiment, len(dataset.classes), len(self.updates) * training.epochs)
         self.place = Place(monitor=training.monitor)
         self.room = memory.Room(self.model, training.batch_size, device)
@@ -130,6 +146,7 @@ class Learner:
             and device.type == "cuda"
             and torch.cuda.is_bf16_supported(including_emulation=False)
         )
+        self.sample = _sample(len(train), training.seed)
         self.rate = 0.0
         self.settled: dict[str, float] = {}  # by the last judgement
         # The sum over the epoch stays on the device: adding to it never waits for it.
@@ -169,13 +186,19 @@ class Learner:
             self.watch.passed()
             self.loss_sum.add_(loss.detach(), alpha=len(positions))
         if training.l1:
-            (training.l1 * torch.stack([weight.abs().sum() for weight in self.penalized]).sum()).backward()
-        self.norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
+            sums = [
+                weight.abs().sum() if times == 1 else weight.abs().sum() * times for weight, times in self.penalized
+            ]
+            (training.l1 * torch.stack(sums).sum()).backward()
+        self.norm = norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
         if self.device.type == "cpu" and not math.isfinite(self.norm.item()):
             raise self.where_its_gradient_broke()
         self.watch.before_step()
+        if training.clip_value:
+            nn.utils.clip_grad_value_(self.learned, training.clip_value)
+            norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
         if training.clip_norm:
-            nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, self.norm)
+            nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, norm)
         self.room.moving = True
         self.optimizer.step()
         self.room.moving = False
@@ -183,6 +206,22 @@ class Learner:
         place.count += count
         place.update += 1
         place.step += 1
+        if self.average is not None:
+            self.average.told(self.model, place.epoch, place.update == len(self.updates))
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The order of the training scans in an epoch, as int64 positions: always the same for it."""
+        training = self.experiment.training
+        if training.balance == "sampler":
+            return balanced(training.seed, epoch, self.kinds)
+        return permutation(training.seed, epoch, len(self.train.indices))
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is judged, kept as the best and shown: the average of the weights where there is one."""
+        if self.average is not None and self.average.ready:
+            return self.average.copy.module
+        return self.model
 
     def normalized(self, images: Tensor) -> Tensor:
         """A batch of ours, changed in place: shifted, scaled and in the memory order that the experiment says."""
@@ -236,7 +275,11 @@ class Learner:
     # ---- judging ----
 
     def judge(self) -> dict[str, float]:
-        """Metrics of the epoch at hand: train/loss, and on the val split (if any) val/loss and the task's scores."""
+        """Metrics of the epoch at hand: train/loss, and on the val split (if any) val/loss and the task's scores.
+
+        train/loss was taken while it learned: of scans varied, with dropout on, by weights that changed meanwhile. What
+        is like val/loss and can be set beside it is train_eval/loss: of some training scans as they are, afterwards.
+        """
         with torch.inference_mode(), undisturbed(self.device):
             return self._judged()
 
@@ -245,24 +288,16 @@ class Learner:
         if not math.isfinite(train_loss):
             raise self._broke("loss", "the loss was")
         metrics = {"train/loss": train_loss}
+        if self.average is not None and self.average.ready:
+            self.average.measure(self._plain_batches())
         if self.val is None:
             return metrics
-        self.model.eval()
-        answers, size = [], 2 * self.room.at_once  # no gradients: twice as many fit
-        total, count = torch.zeros((), dtype=torch.float64, device=self.device), len(self.val.indices)
-        shown = views.VIEWS[self.experiment.training.test_time]
-        for start in range(0, count, size):
-            images, target = self.task.pose(self.experiment, *self.val.batch(slice(start, start + size)))
-            told: list[list[Any]] = []
-            for view in shown:
-                with self.precision():
-                    seen = images if len(shown) == 1 else views.seen(images.clone(), view)
-                    output = self.model(self.normalized(seen)).float()
-                if not told:  # the loss is that of the scan as it is
-                    total.add_(self.objective(output, target), alpha=min(size, count - start))
-                told.append(self.task.answers(self.experiment, self.model, output, self.dataset.multi_label))
-            answers += told[0] if len(told) == 1 else self.task.together(self.experiment, shown, told)
-        metrics["val/loss"] = float(total) / count
+        model = self.judged.eval()
+        plain, _ = self._asked(model, self.train, self.sample)
+        if math.isfinite(plain):
+            metrics["train_eval/loss"] = plain
+        everything = np.arange(len(self.val.indices))
+        metrics["val/loss"], answers = self._asked(model, self.val, everything, answered=True)
         if not math.isfinite(metrics["val/loss"]):
             raise self._broke("loss", "the validation loss was", "batch normalization may have met a wild batch")
         scores = self.task.scores(self.experiment, answers, self.val.targets)
@@ -272,6 +307,37 @@ class Learner:
             for name, values in self.task.by_class(self.experiment, answers, self.val.targets).items():
                 scores |= {f"{name}{OF}{self.dataset.classes[k]}": value for k, value in values.items()}
         return metrics | {f"val/{name}": float(value) for name, value in scores.items()}
+
+    def _asked(
+        self, model: nn.Module, scans: Scans, positions: np.ndarray, answered: bool = False
+    ) -> tuple[float, list[Any]]:
+        """Mean loss over `positions` of a split as they are, and where `answered` what the network says of each."""
+        answers: list[Any] = []
+        size = 2 * self.room.at_once  # no gradients: twice as many fit
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        shown = views.VIEWS[self.experiment.training.test_time if answered else "off"]
+        for start in range(0, len(positions), size):
+            part = positions[start : start + size]
+            images, target = self.task.pose(self.experiment, *scans.batch(part))
+            told: list[list[Any]] = []
+            for view in shown:
+                with self.precision():
+                    seen = images if len(shown) == 1 else views.seen(images.clone(), view)
+                    output = model(self.normalized(seen)).float()
+                if not told:  # the loss is that of the scan as it is
+                    total.add_(self.objective(output, target), alpha=len(part))
+                if answered:
+                    told.append(self.task.answers(self.experiment, model, output, self.dataset.multi_label))
+            if answered:
+                answers += told[0] if len(told) == 1 else self.task.together(self.experiment, shown, told)
+        return float(total) / len(positions), answers
+
+    def _plain_batches(self) -> Iterator[Tensor]:
+        """All training scans in batches as the network takes them, unvaried and always in the same order."""
+        for update in self.updates:
+            for start, end in update:
+                images, _ = self.task.pose(self.experiment, *self.train.batch(np.arange(start, end)))
+                yield self.normalized(images)
 
     def rank(self, metrics: dict[str, float]) -> tuple[bool, list[str]]:
         """Whether this epoch is the best so far, by the monitored score; and what to say about the choice of score."""
@@ -296,7 +362,14 @@ class Learner:
             or (value == place.best and loss < place.best_loss)
         )
         if better:
-            place.best, place.best_loss, place.best_epoch, place.stale = value, loss, place.epoch, 0
+            place.best, place.best_loss, place.best_epoch = value, loss, place.epoch
+        gain = self.experiment.training.min_delta
+        if gain and value is not None and place.bar is not None:
+            better_enough = value > place.bar + gain if rising else value < place.bar - gain
+        else:
+            better_enough = better
+        if better_enough:
+            place.bar, place.stale = value, 0
         else:
             place.stale += 1
         return better, warnings
@@ -338,6 +411,7 @@ class Learner:
             "scans": self.scans_digest,
             "place": place,
             "model": self.model.state_dict(),
+            **({"average": self.average.state()} if self.average is not None else {}),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
             "random": _random_state(self.device),
@@ -362,7 +436,7 @@ class Learner:
         }
         words = {name: json.dumps(value) for name, value in facts.items()}
         words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}
-        return checkpoint.save_weights(self.folder / BEST, self.model.state_dict(), words).name
+        return checkpoint.save_weights(self.folder / BEST, self.judged.state_dict(), words).name
 
     def resume(self, attempt: int = 1) -> Iterator[Event]:
         """Go on from the newest good checkpoint, if there is one; else a later attempt begins anew."""
@@ -385,6 +459,8 @@ class Learner:
             yield Warned(warning)
         checkpoint.pour(found.state["model"], self.model, f"The checkpoint {found.file.name}")
         self.optimizer.load_state_dict(found.state["optimizer"])
+        if self.average is not None and "average" in found.state:
+            self.average.restore(found.state["average"])
         self.schedule.restore(found.state["schedule"])
         for name, value in found.state["place"].items():
             setattr(self.place, name, value)
@@ -398,7 +474,7 @@ class Learner:
     def _require_finite(self) -> None:
         for name, tensor in self.model.state_dict().items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise self._broke("weights", f"{name} of the network was", "it was not saved", _layer(name))
+                raise self._broke("weights", f"{name} of the network was", "it was not saved", owner(name))
 
     def where_it_broke(self, images: Tensor) -> NotFinite:
         """The error that names epoch, step, batch and the first layer whose output is not finite."""
@@ -411,7 +487,7 @@ class Learner:
         """The error that names epoch, step, batch and the layer whose gradient stopped being finite first."""
         wild = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
         # Gradients run backwards: the one nearest to the output broke first.
-        name = _layer(wild[-1]) if wild else ""
+        name = owner(wild[-1]) if wild else ""
         return self._broke("gradient", f"the gradient of {name or 'the network'} was", layer=name)
 
     @torch.no_grad()
@@ -432,7 +508,7 @@ class Learner:
         finally:
             for handle in hooks:
                 handle.remove()
-        return _layer(found[0]) if found else ""
+        return owner(found[0]) if found else ""
 
     def _broke(self, what: str, words: str, remark: str = "", layer: str = "") -> NotFinite:
         """The error for what is no finite number any more: epoch, step, and the scans of the batch at hand."""
@@ -453,10 +529,11 @@ class Learner:
         return NotFinite(message, Broke(place.step + 1, place.epoch, layer, what, cases))
 
 
-def _layer(name: str) -> str:
-    """The id of the node that a module or parameter lies in: "layers.conv1.weight" -> "conv1"."""
-    parts = name.split(".")
-    return parts[1] if parts[0] == "layers" and len(parts) > 1 else parts[0]
+def _sample(count: int, seed: int) -> np.ndarray:
+    """Positions of the training scans that are judged like validation scans at the end of each epoch: a twentieth, so
+    that it costs next to nothing, but enough for a steady figure."""
+    size = min(count, max(_LEAST_SAMPLE, count // 20))
+    return np.sort(np.random.default_rng((seed, _SAMPLE)).choice(count, size, replace=False))
 
 
 def _seed_everything(seed: int) -> None:

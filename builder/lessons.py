@@ -256,12 +256,12 @@ def _class_loss(experiment: Experiment, multi_label: bool) -> list[str]:
     smoothing, focal = training.label_smoothing, training.loss.name == "focal"
     gamma = {**LOSSES["focal"].defaults, **training.loss.params}["gamma"] if focal else 0.0
     lines = []
-    if training.class_weights and multi_label:
+    if training.balance == "weights" and multi_label:
         lines = [
             "positives = train_targets.sum(0)",
             "weight = ((len(train_targets) - positives) / positives.clamp(min=1)).clamp(0.01, 100)",
         ]
-    elif training.class_weights:
+    elif training.balance == "weights":
         lines = [
             "counts = torch.bincount(train_targets, minlength=len(CLASSES)).clamp(min=1)",
             "weight = len(train_targets) / (len(CLASSES) * counts.float())",

@@ -20,7 +20,8 @@ from builder.catalog import LayerSpec
 from builder.lessons import lesson
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.layers import LAYERS
-from builder.parts.training import OPTIMIZERS, SCHEDULES
+from builder.parts.training import AVERAGES, OPTIMIZERS, SCHEDULES
+from builder.shares import shares
 from builder.spec import INPUT, Choice, Experiment
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -166,17 +167,28 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
     Args:
         begins: one of `BEGINS`. says: which of `lessons` is taught, as `task.Task` has it.
     """
-    from builder.batches import updates
+    from builder import batches
 
     training, taught = experiment.training, lesson(says, experiment, multi_label)
     part = OPTIMIZERS[training.optimizer.name]
-    chosen = {**part.defaults, **training.optimizer.params}
+    chosen = {**part.defaults, **training.optimizer.params, **part.fixed}
     words = "".join(f", {key}={value!r}" for key, value in chosen.items())
-    formulas, rate, after = _schedule(training.schedule)
+    formulas, rate, after = _schedule(training.schedule, training.average)
+    package, _, kind = part.target.partition(":")
+    foreign = [] if package.startswith("torch") else [f"import {package}"]
+    groups, l1_sum = _groups(experiment, float(chosen["lr"]))
+    extras, averaged, told, judged = _average(training.average)
+    order = "torch.randperm(len(images), generator=random)"
+    if training.balance == "sampler":
+        extras = [*extras, _balanced(says, multi_label)]
+        order = "torch.from_numpy(balanced(SEED, epoch, kinds_of(targets)))"
     return Template((TEMPLATES / "train.py.txt").read_text(encoding="utf-8")).substitute(
         folder=textwrap.fill(taught.folder, 118, break_on_hyphens=False),
         imports="\n".join(
-            sorted((*taught.imports, *(["from augment import Augment"] if training.augment else [])), key=str.lower)
+            sorted(
+                (*foreign, *taught.imports, *(["from augment import Augment"] if training.augment else [])),
+                key=str.lower,
+            )
         ),
         reading=taught.reading,
         lesson=taught.text,
@@ -188,16 +200,25 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         accumulate=training.accumulate,
         patience=training.patience,
         clip_norm=training.clip_norm,
+        clip_value=training.clip_value,
+        min_delta=training.min_delta,
+        copied="import copy\n" if averaged else "",
+        extras="".join(f"\n{source.strip()}\n\n" for source in extras),
+        groups=_indented(groups, 4),
+        l1_sum=l1_sum,
+        order=order,
+        averaged=f"{_indented(averaged, 4)}\n" if averaged else "",
+        after_step=textwrap.indent(told, " " * 8),
+        judged=judged,
         l1=training.l1,
-        l2=training.l2,
         seed=training.seed,
         epochs=training.epochs,
         monitor=training.monitor,
         merit=_merit(experiment),
-        optimizer=f"torch.optim.{part.target.partition(':')[2]}(groups{words})",
-        updates=inspect.getsource(updates),
+        optimizer=f"{package}.{kind}(groups{words})",
+        updates=inspect.getsource(batches.updates),
         formulas="\n\n".join(formulas),
-        schedule=_indented([rate], 4),
+        schedule=_indented(rate, 4),
         after_epoch=f"{_indented(after, 8)}\n" if after else "",
         normalize=_indented(_normalize(experiment), 4),
         augment=_augment(experiment),
@@ -251,17 +272,92 @@ def _augmentation(name: str, params: dict[str, Any]) -> dict[str, Any]:
     return {**AUGMENTATIONS[name].defaults, **params}
 
 
-def _schedule(choice: Choice) -> tuple[list[str], str, list[str]]:
-    """(source of what the schedule needs, the line of `rate`, lines after each epoch)."""
+def _schedule(choice: Choice, average: Choice) -> tuple[list[str], list[str], list[str]]:
+    """(source of what the schedule needs, the lines of `rate`, lines after each epoch)."""
     chosen = {**SCHEDULES[choice.name].defaults, **choice.params}
+    warmup, lines, sources = chosen.pop("warmup_epochs", 0), [], []
     words = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
+    if average.name == "swa":
+        rate = {**AVERAGES["swa"].defaults, **average.params}["rate"]
+        lines += ["if step >= swa_begins(steps // steps_per_epoch) * steps_per_epoch:", f"    return {rate!r}"]
+    if warmup:
+        sources.append(inspect.getsource(schedule.warm))
+        lines += [f"warmup = {warmup} * steps_per_epoch", "if step < warmup:", "    return warm(step, warmup)"]
     if choice.name == "plateau":
-        source = inspect.getsource(schedule.Plateau)
-        return [source, f"PLATEAU = Plateau({words})\n"], "return PLATEAU.level", ['PLATEAU.after(figures["loss"])']
+        sources += [inspect.getsource(schedule.Plateau), f"PLATEAU = Plateau({words})\n"]
+        return sources, [*lines, "return PLATEAU.level"], ['PLATEAU.after(figures["loss"])']
     formula = schedule.FORMULAS[choice.name]
-    given = ", ".join(("step", "steps", "steps_per_epoch", *([words] if words else [])))
-    sources = [inspect.getsource(schedule.half_cosine), inspect.getsource(formula)]
-    return sources if "half_cosine" in sources[1] else sources[1:], f"return {formula.__name__}({given})", []
+    counted = ("step - warmup", "max(1, steps - warmup)") if warmup else ("step", "steps")
+    given = ", ".join((*counted, "steps_per_epoch", *([words] if words else [])))
+    source = inspect.getsource(formula)
+    sources += [inspect.getsource(schedule.half_cosine)] if "half_cosine" in source else []
+    return [*sources, source], [*lines, f"return {formula.__name__}({given})"], []
+
+
+def _groups(experiment: Experiment, rate: float) -> tuple[list[str], str]:
+    """(the lines that make `groups` of the optimizer, the sum of absolute weights that L1 counts)."""
+    l2, otherwise = experiment.training.l2, shares(experiment)
+    if not otherwise:
+        return [
+            "decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]",
+            "plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]",
+            f'groups = [{{"params": decayed, "weight_decay": {l2}}}, {{"params": plain, "weight_decay": 0.0}}]',
+        ], "sum(p.abs().sum() for p in decayed)"
+    names = attributes(experiment)
+    return [
+        "# {layer: what its learning rate, L2 and L1 penalty are, times those of the rest}",
+        "otherwise = {",
+        *(f"    {names[id]!r}: ({share.lr!r}, {share.l2!r}, {share.l1!r})," for id, share in otherwise.items()),
+        "}",
+        "groups, lasso = [], []",
+        "for name, p in model.named_parameters():",
+        '    faster, l2, l1 = otherwise.get(name.partition(".")[0], (1.0, 1.0, 1.0))',
+        "    if p.requires_grad:",
+        f"        decay = {l2} * l2 if p.ndim > 1 else 0.0",
+        f'        groups.append({{"params": [p], "lr": {rate!r} * faster, "weight_decay": decay}})',
+        "        lasso += [(p, l1)] if p.ndim > 1 and l1 else []",
+    ], "sum(p.abs().sum() * l1 for p, l1 in lasso)"
+
+
+def _average(choice: Choice) -> tuple[list[str], list[str], str, str]:
+    """(source of what the average of the weights needs, lines before the first epoch, lines after a step (4 deep in
+    the loop over steps), the network that is judged)."""
+    chosen = {**AVERAGES[choice.name].defaults, **choice.params}
+    if choice.name == "none":
+        return [], [], "", "model"
+    text = (TEMPLATES / f"{choice.name}.py.txt").read_text(encoding="utf-8")
+    before = ["average, count = copy.deepcopy(model), 0"]
+    if choice.name == "ema":
+        told = "    follow(average, model, count)\n    count += 1\n"
+        return [Template(text).substitute(chosen)], before, told, "average"
+    told = (
+        "if epoch > swa_begins(arguments.epochs):\n    follow(average, model, count)\n    count += 1\n"
+        "    remeasure(average, images, targets, mean, std)\n"
+    )
+    return [Template(text).substitute(chosen)], before, told, "(average if count else model)"
+
+
+_KINDS = {
+    "classes": "targets.numpy()",
+    "several": "_rarest([np.flatnonzero(row) for row in targets.numpy()])",
+    "boxes": "_rarest([np.asarray(labels) for _, labels in targets])",
+    "type_and_outline": "np.array([label if label >= 0 else UNKNOWN for label, *_ in targets])",
+}
+
+
+def _balanced(says: str, multi_label: bool) -> str:
+    """The source of the order in which every class comes equally often."""
+    from builder import batches, targets
+
+    parts = [inspect.getsource(made).strip() for made in (batches.permutation, batches.balanced, targets._rarest)]
+    return "\n\n\n".join(
+        [
+            f"Sequence, UNKNOWN, _BALANCED = list, {targets.UNKNOWN!r}, {batches._BALANCED!r}",
+            *parts,
+            f'def kinds_of(targets):\n    """(N,) what each scan counts as."""\n'
+            f"    return {_KINDS['several' if multi_label else says]}",
+        ]
+    )
 
 
 def _indented(lines: list[str], by: int) -> str:

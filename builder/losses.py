@@ -47,12 +47,12 @@ def of_classes(training: Training, train_labels: np.ndarray, num_classes: int, m
     weight = None
     if not multi_label:
         counts = np.bincount(train_labels, minlength=num_classes)
-        if training.class_weights:
+        if training.balance == "weights":
             weight = torch.tensor(len(train_labels) / (num_classes * np.maximum(counts, 1)), dtype=torch.float32)
         if not gamma:
             return nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
         return Focal(gamma, weight, smoothing)
-    if training.class_weights:
+    if training.balance == "weights":
         positives = train_labels.sum(0).astype(np.float64)
         ratio = np.clip((len(train_labels) - positives) / np.maximum(positives, 1), 1 / MOST_WEIGHT, MOST_WEIGHT)
         weight = torch.tensor(ratio, dtype=torch.float32)

@@ -231,10 +231,11 @@ def _peak(learner: Learner, size: int) -> int:
 
 
 def _lasting(learner: Learner) -> int:
-    """Bytes that stay between steps: weights, buffers and the optimizer's moments."""
+    """Bytes that stay between steps: weights, buffers, their average and the optimizer's moments."""
     import torch
 
     held = [*learner.model.parameters(), *learner.model.buffers()]
+    held += list(learner.average.copy.state_dict().values()) if learner.average is not None else []
     held += [v for state in learner.optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
     return sum(t.numel() * t.element_size() for t in held)
 

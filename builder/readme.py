@@ -8,6 +8,7 @@ from typing import Any
 from builder import task
 from builder.lessons import lesson
 from builder.parts.layers import LAYERS
+from builder.parts.training import OPTIMIZERS
 from builder.predict import Predictor
 from builder.runs import Run, read_json
 from builder.spec import Experiment
@@ -38,8 +39,9 @@ def requirements(to: str, experiment: Experiment) -> str:
     packages = list(PACKAGES[to])
     if to == "pytorch":
         taught = lesson(task.find(experiment.task).says, experiment, False)
-        layers = {package for node in experiment.network for package in LAYERS[node.name].needs}
-        packages += sorted((layers | set(taught.packages)) - set(packages))
+        needed = {package for node in experiment.network for package in LAYERS[node.name].needs}
+        needed |= {*taught.packages, *OPTIMIZERS[experiment.training.optimizer.name].needs}
+        packages += sorted(needed - set(packages))
     return "".join(f"{name}=={number.partition('+')[0]}\n" for name, number in versions(*packages).items())
 
 

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from builder.catalog import closest
 from builder.parts.images import DEGRADATIONS, PREPARE
-from builder.parts.training import TRAINING
+from builder.parts.training import GROUP, TRAINING
 
-VERSION = 1
+VERSION = 2
+"""2: `training.balance` took the place of `training.class_weights`."""
 INPUT = "input"
 """The id under which a node names the scan itself among its inputs."""
 UNWIRED = "-"
@@ -121,6 +122,16 @@ class Data(_Frozen):
         return -4 if self.layout == "volume" else -3
 
 
+class Group(_Frozen):
+    """Layers that learn otherwise than the rest. Domains and meanings: `parts.training.GROUP`."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
+    nodes: tuple[str, ...] = ()
+    lr_factor: float = _default(GROUP, "lr_factor")
+    l2_factor: float = _default(GROUP, "l2_factor")
+    l1_factor: float = _default(GROUP, "l1_factor")
+
+
 class Training(_Frozen):
     """How the network learns. Domains and meanings: `parts.training.TRAINING`."""
 
@@ -135,16 +146,29 @@ class Training(_Frozen):
     l1: float = _default(TRAINING, "l1")
     l2: float = _default(TRAINING, "l2")
     label_smoothing: float = _default(TRAINING, "label_smoothing")
-    class_weights: bool = _default(TRAINING, "class_weights")
+    balance: str = _default(TRAINING, "balance")
     init: str = _default(TRAINING, "init")
     clip_norm: float = _default(TRAINING, "clip_norm")
+    clip_value: float = _default(TRAINING, "clip_value")
+    backbone_rate: float = _default(TRAINING, "backbone_rate")
+    groups: tuple[Group, ...] = Field((), max_length=100)
+    average: Choice = Choice(name="none")
     patience: int = _default(TRAINING, "patience")
+    min_delta: float = _default(TRAINING, "min_delta")
     monitor: str = _default(TRAINING, "monitor")
     mixed_precision: str = _default(TRAINING, "mixed_precision")
     channels_last: bool = _default(TRAINING, "channels_last")
     border: str = _default(TRAINING, "border")
     test_time: str = _default(TRAINING, "test_time")
     checkpoint_every_s: int = _default(TRAINING, "checkpoint_every_s")
+
+    @field_validator("groups")
+    @classmethod
+    def _named_once(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        names = [g.name for g in groups]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two groups of layers share the name {next(n for n in names if names.count(n) > 1)!r}")
+        return groups
 
 
 class Experiment(_Frozen):
@@ -211,9 +235,14 @@ class Experiment(_Frozen):
         Settings that a document leaves at their defaults and that did not exist in the first version (`_FIRST`) are
         left out, so runs from before a setting existed keep their digest, and so does every document that does not
         use it. Also left out is what means nothing: the number of slices and their choice where the network sees one
-        picture, the number of patches where none are cut.
+        picture, the number of patches where none are cut. What the first version called otherwise
+        (`class_weights`) is written as it was then.
         """
         plain = self.model_dump(mode="json")
+        plain["version"] = 1
+        plain["training"]["class_weights"] = self.training.balance == "weights"
+        if self.training.balance == "weights":
+            del plain["training"]["balance"]
         if self.data.layout == "maps":
             del plain["data"]["num_slices"], plain["data"]["slice_choice"]
         if self.data.fit != "patches":
@@ -223,7 +252,7 @@ class Experiment(_Frozen):
             ("data", plain["data"], type(self.data)().model_dump(mode="json")),
             ("training", plain["training"], type(self.training)().model_dump(mode="json")),
         ):
-            for name in [n for n in place if n not in _FIRST[section] and place[n] == usual[n]]:
+            for name in [n for n in place if n not in _FIRST[section] and place[n] == usual.get(n)]:
                 del place[name]
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -382,7 +411,12 @@ def migrate(found: dict[str, Any]) -> dict[str, Any]:
             f"This experiment is of version {version}; this ScanLoom reads up to version {VERSION}. "
             "Update ScanLoom to open it."
         )
-    return found
+    training = found.get("training")
+    if isinstance(training, dict) and "class_weights" in training:
+        found = {**found, "training": {**training}}
+        if weighed := found["training"].pop("class_weights"):
+            found["training"].setdefault("balance", "weights" if weighed is True else weighed)
+    return {**found, "version": VERSION} if found else found
 
 
 def _no_constant(name: str) -> Any:
@@ -420,7 +454,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _leaves(f"{path}.{key}" if path else key, item)
     elif isinstance(value, list):
-        if path.endswith(".inputs"):
+        if path.endswith((".inputs", ".nodes")):
             yield path, ", ".join(value)
         else:
             for item in value:

@@ -18,6 +18,9 @@ KINDS = ("class", "boxes", "mask", "picture")
 """What may be known of a scan: its class or classes, boxes around lesions, an outline, the good picture it should
 become."""
 
+UNKNOWN = -2
+"""The kind of a scan of which nothing is known that classes could be balanced by."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -165,6 +168,24 @@ class Targets:
             slices=sent(self.slices[positions]),
         )
 
+    def kinds(self) -> np.ndarray:
+        """(N,) int64, what each row counts as where classes are balanced.
+
+        Its class; of several labels or boxes the rarest one in the split, -1 without any; without classes 1 where there
+        is an outline and 0 where it is empty. `UNKNOWN` where the row has none of these.
+        """
+        found = np.full(len(self.rows), UNKNOWN, np.int64)
+        if self.classes is not None and self.classes.ndim == 2:
+            return _rarest([np.flatnonzero(row) for row in self.classes])
+        if self.classes is not None:
+            known = self.classes >= 0
+            found[known] = self.classes[known]
+        elif self.labels is not None:
+            return _rarest(self.labels)
+        elif self.masks is not None and self.masked is not None:
+            found[self.masked] = self.masks[self.masked].any((1, 2))
+        return found
+
     def facts(self) -> list[np.ndarray]:
         """All that is known, as arrays: what a run's digest is made of."""
         found = [self.cases, self.slices]
@@ -174,3 +195,12 @@ class Targets:
             if parts is not None:
                 found += [np.array([len(part) for part in parts]), *parts]
         return found
+
+
+def _rarest(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Of the labels of each row the one that the fewest rows have, -1 for a row without labels."""
+    most = max((int(row.max()) for row in labels if len(row)), default=-1)
+    having = np.zeros(most + 1, np.int64)
+    for row in labels:
+        having[np.unique(row)] += 1
+    return np.array([min(row, key=lambda name: (having[name], name)) if len(row) else -1 for row in labels], np.int64)

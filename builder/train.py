@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 
 from builder import checkpoint, memory
-from builder.batches import permutation
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
 from builder.learner import BEST, LAST, Learner, NotFinite
@@ -98,7 +97,7 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
     looked, saved = -math.inf, time.monotonic()
     while place.epoch <= training.epochs and not learner.is_stale:
         began = time.monotonic() - place.seconds
-        order = permutation(training.seed, place.epoch, len(learner.train.indices))
+        order = learner.order(place.epoch)
         for update in learner.updates[place.update :]:
             if pause() and not stop():
                 yield from _waited(learner, stop, pause)

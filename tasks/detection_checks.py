@@ -70,16 +70,20 @@ def _without_meaning(experiment: Experiment) -> list[Problem]:
     """Settings of training that the loss of boxes does not know."""
     found = []
     for setting, usual, words in (
-        ("label_smoothing", 0.0, "The focal loss of boxes takes labels as they are: label smoothing changes nothing."),
         (
-            "class_weights",
-            False,
+            "label_smoothing",
+            (0.0,),
+            "The focal loss of boxes takes labels as they are: label smoothing changes nothing.",
+        ),
+        (
+            "balance",
+            ("none", "sampler"),
             "The focal loss of boxes weighs by how hard a place is: class weights change nothing.",
         ),
     ):
         path = f"training.{setting}"
-        if experiment.at(path) != usual:
-            found.append(Problem(path, words, "warning", "Switch it off", experiment.replace(path, usual)))
+        if experiment.at(path) not in usual:
+            found.append(Problem(path, words, "warning", "Switch it off", experiment.replace(path, usual[0])))
     return found
 
 

@@ -46,6 +46,7 @@ class ImageEnhancement(Task):
         "data.colour": ("neighbours",),
         "data.slices": ("middle", "mean", "maximum", "series", "volume"),
         "data.window": ("auto", "percentile", "ct lung", "ct soft tissue", "ct brain", "ct bone"),
+        "training.balance": ("weights", "sampler"),
     }
     keeps_grey = True
     says = "picture"

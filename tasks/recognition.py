@@ -270,12 +270,13 @@ class Recognition(Task):
         if few:
             say(f"Few training scans: {', '.join(few)}. Under {FEW_CASES} a class, results are mostly luck.", "warning")
         least, most = min(train.values()), max(train.values())
-        if not experiment.training.class_weights and least and most / least > SKEWED and not _multi_label(fingerprint):
-            better = experiment.replace("training.class_weights", True)
+        uneven = least and most / least > SKEWED and not _multi_label(fingerprint)
+        if uneven and experiment.training.balance == "none" and experiment.training.loss.name != "focal":
+            better = experiment.replace("training.balance", "weights")
             words = (
                 f"The commonest class has {most / least:.1f} times the scans of the rarest; the network may ignore it."
             )
-            found.append(Problem("training.class_weights", words, "warning", "Weigh the classes", better))
+            found.append(Problem("training.balance", words, "warning", "Weigh the classes", better))
         return found
 
     def demo(self, seed: int, folder: Path, kind: str = "") -> Path:

@@ -96,11 +96,14 @@ ENGINE = {
     "degrade": "parts scan",
     "restoration": "",
     "schedule": "parts spec",
-    "optim": "parts spec schedule",
+    "shares": "parts spec",
+    "optim": "parts spec schedule shares",
+    "averaging": "parts spec schedule",
     "batches": "data spec targets",
     "health": "spec network",
     "memory": "",
-    "learner": "parts spec network data augment targets task runs checkpoint optim batches film memory health views",
+    "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
+    "memory health views",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",
@@ -124,7 +127,7 @@ ENGINE = {
     "preflight": "parts spec data task batches learner",
     "look": "parts spec network stepping scans data prepared predict batches",
     "lessons": "parts spec task losses measures degrade",
-    "listing": "catalog parts spec network schedule task batches blocks lessons",
+    "listing": "catalog parts spec network schedule task batches blocks lessons shares targets",
     "tracing": "",
     "foreign": "parts spec network weights",
     "recurrence": "foreign",
@@ -146,7 +149,7 @@ TASKS = (
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
-LOOP = "train supervisor worker learner batches optim board augment shading memory health"
+LOOP = "train supervisor worker learner batches optim averaging board augment shading memory health"
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = (
     "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
@@ -163,6 +166,7 @@ AT_THE_TOP = {
     f"builder/{name}.py"
     for name in (
         "augment",
+        "averaging",
         "shading",
         "degrade",
         "restoration",

@@ -128,7 +128,7 @@ def test_check_knows_the_data_set(ask, at_little, document):
 
 
 def test_set_takes_numbers_words_and_flags_and_refuses_wrong_paths(ask, document):
-    settings = ("training.optimizer.params.lr=0.5", "data.fit=crop", "training.class_weights=true")
+    settings = ("training.optimizer.params.lr=0.5", "data.fit=crop", "training.balance=weights")
     assert ask("check", document, "--set", *settings)[0] == 0
     for wrong, words in (
         ("training.epoch=3", "epochs"),

@@ -211,11 +211,11 @@ def test_a_widget_writes_into_the_draft_and_an_undo_shows_in_the_widget(home: Pa
     page = page_with(draft)
     page.number_input(key="training.epochs").set_value(12).run()
     assert draft.experiment.training.epochs == 12
-    page.toggle(key="training.class_weights").set_value(True).run()
-    assert draft.experiment.training.class_weights is True
+    page.toggle(key="training.channels_last").set_value(False).run()
+    assert draft.experiment.training.channels_last is False
     draft.undo()
     page.run()
-    assert page.toggle(key="training.class_weights").value is False
+    assert page.toggle(key="training.channels_last").value is True
     assert page.number_input(key="training.epochs").value == 12
 
 

@@ -378,7 +378,7 @@ class Line(torch.nn.Module):
 def trained_by_the_export(num_scans: int, monkeypatch, *, epochs: int = 1, figures=None, **training: object) -> tuple:
     """(model, images, targets, epochs kept) after the `main` of an exported train.py, on scans made up here."""
     plain = {"augment": (), "optimizer": Choice(name="sgd", params={"lr": 0.5}), "clip_norm": 0.0, "l2": 0.0}
-    chosen = plain | {"schedule": Choice(name="constant"), "class_weights": False, "label_smoothing": 0.0} | training
+    chosen = plain | {"schedule": Choice(name="constant"), "balance": "none", "label_smoothing": 0.0} | training
     experiment = taught(**chosen).replace("data.normalize", "none")
     space = recipe(experiment)
     images = torch.rand(num_scans, 1, 1, 2, generator=torch.Generator().manual_seed(0))
@@ -452,7 +452,9 @@ def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str):
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_exported_loss_is_the_one_of_the_task(multi_label: bool, weighted: bool):
-    training = little_run.starter().training.model_copy(update={"class_weights": weighted, "label_smoothing": 0.1})
+    training = little_run.starter().training.model_copy(
+        update={"balance": "weights" if weighted else "none", "label_smoothing": 0.1}
+    )
     labels = np.array([[1, 0], [0, 1], [0, 0], [0, 1]], np.uint8) if multi_label else np.array([0, 1, 1, 1])
     target = torch.from_numpy(labels).float() if multi_label else torch.from_numpy(labels)
     output = torch.randn(4, 2)

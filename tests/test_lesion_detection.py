@@ -331,7 +331,7 @@ def test_a_data_set_without_boxes_is_refused_in_words(trained: tuple[Path, Any, 
     assert small.severity == "warning" and small.fix is not None and small.fix.data.size_px > 16
 
 
-@pytest.mark.parametrize(("setting", "value"), [("label_smoothing", 0.1), ("class_weights", True)])
+@pytest.mark.parametrize(("setting", "value"), [("label_smoothing", 0.1), ("balance", "weights")])
 def test_a_setting_that_changes_nothing_is_told_with_a_repair(setting: str, value: Any) -> None:
     path = f"training.{setting}"
     (found,) = [p for p in TASK.problems(STARTERS[0].replace(path, value), None) if p.path == path]

@@ -49,14 +49,14 @@ def test_without_weights_or_smoothing_the_loss_is_plain_cross_entropy():
 
 def test_class_weights_make_each_class_count_the_same_and_average_one_over_the_cases():
     labels = np.array([0] * 90 + [1] * 10)
-    loss = RECOGNITION.class_loss(Training(class_weights=True), labels, 2, False)
+    loss = RECOGNITION.class_loss(Training(balance="weights"), labels, 2, False)
     weight = loss.weight.numpy()  # type: ignore[attr-defined]
     assert weight[0] * 90 == pytest.approx(weight[1] * 10)
     assert weight[labels].mean() == pytest.approx(1)
 
 
 def test_a_class_without_training_cases_gets_a_finite_weight():
-    loss = RECOGNITION.class_loss(Training(class_weights=True), np.array([0, 0, 1]), 3, False)
+    loss = RECOGNITION.class_loss(Training(balance="weights"), np.array([0, 0, 1]), 3, False)
     assert torch.isfinite(loss.weight).all()  # type: ignore[attr-defined]
 
 
@@ -66,7 +66,7 @@ def test_several_labels_are_learned_by_binary_cross_entropy_with_smoothing_and_p
     plain = torch.nn.functional.binary_cross_entropy_with_logits
     got = RECOGNITION.class_loss(Training(), labels, 2, True)(output, target)
     assert torch.allclose(got, plain(output, target))
-    got = RECOGNITION.class_loss(Training(class_weights=True, label_smoothing=0.2), labels, 2, True)(output, target)
+    got = RECOGNITION.class_loss(Training(balance="weights", label_smoothing=0.2), labels, 2, True)(output, target)
     assert torch.allclose(got, plain(output, target * 0.8 + 0.1, pos_weight=torch.tensor([1.0, 3.0])))
 
 
@@ -161,9 +161,9 @@ def test_few_cases_are_warned_of():
 def test_skewed_classes_get_a_repair_that_weighs_them():
     counts = {"train": {"a": 500, "b": 40}, "val": {"a": 9, "b": 8}, "test": {"a": 9, "b": 8}}
     facts = fingerprint(class_counts=counts)
-    found = next(p for p in RECOGNITION.problems(STARTERS[0], facts) if p.path == "training.class_weights")
-    assert found.fix is not None and found.fix.training.class_weights
-    assert not [p for p in RECOGNITION.problems(found.fix, facts) if p.path == "training.class_weights"]
+    found = next(p for p in RECOGNITION.problems(STARTERS[0], facts) if p.path == "training.balance")
+    assert found.fix is not None and found.fix.training.balance == "weights"
+    assert not [p for p in RECOGNITION.problems(found.fix, facts) if p.path == "training.balance"]
 
 
 def test_a_last_softmax_is_told_and_taken_away_by_the_repair():

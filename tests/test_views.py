@@ -127,7 +127,7 @@ def test_mixed_batches_teach_both_answers_in_their_shares(tmp_path, dataset: Mad
     smoothing = experiment(label_smoothing=0.1)
     told = kind.objective(smoothing, None, train)(scores, target)  # type: ignore[arg-type]
     assert torch.allclose(told, torch.nn.functional.cross_entropy(scores, soft, label_smoothing=0.1), atol=1e-6)
-    weighted = kind.objective(experiment(class_weights=True), None, train)(scores, target)  # type: ignore[arg-type]
+    weighted = kind.objective(experiment(balance="weights"), None, train)(scores, target)  # type: ignore[arg-type]
     weight = torch.tensor(6 / (3 * np.bincount(labels)), dtype=torch.float32)
     by_hand = -(soft * weight * scores.log_softmax(1)).sum() / weight[labels].sum()
     assert torch.allclose(weighted, by_hand, atol=1e-6)

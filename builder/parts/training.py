@@ -3,7 +3,7 @@
 A parameter's name is the keyword argument of its target, so a choice becomes an object by `part.load()(..., **params)`.
 """
 
-from builder.catalog import Catalog, Flag, Float, Int, OneOf, Part
+from builder.catalog import Catalog, Flag, Float, Int, OneOf, Part, Rule
 
 
 def _rate(default: float) -> Float:
@@ -23,7 +23,7 @@ _EPS = Float("eps", 1e-8, 1e-12, 0.1, "Small number that avoids division by zero
 OPTIMIZERS = Catalog(
     "optimizer",
     (
-        Part(
+        Rule(
             "sgd",
             "SGD",
             "torch.optim:SGD",
@@ -31,7 +31,7 @@ OPTIMIZERS = Catalog(
             (_rate(0.05),),
             "Plain",
         ),
-        Part(
+        Rule(
             "momentum",
             "SGD with momentum",
             "torch.optim:SGD",
@@ -43,7 +43,7 @@ OPTIMIZERS = Catalog(
             ),
             "Plain",
         ),
-        Part(
+        Rule(
             "adagrad",
             "Adagrad",
             "torch.optim:Adagrad",
@@ -62,7 +62,7 @@ OPTIMIZERS = Catalog(
             ),
             "Adaptive",
         ),
-        Part(
+        Rule(
             "adadelta",
             "Adadelta",
             "torch.optim:Adadelta",
@@ -70,7 +70,7 @@ OPTIMIZERS = Catalog(
             (_rate(1.0), Float("rho", 0.9, 0.0, 0.999, "Memory of past gradients.", 0.01)),
             "Adaptive",
         ),
-        Part(
+        Rule(
             "rmsprop",
             "RMSprop",
             "torch.optim:RMSprop",
@@ -82,7 +82,7 @@ OPTIMIZERS = Catalog(
             ),
             "Adaptive",
         ),
-        Part(
+        Rule(
             "adam",
             "Adam",
             "torch.optim:Adam",
@@ -90,7 +90,7 @@ OPTIMIZERS = Catalog(
             (_rate(0.001), _EPS),
             "Adaptive",
         ),
-        Part(
+        Rule(
             "adamw",
             "AdamW",
             "torch.optim:AdamW",
@@ -98,13 +98,57 @@ OPTIMIZERS = Catalog(
             (_rate(0.001), _EPS),
             "Adaptive",
         ),
+        Rule(
+            "nadam",
+            "NAdam",
+            "torch.optim:NAdam",
+            "Adam that looks ahead along its momentum, as Nesterov does (Dozat 2016).",
+            (_rate(0.001), _EPS),
+            "Adaptive",
+        ),
+        Rule(
+            "radam",
+            "RAdam",
+            "torch.optim:RAdam",
+            "Adam that waits with its own rates per weight until it has seen enough gradients: a warm-up of its own (Liu "
+            "2020).",
+            (_rate(0.001), _EPS),
+            "Adaptive",
+        ),
+        Rule(
+            "lion",
+            "Lion",
+            "timm.optim:Lion",
+            "Only the sign of the momentum counts, so every weight moves equally far (Chen 2023). Wants a rate three to "
+            "ten times lower than AdamW's and a higher L2 penalty, which is applied to the weights directly.",
+            (
+                _rate(0.0002),
+                Flag("caution", False, "Leave out weights whose step goes against their present slope (Liang 2024)."),
+            ),
+            "Adaptive",
+            needs=("timm",),
+        ),
+        Rule(
+            "lamb",
+            "LAMB",
+            "timm.optim:Lamb",
+            "Adam whose step is measured by the size of each layer's weights: made for large batches (You 2020).",
+            (_rate(0.003), _EPS),
+            "Adaptive",
+            fixed={"max_grad_norm": None},  # gradients are clipped by the loop, where it is asked for
+            needs=("timm",),
+        ),
     ),
+)
+
+_WARMUP = Int(
+    "warmup_epochs", 0, 0, 100, "Epochs in which the rate climbs to its full value first, before the schedule begins."
 )
 
 SCHEDULES = Catalog(
     "schedule",
     (
-        Part("constant", "Constant", "", "The learning rate stays as it is."),
+        Part("constant", "Constant", "", "The learning rate stays as it is.", (_WARMUP,)),
         Part(
             "step",
             "Step",
@@ -113,6 +157,27 @@ SCHEDULES = Catalog(
             (
                 Int("every_epochs", 10, 1, 1000, "Epochs between two drops."),
                 Float("factor", 0.1, 0.001, 0.99, "What the rate is multiplied by at each drop.", log=True),
+                _WARMUP,
+            ),
+        ),
+        Part(
+            "exponential",
+            "Exponential",
+            "",
+            "The rate shrinks by the same share every epoch, smoothly from step to step.",
+            (
+                Float("decay", 0.9, 0.1, 0.9999, "What is left of the rate after an epoch.", 0.01),
+                _WARMUP,
+            ),
+        ),
+        Part(
+            "polynomial",
+            "Polynomial",
+            "",
+            "The rate falls to nothing at the end: in a straight line (power 1) or bent (power 0.9 in DeepLab, Chen 2017).",
+            (
+                Float("power", 1.0, 0.1, 5.0, "1 = a straight line; more = falls early; less = falls late.", 0.1),
+                _WARMUP,
             ),
         ),
         Part(
@@ -123,6 +188,32 @@ SCHEDULES = Catalog(
             (
                 Float("final_fraction", 0.0, 0.0, 1.0, "What is left of the rate at the end.", 0.01),
                 Int("warmup_epochs", 0, 0, 100, "Epochs in which the rate climbs to its full value first."),
+            ),
+        ),
+        Part(
+            "restarts",
+            "Cosine with restarts",
+            "",
+            "Falls along half a cosine, jumps back to the full rate and falls again, each time for longer (SGDR, "
+            "Loshchilov and Hutter 2017).",
+            (
+                Int("first_epochs", 5, 1, 1000, "Epochs until the first restart."),
+                Int("stretch", 2, 1, 10, "How many times longer each round is than the one before."),
+                Float("final_fraction", 0.0, 0.0, 1.0, "What is left of the rate at the end of a round.", 0.01),
+                _WARMUP,
+            ),
+        ),
+        Part(
+            "cyclic",
+            "Cyclic",
+            "",
+            "The rate climbs and falls in straight lines, again and again (Smith 2017). It begins low by itself.",
+            (
+                Int("epochs_per_cycle", 4, 1, 1000, "Epochs of one climb and fall together."),
+                Float("low_fraction", 0.1, 0.0001, 1.0, "The lowest rate as a share of the full one.", log=True),
+                Float(
+                    "shrink", 1.0, 0.1, 1.0, "What each climb is multiplied by; 0.5 = half as high every time.", 0.05
+                ),
             ),
         ),
         Part(
@@ -145,10 +236,49 @@ SCHEDULES = Catalog(
             (
                 Int("wait_epochs", 3, 0, 100, "Epochs without improvement before a drop."),
                 Float("factor", 0.3, 0.001, 0.99, "What the rate is multiplied by at each drop.", log=True),
+                _WARMUP,
             ),
         ),
     ),
 )
+
+AVERAGES = Catalog(
+    "average",
+    (
+        Part("none", "None", "", "The weights of the last step are judged and kept."),
+        Part(
+            "ema",
+            "Moving average (EMA)",
+            "builder.averaging:Ema",
+            "A second set of weights follows the first one slowly. It is calmer and often better: it is what is judged, "
+            "kept as the best and exported (Polyak and Juditsky 1992).",
+            (
+                Float(
+                    "decay",
+                    0.998,
+                    0.5,
+                    0.99999,
+                    "Share of the average that is kept at each step: 0.998 looks back about 500 steps. Early steps count "
+                    "more, so that it does not lag behind the start.",
+                    log=True,
+                ),
+            ),
+        ),
+        Part(
+            "swa",
+            "Stochastic weight averaging (SWA)",
+            "builder.averaging:Swa",
+            "In the last part of the training the rate stays constant, and the weights at the end of each epoch are "
+            "averaged: it ends in the middle of a wide valley (Izmailov 2018). Batch normalization is measured anew for "
+            "the average. From then on the average is judged, kept as the best and exported.",
+            (
+                Float("start_share", 0.75, 0.1, 0.99, "Share of the epochs after which averaging begins.", 0.05),
+                Float("rate", 0.3, 0.001, 1.0, "The constant rate then, as a share of the full one.", log=True),
+            ),
+        ),
+    ),
+)
+"""Weights averaged over the steps: which are judged and kept."""
 
 _TYPE_WEIGHT = Float(
     "type_weight",
@@ -267,6 +397,26 @@ LOSSES = Catalog(
 )
 """What a wrong answer costs. Which of them a task offers, its `losses` say."""
 
+GROUP = Part(
+    name="group",
+    title="Layers with rates of their own",
+    target="",
+    help="Some layers learn faster or slower, or are braked more or less, than the rest.",
+    params=(
+        Float(
+            "lr_factor",
+            1.0,
+            0.0,
+            100.0,
+            "Their learning rate as a multiple of the rest's; 0 = they stay as they are.",
+            title="Learning rate times",
+        ),
+        Float("l2_factor", 1.0, 0.0, 1000.0, "Their L2 penalty as a multiple of the rest's.", title="L2 penalty times"),
+        Float("l1_factor", 1.0, 0.0, 1000.0, "Their L1 penalty as a multiple of the rest's.", title="L1 penalty times"),
+    ),
+)
+"""What an entry of `training.groups` says besides its name and its layers."""
+
 TRAINING = Part(
     name="training",
     title="Training",
@@ -299,14 +449,21 @@ TRAINING = Part(
             0.0001,
             0.0,
             1.0,
-            "L2 penalty (weight decay): pulls weights towards zero. With AdamW it is decoupled from the gradient.",
+            "L2 penalty (weight decay): pulls weights towards zero. With AdamW and Lion it is decoupled from the gradient.",
             1e-5,
             title="L2 penalty",
         ),
         Float(
             "label_smoothing", 0.0, 0.0, 0.5, "Share of each label spread over all classes: less over-confidence.", 0.01
         ),
-        Flag("class_weights", False, "Weigh rare classes more, so that each class counts the same in the loss."),
+        OneOf(
+            "balance",
+            "none",
+            ("none", "weights", "sampler"),
+            "What is done for rare classes. weights: each class counts the same in the loss. sampler: each class is seen "
+            "equally often in an epoch of the same length; scans of rare classes come several times.",
+            title="Class balance",
+        ),
         OneOf(
             "init",
             "usual",
@@ -325,6 +482,25 @@ TRAINING = Part(
             0.1,
             title="Gradient clipping",
         ),
+        Float(
+            "clip_value",
+            0.0,
+            0.0,
+            1000.0,
+            "Each single number of a gradient is cut off at plus and minus this; 0 = never. Before clipping by length.",
+            0.1,
+            title="Gradient clipping by value",
+        ),
+        Float(
+            "backbone_rate",
+            1.0,
+            0.001,
+            10.0,
+            "Learning rate of ready-made backbones and of layers that begin with stored weights, as a share of the rest's: "
+            "0.1 keeps what they know.",
+            log=True,
+            title="Rate of the backbone",
+        ),
         Int(
             "patience",
             0,
@@ -332,6 +508,15 @@ TRAINING = Part(
             1000,
             "Early stopping: end after this many epochs without a better score; 0 = never.",
             title="Early stopping after",
+        ),
+        Float(
+            "min_delta",
+            0.0,
+            0.0,
+            1.0,
+            "Early stopping counts an epoch as better only where its score gained more than this.",
+            0.001,
+            title="Smallest gain that counts",
         ),
         OneOf(
             "monitor",

@@ -1,0 +1,50 @@
+"""Layers that learn otherwise than the rest: with a learning rate and penalties of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from builder.parts.layers import LAYERS
+from builder.spec import Experiment, Node
+
+__all__ = ["Share", "is_ready_made", "owner", "shares"]
+
+_BACKBONES = "Backbones"  # the heading of ready-made networks in the catalog
+
+
+@dataclass(frozen=True)
+class Share:
+    """How layers learn beside the rest: multiples of the learning rate and of the penalties."""
+
+    lr: float = 1.0
+    l2: float = 1.0
+    l1: float = 1.0
+
+
+def shares(experiment: Experiment) -> dict[str, Share]:
+    """{node id: how it learns}, of the nodes that learn otherwise than the rest.
+
+    `training.groups` says it all for its layers; the rate of the backbone is for the others.
+    """
+    training = experiment.training
+    found = {}
+    if training.backbone_rate != 1.0:
+        found = {node.id: Share(lr=training.backbone_rate) for node in experiment.network if is_ready_made(node)}
+    for group in training.groups:
+        found |= {id: Share(group.lr_factor, group.l2_factor, group.l1_factor) for id in group.nodes}
+    return found
+
+
+def is_ready_made(node: Node) -> bool:
+    """Whether a node is a backbone from a library, or one that can begin with stored weights and does."""
+    spec = LAYERS.get(node.name)
+    if spec is None:
+        return False
+    chosen = {**spec.defaults, **node.params}
+    return spec.group == _BACKBONES or any(chosen.get(name) != value for name, value in spec.untrained.items())
+
+
+def owner(name: str) -> str:
+    """The id of the node that a module or parameter lies in: "layers.conv1.weight" -> "conv1"."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "layers" and len(parts) > 1 else parts[0]
