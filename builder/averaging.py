@@ -40,6 +40,7 @@ class Average(ABC):
         """Whether there is an average to be judged, kept and used instead of the weights themselves."""
         return int(self.copy.n_averaged) > 0
 
+    @abstractmethod
     def measure(self, batches: Iterable[Tensor]) -> None:
         """Brings what must be measured on scans up to date.
 
@@ -79,6 +80,9 @@ class Ema(Average):
     def told(self, model: nn.Module, epoch: int, last_of_epoch: bool) -> None:
         """See `Average`."""
         self.copy.update_parameters(model)
+
+    def measure(self, batches: Iterable[Tensor]) -> None:
+        """Nothing: its statistics were averaged along."""
 
 
 class Swa(Average):

@@ -12,7 +12,7 @@ import streamlit as st
 from builder.data import Dataset, UnknownDataset, datasets
 from builder.execute import LocalExecutor, home
 from builder.parts.images import PREPARE
-from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.parts.training import AVERAGES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import RunStore, StoreError
 from builder.schedule import factor
 from builder.spec import Data, Experiment, SpecError
@@ -31,10 +31,10 @@ _CSS = """<style>
 
 _SECTIONS = {
     "How long": ("epochs", "batch_size", "accumulate"),
-    "Regularization": ("l2", "l1", "label_smoothing", "clip_norm"),
-    "Stopping": ("monitor", "patience"),
+    "Regularization": ("l2", "l1", "label_smoothing", "clip_norm", "clip_value"),
+    "Stopping": ("monitor", "patience", "min_delta"),
 }
-_LOSS = ("class_weights",)
+_LOSS = ("balance",)
 _AUGMENTING = ("border", "test_time")  # drawn with the augmentation
 _OF_STACKS = ("num_slices", "slice_choice")
 """Settings that mean something only where the network sees several slices."""
@@ -159,6 +159,7 @@ def optimizer(draft: drafts.Draft, found: findings.Findings) -> None:
         with right:
             forms.choice(draft, "training.schedule", SCHEDULES, found.problems, label="Learning rate schedule")
         curve(draft, found)
+        forms.choice(draft, "training.average", AVERAGES, found.problems, label="Average of the weights")
 
 
 def curve(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -166,13 +167,13 @@ def curve(draft: drafts.Draft, found: findings.Findings) -> None:
     import plotly.graph_objects as go_
 
     training = draft.experiment.training
-    if found.about("training.schedule", "training.optimizer", "training.epochs"):
+    if found.about("training.schedule", "training.optimizer", "training.epochs", "training.average"):
         return
     rate = training.optimizer.params.get("lr", OPTIMIZERS[training.optimizer.name].defaults["lr"])
     steps = steps_per_epoch(draft, found) or 20
     total = training.epochs * steps
     marks = sorted({round(k * (total - 1) / (_DRAWN_STEPS - 1)) for k in range(_DRAWN_STEPS)}) if total > 1 else [0]
-    values = [rate * factor(training.schedule, step, training.epochs, steps) for step in marks]
+    values = [rate * factor(training.schedule, step, training.epochs, steps, training.average) for step in marks]
     line = {"color": charts.palette()[0], "width": 2.4}
     figure = go_.Figure(go_.Scatter(x=[m / steps for m in marks], y=values, mode="lines", line=line))
     figure.update_layout(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from builder.catalog import LAYOUTS, Digest, Domain, Flag, LayerSpec, OneOf, Part, Text
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
 from builder.parts.layers import LAYERS
-from builder.parts.training import LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
+from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 
 
 def reference() -> str:
@@ -18,6 +18,7 @@ def reference() -> str:
         ("Layers", LAYERS),
         ("Optimizers", OPTIMIZERS),
         ("Schedules", SCHEDULES),
+        ("Averages of the weights", AVERAGES),
         ("Losses", LOSSES),
         ("Augmentations", AUGMENTATIONS),
         ("Degradations", DEGRADATIONS),
@@ -25,7 +26,7 @@ def reference() -> str:
     for title, catalog in catalogs:
         said.append(f"## {title}")
         said += [_part(part, "###") for part in catalog.values()]
-    said += [_part(PREPARE, "##"), _part(TRAINING, "##")]
+    said += [_part(PREPARE, "##"), _part(TRAINING, "##"), _part(GROUP, "##")]
     return "\n\n".join(said) + "\n"
 
 
