@@ -11,6 +11,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import corpus
 import little_run
@@ -511,7 +512,7 @@ def test_the_exported_focal_loss_is_the_one_of_the_task(multi_label: bool):
 def test_the_exported_training_balances_classes_and_lets_layers_learn_at_their_own_rate(monkeypatch):
     groups = (Group(name="slow", nodes=("line",), lr_factor=0.25, l2_factor=2.0),)
     monkeypatch.setattr("builder.listing.attributes", lambda _: {"line": "line"})
-    training = {"batch_size": 4, "balance": "sampler", "groups": groups, "clip_value": 0.01}
+    training: dict[str, Any] = {"batch_size": 4, "balance": "sampler", "groups": groups, "clip_value": 0.01}
     model, *_ = trained_by_the_export(8, monkeypatch, **training)
     start = Line()
     moved = (model.line.weight - start.line.weight).abs()

@@ -179,12 +179,14 @@ def test_the_moving_average_is_torchs_once_it_has_left_its_start_behind() -> Non
         ours.told(model, 1, False)
         theirs.update_parameters(model)
         if step == 1:
-            assert torch.equal(ours.copy.module[0].weight, model[0].weight), "it begins with the first weights"
+            assert torch.equal(ours.copy.get_parameter("module.0.weight"), model[0].weight), (
+                "it begins with the first weights"
+            )
     assert ours is not None and theirs is not None
     for name, value in theirs.module.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(ours.copy.module.state_dict()[name], value, atol=1e-4), name
-    assert int(ours.copy.module[1].num_batches_tracked) == 30, "a counter is copied"
+    assert int(ours.copy.get_buffer("module.1.num_batches_tracked")) == 30, "a counter is copied"
 
 
 def test_stochastic_weight_averaging_is_torchs_with_batch_normalization_measured_anew() -> None:
@@ -204,7 +206,7 @@ def test_stochastic_weight_averaging_is_torchs_with_batch_normalization_measured
     swa_utils.update_bn([images[:3], images[3:]], theirs)
     for name, value in theirs.module.state_dict().items():
         assert torch.allclose(ours.copy.module.state_dict()[name], value, atol=1e-6), name
-    assert not ours.copy.module.training and ours.copy.module[1].momentum == 0.1
+    assert not ours.copy.module.training and ours.copy.get_submodule("module.1").momentum == 0.1
 
 
 @pytest.mark.parametrize("name", ["ema", "swa"])
