@@ -13,7 +13,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from builder.execute import LocalExecutor, home
-from pages.kit import gate, uploads, volumes
+from pages.kit import films, gate, uploads, volumes
 
 # The first page comes first: it needs neither torch nor the core that importing torch takes (here, in the supervisor).
 OPEN_AFTER_S = 1.0
@@ -51,5 +51,8 @@ async def lifespan(_app: Any) -> AsyncIterator[None]:
 
 
 app = st.App(
-    "pages/shell.py", routes=[uploads.route(), *volumes.routes()], middleware=[Middleware(gate.Door)], lifespan=lifespan
+    "pages/shell.py",
+    routes=[uploads.route(), *volumes.routes(), *films.routes()],
+    middleware=[Middleware(gate.Door)],
+    lifespan=lifespan,
 )

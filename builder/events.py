@@ -199,8 +199,8 @@ class RunView:
     grow at its next refresh: read them, never change them. `best` = {metric, value, epoch} once a best model is saved.
     `seconds` counts computing time over all attempts (monotonic), without pauses. `stopping`, `pausing`: asked to stop
     or to pause and not yet there. `probes`: the looks into the layers, the follower's own like
-    the curves. `broke`: where numbers ran away, if they did in the latest attempt. `film`: epoch -> files in the run's
-    folder."""
+    the curves. `broke`: where numbers ran away, if they did in the latest attempt. `film`: the epochs
+    that it shows, each with its last step."""
 
     id: str = ""
     kind: str = "train"
@@ -214,7 +214,7 @@ class RunView:
     best: dict[str, Any] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
-    film: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    film: dict[int, int] = field(default_factory=dict)
     log: tuple[Said, ...] = ()
     warnings: tuple[str, ...] = ()
     attempt: int = 0
@@ -249,7 +249,7 @@ class Fold:
         self.finished: Finished | None = None
         self.curves: dict[str, Curve] = {}
         self.log: list[Said] = []
-        self.film: dict[int, tuple[int, tuple[str, ...]]] = {}
+        self.film: dict[int, int] = {}
         self.warnings: list[str] = []
         self.probes = Probes()
         self.broke: Broke | None = None
@@ -288,7 +288,7 @@ class Fold:
             else:
                 self._say(event, f"The state after step {event.step} is saved: training can go on from here.", "saved")
         elif isinstance(event, Pictured):
-            self.film[event.epoch] = (event.step, tuple(event.files))
+            self.film[event.epoch] = event.step
             self._say(event, f"The film has a picture of epoch {event.epoch}.", "saved")
         elif isinstance(event, Probed):
             self.probes.add(event.step, event.epoch, event.layers)
@@ -327,7 +327,7 @@ class Fold:
             self.curves[name] = (steps[:cut], values[:cut])  # new lists: a view handed out earlier stays as it was
         self.probes = self.probes.until(event.step)
         self._epochs = {epoch: kept for epoch, kept in self._epochs.items() if kept[0] <= event.step}
-        self.film = {epoch: kept for epoch, kept in self.film.items() if kept[0] <= event.step}
+        self.film = {epoch: step for epoch, step in self.film.items() if step <= event.step}
         self._best_before = [(step, epoch) for step, epoch in self._best_before if step <= event.step]
         self._best_epoch = self._best_before[-1][1] if self._best_before else None
         self._step, self._epoch = event.step, event.epoch
@@ -374,7 +374,7 @@ class Fold:
                 "best": best,
                 "metrics": dict(latest),
                 "curves": dict(self.curves),
-                "film": {epoch: files for epoch, (_, files) in self.film.items()},
+                "film": dict(self.film),
                 "log": tuple(self.log),
                 "warnings": tuple(warnings),
                 "attempt": self.attempt,

@@ -30,6 +30,8 @@ PRODUCTS = (
     "viewer.css",
     "compare.js",
     "compare.css",
+    "film.js",
+    "film.css",
 )
 _INTER = "node_modules/@fontsource-variable/inter"
 _MONO = "node_modules/@fontsource-variable/jetbrains-mono"

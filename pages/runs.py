@@ -11,6 +11,7 @@ from builder.runs import Run, RunStore, RunView
 from pages.kit import go, style, takeaway, trust
 from pages.kit.run_actions import actions
 from pages.kit.run_compare import compared
+from pages.kit.run_film import screened
 from pages.kit.run_list import begun, dress, experiment_of, labels_of, name_of, run_list, shown_ids, view_of
 from pages.kit.run_log import happened
 from pages.kit.run_picture import picture
@@ -45,13 +46,16 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: Standing) -> None:
         run_list(listed, views, shown)
         if len(runs) > _LISTED:
             st.toggle(f"Show all {len(runs)}", key="all-runs")
-    with right:  # three boxes always: what grows in one never moves the charts, which would cost their zoom
+    with right:  # a box for each part always: what grows in one never moves the charts, which would cost their zoom
         with st.container(key="run-state"):
             state(by_id[shown[0]], views[shown[0]])
         with st.container(key="run-curves"):
             picture([by_id[id] for id in shown], [views[id] for id in shown])
+        whose = labels_of([by_id[id] for id in shown])[0] if len(shown) > 1 else ""
+        with st.container(key="run-film"):
+            screened(by_id[shown[0]], views[shown[0]], whose)
         with st.container(key="run-log"):
-            happened(views[shown[0]], labels_of([by_id[id] for id in shown])[0] if len(shown) > 1 else "")
+            happened(views[shown[0]], whose)
 
 
 def take_away(run: Run, whose: str = "") -> None:

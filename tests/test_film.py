@@ -175,3 +175,43 @@ def test_a_damaged_picture_of_a_film_is_none(tmp_path: Path) -> None:
     assert film.read_frame(tmp_path, 1) is None and film.read_scan(tmp_path, 0) is None
     (tmp_path / film.PINNED).write_text(json.dumps({"cases": "abc"}))
     assert film.chosen(tmp_path) == []
+
+
+def test_the_pages_get_the_files_of_a_film_and_nothing_else_of_the_run(home: Path) -> None:
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    from pages.kit import films
+
+    run = RunStore(home).create(Experiment(), queue=False)
+    (run.folder / "film").mkdir()
+    (run.folder / "film" / "frame-00001.json").write_text('{"epoch": 1}')
+    (run.folder / "film" / "secret.json").write_text("{}")
+    base, key = films.address(run.id)
+    client = TestClient(Starlette(routes=films.routes(lambda: home)))
+    assert client.get(f"{base}/frame-00001.json", params={"key": key}).json() == {"epoch": 1}
+    assert client.get(f"{base}/frame-00001.json", params={"key": "0" * 32}).status_code == 403
+    for name in ("secret.json", "frame-00002.json", "..%2Fexperiment.json", "%2E%2E%2Fevents.jsonl"):
+        assert client.get(f"{base}/{name}", params={"key": key}).status_code == 404
+    elsewhere = {"sec-fetch-site": "cross-site"}
+    assert client.get(f"{base}/frame-00001.json", params={"key": key}, headers=elsewhere).status_code == 400
+
+
+def test_growing_arrays_show_what_the_lists_hold_with_every_peak_also_after_a_resume() -> None:
+    from pages.kit.charts import Growing
+
+    steps, values = list(range(20_000)), [0.0] * 20_000
+    values[12_345], values[777] = 9.0, -9.0
+    curve = Growing().follow(steps, values)
+    x, y = curve.thinned(300)
+    assert len(x) < 700 and {12_345.0, 777.0} <= set(x) and (y.max(), y.min()) == (9, -9)
+    values[-1] = 5.0  # told anew
+    steps.append(20_000)
+    values.append(7.0)
+    assert curve.follow(steps, values).y.tolist() == values
+    near_x, near_y = curve.thinned(300, (12_300, 12_400))
+    assert set(range(12_300, 12_401)) <= set(near_x) and {0.0, 20_000.0, 777.0} <= set(near_x)
+    assert (np.diff(near_x) > 0).all() and near_y[list(near_x).index(12_345)] == 9
+    assert curve.follow(steps[:50], values[:50]).x.tolist() == steps[:50], "a run that was taken back"
+    ends, means = Growing().follow(list(range(1000)), [1.0, 3.0] * 500).means(100)
+    assert len(means) == 100 and set(means) == {2.0} and ends[-1] == 999

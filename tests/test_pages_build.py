@@ -816,10 +816,16 @@ def test_curves_lie_along_steps_epochs_or_time() -> None:
     assert curves.best_at(view(best=None), "step") is None
 
 
+def _apart(lines: list[curves.Line]) -> tuple[list[curves.Line], list[curves.Line]]:
+    """The lines, and the dots of the best epoch."""
+    return [ln for ln in lines if not ln.id.endswith("-best")], [ln for ln in lines if ln.id.endswith("-best")]
+
+
 def test_one_run_has_a_colour_per_curve_and_several_runs_a_colour_each() -> None:
-    alone = curves.lines([view()], ["one"], ["val/loss", "train/loss"])
+    alone, best = _apart(curves.lines([view()], ["one"], ["val/loss", "train/loss"]))
     assert [line.color for line in alone] == [0, 1] and alone[0].y == [3.0, 2.5, 2.0]
-    both = curves.lines([view(), view(id="b")], ["one", "two"], ["val/loss", "train/loss"])
+    assert [(dot.x, dot.y, dot.legend) for dot in best] == [([20.0], [2.5], False), ([20.0], [2.0], False)]
+    both, _ = _apart(curves.lines([view(), view(id="b")], ["one", "two"], ["val/loss", "train/loss"]))
     assert [(line.color, line.dash) for line in both] == [(0, "solid"), (0, "dot"), (1, "solid"), (1, "dot")]
     assert both[2].label.startswith("two")
     assert all(c.isalnum() or c in "-_" for line in both for c in line.id)

@@ -47,6 +47,7 @@ function tracesOf(data, theme) {
     type: 'scatter',
     mode: s.x.length < 2 ? 'markers' : 'lines',
     line: { color: colourOf(s.color, theme), width: s.width ?? 2, dash: s.dash || 'solid' },
+    marker: { color: colourOf(s.color, theme), size: 9, line: { color: theme.background, width: 2 } },
     opacity: s.opacity ?? 1,
     showlegend: s.legend ?? true,
     hoverinfo: s.legend === false ? 'skip' : 'all',

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-__all__ = ["bars", "palette", "smooth", "thinned"]
+__all__ = ["Growing", "bars", "palette", "smooth", "thinned"]
 
 _LIGHT = ("#2456d6", "#d1477a", "#0e8a5f", "#c26a07", "#6d4bd1", "#0f8aa6")
 _DARK = ("#6f9bff", "#f07aa5", "#3fc796", "#f0a24a", "#a68bff", "#4fc3dc")
@@ -38,6 +38,66 @@ def thinned(x: Sequence[float], y: Sequence[float], num: int = 400) -> tuple[np.
     high = np.where(np.isnan(blocks), -np.inf, blocks).argmax(1) + starts
     kept = np.unique(np.concatenate([[0], low, high, np.arange(whole, len(ys)), [len(ys) - 1]]))
     return xs[kept], ys[kept]
+
+
+class Growing:
+    """A curve whose lists grow, kept as arrays so that an update copies what has come and not what is known.
+
+    Thinned to what an eye can see it still shows every peak; the part that is looked at closely is shown finer.
+    """
+
+    def __init__(self) -> None:
+        self._lists: tuple[Sequence[float], Sequence[float]] = ((), ())
+        self._x, self._y, self._num = np.empty(1024), np.empty(1024), 0
+
+    def follow(self, x: Sequence[float], y: Sequence[float]) -> Growing:
+        """Takes over what these lists have gained; other lists (a run that was taken back) are read from the start."""
+        if x is not self._lists[0] or y is not self._lists[1] or len(x) < self._num:
+            self._lists, self._num = (x, y), 0
+        start, end = max(0, self._num - 1), min(len(x), len(y))  # the last value may have been told anew
+        if end > len(self._x):
+            room = max(end, 2 * len(self._x))
+            self._x, self._y = np.resize(self._x, room), np.resize(self._y, room)
+        self._x[start:end], self._y[start:end] = x[start:end], y[start:end]
+        self._num = end
+        return self
+
+    @property
+    def x(self) -> np.ndarray:
+        """(N,) float64, rising."""
+        return self._x[: self._num]
+
+    @property
+    def y(self) -> np.ndarray:
+        """(N,) float64."""
+        return self._y[: self._num]
+
+    def thinned(self, num: int, window: tuple[float, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As the function of that name; inside `window` of x with `num` buckets of its own."""
+        x, y = self.x, self.y
+        if window is None or len(y) <= 2 * num:
+            return thinned(x, y, num)
+        low, high = np.searchsorted(x, window)
+        low, high = max(0, int(low) - 1), min(len(x), int(high) + 1)
+        coarse_x, coarse_y = thinned(x, y, num)
+        fine_x, fine_y = thinned(x[low:high], y[low:high], num)
+        if not len(fine_x):
+            return coarse_x, coarse_y
+        before, after = coarse_x < fine_x[0], coarse_x > fine_x[-1]
+        parts = ((coarse_x[before], fine_x, coarse_x[after]), (coarse_y[before], fine_y, coarse_y[after]))
+        return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+    def means(self, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of each of at most about `num` buckets, at the bucket's end: what a smoothed line is drawn from."""
+        x, y = self.x, self.y
+        width = len(y) // num
+        if width < 2:
+            return x, y
+        edges = np.arange(0, len(y), width)
+        known = ~np.isnan(y)
+        sums, counts = np.add.reduceat(np.where(known, y, 0.0), edges), np.add.reduceat(known, edges)
+        ends = np.minimum(edges + width, len(y)) - 1
+        return x[ends], np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
 def smooth(y: Sequence[float], weight: float) -> np.ndarray:

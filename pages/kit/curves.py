@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
-from builder.runs import TIME, RunView
-from pages.kit.charts import smooth, thinned
+from builder.runs import OF, TIME, RunView
+from pages.kit.charts import Growing, smooth
 
 __all__ = [
     "AXES",
@@ -18,16 +19,23 @@ __all__ = [
     "best_at",
     "best_value",
     "best_words",
+    "latest",
     "lines",
     "name_words",
+    "of_score",
     "scores",
+    "steps_at",
     "title",
 ]
 
 AXES = ("step", "epoch", "minutes")
-NOISY = ("step/loss", "step/gradient")  # what a mean may stand for; a learning rate is no noise
+NOISY = ("step/loss", "step/gradient", "step/scans_per_s")  # what a mean may stand for; a learning rate is no noise
 _POINTS = 300
-_SMOOTHED_POINTS = 1500  # smoothing walks point by point; more than these no eye tells apart
+_SMOOTHED_POINTS = 750  # smoothing walks point by point; more than these no eye tells apart
+BY_CLASS = " by class"
+"""Behind the name of a score: its curves of all classes together."""
+Kept = MutableMapping[tuple[str, str], Growing]
+"""(run, curve) -> its points as arrays, from one drawing to the next."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +91,39 @@ def best_value(view: RunView, name: str) -> float | None:
     return next((value for step, value in zip(steps, values, strict=True) if step == at), None)
 
 
+def latest(view: RunView, name: str) -> float | None:
+    """Returns the newest value of a curve; None where it has none."""
+    values = view.curves.get(name, ([], []))[1]
+    return values[-1] if values else None
+
+
 def scores(views: Sequence[RunView]) -> list[str]:
-    """Returns the names of all curves but the losses and the clock, scores of whole epochs first."""
+    """Returns the names of all curves but the losses and the clock, scores of whole epochs first, then those of single
+    classes (of one run also all classes together), then what is told of steps."""
     names = dict.fromkeys(name for view in views for name in view.curves)
     rest = [name for name in names if not name.endswith("/loss") and name != TIME]
-    return sorted(rest, key=lambda name: name.startswith("step/"))
+    if len(views) == 1:
+        rest += list(dict.fromkeys(name.partition(OF)[0] + BY_CLASS for name in rest if OF in name))
+    return sorted(rest, key=lambda name: (name.startswith("step/"), OF in name, name.endswith(BY_CLASS)))
+
+
+def of_score(views: Sequence[RunView], score: str) -> list[str]:
+    """Returns the curves that a name of `scores` stands for."""
+    if not score.endswith(BY_CLASS):
+        return [score]
+    begin = score.removesuffix(BY_CLASS) + OF
+    return [name for name in dict.fromkeys(n for view in views for n in view.curves) if name.startswith(begin)]
+
+
+def steps_at(view: RunView, at: tuple[float, float], axis: str) -> tuple[float, float]:
+    """Returns a range of an axis as a range of optimizer steps: `across` the other way round."""
+    if axis == "epoch" and view.total and view.epochs:
+        return at[0] * view.total / view.epochs, at[1] * view.total / view.epochs
+    if axis == "minutes" and view.curves.get(TIME, ([], []))[0]:
+        known, seconds = view.curves[TIME]
+        first, last = bisect_right(seconds, 60 * at[0]) - 1, bisect_left(seconds, 60 * at[1])
+        return float(known[max(0, first)]), float(known[min(last, len(known) - 1)])
+    return at
 
 
 def lines(
@@ -98,14 +134,18 @@ def lines(
     axis: str = "step",
     smoothing: float = 0.0,
     first: int = 0,
+    window: tuple[float, float] | None = None,
+    kept: Kept | None = None,
 ) -> list[Line]:
     """Returns the lines of `names` for each run, thinned to what an eye can see.
 
     One run: a colour per name. Several runs: a colour per run, the first name solid and the others dotted. With
     `smoothing` in (0, 1) a running mean stands in front of what is noisy, and the line itself pale behind it. `first`:
-    place in the palette of the first colour.
+    place in the palette of the first colour. `window`: the part of the axis that is looked at closely; it is shown
+    finer. `kept`: what makes the next drawing cheap. The best epoch is a dot on each line of whole epochs.
     """
     made: list[Line] = []
+    kept = {} if kept is None else kept
     several = len(views) > 1
     for place, (view, label) in enumerate(zip(views, labels, strict=True)):
         for number, name in enumerate(n for n in names if n in view.curves):
@@ -117,18 +157,23 @@ def lines(
             color = place if several else first + names.index(name)
             dash = "dot" if several and number else "solid"
             fine = name in NOISY
-            id = f"{view.id}-{name.replace('/', '-')}"  # Plotly makes a CSS class of it
-            raw_x, raw_y = thinned(steps, values, _POINTS)
+            id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{view.id}-{name}")  # Plotly makes a CSS class of it
+            curve = kept.setdefault((view.id, name), Growing()).follow(steps, values)
+            raw_x, raw_y = curve.thinned(_POINTS, steps_at(view, window, axis) if window else None)
             x = across(view, raw_x.tolist(), axis)
             if smoothing > 0 and len(steps) > 2 and name in NOISY:
-                many_x, many_y = thinned(steps, values, _SMOOTHED_POINTS // 2)
-                soft_x, soft_y = thinned(many_x.tolist(), smooth(many_y.tolist(), smoothing).tolist(), _POINTS)
+                soft_x, soft_y = curve.means(_SMOOTHED_POINTS)
                 at = across(view, soft_x.tolist(), axis)
                 made.append(Line(f"{id}-raw", text, x, raw_y.tolist(), color, dash, 1.0, 0.25, False))
-                made.append(Line(id, text, at, soft_y.tolist(), color, dash, 1.5, 0.8))
+                made.append(Line(id, text, at, smooth(soft_y.tolist(), smoothing).tolist(), color, dash, 1.5, 0.8))
             else:
                 thick, pale = (1.0, 0.45) if fine else (2.0, 1.0)
                 made.append(Line(id, text, x, raw_y.tolist(), color, dash, thick, pale))
+            best = None if fine or name.startswith("step/") else best_value(view, name)
+            if best is not None and len(steps) > 1:
+                at_best = best_at(view, axis)
+                assert at_best is not None
+                made.append(Line(f"{id}-best", f"{text}, best epoch", [at_best], [best], color, legend=False))
     return made
 
 
@@ -141,7 +186,20 @@ def name_words(name: str) -> str:
     split, _, metric = name.partition("/")
     if name == "step/loss":
         return "loss of single steps"
-    words = {"auc": "AUC", "lr": "learning rate", "f1": "F1", "gradient": "length of the gradient"}
+    words = {
+        "auc": "AUC",
+        "lr": "learning rate",
+        "f1": "F1",
+        "gradient": "length of the gradient",
+        "scans_per_s": "scans a second",
+        "memory_mb": "memory in MB",
+        "gpu_memory_mb": "memory of the GPU in MB",
+    }
+    metric, of, which = metric.partition(OF)
+    if of:
+        return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}{OF}{which}".strip()
+    if metric.endswith(BY_CLASS):
+        return f"{name_words(name.removesuffix(BY_CLASS))}{BY_CLASS}"
     return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}".strip()
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from builder.runs import Run, RunView
 from pages.kit import curves
+from pages.kit.charts import Growing
 from pages.kit.run_list import labels_of
 from pages.kit.words import amount
 
@@ -36,17 +37,39 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         with four:
             score = st.selectbox("Beside it", names, index=first, key="curve-score", format_func=curves.name_words)
     axis = axis if axis in offered else "epoch"
-    at = curves.best_at(views[0], axis) if len(views) == 1 else None  # marks of several runs would cover each other
+    at = curves.best_at(views[0], axis) if len(views) == 1 else None  # of several runs each has a dot on its line
     marks = [] if at is None else [(at, "best")]
+    kept = _kept(views)
     losses = ["val/loss", "train/loss"]
-    steps = [] if len(views) > 1 else curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=2)
+    near = _zoomed("curves-loss")
+    made = curves.lines(views, labels, losses, axis=axis, window=near, kept=kept)
+    if len(views) == 1:
+        fine = curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=2, window=near, kept=kept)
+        made = [*fine, *made]
     one, two = st.columns(2, gap="small")
     with one:
-        chart("curves-loss", [*steps, *curves.lines(views, labels, losses, axis=axis)], marks, axis, "Loss", log=log)
+        chart("curves-loss", made, marks, axis, "Loss", log=log)
     if score:
-        made = curves.lines(views, labels, [score], axis=axis, smoothing=weight)
+        near = _zoomed("curves-score")
+        told = curves.of_score(views, score)
+        made = curves.lines(views, labels, told, axis=axis, smoothing=weight, window=near, kept=kept)
         with two:
             chart("curves-score", made, marks, axis, curves.title(score))
+
+
+def _kept(views: Sequence[RunView]) -> curves.Kept:
+    """The curves of the runs that are looked at, as arrays, from one drawing to the next."""
+    kept: dict[tuple[str, str], Growing] = st.session_state.setdefault("curves-kept", {})
+    ids = {view.id for view in views}
+    for gone in [key for key in kept if key[0] not in ids]:
+        del kept[gone]
+    return kept
+
+
+def _zoomed(key: str) -> tuple[float, float] | None:
+    """The part of the axis that a chart shows, None where it shows all: what is looked at closely is sent finer."""
+    told = (st.session_state.get(key) or {}).get("range")
+    return (float(told[0]), float(told[1])) if told else None
 
 
 def chart(

@@ -7,11 +7,12 @@ import streamlit as st
 from builder.runs import Run, RunView
 from pages.kit import curves
 from pages.kit.pairs import band
-from pages.kit.words import duration, plain
+from pages.kit.words import duration, plain, size
 
-__all__ = ["left_words", "state"]
+__all__ = ["left_words", "pace_words", "state"]
 
 _DEVICES = {"cpu": "Processor", "cuda": "GPU"}
+_PACES = 8  # looks, at most four a second
 _ETA_STEPS = 5  # a rate from fewer steps than this is a guess
 
 
@@ -20,7 +21,7 @@ def state(run: Run, view: RunView) -> None:
     where = f"epoch {view.epoch} of {view.epochs}" if view.epochs else ""
     if view.active:
         share = min(1.0, view.step / view.total) if view.total else 0.0
-        told = [f"**{view.status.capitalize()}**", where, left_words(view), view.note]
+        told = [f"**{view.status.capitalize()}**", where, left_words(view), pace_words(view), view.note]
         if view.stopping:
             told = ["**Stopping**", "the present state is being saved"]
         elif view.pausing:
@@ -60,6 +61,11 @@ def numbers(view: RunView) -> None:
             rows.append((f"{curves.title(name)}{when}", f"{value:.3f}"))
     if view.attempt:
         rows.append((f"{_DEVICES.get(view.device, view.device or 'Computing')} time", duration(view.seconds)))
+        memory = curves.latest(view, "step/memory_mb")
+        if memory:
+            rows.append(("Memory", size(1e6 * memory)))
+        if card := curves.latest(view, "step/gpu_memory_mb"):
+            rows.append(("Memory of the GPU", size(1e6 * card)))
         band(rows)
 
 
@@ -71,3 +77,9 @@ def left_words(view: RunView) -> str:
     if seconds < 90:
         return f"about {duration(max(5, 5 * round(seconds / 5)))} left"
     return f"about {duration(60 * round(seconds / 60))} left".replace(" 00 s", "")
+
+
+def pace_words(view: RunView) -> str:
+    """How fast it goes, from the newest looks; "" where nothing can be said yet."""
+    paces = view.curves.get("step/scans_per_s", ([], []))[1][-_PACES:]
+    return f"{sum(paces) / len(paces):,.0f} scans a second" if view.status == "running" and paces else ""

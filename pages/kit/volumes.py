@@ -38,7 +38,7 @@ from pages.kit.gate import same_origin
 from pages.kit.scans import axes_of, samples, windows_of
 from pages.kit.words import size
 
-__all__ = ["MOST_BYTES", "header_of", "mask_version", "of_case", "of_output", "of_sample", "routes"]
+__all__ = ["MOST_BYTES", "header_of", "mark", "mask_version", "of_case", "of_output", "of_sample", "routes"]
 
 MOST_BYTES = 1 << 30
 """A browser tab holds no more than this of one scan."""
@@ -67,10 +67,11 @@ def of_sample(name: str) -> str:
 
 
 def _marked(path: str) -> str:
-    return f"{path}?key={_mark(path)}"
+    return f"{path}?key={mark(path)}"
 
 
-def _mark(path: str) -> str:
+def mark(path: str) -> str:
+    """Returns what a page writes behind an address: only this server run can make it."""
     return hmac.new(_KEY, path.encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -128,7 +129,7 @@ async def _answered(request: Request, find: Callable[[], tuple[Scan, str]]) -> R
     try:
         if not same_origin(request.headers):
             raise _Refused(400, "This request does not come from a page of this server.")
-        if not hmac.compare_digest(request.query_params.get("key", ""), _mark(request.url.path)):
+        if not hmac.compare_digest(request.query_params.get("key", ""), mark(request.url.path)):
             raise _Refused(403, "This address belongs to an earlier run of the server: reload the page.")
         scan, version = await to_thread.run_sync(find)
         return await to_thread.run_sync(_answer, scan, version, request.headers.get("if-none-match", ""))

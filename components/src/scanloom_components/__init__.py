@@ -1,6 +1,6 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
-`network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, and
-`compare`, two pictures of one scan with a divider between them.
+`network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, `compare`,
+two pictures of one scan with a divider between them, and `film`, what a network said of a few scans after every epoch.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -15,7 +15,20 @@ from typing import Any
 
 import streamlit as st
 
-__all__ = ["Box", "Layer", "Mark", "Report", "Seen", "Series", "compare", "curves", "dropzone", "network", "viewer"]
+__all__ = [
+    "Box",
+    "Layer",
+    "Mark",
+    "Report",
+    "Seen",
+    "Series",
+    "compare",
+    "curves",
+    "dropzone",
+    "film",
+    "network",
+    "viewer",
+]
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,15 @@ _compare = st.components.v2.component(
     js="compare.js",
     css="compare.css",
     html='<div class="compare"></div>',
+    isolate_styles=True,
+)
+
+
+_film = st.components.v2.component(
+    "scanloom-components.film",
+    js="film.js",
+    css="film.css",
+    html='<div class="film"></div>',
     isolate_styles=True,
 )
 
@@ -337,6 +359,28 @@ def compare(
     told = [None if part is None else dict(zip(names, part, strict=True)) for part in (before, after, change)]
     data = {"id": id, "before": told[0], "after": told[1], "change": told[2], "height": height, "slice": slice}
     _compare(key=key, data=data)
+
+
+def film(
+    base: str,
+    mark: str,
+    *,
+    key: str,
+    run: str,
+    epochs: Sequence[int],
+    steps: Sequence[int],
+    best: int | None = None,
+    classes: Sequence[str] = (),
+) -> None:
+    """Draws the film of a run with a slider over its epochs and a button that plays it; all happens in the browser.
+
+    Args:
+        base: the address of the film's folder. mark: what opens it. run: tells one film from another.
+        epochs: those that it shows, rising; steps: the last step of each, which tells a picture from an earlier one.
+        best: the epoch whose network is kept. classes: their names.
+    """
+    data = {"base": base, "key": mark, "run": run, "epochs": list(epochs), "steps": list(steps), "best": best}
+    _film(key=key, data={**data, "classes": list(classes)})
 
 
 def _nothing() -> None:
