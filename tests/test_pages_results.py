@@ -166,8 +166,9 @@ def test_beside_an_answer_stands_all_that_it_may_be(
     _, run, report = reported("recognition")
     assert set(report["sets"]) == {"levels", "patients"} and len(report["silence"]["answered"]) > 1
 
-    def said_of(chances: dict[str, float], limit: float | None) -> str:
-        monkeypatch.setattr(answers, "evaluation", lambda _: {"sets": {"levels": [{"level": 0.9, "limit": limit}]}})
+    def said_of(chances: dict[str, float], limit: float | None, **more: Any) -> str:
+        row = {"level": 0.9, "limit": limit, **more}
+        monkeypatch.setattr(answers, "evaluation", lambda _: {"sets": {"levels": [row]}})
         finding = {"probabilities": chances}
         return answers.named(answers.Answer(run, "", run.folder, {"finding": finding}, tuple(chances), False, {}))
 
@@ -175,3 +176,6 @@ def test_beside_an_answer_stands_all_that_it_may_be(
     assert said_of(chances, 0.25).endswith("Here: **b, c**.") and "In 90 of 100 scans" in said_of(chances, 0.25)
     assert "names **nothing**" in said_of(chances, 0.6) and "it does not know" in said_of(chances, 0.1)
     assert said_of(chances, None) == ""
+    broken = {"value": 0.8, "low": 0.7, "high": 0.87}
+    assert "(on its test scans, in 80)" in said_of(chances, 0.25, coverage=broken)
+    assert "test scans" not in said_of(chances, 0.25, coverage={**broken, "high": 0.93})
