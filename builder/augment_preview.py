@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder import cutting
 from builder.data import Dataset, pixel_aspect, place, prepare
 from builder.parts.images import AUGMENTATIONS, MIXING
 from builder.spec import Choice, Data
@@ -52,7 +53,7 @@ def preview(
 
     from builder.augment import Augment
 
-    image = torch.from_numpy(prepare(dataset.scan(case), data))
+    image = torch.from_numpy(_prepared(dataset, data, case))
     boxes, mask = _known(dataset, data, case)
     view = _View(folder, data)
     batch = image.expand(num, *image.shape).contiguous()
@@ -90,6 +91,12 @@ def preview(
         else:
             told["operations"][name] = _ends(choice, data, border, image, boxes, mask, view)
     return told | _costs(image, data, border, complete)
+
+
+def _prepared(dataset: Dataset, data: Data, case: int) -> np.ndarray:
+    """A scan as the network sees it: of a volume that is learned from patches the middle one."""
+    image = prepare(dataset.scan(case), data)
+    return cutting.middle(image, data.shape[1:]) if data.blocks else image
 
 
 def _complete(choice: Choice) -> Choice:
@@ -228,7 +235,7 @@ def _mixed(
     others = [index for index in dataset.examples("train").tolist() if index != case]
     if not others:
         return {}
-    other = torch.from_numpy(prepare(dataset.scan(others[(seed * 7919 + case) % len(others)]), data))
+    other = torch.from_numpy(_prepared(dataset, data, others[(seed * 7919 + case) % len(others)]))
     augment = Augment([Choice(name=choice.name, params={**choice.params, "probability": 1.0})], data.layout)
     for again in range(seed, seed + 50):  # a partner is drawn: of two scans each is its own half of the time
         mixed = augment.mixed(torch.stack([image, other]), torch.Generator().manual_seed(again))

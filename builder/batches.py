@@ -85,18 +85,20 @@ class Scans:
     memory map, so that the process does not grow with the data.
 
     With `Data.fit` "patches" a batch holds squares cut out of the pictures: anywhere while learning, always at the same
-    places to judge. Where the good scan itself is degraded to a coarser grid (`Data.scale`), the squares are that many
-    times as large.
+    places to judge; of volumes blocks, by the rules of `cutting`. Where the good scan itself is degraded to a coarser
+    grid (`Data.scale`), the squares are that many times as large.
     """
 
     def __init__(self, prepared: Prepared, targets: Targets, device: torch.device) -> None:
         self.prepared, self.targets, self.device = prepared, targets, device
         self.indices = targets.rows
         self.side = 0
-        if targets.data.fit == "patches":
+        self.block = targets.data.shape[1:] if targets.data.blocks else ()
+        if targets.data.fit == "patches" and not self.block:
             self.side = targets.data.size_px * (1 if targets.goals is not None else targets.data.scale)
             self.fixed = self._corners(np.random.default_rng(_FIXED).random((len(self.indices), 2)), self.indices)
-        self.resident = self._upload() if device.type == "cuda" else None
+        # Volumes are as large as they come: of those only patches are ever read.
+        self.resident = self._upload() if device.type == "cuda" and not self.block else None
 
     def _upload(self) -> Tensor | None:
         row_bytes = self.prepared.images[:1].nbytes
@@ -123,6 +125,14 @@ class Scans:
             )
         return np.floor(chance * room).astype(np.int64)
 
+    def _block_corners(self, positions: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """int64 (B, 3): where blocks are cut out of volumes."""
+        if draws is None and self.targets.corners is not None:
+            return self.targets.corners[positions]
+        if draws is None:
+            draws = np.random.default_rng(_FIXED).random((len(self.indices), 2))[positions]
+        return self.targets.drawn(positions, draws)
+
     def batch(self, positions: np.ndarray | slice, chance: torch.Generator | None = None) -> tuple[Tensor, Target]:
         """Images (B, *shape of a row) float32 in [0, 1] and what is known of them, on the device, at `positions`.
 
@@ -132,11 +142,14 @@ class Scans:
         if isinstance(positions, slice):
             positions = np.arange(len(self.indices))[positions]
         corners = None
-        if self.side:
-            corners = self.fixed[positions]
+        if self.side or self.block:
+            draws = None
             if chance is not None:
                 draws = torch.rand(len(positions), 2, generator=chance, dtype=torch.float64).numpy()
-                corners = self._corners(draws, self.indices[positions])
+            if self.block:
+                corners = self._block_corners(positions, draws)
+            else:
+                corners = self.fixed[positions] if draws is None else self._corners(draws, self.indices[positions])
         stored = self._gathered(positions, corners)
         images = stored.float()
         if stored.dtype == torch.int16:
@@ -156,6 +169,11 @@ class Scans:
         if corners is None:
             stored = self._read(self.indices[positions])
         else:
-            cut = self.prepared.patches(self.indices[positions], corners, self.side)
+            rows = self.indices[positions]
+            if self.block:
+                blocks = [self.prepared.block(*place, self.block) for place in zip(rows, corners, strict=True)]
+                cut = np.stack(blocks)
+            else:
+                cut = self.prepared.patches(rows, corners, self.side)
             stored = torch.from_numpy(cut.view(np.int16) if cut.dtype == np.uint16 else cut)
         return stored.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else stored

@@ -295,8 +295,9 @@ class LayerSpec(Part):
         inferred: constructor arguments that the planner fills in, each by a rule about the input: "channels" (how many
             there are, or features of a sequence or vector), "features" (size of the last dimension), "size" (height),
             "axis" (the dimension where channels or features lie, counted with the batch), "classes" (number of classes
-            of the data), "steps" (of a sequence), "channels_each" and "sizes" ((height, width)) of every input; of the
-            scan: "scan_channels", "scan_size".
+            of the data), "steps" (of a sequence), "channels_each", "sizes" ((height, width)) and "extents" (all sizes
+            but the channels) of every input, "dimensions" (how many sizes that are); of the scan: "scan_channels",
+            "scan_size", "scan_extent".
         fixed: constructor arguments that are the same wherever this layer stands.
         inputs: 1, or 2 for "two or more".
         most: largest number of inputs; 0 = one where `inputs` is 1, else any number.

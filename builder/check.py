@@ -9,7 +9,7 @@ from builder.network import Plan, Planned, plan_of, settings, show, wires
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
-from builder.repairs import endings, repairs
+from builder.repairs import endings, patched, repairs
 from builder.spec import Experiment, Node, Problem, SpecError, feeder
 from builder.task import TASKS, find, unfit
 from builder.weights import missing
@@ -175,6 +175,8 @@ def _slices(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
     if counts["max"] < 2:
         words = f"Every scan of this data set is a single picture; {what} needs scans of several slices."
         return [Problem("data.slices", words, repair="See one picture", fix=_fix(experiment, "data.slices", "middle"))]
+    if data.blocks:
+        return _patches(experiment, fingerprint)
     if data.num_slices <= counts["median"] and counts["min"] > 1:
         return []
     fewer = "single pictures" if counts["min"] < 2 else f"of only {counts['min']} slices"
@@ -183,6 +185,42 @@ def _slices(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
     words = f"Some scans are {fewer}, but the network sees {data.num_slices}: of those, {filled}."
     fix = _fix(experiment, "data.num_slices", least) if least < data.num_slices else None
     return [Problem("data.num_slices", words, "warning", f"Use {least} slices" if fix else "", fix)]
+
+
+_SLICES, _SIDES = "data.num_slices", "data.size_px"
+
+
+def _patches(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
+    """Says it where patches of volumes are larger than the volumes, or a size in mm is asked of scans without one."""
+    data, found = experiment.data, []
+    known = fingerprint.spacing_mm.get("median", (None, None, None))
+    scale = []
+    for wanted, own, path, what in (
+        (data.slice_mm, known[0], "data.slice_mm", "slices"),
+        (data.pixel_mm, known[1], "data.pixel_mm", "pixels"),
+    ):
+        if wanted and not own:
+            words = f"The scans do not say how far their {what} lie apart, so they cannot be brought to {wanted:g} mm."
+            found.append(Problem(path, words, "error", "Keep them as they are", _fix(experiment, path, 0.0)))
+        scale.append(own / wanted if wanted and own else 1.0)
+    sides = {at: [min(fingerprint.sizes[at]), max(fingerprint.sizes[at])] for at in ("min", "max")}
+    for path, patch, factor, least, most, unit in (
+        (_SLICES, data.num_slices, scale[0], fingerprint.num_slices["min"], fingerprint.num_slices["max"], "slices"),
+        (_SIDES, data.size_px, scale[1], sides["min"][0], sides["max"][1], "px"),
+    ):
+        small, large = max(1, round(least * factor)), max(1, round(most * factor))
+        if patch > 2 * large:
+            words = f"Patches of {patch} {unit} are more than twice as large as the largest scan ({large} {unit}): "
+            words += "most of each would be black."
+            near = max(2, large) if path == _SLICES else max(16, large // 8 * 8)
+            found.append(Problem(path, words, "error", f"Use {near} {unit}", _fix(experiment, path, near)))
+        elif patch > small:
+            some = "All scans" if patch > large else "Some scans"
+            words = (
+                f"{some} have fewer {unit} ({small} to {large}) than the {patch} of a patch: black lies around them."
+            )
+            found.append(Problem(path, words, "warning"))
+    return found
 
 
 def _network(experiment: Experiment, fingerprint: Fingerprint | None, planned: Plan) -> list[Problem]:
@@ -241,6 +279,10 @@ def _single_numbers(experiment: Experiment, planned: Plan) -> list[Problem]:
 
 def _layer_problem(experiment: Experiment, planned: Plan, node: Planned, num_classes: int) -> Problem:
     path = f"network.{node.id}" + (f".{node.where}" if node.where else "")
+    whole = node.name in LAYERS and LAYERS[node.name].group == "U-Nets"
+    for words, fixed in patched(experiment) if whole else ():
+        if _mends(planned, plan_of(fixed, num_classes), node.id):
+            return Problem(path, node.message, repair=words, fix=fixed)
     if node.value is not None:
         return Problem(path, node.message, repair=f"Use {node.value}", fix=_fix(experiment, path, node.value))
     if node.where.startswith("params."):

@@ -606,7 +606,8 @@ class Dataset:
         folder = self.folder / "prepared" / digest(data, self.unit, len(self))
         scans = (self.scan(index) for index in range(len(self)))
         shapes = [case.shape for case in self.cases]
-        return build(folder, scans, len(self), data, self.unit, self.splits == "train", progress, shapes)
+        spacings = [case.spacing_mm for case in self.cases]
+        return build(folder, scans, len(self), data, self.unit, self.splits == "train", progress, shapes, spacings)
 
     def goals(self, data: Data, progress: Progress | None = None) -> Prepared:
         """The good scans of pairs, prepared as `prepared` prepares the poor ones: same rows, same steps of grey.

@@ -160,7 +160,7 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         wrong = [Problem("network", "The network has no layers.")]
     if wrong and to != "document":
         return tuple(wrong)
-    if to in (refused := task.find(experiment.task).no_export):
+    if to in (refused := task.find(experiment.task).not_exported(experiment.data)):
         return (Problem("network", f"{TARGETS[to].title}: {refused[to]}"),)
     check = {
         "keras": keras_export.unsupported,

@@ -156,7 +156,11 @@ class Film:
             told["boxes"] = [[*at, int(b[4]), round(b[5], 3)] for at, b in zip(corners, shown.boxes, strict=True)]
         if shown.outline is not None:
             told["outline"] = f"{name}-outline.png"
-            _png(self.folder / FOLDER / told["outline"], np.where(shown.outline, 255, 0).astype(np.uint8), thin=True)
+            _png(
+                self.folder / FOLDER / told["outline"],
+                np.where(_middle(shown.outline), 255, 0).astype(np.uint8),
+                thin=True,
+            )
         if shown.picture is not None:
             told["picture"] = f"{name}.png"
             _png(self.folder / FOLDER / told["picture"], _flat(shown.picture, self.experiment.data))
@@ -219,6 +223,9 @@ def _telling(targets: Targets, case: int) -> int:
     shows = np.zeros(len(rows))
     if targets.masks is not None:
         shows = targets.masks[rows].reshape(len(rows), -1).sum(1, dtype=np.int64).astype(float)
+    elif targets.outlines and targets.corners is not None:
+        masks = targets.masks_at(rows, targets.corners[rows])
+        shows = _middle(masks.swapaxes(0, 1), 4).reshape(len(rows), -1).sum(1, dtype=np.int64).astype(float)
     elif targets.boxes is not None:
         shows = np.array([len(targets.boxes[row]) for row in rows], float)
     return int(rows[shows.argmax()] if shows.any() else rows[len(rows) // 2])
@@ -244,12 +251,16 @@ def _known(target: Target) -> tuple[Shown, list[int]]:
 def _flat(values: np.ndarray, data: Data) -> np.ndarray:
     """A prepared scan in [0, 1] as one 8-bit picture (H, W) or (H, W, 3): of slices the middle one."""
     if data.layout != "maps":
-        values = np.moveaxis(values, data.channel_axis, 1)
-        values = values[len(values) // 2]
+        values = _middle(np.moveaxis(values, data.channel_axis, 1), 4)
     if len(values) == 3 and data.colour == "neighbours":  # the slice itself
         values = values[1:2]
     eight = (np.clip(np.nan_to_num(values), 0, 1) * 255).round().astype(np.uint8)
     return eight[0] if len(eight) == 1 else eight.transpose(1, 2, 0)
+
+
+def _middle(values: np.ndarray, stacked: int = 3) -> np.ndarray:
+    """The middle slice of what has slices (as many dimensions as `stacked`); else as it is."""
+    return values[len(values) // 2] if values.ndim == stacked else values
 
 
 def _png(path: Path, values: np.ndarray, thin: bool = False) -> None:

@@ -159,6 +159,40 @@ def _rows(spec: LayerSpec, chosen: Mapping[str, Any], shape: Shape) -> Misfit | 
     return None
 
 
+def _halved(spec: LayerSpec, chosen: Mapping[str, Any], shape: Shape) -> Misfit | None:
+    """Whole U-Nets: every side must divide as often as their levels halve it, and more than one number must be left."""
+    if "levels" not in chosen or "width" not in chosen:
+        return None
+    sizes, unit, what = _sides(shape)
+    flat = chosen.get("flat_levels", 0) if len(sizes) == 3 else 0
+
+    def fits(levels: int) -> bool:
+        factors = [2 ** max(0, levels - 1 - flat), *[2 ** (levels - 1)] * 2][-len(sizes) :]
+        left = [size / factor for size, factor in zip(sizes, factors, strict=True)]
+        return all(size == int(size) for size in left) and prod(left) > 1
+
+    levels = chosen["levels"]
+    if fits(levels):
+        return None
+    low = int(spec.param("levels").low)  # type: ignore[union-attr]
+    value = next((k for k in range(levels - 1, low - 1, -1) if fits(k)), None)
+    kept = f" (slices {max(0, levels - 1 - flat)} times)" if flat else ""
+    said = f"{levels} levels halve each side {levels - 1} times{kept}, but the {what} of {_show(sizes)} {unit} here "
+    said += "does not divide that often, or a single number would be left of it."
+    return Misfit(said, "levels", value) if value else Misfit(said)
+
+
+def _show(sizes: Shape) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _eighths(spec: LayerSpec, chosen: Mapping[str, Any], shape: Shape) -> Misfit | None:
+    """Group norm of eight groups inside."""
+    if spec.name != "monai_segresnet" or chosen["width"] % 8 == 0:
+        return None
+    return Misfit(f"Width {chosen['width']} is not a multiple of 8.", "width", max(8, round(chosen["width"] / 8) * 8))
+
+
 _RULES: tuple[Callable[[LayerSpec, Mapping[str, Any], Shape], Misfit | None], ...] = (
     _window,
     _enlarged,
@@ -168,4 +202,6 @@ _RULES: tuple[Callable[[LayerSpec, Mapping[str, Any], Shape], Misfit | None], ..
     _tiles,
     _shuffled,
     _rows,
+    _halved,
+    _eighths,
 )

@@ -94,7 +94,9 @@ class Learner:
         self.experiment, self.task, self.dataset, self.prepared = experiment, task, dataset, prepared
         self.folder, self.device = folder, device
         train, val = (
-            Targets(dataset, experiment.data, prepared, task.cases(dataset, experiment, split), task.learns)
+            Targets(
+                dataset, experiment.data, prepared, task.cases(dataset, experiment, split), task.learns, split == "val"
+            )
             for split in ("train", "val")
         )
         if not len(train):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from builder import network
+from builder import cutting, network
 from builder.data import Dataset, Prepared, prepare, quantize
 from builder.network import Plan, Planned
 from builder.parts.layers import LAYERS
@@ -159,8 +159,7 @@ def of_run(folder: Path, experiment: Experiment, scan: Scan, words: str, dataset
     if own.network != experiment.network or not same_preparation(own, experiment):
         raise LookError("This run has another network or preparation than the editor: choose another, or no run.")
     nodes, plan = sound(own, len(predictor.classes))
-    images = [predictor.prepared(scan)]
-    images += [predictor.prepared(other) for other in _others(dataset)]
+    images = [_seen(predictor.prepared(other), own) for other in (scan, *_others(dataset))]
     scans = _normalized(np.stack(images), predictor.mean, predictor.std, own)
     return Subject(own, nodes, plan, predictor.net, scans, images[0], words, f"The best weights of run {folder.name}.")
 
@@ -181,7 +180,12 @@ def _others(dataset: Dataset | None) -> list[Scan]:
 
 
 def _prepared(scan: Scan, experiment: Experiment, unit: int) -> np.ndarray:
-    return quantize(prepare(scan, experiment.data), unit).astype(np.float32) / np.float32(unit)
+    return _seen(quantize(prepare(scan, experiment.data), unit).astype(np.float32) / np.float32(unit), experiment)
+
+
+def _seen(image: np.ndarray, experiment: Experiment) -> np.ndarray:
+    """What the network gets at once: of a volume that is looked at in patches the middle one."""
+    return cutting.middle(image, experiment.data.shape[1:]) if experiment.data.blocks else image
 
 
 def _known(dataset: Dataset | None, experiment: Experiment) -> Prepared | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder import cutting
 from builder.data import Dataset, UnknownDataset
 from builder.predict import Predictor
 from builder.scan import Scan
@@ -88,7 +89,9 @@ def features_of(predictor: Predictor, scan: Scan) -> np.ndarray:
     data = predictor.experiment.data
     slices = range(len(scan.pixels)) if data.slices == "each" else (None,)
     images = [predictor.prepared(scan, k) for k in slices]
-    if data.fit == "patches":  # of any size: the middle tells as much, and every scan the same amount
+    if data.blocks:  # as below
+        images = [cutting.middle(image, data.shape[1:]) for image in images]
+    elif data.fit == "patches":  # of any size: the middle tells as much, and every scan the same amount
         images = [_middle(image, data.size_px) for image in images]
     found: np.ndarray = _features(predictor, np.stack(images)).mean(0)
     return found

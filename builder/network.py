@@ -478,9 +478,11 @@ def arguments(
         "steps": shape[0],
         "channels_each": tuple(s[0] for s in shapes),
         "sizes": tuple(s[-2:] for s in shapes),
+        "extents": tuple(s[1:] for s in shapes),
+        "dimensions": len(shape) - 1,
     }
     if len(scan) >= 3:
-        rules |= {"scan_channels": scan[-3], "scan_size": scan[-2:]}
+        rules |= {"scan_channels": scan[-3], "scan_size": scan[-2:], "scan_extent": scan[1:]}
     chosen = {**settings(node), **spec.untrained} if trained else located(spec, settings(node))
     return {**{name: rules[rule] for name, rule in spec.inferred.items()}, **spec.fixed, **chosen}
 

@@ -143,7 +143,7 @@ def _network(predictor: Predictor) -> onnx.ModelProto:
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             scores = self.net(image)
-            return kind.exported(self.net, scores, predictor.multi_label), scores
+            return kind.exported(predictor.experiment, self.net, scores, predictor.multi_label), scores
 
     program = trace(Scoring().eval(), input_shape(predictor.experiment))
     with _silent():

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder import checkpoint as checkpoints
-from builder import network, task, tiling, views
+from builder import cutting, network, task, tiling, views, voxels
 from builder.data import chosen, prepare, quantize
 from builder.gathering import SourceRefused, gather
 from builder.sandbox import Sandbox
 from builder.scans import Scan, Unreadable
-from builder.spec import Experiment, SpecError
+from builder.spec import Data, Experiment, SpecError
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +180,7 @@ class Predictor:
 
     @property
     def num_slices(self) -> int:
-        """How many slices of a scan the network sees; 1 for one picture."""
+        """How many slices the network sees at once; 1 for one picture."""
         return self.experiment.data.num_slices if self.experiment.data.layout != "maps" else 1
 
     def prepared(self, scan: Scan, index: int | None = None) -> np.ndarray:
@@ -201,7 +201,8 @@ class Predictor:
         """What the run's task makes of prepared `images` (B, *spec.Data.shape) float32 in [0, 1]: one answer a row,
         averaged over the views that the document asks for.
 
-        Of a run that was taught with patches: whole pictures (B, C, H, W), or a list of such of different sizes.
+        Of a run that was taught with patches: whole pictures (B, C, H, W) or volumes (B, C, D, H, W), or a list of such
+        of different sizes.
         """
         import torch
 
@@ -218,6 +219,8 @@ class Predictor:
         """One answer a row to `images` as they are."""
         import torch
 
+        if self.experiment.data.blocks:
+            return [self._windowed(image) for image in images]
         if self.experiment.data.fit == "patches":
             return [answer for image in images for answer in self._tiled(image)]
 
@@ -242,6 +245,34 @@ class Predictor:
 
         output = torch.from_numpy(tiling.whole(image, run, cut, self.experiment.data.scale))[None]
         return self._kind.answers(self.experiment, self.net, output.to(self.device), self.multi_label)
+
+    def _windowed(self, volume: np.ndarray) -> Any:
+        """The one answer to a whole volume (C, D, H, W), of a run that was taught with patches of volumes."""
+        import torch
+
+        size, patch = volume.shape[1:], self.experiment.data.shape[1:]
+        corners = cutting.starts(size, patch, cutting.OVERLAP)
+        step = max(1, _BATCH // self.num_slices)
+
+        def pieces() -> Iterator[tuple[Sequence[int], Any]]:
+            for k in range(0, len(corners), step):
+                part = corners[k : k + step]
+                with torch.inference_mode():
+                    output = self.run(np.stack([cutting.block(volume, corner, patch) for corner in part]))
+                    found = self._kind.answers(self.experiment, self.net, output, self.multi_label)
+                yield from zip(part.tolist(), found, strict=True)
+
+        return self._kind.joined(self.asked, pieces(), size)
+
+    def block(self, volume: np.ndarray, inside: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """One patch of a volume (C, D, H, W) and its first voxel: around the middle of what is `inside` (D, H, W), of
+        the volume where nothing is."""
+        size, patch = volume.shape[1:], self.experiment.data.shape[1:]
+        middle = np.array(size) // 2
+        if inside is not None and inside.any():
+            middle = np.argwhere(inside).mean(0).astype(np.int64)
+        corner = cutting.corner(middle, size, patch)
+        return cutting.block(volume, corner, patch), corner
 
     def cut(self, side: int) -> tiling.Cut:
         """How a picture whose longer side has `side` px is cut for this network (see `tiling`)."""
@@ -298,7 +329,8 @@ class Predictor:
         with torch.inference_mode():
             for k in range(0, len(images), size):
                 output = self.net(self._tensor(np.asarray(images[k : k + size]))).float()
-                found += list(self._kind.exported(self.net, output, self.multi_label).float().cpu().numpy())
+                told = self._kind.exported(self.experiment, self.net, output, self.multi_label)
+                found += list(told.float().cpu().numpy())
         return found
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -336,19 +368,26 @@ class Predictor:
         answers = self.answers(images)
         found = kind.found(self.asked, scan, answers)
         slices: tuple[int, ...] = tuple(range(1, of + 1)) if each and of > 1 else ()
-        if data.layout != "maps":
+        if data.blocks:
+            slices = voxels.seen(images.shape[2], of)
+        elif data.layout != "maps":
             slices = tuple(index + 1 for index in chosen(of, data))
         notes = [*scan.notes, *differences(scan, self.fingerprint), *found.notes]
         if said := views.words(self.experiment.training.test_time):
             notes.append(f"{said} A heat map shows the scan as it is.")
-        if not each:
+        if data.blocks:
+            notes += _about_patches(data, (of, *scan.pixels.shape[2:]), images.shape[2:])
+        elif not each:
             notes += _about_slices(slices, of)
         image, layout = (images, "series") if slices and each else (images[0], data.layout)
         heatmap, covered = None, tuple[Covered, ...]()
         if found.top:
-            heatmap = (
-                self._heat(images, found) if slices and each else self.heatmap(image, self.classes.index(found.top))
-            )
+            if data.blocks:
+                heatmap = self._heat_of_block(image, found)
+            elif slices and each:
+                heatmap = self._heat(images, found)
+            else:
+                heatmap = self.heatmap(image, self.classes.index(found.top))
             if heatmap is None:
                 notes.append(
                     "There is no heat map: no layer of this network that keeps height and width speaks for this class."
@@ -372,6 +411,18 @@ class Predictor:
         stack = np.zeros((len(images), *heat.shape), np.float32)
         stack[at] = heat
         return stack
+
+    def _heat_of_block(self, volume: np.ndarray, found: task.Found) -> np.ndarray | None:
+        """Grad-CAM of the patch around what is outlined (the middle without any), in its place in the volume, which is
+        black elsewhere: (D, H, W)."""
+        size = volume.shape[1:]
+        inside = None if found.outline is None else voxels.mask_in(found.outline, size)
+        patch, corner = self.block(volume, inside)
+        heat = self.heatmap(patch, self.classes.index(found.top))
+        if heat is None:
+            return None
+        # A block that begins before the patch does is the patch's own part of the volume.
+        return cutting.block(heat[None], -corner, size)[0].astype(np.float32)
 
     def _covered(self, image: np.ndarray, whole: np.ndarray, occlude: Sequence[Box]) -> tuple[Covered, ...]:
         boxes = [_checked(box) for box in occlude]
@@ -400,7 +451,7 @@ class Predictor:
                 not self.multi_label,
                 layout=layout,
                 slices=self.num_slices,
-                scores_of=self._kind.evidence,
+                scores_of=lambda output: self._kind.evidence(self.experiment, output),
             )
             if heat is not None and self.experiment.data.layout != "maps":
                 return np.broadcast_to(heat, (self.num_slices, *heat.shape[-2:]))  # one map may speak for all slices
@@ -484,6 +535,19 @@ def _about_slices(slices: Sequence[int], of: int) -> list[str]:
         twice = f"; some were shown more than once to make {len(slices)}" if len(slices) - blank > of else ""
         return [f"{have}; the network saw all of them{twice}{filled}."]
     return [f"{have}; the network saw {seen} of them{filled}."]
+
+
+def _about_patches(data: Data, of: tuple[int, ...], size: tuple[int, ...]) -> list[str]:
+    """In words, on which grid a volume was looked at, and whether it filled a patch."""
+    said = []
+    if tuple(of) != tuple(size):
+        brought = [f"pixels of {data.pixel_mm:g} mm"] if data.pixel_mm else []
+        brought += [f"slices {data.slice_mm:g} mm apart"] if data.slice_mm else []
+        said.append(f"The network saw the volume with {' and '.join(brought)}; the outline is on the scan's own grid.")
+    if any(a < b for a, b in zip(size, data.shape[1:], strict=True)):
+        small, patch = (" x ".join(map(str, sizes)) for sizes in (size, data.shape[1:]))
+        said.append(f"The volume is smaller than a patch ({small} voxels, a patch has {patch}): black lay around it.")
+    return said
 
 
 def grad_cam(

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from builder import voxels
 from builder.scan import Scan, display
 from builder.spec import Data
 
@@ -152,14 +153,15 @@ def prepare(scan: Scan, data: Data, index: int | None = None) -> np.ndarray:
     Args:
         index: which slice, where `data.slices` is "each" (None: the middle one).
     Returns: float32 in [0, 1] of `data.shape`: (C, H, W), a series (S, C, H, W) or a volume (C, D, H, W); C is 1 for
-    grey, 3 for rgb and for a slice with its neighbours. With `data.fit` "patches" height and width are the scan's own.
+    grey, 3 for rgb and for a slice with its neighbours. With `data.fit` "patches" height and width are the scan's own,
+    and of a volume all slices are there, on the grid of `voxels.grid`.
 
     Steps: grey values through the window and inversion (`scans.display`), slices to one picture or the chosen slices,
     colour, then an antialiased bilinear resize (Pillow, mode "F": the kernel grows with the reduction). A picture that
     already has the wanted size is passed on untouched.
 
     Raises:
-        UnusableScan: NaN or infinite pixels, or neither one nor three channels.
+        UnusableScan: NaN or infinite pixels, or neither one nor three channels, or no spacing where one is needed.
     """
     if scan.pixels.dtype.kind == "f" and not np.isfinite(scan.pixels).all():
         raise UnusableScan("The scan holds pixel values that are not finite numbers (NaN or infinity).")
@@ -169,6 +171,8 @@ def prepare(scan: Scan, data: Data, index: int | None = None) -> np.ndarray:
         )
     if data.layout == "maps":
         return np.clip(_square(_picture(scan, data, index), scan, data), 0.0, 1.0)
+    if data.blocks:
+        return _volume(scan, data)
     wanted = chosen(len(scan.pixels), data)
     taken = sorted({index for index in wanted if index >= 0})
     shown = dict(zip(taken, display(scan, data.window, taken), strict=True))
@@ -181,6 +185,17 @@ def prepare(scan: Scan, data: Data, index: int | None = None) -> np.ndarray:
     if data.layout == "volume":
         stack = np.ascontiguousarray(np.moveaxis(stack, 0, 1))
     return np.clip(stack, 0.0, 1.0, out=stack)
+
+
+def _volume(scan: Scan, data: Data) -> np.ndarray:
+    """A whole volume (C, D, H, W) in [0, 1], of which patches are cut."""
+    shape = (len(scan.pixels), *scan.pixels.shape[2:])
+    try:
+        size = voxels.grid(shape, scan.spacing_mm, data)
+    except voxels.NoSpacing as error:
+        raise UnusableScan(str(error)) from None
+    stack = np.stack([_square(shown, scan, data) for shown in display(scan, data.window)], 1)
+    return np.clip(voxels.resampled(stack, size), 0.0, 1.0)
 
 
 def _square(picture: np.ndarray, scan: Scan, data: Data) -> np.ndarray:
@@ -267,15 +282,16 @@ class Prepared:
     Attributes:
         images: memory map uint8 or uint16, one row a case in the order of `Dataset.cases`, or (`Data.slices` "each")
             one row a slice, case after case: (N, C, H, W), of series (N, S, C, H, W), of volumes (N, C, D, H, W);
-            value / unit is in [0, 1]. With `Data.fit` "patches" H and W are those of the largest scan; a smaller one
-            lies in the top left corner.
+            value / unit is in [0, 1]. With `Data.fit` "patches" H and W (and D) are those of the largest scan; a
+            smaller one lies in the top left corner of the first slices.
         unit: 255 or 65535.
         mean, std: (C,) float64 over all pixels of the train split, of value / unit.
         file: the array's file, open: it stays readable when the dataset grows and drops its caches. None for arrays
             that lie in memory.
         places: int64 (N, 2): of each row the position of its case and of its slice (-1: not one slice). None: the rows
             are the cases.
-        sizes: int64 (N, 2) height and width of each row's own picture, with "patches"; else None.
+        sizes: int64 (N, 2) height and width of each row's own picture, (N, 3) with depth before of volumes, with
+            "patches"; else None.
     """
 
     images: np.ndarray
@@ -354,6 +370,38 @@ class Prepared:
                 found[channel] = lines[:, left : left + side]
         return out
 
+    def block(self, index: int, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """The part (C, *size) of the volume at `index` that begins at `corner` (depth, height, width): 0, black, beyond
+        the volume. Only the lines of its slices are read."""
+        assert self.sizes is not None
+        channels, depth, height, width = self.images.shape[1:]
+        low = [max(0, int(c)) for c in corner]
+        high = [min(int(own), int(c) + s) for own, c, s in zip(self.sizes[index], corner, size, strict=True)]
+        out = np.zeros((channels, *size), self.images.dtype)
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            return out
+        rows, line = high[1] - low[1], width * self.images.dtype.itemsize
+        place = tuple(slice(a - int(c), b - int(c)) for a, b, c in zip(low, high, corner, strict=True))
+        band = bytearray(rows * line)
+        for channel in range(channels):
+            for at in range(low[0], high[0]):
+                if self.file is None:
+                    lines = self.images[index, channel, at, low[1] : high[1]]
+                else:
+                    first = ((int(index) * channels + channel) * depth + at) * height + low[1]
+                    if os.preadv(self.file.fileno(), [band], _offset(self.images) + first * line) != len(band):
+                        raise OSError(
+                            "The prepared images are shorter than their header says: delete them, they are built anew."
+                        )
+                    lines = np.frombuffer(band, self.images.dtype).reshape(rows, width)
+                out[channel, at - int(corner[0])][place[1:]] = lines[:, low[2] : high[2]]
+        return out
+
+    def volume(self, index: int) -> np.ndarray:
+        """The whole volume (C, D, H, W) at `index`, of patches."""
+        assert self.sizes is not None
+        return self.block(index, (0, 0, 0), [int(s) for s in self.sizes[index]])
+
 
 def _offset(images: np.ndarray) -> int:
     return int(getattr(images, "offset", 0))
@@ -363,7 +411,9 @@ def digest(data: Data, unit: int, num_cases: int) -> str:
     """Names the cache folder: everything that decides the pixels, and the number of cases (adding makes a new one)."""
     size = data.size_px if data.fit != "patches" else 0  # what is cut out is decided while it learns
     settings = [_VERSION, size, data.fit, data.colour, data.window, data.slices, unit, num_cases]
-    if data.layout != "maps":
+    if data.blocks:
+        settings += [data.pixel_mm, data.slice_mm]
+    elif data.layout != "maps":
         settings += [data.num_slices, data.slice_choice]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
@@ -377,16 +427,19 @@ def build(
     train: np.ndarray,
     progress: Progress | None = None,
     shapes: Sequence[tuple[int, ...]] = (),
+    spacings: Sequence[Sequence[float | None]] = (),
 ) -> Prepared:
     """Opens `folder`, or builds it: atomically, and safely when two processes build at once.
 
     Args:
         scans: the cases in order, read one at a time. shapes: (S, C, H, W) of each; needed for each slice and patches.
+        spacings: (z, y, x) in mm of each, None where unknown; needed for patches of volumes.
         train: bool (N,), over which mean and std are taken (over all cases where none is True).
         progress: called after each scan.
     """
+    grids = _grids(shapes, spacings, data) if data.fit == "patches" else np.zeros((0, 2), np.int64)
     if not (folder / "stats.json").exists():
-        _build(folder, scans, num_cases, data, unit, train, progress, shapes)
+        _build(folder, scans, num_cases, data, unit, train, progress, shapes, grids)
     stats = json.loads((folder / "stats.json").read_text())
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     file = open(folder / "images.npy", "rb", buffering=0)  # noqa: SIM115  lives as long as the Prepared
@@ -396,10 +449,20 @@ def build(
         of_slice = np.concatenate([np.arange(count) for count in counts])
         places = np.stack([np.repeat(np.arange(len(counts)), counts), of_slice], 1)
     if data.fit == "patches":
-        sizes = np.array([shape[2:] for shape in shapes], np.int64)
-        sizes = sizes if places is None else sizes[places[:, 0]]
+        sizes = grids if places is None else grids[places[:, 0]]
     moments = np.array(stats["mean"]), np.array(stats["std"])
     return Prepared(images, int(stats["unit"]), *moments, file, places, sizes)
+
+
+def _grids(shapes: Sequence[tuple[int, ...]], spacings: Sequence[Sequence[float | None]], data: Data) -> np.ndarray:
+    """int64 (N, 2) height and width of each case, of volumes (N, 3) with depth before, where patches are cut."""
+    if not data.blocks:
+        return np.array([shape[2:] for shape in shapes], np.int64).reshape(-1, 2)
+    try:
+        own = [((s[0], *s[2:]), spacing) for s, spacing in zip(shapes, spacings, strict=True)]
+        return np.array([voxels.grid(shape, spacing, data) for shape, spacing in own], np.int64).reshape(-1, 3)
+    except voxels.NoSpacing as error:
+        raise UnusableScan(str(error)) from None
 
 
 def _build(
@@ -411,6 +474,7 @@ def _build(
     train: np.ndarray,
     progress: Progress | None,
     shapes: Sequence[tuple[int, ...]],
+    grids: np.ndarray,
 ) -> None:
     if not num_cases:
         raise UnusableScan("The dataset has no scans: import some first.")
@@ -420,9 +484,11 @@ def _build(
         num_rows = sum(shape[0] for shape in shapes) if data.slices == "each" else num_cases
         shape = (num_rows, *data.shape)
         if data.fit == "patches":
-            shape = (num_rows, data.channels, max(s[2] for s in shapes), max(s[3] for s in shapes))
+            shape = (num_rows, data.channels, *(int(size) for size in grids.max(0)))
         kind = np.uint8 if unit == 255 else np.uint16
         needed, free = int(np.prod(shape)) * kind().itemsize, shutil.disk_usage(draft).free
+        if data.blocks:  # the slices that a scan does not have are holes in the file
+            needed = int(grids[:, 0].sum()) * int(np.prod(shape[3:])) * data.channels * kind().itemsize
         if needed * 1.05 + 50e6 > free:
             raise UnusableScan(
                 f"Preparing {num_cases} scans at {_size(data)} needs {needed / 1e9:.1f} GB; the disk has "
@@ -442,12 +508,15 @@ def _build(
                         for channel, values in zip(seen, np.moveaxis(image, data.channel_axis, 0), strict=True):
                             channel += np.bincount(values.reshape(-1), minlength=unit + 1)
                     if data.fit == "patches":
-                        image = np.pad(
-                            image, [(0, 0), *((0, w - h) for h, w in zip(image.shape[1:], shape[2:], strict=True))]
-                        )
-                    file.write(image.tobytes())
+                        sides = zip(image.shape[-2:], shape[-2:], strict=True)
+                        image = np.pad(image, [*[(0, 0)] * (image.ndim - 2), *((0, w - h) for h, w in sides)])
+                    for part in image if data.blocks else (image,):
+                        file.write(part.tobytes())
+                        if data.blocks:
+                            file.seek((shape[2] - part.shape[0]) * part[0].nbytes, os.SEEK_CUR)
                 if progress:
                     progress(count, num_cases)
+            file.truncate()  # a last volume with fewer slices than others ends in a hole
             file.flush()
             os.fsync(file.fileno())
         if count != num_cases:

@@ -57,6 +57,8 @@ def answering(predictor: Predictor) -> torch.nn.Module:
             self.register_buffer("std", torch.from_numpy(predictor.std).reshape(shape))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return kind.exported(self.net, self.net((image - self.mean) / self.std), predictor.multi_label)
+            return kind.exported(
+                predictor.experiment, self.net, self.net((image - self.mean) / self.std), predictor.multi_label
+            )
 
     return Answering().eval()

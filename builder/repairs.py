@@ -119,6 +119,23 @@ def _put(experiment: Experiment, node: Planned, feeds: list[str], source: int, s
     return experiment.replace(f"network.{node.id}.inputs", () if plain else tuple(feeds))
 
 
+def patched(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """Patches of volumes whose sides divide more often: the slices, the side, or both at the next larger multiple."""
+    data = experiment.data
+    if not data.blocks:
+        return
+    for factor in (2, 4, 8, 16, 32):
+        slices, side = (-(-size // factor) * factor for size in (data.num_slices, data.size_px))
+        deeper = experiment.replace("data.num_slices", slices)
+        wider = experiment.replace("data.size_px", side)
+        if slices != data.num_slices:
+            yield f"Use patches of {slices} slices", deeper
+        if side != data.size_px:
+            yield f"Use patches of {side} px", wider
+        if slices != data.num_slices and side != data.size_px:
+            yield f"Use patches of {slices} slices of {side} px", deeper.replace("data.size_px", side)
+
+
 def _names(experiment: Experiment, node: Planned) -> Iterator[tuple[str, Experiment]]:
     """Layers whose names are like the unknown one; settings that they do not have, or refuse, are left out."""
     for name in get_close_matches(node.name, LAYERS.names, n=3, cutoff=0.5):

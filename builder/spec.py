@@ -79,6 +79,9 @@ class Data(_Frozen):
     size_px: int = _default(PREPARE, "size_px")
     fit: str = _default(PREPARE, "fit")
     num_patches: int = _default(PREPARE, "num_patches")
+    outlined_share: float = _default(PREPARE, "outlined_share")
+    pixel_mm: float = _default(PREPARE, "pixel_mm")
+    slice_mm: float = _default(PREPARE, "slice_mm")
     colour: str = _default(PREPARE, "colour")
     window: str = _default(PREPARE, "window")
     slices: str = _default(PREPARE, "slices")
@@ -107,8 +110,14 @@ class Data(_Frozen):
         return self.slices if self.slices in STACKS else "maps"
 
     @property
+    def blocks(self) -> bool:
+        """Whether the network sees patches of volumes: blocks of `num_slices` slices, at their own resolution."""
+        return self.layout == "volume" and self.fit == "patches"
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Sizes of a prepared scan: (C, H, W) of maps, (S, C, H, W) of a series, (C, D, H, W) of a volume."""
+        """Sizes of a prepared scan: (C, H, W) of maps, (S, C, H, W) of a series, (C, D, H, W) of a volume; with patches
+        those of one patch."""
         side = self.size_px
         return {
             "maps": (self.channels, side, side),
@@ -235,8 +244,8 @@ class Experiment(_Frozen):
         Settings that a document leaves at their defaults and that did not exist in the first version (`_FIRST`) are
         left out, so runs from before a setting existed keep their digest, and so does every document that does not
         use it. Also left out is what means nothing: the number of slices and their choice where the network sees one
-        picture, the number of patches where none are cut. What the first version called otherwise
-        (`class_weights`) is written as it was then.
+        picture, the number of patches where none are cut, how patches of volumes are cut where there are none. What the
+        first version called otherwise (`class_weights`) is written as it was then.
         """
         plain = self.model_dump(mode="json")
         plain["version"] = 1
@@ -247,6 +256,10 @@ class Experiment(_Frozen):
             del plain["data"]["num_slices"], plain["data"]["slice_choice"]
         if self.data.fit != "patches":
             del plain["data"]["num_patches"]
+        if self.data.blocks:
+            del plain["data"]["slice_choice"]
+        else:
+            del plain["data"]["outlined_share"], plain["data"]["pixel_mm"], plain["data"]["slice_mm"]
         for section, place, usual in (
             ("", plain, type(self)().model_dump(mode="json")),
             ("data", plain["data"], type(self.data)().model_dump(mode="json")),

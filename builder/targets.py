@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder import cutting, voxels
 from builder.data import Dataset, Prepared, pixel_aspect, place
 from builder.spec import Data
 
@@ -29,7 +30,8 @@ class Target:
     Attributes:
         classes: (B,) int64, -1 where unknown; with several labels a scan (B, L) float of 0 and 1.
         boxes: per scan (n, 4) float32, x0 y0 x1 y1 in pixels of the prepared picture. labels: per scan (n,) int64.
-        masks: (B, 1, H, W) uint8, 1 inside the outline. masked: (B,) bool, which scans have one (absent is not empty).
+        masks: (B, 1, H, W), of volumes (B, 1, D, H, W), uint8, 1 inside the outline.
+        masked: (B,) bool, which scans have one (absent is not empty).
         pictures: (B, C, H', W') float32 in [0, 1]: what the picture should become.
         cases: (B,) int64, positions in the data set. slices: (B,) int64, -1 where not one slice is shown.
         partner: (B,) int64, the scan of the batch that each one is mixed with, None where none is; share: how much of
@@ -55,24 +57,39 @@ class Target:
 class Targets:
     """What is known of the rows of one split, ready to be gathered.
 
-    Where patches are cut, a row stands here once for each patch of an epoch (`Data.num_patches`).
+    Where patches are cut, a row stands here once for each patch of an epoch (`Data.num_patches`), or of volumes that
+    are judged once for each of `cutting.judged`.
 
     Attributes:
         rows: int64 (N,) positions in `Prepared.images`. cases, slices: int64 (N,) what each row shows (slice -1: not
             one slice).
         classes: int64 (N,), -1 unknown, or uint8 (N, L); None where the task does not ask.
         boxes: per row (n, 4) float32 in pixels of the prepared picture; labels: per row (n,) int64.
-        masks: uint8 (N, side, side); masked: bool (N,).
+        masks: uint8 (N, side, side), None of patches of volumes; masked: bool (N,).
+        outlines: {case: its outline} of those that have one, of patches of volumes. corners: int64 (N, 3), where the
+            patches that are judged lie; None while learning, when they lie elsewhere each time.
         goals: the good scans of pairs, row by row as `prepared`; None without pairs.
         num_classes: of the data set. multi_label: several labels a scan.
     """
 
     def __init__(
-        self, dataset: Dataset, data: Data, prepared: Prepared, cases: np.ndarray, kinds: Sequence[str] = ("class",)
+        self,
+        dataset: Dataset,
+        data: Data,
+        prepared: Prepared,
+        cases: np.ndarray,
+        kinds: Sequence[str] = ("class",),
+        judged: bool = False,
     ) -> None:
         self.dataset, self.data, self.prepared = dataset, data, prepared
         self.rows = prepared.rows_of(cases)
-        if data.fit == "patches":
+        self.outlines: dict[int, cutting.Outlined] = {}
+        self.corners: np.ndarray | None = None
+        if data.blocks and "mask" in kinds:
+            self._take_outlines()
+        if data.blocks and judged:
+            self._cover()
+        elif data.fit == "patches":
             self.rows = np.repeat(self.rows, data.num_patches)
         places = np.array([prepared.place_of(row) for row in self.rows], np.int64).reshape(-1, 2)
         self.cases, self.slices = places[:, 0], places[:, 1]
@@ -85,7 +102,9 @@ class Targets:
         if "boxes" in kinds:
             found = [self._boxes(int(case), int(index)) for case, index in places]
             self.boxes, self.labels = [boxes for boxes, _ in found], [labels for _, labels in found]
-        if "mask" in kinds:
+        if "mask" in kinds and data.blocks:
+            self.masked = np.array([int(case) in self.outlines for case in self.cases], bool)
+        elif "mask" in kinds:
             self._take_masks(places)
         self.goals: Prepared | None = None
         if "picture" in kinds and data.degrade.name == "none":
@@ -119,6 +138,40 @@ class Targets:
         kept = (cut[:, 2] - cut[:, 0]) * (cut[:, 3] - cut[:, 1]) > 0.2 * area  # "crop" may cut a lesion away
         return cut[kept].astype(np.float32), np.array([box.label for box in known], np.int64)[kept]
 
+    def _take_outlines(self) -> None:
+        assert self.prepared.sizes is not None
+        for case in self.rows:  # of volumes the rows are the cases
+            mask = self.dataset.mask(int(case))
+            if mask is not None:
+                size = self.prepared.sizes[case]
+                self.outlines[int(case)] = cutting.Outlined.of(voxels.mask_in(mask, [int(s) for s in size]))
+
+    def _cover(self) -> None:
+        assert self.prepared.sizes is not None
+        patch, sizes = self.data.shape[1:], self.prepared.sizes
+        found = [cutting.judged(self.outlines.get(int(row)), sizes[row], patch) for row in self.rows]
+        self.rows = np.repeat(self.rows, [len(corners) for corners in found])
+        self.corners = np.concatenate(found) if found else np.zeros((0, 3), np.int64)
+
+    def drawn(self, positions: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """int64 (B, 3): where patches of the volumes at `positions` are cut; `draws`: (B, 2) numbers in [0, 1)."""
+        assert self.prepared.sizes is not None
+        patch, share = self.data.shape[1:], self.data.outlined_share
+        made = np.zeros((len(positions), 3), np.int64)
+        for found, row, chance in zip(made, self.rows[positions], draws, strict=True):
+            size = self.prepared.sizes[row]
+            found[:] = cutting.corner(cutting.centre(self.outlines.get(int(row)), size, share, chance), size, patch)
+        return made
+
+    def masks_at(self, positions: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        """uint8 (B, D, H, W): the outlines in the patches of volumes at `corners`; 0 where there is none."""
+        patch = self.data.shape[1:]
+        made = np.zeros((len(positions), *patch), np.uint8)
+        for out, row, corner in zip(made, self.rows[positions], corners, strict=True):
+            if int(row) in self.outlines:
+                out[:] = self.outlines[int(row)].cut(corner, patch)
+        return made
+
     def _take_masks(self, places: np.ndarray) -> None:
         side = self.data.size_px
         self.masks = np.zeros((len(places), side, side), np.uint8)
@@ -138,7 +191,8 @@ class Targets:
         """What is known at `positions` of the split, on the device.
 
         Args:
-            corners: (B, 2), where patches are cut: row and column of each one's first pixel.
+            corners: (B, 2), where patches are cut: row and column of each one's first pixel; of volumes (B, 3), slice,
+                row and column.
         """
         import torch
 
@@ -161,7 +215,7 @@ class Targets:
             classes=classes,
             boxes=None if self.boxes is None else [sent(self.boxes[k]) for k in positions],
             labels=None if self.labels is None else [sent(self.labels[k]) for k in positions],
-            masks=None if self.masks is None else sent(self.masks[positions][:, None]),
+            masks=None if self.masked is None else sent(self._masks(positions, corners)[:, None]),
             masked=None if self.masked is None else sent(self.masked[positions]),
             pictures=pictures,
             cases=sent(self.cases[positions]),
@@ -186,10 +240,19 @@ class Targets:
             found[self.masked] = self.masks[self.masked].any((1, 2))
         return found
 
+    def _masks(self, positions: np.ndarray, corners: np.ndarray | None) -> np.ndarray:
+        if self.masks is not None:
+            return self.masks[positions]
+        assert corners is not None
+        return self.masks_at(positions, corners)
+
     def facts(self) -> list[np.ndarray]:
         """All that is known, as arrays: what a run's digest is made of."""
         found = [self.cases, self.slices]
         found += [array for array in (self.classes, self.masks, self.masked) if array is not None]
+        found += [np.array(self.corners)] if self.corners is not None else []
+        for case, outline in self.outlines.items():
+            found += [np.array([case, *outline.begin, *outline.voxels.shape]), outline.voxels]
         found += [self.goals.mean, self.goals.std] if self.goals is not None else []
         for parts in (self.boxes, self.labels):
             if parts is not None:

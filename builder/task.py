@@ -7,7 +7,7 @@ this contract alone; nobody outside of `tasks/` asks which one it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +149,7 @@ class Asked:
     Attributes:
         experiment, classes, multi_label: of the run. model: the network on its device, in eval mode.
         answers: (images (B, *spec.Data.shape) float32 in [0, 1]) -> one answer a row, as `Task.answers` makes them.
-            With `Data.fit` "patches" images are whole pictures (C, H, W) of any size.
+            With `Data.fit` "patches" images are whole pictures (C, H, W), or volumes (C, D, H, W), of any size.
         device: of the model. mean, std: (C,) float32 of the normalization. unit: steps of grey.
         settled: what the validation side has chosen (see `Task.settled`).
         fingerprint: facts about the training data, as `Fingerprint.to_json` told them; {} where they are not known.
@@ -250,6 +250,10 @@ class Task(ABC):
         output = model(images)
         return Step(objective(output.float(), target), output)
 
+    def not_exported(self, data: Data) -> dict[str, str]:
+        """{name of a format: why it cannot carry this task with scans prepared like this, in words}."""
+        return self.no_export
+
     # -- judging while it learns ----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -293,19 +297,29 @@ class Task(ABC):
         """{name of a score: {class: its value}} on the validation side; a class that cannot be judged is left out."""
         return {}
 
-    def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def activate(self, experiment: Experiment, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Turns raw output (B, ...) into what an exported network puts out: as it is, or probabilities in [0, 1]."""
         return output
 
-    def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def exported(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """What an exported network puts out for the network's own `output`; its last layer may say what that means."""
-        return self.activate(output, multi_label)
+        return self.activate(experiment, output, multi_label)
 
-    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+    def evidence(self, experiment: Experiment, output: torch.Tensor) -> torch.Tensor | None:
         """The class scores (B, K) among what a network puts out (B, ...): what a heat map asks about; None without."""
         return None
 
     # -- in use ---------------------------------------------------------------------------------------------------
+
+    def joined(self, asked: Asked, pieces: Iterable[tuple[Sequence[int], Any]], size: Sequence[int]) -> Any:
+        """The one answer to a whole volume of `size` (depth, height, width) out of those to its patches.
+
+        Args:
+            pieces: (first voxel of a patch, its answer); patches overlap, and reach beyond a volume smaller than they.
+        Raises:
+            ValueError: a task that leaves patches of volumes out.
+        """
+        raise ValueError(f"{self.title} cannot be asked about patches of volumes.")
 
     @abstractmethod
     def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:

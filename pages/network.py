@@ -302,6 +302,7 @@ def from_starter(draft: drafts.Draft | None, task: str) -> None:
             st.markdown(f"**{plain(starter.name)}**")
             st.caption(plain(find(starter.task).when.get(starter.name, "")))
             slices = "" if starter.data.layout == "maps" else f"{starter.data.num_slices} slices of "
+            slices = f"patches of {slices}" if starter.data.blocks else slices
             st.caption(
                 f"{amount(len(starter.network), 'layer')}, {slices}{starter.data.size_px} px {starter.data.colour}, "
                 f"{amount(starter.training.epochs, 'epoch')}"

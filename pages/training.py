@@ -40,6 +40,10 @@ _OF_STACKS = ("num_slices", "slice_choice")
 """Settings that mean something only where the network sees several slices."""
 _OF_PATCHES = ("num_patches",)
 """Settings that mean something only where patches are cut."""
+_OF_BLOCKS = ("outlined_share", "pixel_mm", "slice_mm")
+"""Settings that mean something only where patches are cut out of volumes."""
+_OF_CHOICE = ("slice_choice",)
+"""Settings that mean something only where some slices of a scan are chosen."""
 _DRAWN_STEPS = 400
 _AGAIN_S = 3.0  # two presses of Start within this time are one
 
@@ -63,6 +67,7 @@ def preparation(draft: drafts.Draft, found: findings.Findings) -> None:
             stacked = draft.experiment.data.layout != "maps"
             patched = draft.experiment.data.fit == "patches"
             left_out = (*(() if stacked else _OF_STACKS), *(() if patched else _OF_PATCHES))
+            left_out += _OF_CHOICE if draft.experiment.data.blocks else _OF_BLOCKS
             params = [p for p in PREPARE.params if p.name not in left_out]
             forms.section(draft, "data", params, found.problems)
         with right, st.container(key="example", gap="xsmall"):
@@ -128,7 +133,11 @@ def shown(draft: drafts.Draft, found: findings.Findings) -> None:
     else:
         shown_slice(seen)
     label = f"**{plain(seen.label)}** · " if seen.label else ""
-    st.caption(f"{label}{seen.before}, prepared to {many}{data.size_px} x {data.size_px} px")
+    became = f"prepared to {many}{data.size_px} x {data.size_px} px"
+    if data.blocks:
+        kept = f"brought to {seen.after}" if seen.after else "kept as it is"
+        became = f"{kept}; patches of {many}{data.size_px} x {data.size_px} px are cut out of it"
+    st.caption(f"{label}{seen.before}, {became}")
     st.button("Another scan", key="another-example", icon=":material/casino:", type="tertiary", on_click=another)
 
 

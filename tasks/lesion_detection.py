@@ -125,7 +125,7 @@ class LesionDetection(Task):
             fused([(boxes_back(b, v, side), s, n) for (b, s, n), v in zip(row, shown, strict=True)]) for row in rows
         ]
 
-    def exported(self, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def exported(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Rows (B, R, 4 + K): a box, x0 y0 x1 y1 in px of the prepared picture, and a score for each class."""
         import torch
 

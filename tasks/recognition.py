@@ -90,17 +90,17 @@ class Recognition(Task):
 
         return of_classes(training, train_labels, num_classes, multi_label)
 
-    def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def activate(self, experiment: Experiment, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Logits (B, K) -> probabilities (B, K)."""
         return output.sigmoid() if multi_label else output.softmax(1)
 
-    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+    def evidence(self, experiment: Experiment, output: torch.Tensor) -> torch.Tensor | None:
         """All that it puts out."""
         return output
 
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """Probabilities (K,) float32 of each row."""
-        return list(self.activate(output, multi_label).float().cpu().numpy())
+        return list(self.activate(experiment, output, multi_label).float().cpu().numpy())
 
     def together(self, experiment: Experiment, shown: Sequence[View], answers: Sequence[Sequence[Any]]) -> list[Any]:
         """The mean probabilities (K,) float32 of each row."""

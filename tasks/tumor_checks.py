@@ -24,6 +24,9 @@ def endings(experiment: Experiment, num_classes: int) -> list[tuple[str, Experim
 
 def _endings(experiment: Experiment, num_classes: int) -> Iterator[tuple[str, Experiment]]:
     planned = plan_of(experiment, num_classes)
+    if experiment.data.layout == "volume":
+        yield from _of_volumes(experiment, planned)
+        return
     maps = _maps(experiment, planned)
     if maps and LAYERS[experiment.network[maps[-1][1]].name].group == "Decoders":
         fine, deep = maps[-1][0], min(maps, key=lambda m: m[2])[0]
@@ -51,6 +54,18 @@ def _endings(experiment: Experiment, num_classes: int) -> Iterator[tuple[str, Ex
                 yield words, _cut(opened, at, *steps)
     if maps:
         yield "Add the type and outline", _cut(experiment, maps[-1][1], ("type_and_outline", {}, (maps[-1][0],)))
+
+
+def _of_volumes(experiment: Experiment, planned: Plan) -> Iterator[tuple[str, Experiment]]:
+    """For patches of volumes: after the last layer that gives a volume, else a whole network anew."""
+    for at in reversed(range(len(experiment.network))):
+        node, place = experiment.network[at], planned.nodes[at]
+        if node.name not in _HEADS and place.layout == "volume" and place.shape is not None:
+            wires = (node.id, f"{node.id}:1") if place.taps else (node.id,)
+            yield "Add the type and outline", _cut(experiment, at, ("type_and_outline", {}, wires))
+    unet = Node(id="unet", name="monai_unet", params={"levels": 3, "flat_levels": 1})
+    answer = Node(id="answer", name="type_and_outline", inputs=("unet", "unet:1"))
+    yield "Use a whole U-Net with the type and outline instead", experiment.replace("network", (unet, answer))
 
 
 def _maps(experiment: Experiment, planned: Plan) -> list[tuple[str, int, int]]:
@@ -89,7 +104,7 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
     """What stands in the way of learning from this data set, and what makes its figures doubtful."""
     if fingerprint is None:
         return []
-    found: list[Problem] = []
+    found = _about_patches(experiment)
 
     def say(
         message: str, severity: str = "error", path: str = "data.dataset", repair: str = "", value: Any = None
@@ -110,11 +125,6 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
             "Data page."
         )
         return found
-    if len(classes) > 2 * experiment.data.size_px:
-        say(
-            f"The data set has {len(classes)} types; with scans of {experiment.data.size_px} px there can be no more "
-            f"than {2 * experiment.data.size_px}."
-        )
     if fingerprint.num_patients < 3:
         who = "one patient" if fingerprint.num_patients == 1 else f"{fingerprint.num_patients} patients"
         say(
@@ -135,6 +145,22 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
             said = f"The {words} split has no scan with an outline or a type: "
             say(said + use.get(split, "nothing can be said of it") + ".", "warning" if split == "test" else "error")
     return found
+
+
+def _about_patches(experiment: Experiment) -> list[Problem]:
+    """Volumes are learned from patches, and patches are cut out of volumes: one without the other is neither."""
+    data = experiment.data
+    if data.layout == "volume" and not data.blocks:
+        words = "The outline of a volume is learned from patches of it, at its own resolution."
+        return [Problem("data.fit", words, "error", "Cut patches", experiment.replace("data.fit", "patches"))]
+    if data.fit == "patches" and not data.blocks:
+        words = "Here patches are cut out of volumes, but the network sees single pictures."
+        fix = experiment.replace("data.fit", "pad")
+        return [Problem("data.fit", words, "error", "See whole pictures", fix)]
+    if data.blocks and data.colour == "neighbours":
+        words = "A volume holds each slice's neighbours already: as channels they would be there three times."
+        return [Problem("data.colour", words, "error", "Use grey", experiment.replace("data.colour", "grey"))]
+    return []
 
 
 def _about_outlines(experiment: Experiment, fingerprint: Any, masks: dict[str, int]) -> list[Problem]:

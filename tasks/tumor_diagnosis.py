@@ -1,13 +1,15 @@
 """Tumour diagnosis: what kind of tumour a scan shows, and where it ends, in one network.
 
-The output is one row: K type scores, then the outline's logits (see `blocks.head.TypeAndOutline`). K is the number of
+The output is one row: K type scores, then the outline's logits (see `blocks.head.TypeAndOutline`), of a picture or of a
+patch of a volume; volumes are looked at patch by patch, and their answers put together. K is the number of
 classes, or 0 where the data set has fewer than two: then there is only the outline. The outline is binary, inside the
 tumour or not: several structures in a mask count as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +17,22 @@ import numpy as np
 
 from builder.data import pixel_aspect
 from builder.measures import outlines
-from builder.measures.classes import Predictions
-from builder.measures.classes import report as report_types
 from builder.measures.extent import extent
 from builder.spec import Data, Experiment, Problem
 from builder.targets import Target, Targets
 from builder.task import Asked, Examined, Found, Objective, Shown, Task
 from builder.views import View, back
-from tasks import tumor_checks, tumor_phantoms, tumor_starters
+from tasks import tumor_checks, tumor_figures, tumor_lesson, tumor_phantoms, tumor_starters
 from tasks.tumor_answers import (
     THRESHOLD,
     Answer,
-    Showing,
+    grid_of,
+    joined,
+    masks_of,
     of_case,
     on_grid,
     parted,
-    seen_of,
     taught_outlines,
-    teaching,
     type_scores,
     types_of,
 )
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from builder.data import Dataset
     from builder.scan import Scan
 
-_AT_ONCE = 16  # pictures asked about together
+_NO_PATCHES = (
+    "a volume is looked at in overlapping patches whose answers are put together, which the program beside the network "
+    "does not do. Outline volumes here (python -m builder predict RUN SCAN --out FOLDER), or take the document."
+)
 
 
 class TumorDiagnosis(Task):
@@ -58,8 +61,7 @@ class TumorDiagnosis(Task):
     metrics = {"dice": True, "iou": True, "auc": True, "balanced_accuracy": True, "loss": False}
     losses = ("usual", "dice_ce", "dice_focal", "tversky", "lovasz")
     leaves_out = {
-        "data.slices": ("mean", "maximum", "series", "volume"),
-        "data.fit": ("patches",),
+        "data.slices": ("mean", "maximum", "series"),
         "training.border": ("edge", "mirror"),
         "training.test_time": ("small turns",),
     }
@@ -70,22 +72,22 @@ class TumorDiagnosis(Task):
         "else ops.sigmoid(scores))"
     )
     own = {"THRESHOLD": THRESHOLD, "Answer": Answer, "of_case": of_case, "type_scores": type_scores}
-    demos = {"pictures": "small-unet", "volumes": "unet-neighbours"}
+    demos = {"pictures": "small-unet", "volumes": "unet-neighbours", "3-D": "unet-3d-patches"}
     when = tumor_starters.WHEN
 
     # -- what the network must be ---------------------------------------------------------------------------------
 
     def head(self, data: Data, num_classes: int) -> tuple[int | None, ...]:
-        """One score for each type, where there are two and more, and one for each pixel."""
-        return (types_of(num_classes) + data.size_px**2,)
+        """One score for each type, where there are two and more, and one for each pixel or voxel."""
+        return (types_of(num_classes) + prod(grid_of(data)),)
 
     def wanted(self, data: Data, num_classes: int) -> str:
         """In words, for a network that ends in something else."""
-        types, side = types_of(num_classes), data.size_px
+        types, sizes = types_of(num_classes), " x ".join(map(str, grid_of(data)))
         scores = f"{types} type scores and " if types else ""
+        places = "voxels" if data.layout == "volume" else "pixels"
         return (
-            f"this task needs {scores}an outline of {side} x {side} pixels in one row: end it in the layer Type and "
-            "outline."
+            f"this task needs {scores}an outline of {sizes} {places} in one row: end it in the layer Type and outline."
         )
 
     def endings(self, experiment: Experiment, num_classes: int) -> list[tuple[str, Experiment]]:
@@ -100,70 +102,40 @@ class TumorDiagnosis(Task):
         return np.union1d(typed, dataset.indices(split, by="mask")).astype(np.int64)
 
     def objective(self, experiment: Experiment, model: Any, train: Targets) -> Objective:
-        """Loss of the outlines + `type_weight` * cross-entropy of the types, each over the scans that have them."""
-        import torch
-
-        from builder import losses
-
-        assert train.classes is not None and train.masks is not None and train.masked is not None
-        outline = losses.of_outlines(experiment.training.loss)
-        shows = Showing(train.dataset)
-        taught = train.classes[teaching(train.classes, train.masks, train.masked, train.cases, shows)]
-        plain = experiment.training.model_copy(update={"loss": experiment.training.loss.model_copy(update=_USUAL)})
-        kinds = None
-        if types_of(train.num_classes) and len(taught):
-            kinds = losses.of_classes(plain, taught, train.num_classes, False)
-
-        class Lesson(torch.nn.Module):
-            """A module, so that the weights of the classes go to the device with it."""
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.outline, self.kinds = outline, kinds
-
-            def forward(self, output: torch.Tensor, target: Target) -> torch.Tensor:
-                assert target.classes is not None and target.masks is not None and target.masked is not None
-                scores, pixels = parted(output)
-                loss = output.sum() * 0.0  # a batch may have nothing to teach
-                if target.masked.any():
-                    loss = loss + self.outline(pixels[target.masked][:, None], target.masks[target.masked])
-                if self.kinds is not None:
-                    assert target.cases is not None
-                    known = (target.classes, target.masks, target.masked, target.cases)
-                    given, masks, masked, cases = (tensor.cpu().numpy() for tensor in known)
-                    rows = torch.from_numpy(teaching(given, masks, masked, cases, shows)).to(output.device)
-                    if rows.any():
-                        weight = float(self.outline.type_weight)  # type: ignore[arg-type]
-                        loss = loss + weight * self.kinds(scores[rows], target.classes[rows])
-                return loss
-
-        return Lesson()
+        """As `tumor_lesson.objective`."""
+        return tumor_lesson.objective(experiment, train)
 
     def vary(
         self, experiment: Experiment, images: torch.Tensor, target: Target, augment: Augment, chance: torch.Generator
     ) -> tuple[torch.Tensor, Target]:
-        """The outlines move with the pictures."""
-        moved = augment(images, chance, masks=target.masks)
-        return moved.images, target.but(masks=moved.masks)
+        """The outlines move with the pictures; all slices of a volume's outline go one way, as its slices do."""
+        assert target.masks is not None
+        moved = augment(images, chance, masks=target.masks.flatten(1, -3))
+        assert moved.masks is not None
+        return moved.images, target.but(masks=moved.masks.view(target.masks.shape))
+
+    def not_exported(self, data: Data) -> dict[str, str]:
+        """Networks for patches of volumes: the programs beside an exported network look at single pictures."""
+        return dict.fromkeys(("pytorch", "keras", "onnx", "torch-export"), _NO_PATCHES) if data.blocks else {}
 
     # -- judging while it learns ----------------------------------------------------------------------------------
 
-    def activate(self, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def activate(self, experiment: Experiment, output: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """The same row with probabilities: softmax over the types, sigmoid of every pixel."""
         import torch
 
-        scores, pixels = parted(output)
+        scores, pixels = parted(output, grid_of(experiment.data))
         inside = pixels.flatten(1).sigmoid()
         return torch.cat([scores.softmax(1), inside], 1) if scores.shape[1] else inside
 
-    def evidence(self, output: torch.Tensor) -> torch.Tensor | None:
+    def evidence(self, experiment: Experiment, output: torch.Tensor) -> torch.Tensor | None:
         """The scores of the types (B, K)."""
-        scores, _ = parted(output)
+        scores, _ = parted(output, grid_of(experiment.data))
         return scores if scores.shape[1] else None
 
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """An `Answer` for each row."""
-        scores, pixels = parted(output.float())
+        scores, pixels = parted(output.float(), grid_of(experiment.data))
         types = (scores.softmax(1) if scores.shape[1] else scores).cpu().numpy()
         inside = pixels.sigmoid().half().cpu().numpy()
         return [Answer(*row) for row in zip(types, inside, strict=True)]
@@ -178,17 +150,17 @@ class TumorDiagnosis(Task):
         return found
 
     def scores(self, experiment: Experiment, answers: Sequence[Any], targets: Targets) -> dict[str, float]:
-        """dice and iou: means over the cases that have a tumour, of all their slices together, in prepared pixels; auc
-        and balanced_accuracy of the types, case by case."""
-        assert targets.classes is not None and targets.masks is not None and targets.masked is not None
+        """dice and iou: means over the cases that have a tumour, of all their slices or patches together, in prepared
+        pixels; auc and balanced_accuracy of the types, case by case."""
+        assert targets.classes is not None and targets.masked is not None
         outlined = bool(targets.masked.any())
         names, begins = np.unique(targets.cases, return_index=True)
         counts, chances, given = [], [], []
         for begin, end in zip(begins, [*begins[1:], len(targets)], strict=True):
             rows = slice(int(begin), int(end))
-            if targets.masked[begin] and targets.masks[rows].any():
+            true = masks_of(targets, rows) > 0 if targets.masked[begin] else None
+            if true is not None and true.any():
                 inside = np.stack([answer.inside for answer in answers[rows]]) >= THRESHOLD
-                true = targets.masks[rows] > 0
                 counts.append(((inside & true).sum(), inside.sum(), true.sum()))
             if targets.classes[begin] >= 0:
                 chances.append(of_case(answers[rows], outlined))
@@ -222,6 +194,10 @@ class TumorDiagnosis(Task):
 
     # -- in use ---------------------------------------------------------------------------------------------------
 
+    def joined(self, asked: Asked, pieces: Iterable[tuple[Sequence[int], Any]], size: Sequence[int]) -> Any:
+        """As `tumor_answers.joined`."""
+        return joined(pieces, size, taught_outlines(asked))
+
     def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:
         """The type, the outline on the scan's own grid, and how large it is.
 
@@ -239,7 +215,7 @@ class TumorDiagnosis(Task):
             return Found(chances, top, notes=(words,))
         chance = on_grid(data, answers, (of, *scan.pixels.shape[2:]), pixel_aspect(scan))
         outline = (chance >= THRESHOLD).astype(np.uint8)
-        whole = data.slices == "each" or of == 1
+        whole = data.slices == "each" or of == 1 or data.blocks
         facts, notes = extent(outline, spacing, whole)
         return Found(chances, top, outline=outline, chance=chance, facts=facts, notes=tuple(notes))
 
@@ -250,73 +226,14 @@ class TumorDiagnosis(Task):
         cases: np.ndarray,
         progress: Callable[[int, int], None] | None = None,
     ) -> Examined:
-        """{probabilities (N, K), labels (N,), patients (N,), cases (N,) ids, masked (N,) bool} and the arrays of
-        `measures.outlines.Outlines` of the masked cases, measured on their own grid."""
-        data = asked.experiment.data
-        prepared = dataset.prepared(data)
-        outlined = taught_outlines(asked)
-        types, compared = [], []
-        masked = np.zeros(len(cases), bool)
-        step = 1 if data.slices == "each" else _AT_ONCE
-        for start in range(0, len(cases), step):
-            part = cases[start : start + step]
-            rows = prepared.rows_of(part)
-            answers = asked.answers(prepared.rows(rows).astype(np.float32) / np.float32(prepared.unit))
-            owners = np.array([prepared.place_of(row)[0] for row in rows])
-            for k, case in enumerate(part):
-                own = [answers[row] for row in np.flatnonzero(owners == case)]
-                types.append(of_case(own, outlined))
-                mask = dataset.mask(int(case)) if outlined else None
-                if mask is None:
-                    continue
-                masked[start + k] = True
-                known = dataset.cases[int(case)]
-                chance = on_grid(data, own, mask.shape, pixel_aspect(known))
-                seen = list(seen_of(data, len(mask)))
-                compared.append(outlines.compare(chance[seen] >= THRESHOLD, mask[seen] > 0, known.spacing_mm))
-            if progress:
-                progress(min(start + step, len(cases)), len(cases))
-        told = outlines.Outlines.of(compared, dataset.patients[cases][masked]).arrays()
-        return {
-            "probabilities": np.stack(types) if types else np.zeros((0, types_of(len(asked.classes)))),
-            "labels": dataset.labels[cases],
-            "patients": dataset.patients[cases],
-            "cases": np.array([dataset.cases[i].id for i in cases]),
-            "masked": masked,
-            **{f"outline_{name}": values for name, values in told.items()},
-        }
+        """As `tumor_figures.examined`."""
+        return tumor_figures.examined(asked, dataset, cases, progress)
 
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
     ) -> dict[str, Any]:
-        """{n, patients, metrics, interval, notes} over all cases; of those with an outline {outlines: what
-        `measures.outlines.report` tells beside the metrics}, of those with a type all that `measures.classes.report`
-        tells."""
-        told: dict[str, Any] = {"metrics": {}, "notes": []}
-        masked = examined["masked"]
-        if masked.any():
-            arrays = {n.removeprefix("outline_"): v for n, v in examined.items() if n.startswith("outline_")}
-            part = outlines.report(outlines.Outlines(**arrays), resamples, seed)
-            ids = examined["cases"][masked]
-            for row in (*part["worst"], *part["false_positives"]):
-                row["case"] = str(ids[row["case"]])
-            told["metrics"] |= part.pop("metrics")
-            told["notes"] += part.pop("notes")
-            told["interval"] = part.pop("interval")
-            told["outlines"] = part
-        typed = examined["labels"] >= 0
-        if types_of(len(classes)) and typed.any():
-            rows = [examined[name][typed] for name in ("probabilities", "labels", "patients", "cases")]
-            part = report_types(Predictions(*rows), classes, resamples, seed)
-            told["metrics"] |= part.pop("metrics")
-            told["notes"] += part.pop("notes")
-            told = {**part, **told, "typed": part["n"]}
-        return {
-            **told,
-            "n": len(masked),
-            "patients": len(np.unique(examined["patients"])),
-            "classes": list(classes),
-        }
+        """As `tumor_figures.report`."""
+        return tumor_figures.report(examined, classes, resamples, seed)
 
     # -- the way in -----------------------------------------------------------------------------------------------
 
@@ -328,12 +245,9 @@ class TumorDiagnosis(Task):
         """Writes synthetic scans with planted tumours (see `tumor_phantoms`) and gives back their labels.csv."""
         if kind not in ("", *self.demos):
             raise ValueError(f"There is no demo set {kind!r}; there are {', '.join(self.demos)}.")
-        write = tumor_phantoms.write_volumes if kind == "volumes" else tumor_phantoms.write_pictures
-        return write(folder, seed) / "labels.csv"
+        writes = {"volumes": tumor_phantoms.write_volumes, "3-D": tumor_phantoms.write_close_volumes}
+        return writes.get(kind, tumor_phantoms.write_pictures)(folder, seed) / "labels.csv"
 
     def starters(self) -> tuple[Experiment, ...]:
         """Ready experiments, the simplest first."""
         return tumor_starters.starters()
-
-
-_USUAL = {"name": "usual", "params": {}}

@@ -30,6 +30,13 @@ WHEN = {
         "it as three channels (2.5-D), so that a vessel is told from a nodule, at the price of a 2-D network. The "
         "answer for the case is made of all its slices, with its volume in millilitres."
     ),
+    "unet-3d-patches": (
+        "3-D patches, small U-Net: for volumes (CT, MR) whose slices lie close together, up to about three times as "
+        "far apart as pixels, when 2.5-D is not enough: outlines hang together from slice to slice, and a ball is told "
+        "from a tube. It learns from blocks cut out of the volumes at their own resolution, half on a tumor, so that "
+        "large scans cost no more memory than small ones; whole volumes go through it in overlapping blocks. "
+        "Several times slower than 2.5-D; with thick slices raise its flat levels, or stay with 2.5-D."
+    ),
 }
 
 _AUGMENT = (
@@ -55,6 +62,13 @@ def starters() -> tuple[Experiment, ...]:
             Data(size_px=64, slices="each", colour="neighbours"),
             _training(12, 0.004, 16),
             *_small_unet(12),
+        ),
+        _starter(
+            "unet-3d-patches",
+            Data(size_px=32, num_slices=8, slices="volume", fit="patches", num_patches=6),
+            _training(16, 0.004, 6),
+            ("unet", "monai_unet", {"width": 12, "levels": 3, "flat_levels": 1}, ()),
+            ("answer", "type_and_outline", {}, ("unet", "unet:1")),
         ),
     )
 

@@ -19,13 +19,14 @@ FEEDS = {
 }
 
 
-def fed(spec: LayerSpec, params: dict | None = None) -> list[Node]:
+def fed(spec: LayerSpec, params: dict | None = None, layout: str = "maps") -> list[Node]:
     """The layer "layer" behind poolings that halve the scan again and again; [] for layers that need no such thing."""
     if spec.name not in FEEDS:
         return []
     wanted = FEEDS[spec.name]
+    pooling = "average_pool" if layout != "volume" else "average_pool_3d"
     needed = list(HALVED)[: 1 + max(list(HALVED).index(i) for i in wanted)]
-    pools = [Node(id=i, name="average_pool", inputs=(HALVED[i],)) for i in needed]
+    pools = [Node(id=i, name=pooling, inputs=(HALVED[i],)) for i in needed]
     layer = Node(id="layer", name=spec.name, params=params or {}, inputs=wanted)
     if spec.name != "feature_pyramid":
         return [*pools, layer]

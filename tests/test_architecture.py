@@ -62,7 +62,9 @@ ENGINE = {
     "labels": "",
     "shortcuts": "",
     "fingerprint": "labels shortcuts",
-    "prepared": "scan spec",
+    "voxels": "spec",
+    "cutting": "",
+    "prepared": "scan spec voxels",
     "data": "scan spec prepared fingerprint labels",
     "writing": "scan data fingerprint",
     "decoding": "scan sandbox data arrangement gathering masks",
@@ -72,7 +74,7 @@ ENGINE = {
     "scan_files": "scan",
     "label_export": "data labels scan scan_files",
     # what is taught, and what is wrong with it
-    "targets": "data spec",
+    "targets": "data spec cutting voxels",
     "losses": "parts spec",
     "task": "catalog parts spec scan data targets augment views",
     "repairs": "catalog parts spec network",
@@ -92,7 +94,7 @@ ENGINE = {
     "shading": "",
     "views": "augment",
     "augment_safety": "parts spec data views augment shading",
-    "augment_preview": "parts spec data augment",
+    "augment_preview": "parts spec data augment cutting",
     "degrade": "parts scan",
     "restoration": "",
     "schedule": "parts spec",
@@ -109,11 +111,11 @@ ENGINE = {
     "measures": "",
     "strokes": "labels",
     "outputs": "scan",
-    "nearness": "scan data predict",
+    "nearness": "scan data predict cutting",
     "asking": "scan data gathering sources decoding predict outputs",
     "feedback": "labels data sources intake asking evaluate",
     "takeout": "scan outputs series derived",
-    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling views",
+    "predict": "scans sandbox gathering spec network data task runs checkpoint tiling views cutting voxels",
     "tiling": "",
     "restored": "scan spec",
     "derived_files": "volumes",
@@ -125,7 +127,7 @@ ENGINE = {
     "blanking": "data measures predict runs targets task",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
-    "look": "parts spec network stepping scans data prepared predict batches",
+    "look": "parts spec network stepping scans data prepared predict batches cutting",
     "lessons": "parts spec task losses measures degrade",
     "listing": "catalog parts spec network schedule task batches blocks lessons shares targets",
     "tracing": "",
@@ -145,7 +147,7 @@ ENGINE = {
 }
 TASKS = (
     "catalog parts spec network scan data targets augment views task blocks measures losses batches degrade "
-    "restoration restored"
+    "restoration restored cutting voxels"
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.

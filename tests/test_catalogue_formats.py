@@ -42,7 +42,7 @@ def layers() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     found: dict[str, tuple[nn.Module, torch.Tensor]] = {}
     for name, (spec, layout) in CASES.items():
         shape = shape_of(spec, layout)
-        net = assemble(alone(spec), shape, 3, layout, seed=0).eval()
+        net = assemble(alone(spec, layout=layout), shape, 3, layout, seed=0).eval()
         generator = torch.Generator().manual_seed(1)
         for module in net.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:

@@ -22,7 +22,7 @@ from builder.spec import Experiment
 @every_layer
 def test_no_number_is_moved_by_more_than_its_receptive_field(spec: LayerSpec, layout: str) -> None:
     """What the gradient of single numbers shows lies within what is told; a norm's statistics are left out."""
-    nodes, shape = alone(spec), shape_of(spec, layout)
+    nodes, shape = alone(spec, layout=layout), shape_of(spec, layout)
     planned = plan(nodes, shape, 3, layout)
     told = planned.nodes[-1].receptive_field
     assert len(told) == len(planned.extent) and all(0 <= t <= n for t, n in zip(told, planned.extent, strict=True))
@@ -44,7 +44,7 @@ def test_no_number_is_moved_by_more_than_its_receptive_field(spec: LayerSpec, la
 
 @every_layer
 def test_a_layer_can_be_looked_at(spec: LayerSpec, layout: str, tmp_path: Path) -> None:
-    nodes, shape = tuple(alone(spec)), shape_of(spec, layout)
+    nodes, shape = tuple(alone(spec, layout=layout)), shape_of(spec, layout)
     planned = plan(nodes, shape, 3, layout)
     net = assemble(nodes, shape, 3, layout, seed=0).eval()
     scans = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
@@ -61,7 +61,7 @@ def test_a_layer_can_be_looked_at(spec: LayerSpec, layout: str, tmp_path: Path) 
 
 @every_layer
 def test_a_layers_graph_can_be_drawn_forward_and_back(spec: LayerSpec, layout: str) -> None:
-    nodes, shape = alone(spec), shape_of(spec, layout)
+    nodes, shape = alone(spec, layout=layout), shape_of(spec, layout)
     with torch.device("meta"):
         net = assemble(nodes, shape, 3, layout, trained=True)
         scan = torch.empty((4, *shape))

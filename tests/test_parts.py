@@ -52,13 +52,15 @@ def shape_of(spec: LayerSpec, layout: str) -> Shape:
     if spec.name in ("timm_backbone", "timm_stage"):
         return {"maps": (1, 64, 64), "series": (2, 1, 64, 64)}[layout]
     if spec.name in FEEDS:
-        return {"maps": (8, 32, 48), "series": (2, 8, 32, 48)}[layout]
+        return {"maps": (8, 32, 48), "series": (2, 8, 32, 48), "volume": (8, 8, 16, 24)}[layout]
+    if spec.group == "U-Nets":  # all sides halve three times
+        return {"maps": (2, 16, 24), "series": (2, 2, 16, 24), "volume": (2, 8, 16, 24)}[layout]
     return SHAPES[layout]
 
 
-def alone(spec: LayerSpec, params: dict | None = None) -> list[Node]:
+def alone(spec: LayerSpec, params: dict | None = None, layout: str = "maps") -> list[Node]:
     """The layer alone behind the scan; joins get the scan twice, decoders and heads maps of it."""
-    if nodes := fed(spec, params):
+    if nodes := fed(spec, params, layout):
         return nodes
     inputs = ("input",) * spec.inputs if spec.inputs > 1 else ()
     return [Node(id="layer", name=spec.name, params=params or {}, inputs=inputs)]
@@ -70,7 +72,7 @@ every_layer = pytest.mark.parametrize(("spec", "layout"), CASES, ids=[f"{spec.na
 
 @every_layer
 def test_a_layers_planned_shape_and_parameters_are_those_of_the_real_module(spec: LayerSpec, layout: str) -> None:
-    nodes, shape = alone(spec), shape_of(spec, layout)
+    nodes, shape = alone(spec, layout=layout), shape_of(spec, layout)
     planned = plan(nodes, shape, 3, layout)
     assert planned.nodes[-1].message == ""
     net = assemble(nodes, shape, 3, layout, seed=0).eval()
@@ -85,7 +87,7 @@ def test_a_layers_planned_shape_and_parameters_are_those_of_the_real_module(spec
 
 @every_layer
 def test_a_gradient_reaches_every_weight_and_the_input_of_a_layer(spec: LayerSpec, layout: str) -> None:
-    nodes, shape = alone(spec), shape_of(spec, layout)
+    nodes, shape = alone(spec, layout=layout), shape_of(spec, layout)
     net = assemble(nodes, shape, 3, layout, seed=0).train()
     torch.manual_seed(0)
     x = torch.randn(4, *shape, requires_grad=True)
@@ -106,7 +108,7 @@ def test_a_gradient_reaches_every_weight_and_the_input_of_a_layer(spec: LayerSpe
 def test_a_layer_comes_back_from_json_the_same(spec: LayerSpec, layout: str) -> None:
     every_setting = {p.name: p.default for p in spec.params}
     for params in ({}, every_setting):
-        before = Experiment(network=tuple(alone(spec, params)))
+        before = Experiment(network=tuple(alone(spec, params, layout)))
         after = Experiment.loads(before.dumps())
         assert after == before and after.digest == before.digest
         assert plan(after.network, shape_of(spec, layout), 3, layout).nodes[-1].message == ""
@@ -116,7 +118,7 @@ def test_a_layer_comes_back_from_json_the_same(spec: LayerSpec, layout: str) -> 
 def test_the_exported_code_of_a_layer_computes_the_same_numbers_bit_for_bit(
     spec: LayerSpec, layout: str, exported: Callable[..., torch.nn.Module]
 ) -> None:
-    nodes, shape = alone(spec), shape_of(spec, layout)
+    nodes, shape = alone(spec, layout=layout), shape_of(spec, layout)
     net = assemble(nodes, shape, 3, layout, seed=0).eval()
     owned = exported(nodes, shape, layout)
     owned.load_state_dict({name.removeprefix("layers."): value for name, value in net.state_dict().items()})
@@ -148,7 +150,7 @@ def test_every_setting_of_a_layer_changes_something(spec: LayerSpec) -> None:
 
     def seen(params):
         layout = layouts_of(spec)[-1]
-        nodes, shape = alone(spec, params), shape_of(spec, layout)
+        nodes, shape = alone(spec, params, layout), shape_of(spec, layout)
         planned = plan(nodes, shape, 3, layout)
         if planned.output is None:
             return planned.nodes[-1].message

@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from builder import network
 from builder.data import Fingerprint
 from builder.parts.layers import LAYERS
-from builder.spec import Node, Training
+from builder.spec import Experiment, Node, Training
 from builder.task import unfit
 from tasks import phantoms
 from tasks.recognition import Recognition
@@ -72,8 +72,8 @@ def test_several_labels_are_learned_by_binary_cross_entropy_with_smoothing_and_p
 
 def test_probabilities_sum_to_one_for_one_label_and_stand_alone_for_several():
     output = torch.randn(5, 4)
-    assert torch.allclose(RECOGNITION.activate(output, False).sum(1), torch.ones(5))
-    assert torch.allclose(RECOGNITION.activate(output, True), output.sigmoid())
+    assert torch.allclose(RECOGNITION.activate(Experiment(), output, False).sum(1), torch.ones(5))
+    assert torch.allclose(RECOGNITION.activate(Experiment(), output, True), output.sigmoid())
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from tasks.tumor_diagnosis import TumorDiagnosis
 
 TUMOR = TumorDiagnosis()
 STARTERS = {e.name: e for e in TUMOR.starters()}
+SIXTEEN = Experiment(task="tumor_diagnosis", data=Data(size_px=16))
 
 
 def tiny(**changes: object) -> Experiment:
@@ -72,7 +73,7 @@ def test_the_row_holds_the_types_first_and_then_the_outline_row_by_row():
     answer = net.layers.get_submodule("answer")
     x = torch.randn(2, 1, 16, 16)
     with torch.no_grad():
-        scores, outline = parted(net(x))
+        scores, outline = parted(net(x), (16, 16))
         fine = net.layers.get_submodule("fine")(x)
         assert torch.equal(outline, answer.outline(fine)[:, 0])
         deep = torch.nn.functional.max_pool2d(fine, 2)
@@ -85,10 +86,10 @@ def test_the_row_holds_the_types_first_and_then_the_outline_row_by_row():
 def test_with_fewer_than_two_types_the_row_is_the_outline_alone(num_classes: int):
     net = head(num_classes)
     out = net(torch.randn(2, 1, 16, 16))
-    assert out.shape == (2, 256) and parted(out)[0].shape == (2, 0)
+    assert out.shape == (2, 256) and parted(out, (16, 16))[0].shape == (2, 0)
     assert TUMOR.head(Data(size_px=16), num_classes) == (256,)
-    assert torch.equal(TUMOR.activate(out, False), out.sigmoid())
-    assert TUMOR.evidence(out) is None
+    assert torch.equal(TUMOR.activate(SIXTEEN, out, False), out.sigmoid())
+    assert TUMOR.evidence(SIXTEEN, out) is None
 
 
 def test_a_vector_may_tell_the_type_and_is_taken_as_it_is():
@@ -104,7 +105,7 @@ def test_a_vector_may_tell_the_type_and_is_taken_as_it_is():
 
 def test_activation_is_a_softmax_of_the_types_and_a_sigmoid_of_the_pixels():
     row = torch.randn(2, 3 + 256)
-    scores, inside = parted(TUMOR.activate(row, False))
+    scores, inside = parted(TUMOR.activate(SIXTEEN, row, False), (16, 16))
     assert torch.allclose(scores, row[:, :3].softmax(1)) and torch.allclose(inside.flatten(1), row[:, 3:].sigmoid())
 
 
@@ -117,8 +118,9 @@ def test_a_starter_fits_its_task_and_says_when_to_take_it(name: str):
         assert suits(planned.output, TUMOR.head(experiment.data, num_classes))
     assert len(TUMOR.when[name]) > 100
     assert task.unfit(experiment) == []
-    errors = [p for p in problems(experiment, facts()) if p.severity == "error"]
-    assert errors == []
+    known = {"num_slices": {"min": 20, "median": 20, "max": 20}, "sizes": {"min": [64, 64], "max": [64, 64]}}
+    shown = facts(**known) if experiment.data.layout == "volume" else facts()
+    assert [p for p in problems(experiment, shown) if p.severity == "error"] == []
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def lesson(classes: list[int], masks: np.ndarray, masked: list[bool], training: 
         masked=torch.tensor(masked),
         cases=torch.arange(len(classes)),
     )
-    experiment = tiny().model_copy(update={"training": training or Training()})
+    experiment = tiny(data__size_px=16).model_copy(update={"training": training or Training()})
     return TUMOR.objective(experiment, None, train), target
 
 
@@ -281,7 +283,7 @@ def test_a_slice_beside_the_tumor_does_not_teach_its_type_but_a_scan_without_any
     classes, masked, cases = np.array([1, 1, 0, -1, 1]), np.array([1, 1, 1, 1, 0], bool), np.array([0, 0, 1, 2, 3])
     masks = np.zeros((5, 4, 4), np.uint8)
     masks[0, 1, 1] = 1
-    rows = teaching(classes, masks, masked, cases, lambda case: case == 0)
+    rows = teaching(classes, masks.any((1, 2)), masked, cases, lambda case: case == 0)
     assert rows.tolist() == [True, False, True, False, True]
 
 
@@ -745,7 +747,7 @@ def test_the_outlines_of_several_slices_are_the_pages_of_one_file(home: Path, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STARTERS)
-def test_every_starter_can_be_taken_away_in_every_format(name: str):
+@pytest.mark.parametrize("name", [name for name in STARTERS if name != "unet-3d-patches"])
+def test_every_starter_for_pictures_can_be_taken_away_in_every_format(name: str):
     for to in ("pytorch", "keras", "onnx", "torch-export"):
         assert unsupported(STARTERS[name], to, 3) == (), to

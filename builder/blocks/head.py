@@ -326,17 +326,19 @@ class TypeAndOutline(nn.Module):
     """What kind of tumour a scan shows and where it ends, side by side in one row of numbers.
 
     Args:
-        channels: of each input, or the features of a vector. sizes: (height, width) of each; (features,) of a vector.
+        channels: of each input, or the features of a vector. sizes: (height, width) of each, of volumes (depth, height,
+            width), of a vector ().
         classes: types; with fewer than two there is nothing to tell apart, and the outline stands alone.
-        scan_size: (height, width) of the scan.
+        scan_size: of the scan, ending in the same sizes.
         pooling: how maps become the vector that the type is told from: "mean", "max", or "both" side by side.
         dropout: share of that vector dropped in training.
-    Input shape: maps (B, C, h, w) for the outline; for the type maps of any size or a vector (B, F), where there is no
-        second input the same maps.
-    Output shape: (B, K + height * width); K is `classes`, or 0 where there are fewer than two.
+    Input shape: maps (B, C, h, w) or (B, C, d, h, w) for the outline; for the type maps of any size or a vector (B, F),
+        where there is no second input the same maps.
+    Output shape: (B, K + height * width), of volumes (B, K + depth * height * width); K is `classes`, or 0 where there
+        are fewer than two.
     Last dimension:
         [0, K)       logits of the types
-        [K, ...)     logits of the outline at the scan's size, row by row: inside the tumour where positive
+        [K, ...)     logits of the outline at the scan's size, row by row, slice by slice: in the tumour where positive
     Raises:
         ValueError: in words, for a vector where the outline's maps should be.
     """
@@ -346,17 +348,17 @@ class TypeAndOutline(nn.Module):
         channels: tuple[int, ...],
         sizes: tuple[tuple[int, ...], ...],
         classes: int,
-        scan_size: tuple[int, int],
+        scan_size: tuple[int, ...],
         pooling: str = "both",
         dropout: float = 0.2,
     ):
         super().__init__()
-        if len(sizes[0]) != 2:
+        if len(sizes[0]) < 2:
             raise ValueError("The outline needs maps; wire them first, and the vector for the type second.")
-        self.size = tuple(scan_size)
-        self.outline = nn.Conv2d(channels[0], 1, 1)
+        self.size = tuple(scan_size)[-len(sizes[0]) :]
+        self.outline = (nn.Conv2d if len(self.size) == 2 else nn.Conv3d)(channels[0], 1, 1)
         self.num_types = classes if classes > 1 else 0
-        self.pooling = pooling if len(sizes[-1]) == 2 else ""
+        self.pooling = pooling if len(sizes[-1]) > 1 else ""
         self.dropout = nn.Dropout(dropout)
         features = channels[-1] * (2 if self.pooling == "both" else 1)
         self.types = nn.Linear(features, classes) if self.num_types else None
@@ -364,17 +366,19 @@ class TypeAndOutline(nn.Module):
     def forward(self, maps: torch.Tensor, evidence: torch.Tensor | None = None) -> torch.Tensor:
         y = self.outline(maps)
         if y.shape[2:] != self.size:
-            y = nn.functional.interpolate(y, self.size, mode="bilinear", align_corners=False)
+            mode = "bilinear" if len(self.size) == 2 else "trilinear"
+            y = nn.functional.interpolate(y, self.size, mode=mode, align_corners=False)
         outline = y.flatten(1)
         if self.types is None:
             return outline
         x = maps if evidence is None else evidence
+        places = tuple(range(2, x.dim()))
         if self.pooling == "mean":
-            x = x.mean((2, 3))
+            x = x.mean(places)
         elif self.pooling == "max":
-            x = x.amax((2, 3))
+            x = x.amax(places)
         elif self.pooling == "both":
-            x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+            x = torch.cat([x.mean(places), x.amax(places)], 1)
         return torch.cat([self.types(self.dropout(x)), outline], 1)
 
 

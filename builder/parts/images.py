@@ -28,17 +28,51 @@ PREPARE = Part(
             "pad",
             ("pad", "stretch", "crop", "patches"),
             "How a scan that is not square becomes square: black borders (shape kept), stretched, or its middle cut out. "
-            "patches: the scan keeps its own resolution; the network sees squares of this size cut out of it.",
+            "patches: the scan keeps its own resolution; the network sees squares of this size cut out of it, or blocks of a "
+            "volume.",
         ),
         Int(
             "num_patches",
             1,
             1,
             256,
-            "How many squares are cut out of each picture in an epoch, each time elsewhere; with patches only.",
+            "How many squares are cut out of each picture, or blocks out of each volume, in an epoch, each time elsewhere; "
+            "with patches only.",
             1,
             True,
             "patches",
+        ),
+        Float(
+            "outlined_share",
+            0.5,
+            0.0,
+            1.0,
+            "Share of a volume's patches that are centred on its outline; the others are centred outside of it. More where "
+            "tumors are small; less where too much is taken for one.",
+            0.05,
+            title="Share on the outline",
+        ),
+        Float(
+            "pixel_mm",
+            0.0,
+            0.0,
+            20.0,
+            "Size that the pixels of a volume are brought to; 0 keeps each scan's own. Choose one where scans of several "
+            "machines differ.",
+            0.1,
+            unit="mm",
+            title="Pixel size",
+        ),
+        Float(
+            "slice_mm",
+            0.0,
+            0.0,
+            50.0,
+            "Distance that the slices of a volume are brought to, computed between two others where need be; 0 keeps the "
+            "slices as they are.",
+            0.1,
+            unit="mm",
+            title="Slice distance",
         ),
         OneOf(
             "colour",
@@ -67,7 +101,8 @@ PREPARE = Part(
             16,
             2,
             512,
-            "How many slices of a scan the network sees, as a series or a volume. More is slower.",
+            "How many slices of a scan the network sees, as a series or a volume; with patches, how many a patch is deep. "
+            "More is slower.",
             1,
             True,
             "slices",

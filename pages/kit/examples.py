@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from builder import voxels
 from builder.data import Dataset, Summary, UnusableScan, chosen, prepare
 from builder.execute import home
 from builder.spec import Data
@@ -24,6 +25,7 @@ class Example:
             none. slices: which slices of the scan they are, counted from 1 (0: a black one); () for one picture.
         before: size of the scan as it was read, in words. label: its class or "".
         index: position in the data set. problem: why there is no picture, in words.
+        after: size of a volume that was brought to another grid before patches are cut out of it, in words; else "".
     """
 
     pictures: tuple[np.ndarray, ...]
@@ -32,6 +34,7 @@ class Example:
     index: int
     problem: str = ""
     slices: tuple[int, ...] = ()
+    after: str = ""
 
 
 def picture(values: np.ndarray) -> np.ndarray:
@@ -64,6 +67,10 @@ def _example(dataset: str, _changed: float, data_json: str, number: int) -> Exam
     if data.layout == "maps":
         return Example((picture(prepared),), before, label, index)
     slices = np.moveaxis(prepared, data.channel_axis, 1)
+    if data.blocks:
+        taken = voxels.seen(len(slices), case.shape[0])
+        after = _size(slices.shape) if slices.shape[-2:] != case.shape[2:] or len(slices) != case.shape[0] else ""
+        return Example(tuple(map(picture, slices)), before, label, index, slices=taken, after=after)
     taken = tuple(k + 1 for k in chosen(case.shape[0], data))
     return Example(tuple(map(picture, slices)), before, label, index, slices=taken)
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from builder.check import problems
 from builder.data import Summary
-from builder.spec import Experiment
+from builder.spec import Data, Experiment
 from builder.task import TASKS, Task, find
 from pages.kit import draft
 from pages.kit.draft import Draft
@@ -52,12 +52,17 @@ def suited(summary: Summary) -> Experiment:
     task = find(summary.task if summary.task in TASKS else TASKS.names[0])
     ready = task.starters()
     stacked = summary.fingerprint.num_slices.get("min", 1) > 1
-    order = sorted(ready, key=lambda s: (s.data.layout == "maps") == stacked)  # stable: the simplest first
+    order = sorted(ready, key=lambda s: _of_stacks(s.data) != stacked)  # stable: the simplest first
     for starter in order:
         found = problems(starter.replace("data.dataset", summary.id), summary.fingerprint)
         if not any(problem.severity == "error" for problem in found):
             return starter
     return ready[0]
+
+
+def _of_stacks(data: Data) -> bool:
+    """Whether a preparation looks at more than one slice of a scan."""
+    return data.layout != "maps" or data.slices == "each"
 
 
 def newest(found: Sequence[Summary], starter: Experiment) -> str:

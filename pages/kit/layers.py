@@ -219,6 +219,7 @@ def scan_caption(data: Data, shape: tuple[int, ...]) -> str:
     """Returns what the scan's own card says."""
     colour = "grey" if data.channels == 1 else "red, green, blue"
     slices = "" if data.layout == "maps" else f"{data.num_slices} slices of "
+    slices = f"patches of {slices}" if data.fit == "patches" else slices
     return f"*{colour}, {slices}{data.size_px} x {data.size_px} px* `{show(shape)}` :gray[–]"
 
 

@@ -19,6 +19,7 @@ from builder.parts.layers import (
     recurrent,
     regularization,
     shape,
+    unet,
 )
 
 LAYERS = Catalog(
@@ -37,6 +38,7 @@ LAYERS = Catalog(
         *block.PARTS,
         *backbone.PARTS,
         *decoder.PARTS,
+        *unet.PARTS,
         *head.PARTS,
     ),
 )

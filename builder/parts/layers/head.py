@@ -53,8 +53,8 @@ PARTS = (
         "type_and_outline",
         "Type and outline",
         "builder.blocks.head:TypeAndOutline",
-        "The last layer of tumour diagnosis: one score per type, and the outline pixel by pixel. First the fine maps of a "
-        "decoder for the outline, then what tells the type: deep maps, or a vector (without it, the same maps).",
+        "The last layer of tumour diagnosis: one score per type, and the outline, pixel by pixel or voxel by voxel. First the "
+        "fine maps of a decoder for the outline, then what tells the type: deep maps, or a vector (without, the same maps).",
         (
             OneOf(
                 "pooling",
@@ -66,10 +66,10 @@ PARTS = (
             Float("dropout", 0.2, 0.0, 0.9, "Share of that vector dropped in training.", 0.05),
         ),
         "Heads",
-        "tumor tumour diagnosis segmentation head output mask outline type benign malignant",
-        inferred={"channels": "channels_each", "sizes": "sizes", "classes": "classes", "scan_size": "scan_size"},
+        "tumor tumour diagnosis segmentation head output mask outline type benign malignant volume 3-d",
+        inferred={"channels": "channels_each", "sizes": "extents", "classes": "classes", "scan_size": "scan_extent"},
         most=2,
-        takes=("maps", "vector"),
+        takes=("maps", "volume", "vector"),
     ),
     LayerSpec(
         "two_stage_head",
