@@ -210,7 +210,8 @@ def steps_per_epoch(draft: drafts.Draft, found: findings.Findings) -> int:
 
 
 def training_scans(found: findings.Findings) -> int:
-    """How many scans training learns from: those of its split that carry a label, each once."""
+    """How many scans training learns from: those of its split that carry a label, each once, or as often as patches are
+    cut out of it in an epoch."""
     now = found.experiment
     if found.summary is None or now.task not in TASKS:
         return 0
@@ -224,7 +225,8 @@ def _num_training(dataset: str, changed: float, task: str, data: str) -> int:
         cases = find(task).cases(opened, Experiment(task=task, data=chosen), "train")
     except (UnknownDataset, OSError, ValueError):
         return 0
-    return sum(opened.cases[i].shape[0] for i in cases) if chosen.slices == "each" else len(cases)
+    num = sum(opened.cases[i].shape[0] for i in cases) if chosen.slices == "each" else len(cases)
+    return num * chosen.num_patches if chosen.fit == "patches" else num
 
 
 def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -324,7 +326,7 @@ def costs(draft: drafts.Draft, found: findings.Findings) -> None:
     if steps:
         num = training_scans(found)
         rows = [
-            ("Training scans", f"{num:,}"),
+            ("Training patches" if draft.experiment.data.fit == "patches" else "Training scans", f"{num:,}"),
             ("Steps", f"{training.epochs * steps:,}"),
             ("Work an epoch", layers.operations(3 * planned.flops * num)),
             *rows,

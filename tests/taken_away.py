@@ -65,4 +65,8 @@ def validated(run: Run, dataset: Dataset, place: Path) -> dict[str, float]:
     stored = checkpoint.load_weights(run.folder / "best.safetensors")
     checkpoint.pour(stored.tensors, learner.model, "best.safetensors")
     told = learner.judge() | {f"val/{name}": value for name, value in learner.settled.items()}
-    return {name.removeprefix("val/"): value for name, value in told.items() if name.startswith("val/")}
+    return {
+        name.removeprefix("val/"): value
+        for name, value in told.items()
+        if name.startswith("val/") and " of " not in name
+    }
