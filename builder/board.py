@@ -6,6 +6,7 @@ thread (a full disk shows up somewhere else and later), it names the file after 
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.runs import EpochEnded, Event, Progress, Resumed, append_whole
+from builder.runs import EpochEnded, Event, Probed, Progress, Resumed, append_whole
 
 if TYPE_CHECKING:
     from builder.graph import Graph
@@ -37,6 +38,11 @@ class Board:
         """Adds the numbers of `event`, if it has any; on `Resumed` tells TensorBoard to forget what came after."""
         if isinstance(event, Progress | EpochEnded):
             values = [self._summaries.Summary.Value(tag=k, simple_value=float(v)) for k, v in event.metrics.items()]
+            if values:
+                self._write(step=event.step, summary=self._summaries.Summary(value=values))
+        elif isinstance(event, Probed):
+            tags = {f"layers/{m}/{id}": v for id, numbers in event.layers.items() for m, v in numbers.items()}
+            values = [self._summaries.Summary.Value(tag=k, simple_value=v) for k, v in tags.items() if math.isfinite(v)]
             if values:
                 self._write(step=event.step, summary=self._summaries.Summary(value=values))
         elif isinstance(event, Resumed):

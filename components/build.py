@@ -32,6 +32,8 @@ PRODUCTS = (
     "compare.css",
     "film.js",
     "film.css",
+    "heatmap.js",
+    "heatmap.css",
 )
 _INTER = "node_modules/@fontsource-variable/inter"
 _MONO = "node_modules/@fontsource-variable/jetbrains-mono"

@@ -9,6 +9,7 @@ import streamlit as st
 from builder.execute import home
 from builder.runs import Run, RunStore, RunView
 from pages.kit import go, style, takeaway, trust
+from pages.kit.health import health
 from pages.kit.run_actions import actions
 from pages.kit.run_compare import compared
 from pages.kit.run_film import screened
@@ -54,6 +55,8 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: Standing) -> None:
         whose = labels_of([by_id[id] for id in shown])[0] if len(shown) > 1 else ""
         with st.container(key="run-film"):
             screened(by_id[shown[0]], views[shown[0]], whose)
+        with st.container(key="run-health"):
+            health(by_id[shown[0]], views[shown[0]])
         with st.container(key="run-log"):
             happened(views[shown[0]], whose)
 

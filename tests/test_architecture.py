@@ -82,6 +82,8 @@ ENGINE = {
     # runs as facts
     "probes": "",
     "events": "probes",
+    "diagnosis": "events parts network probes spec",
+    "cures": "diagnosis parts network spec",
     "runs": "events spec",
     "execute": "runs",
     "supervisor": "runs execute",

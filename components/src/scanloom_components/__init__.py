@@ -1,6 +1,7 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
 `network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, `compare`,
-two pictures of one scan with a divider between them, and `film`, what a network said of a few scans after every epoch.
+two pictures of one scan with a divider between them, `film`, what a network said of a few scans after every epoch, and
+`heatmap`, numbers in colours that grow.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -26,6 +27,7 @@ __all__ = [
     "curves",
     "dropzone",
     "film",
+    "heatmap",
     "network",
     "viewer",
 ]
@@ -184,6 +186,15 @@ _film = st.components.v2.component(
 )
 
 
+_heatmap = st.components.v2.component(
+    "scanloom-components.heatmap",
+    js="heatmap.js",
+    css="heatmap.css",
+    html='<div class="heatmap"></div>',
+    isolate_styles=True,
+)
+
+
 def curves(
     series: Sequence[Series],
     *,
@@ -235,6 +246,51 @@ def curves(
     )
     told = state.range
     return (float(told[0]), float(told[1])) if told else None
+
+
+def heatmap(
+    rows: Mapping[str, Sequence[float | None]],
+    columns: Sequence[str],
+    *,
+    key: str,
+    ends: tuple[float, float],
+    labels: Mapping[str, str] | None = None,
+    log: bool = False,
+    share: bool = False,
+    picked: str = "",
+    height: int = 420,
+    x_title: str = "",
+    summary: str = "",
+    on_pick: Callable[[], None] | None = None,
+) -> str | None:
+    """Draws numbers as colours, a row each; drawn again with more of them the picture stays and only changes.
+
+    Args:
+        rows: by id, one number for each of `columns`; None or NaN is a gap. labels: of rows, where not the ids.
+        key: fixed; its state is `st.session_state[key].row`.
+        ends: what the first and the last colour stand for; with `log`, a logarithmic scale, both above 0.
+        share: numbers lie in 0..1 and are told as per cent. picked: id of the row that is framed.
+        height: at most, in pixels, as long as a row keeps five of them. summary: what a screen reader says.
+        on_pick: called before the rerun when a row was pressed.
+
+    Returns:
+        The id of the row that was pressed last, None before.
+    """
+    data = {
+        "rows": [{"id": id, "label": (labels or {}).get(id, id)} for id in rows],
+        "columns": list(columns),
+        "values": [[_short(v) for v in values] for values in rows.values()],
+        "low": ends[0],
+        "high": ends[1],
+        "log": log,
+        "format": "share" if share else "number",
+        "picked": picked,
+        "height": height,
+        "x_title": x_title,
+        "summary": summary,
+    }
+    state: Any = _heatmap(key=key, data=data, default={"row": None}, on_row_change=on_pick or _nothing)
+    return state.row
 
 
 def dropzone(
