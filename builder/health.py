@@ -48,7 +48,7 @@ class Watch:
 
     def __init__(self, model: nn.Module, experiment: Experiment, num_classes: int, total: int) -> None:
         self.model = model
-        self.every = max(_EVERY, math.ceil(total / _MOST_LOOKS))
+        self.every = self.spacing(total)
         plan = plan_of(experiment, num_classes)
         self._names = {node.id: node.name for node in plan.nodes}
         self._layouts = {node.id: node.layout for node in plan.nodes}
@@ -67,9 +67,19 @@ class Watch:
         self._found: dict[tuple[str, str], Tensor] = {}
         self._before: list[Tensor] = []
 
+    @staticmethod
+    def spacing(total: int) -> int:
+        """Steps from one look to the next, once the early ones are over, in a run of `total` steps."""
+        return max(_EVERY, math.ceil(total / _MOST_LOOKS))
+
+    @staticmethod
+    def due(step: int, every: int) -> bool:
+        """Whether optimizer step `step` (from 1) is looked at where every `every`th one is."""
+        return step in _EARLY or step % every == 0
+
     def is_due(self, step: int) -> bool:
-        """Whether optimizer step `step` (from 1) is looked at."""
-        return step in _EARLY or step % self.every == 0
+        """Whether optimizer step `step` (from 1) of this run is looked at."""
+        return self.due(step, self.every)
 
     # ---- around a step ----
 

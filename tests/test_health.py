@@ -115,10 +115,10 @@ def explosive(monkeypatch: pytest.MonkeyPatch) -> None:
     real = network.assemble
 
     def assemble(*args: Any, **settings: Any) -> nn.Module:
-        model = real(*args, **settings)
+        model: Any = real(*args, **settings)
         for part in model.modules():
             if isinstance(part, nn.RNN):
-                nn.init.orthogonal_(part.weight_hh_l0, gain=3.0)
+                nn.init.orthogonal_(part.get_parameter("weight_hh_l0"), gain=3.0)
         return model
 
     monkeypatch.setattr(network, "assemble", assemble)
@@ -150,7 +150,7 @@ def test_dead_relus_are_counted_and_a_leaky_one_makes_the_loss_fall(
     real = network.assemble
 
     def assemble(*args: Any, **settings: Any) -> nn.Module:
-        model = real(*args, **settings)
+        model: Any = real(*args, **settings)
         torch.nn.init.constant_(model.layers["conv_b"].bias, -9.0)  # as one step too long leaves them
         return model
 
@@ -173,7 +173,7 @@ def test_a_learning_rate_of_ten_is_too_high_and_the_usual_one_makes_the_loss_fal
     assert ill.kinds[0] == "rate-high" and not {"exploding", "vanishing", "start"} & set(ill.kinds)
     assert ill.losses[0] > 2
     cure = ill.cures("rate-high")[0]
-    assert "the usual one" in cure.words and cure.experiment.training.optimizer.params["lr"] < 0.1
+    assert "the usual one" in cure.words and cure.experiment.training.optimizer.params["lr"] in (0.001, 0.05)
     cured = watched(cure.experiment, 5)
     assert cured.losses[-1] < 0.6 and cured.found == []
 
@@ -189,7 +189,7 @@ def test_a_saturated_tanh_is_found(watched: Watched, monkeypatch: pytest.MonkeyP
     real = network.assemble
 
     def assemble(*args: Any, **settings: Any) -> nn.Module:
-        model = real(*args, **settings)
+        model: Any = real(*args, **settings)
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.weight.data.mul_(40)
@@ -379,8 +379,8 @@ def test_few_steps_are_looked_at_and_fewer_of_a_long_run() -> None:
 
 def test_probes_survive_the_record_and_a_resumed_run_forgets_what_it_does_again() -> None:
     looks = [Probed(step, 1, {"a": {"gradient": step / 3}, "b": {"std": math.nan}}) for step in (1, 2, 3, 4)]
-    back = [decode(encode(event)) for event in looks]
-    assert isinstance(back[0], Probed) and back[0].layers["a"]["gradient"] == pytest.approx(1 / 3, rel=1e-3)
+    back = [event for look in looks if isinstance(event := decode(encode(look)), Probed)]
+    assert len(back) == 4 and back[0].layers["a"]["gradient"] == pytest.approx(1 / 3, rel=1e-3)
     assert math.isnan(back[0].layers["b"]["std"])
     view = fold([*back, Resumed(2, 1), Probed(3, 1, {"a": {"gradient": 9.0}, "c": {"dead": 0.5}})])
     assert view.probes.steps == [1, 2, 3] and view.probes.row("a", "gradient")[2] == 9.0
@@ -396,14 +396,14 @@ def test_probes_survive_the_record_and_a_resumed_run_forgets_what_it_does_again(
 
 def test_first_weights_follow_the_rule_and_others_stay(tmp_path: Path) -> None:
     nodes = (*deep("relu", 2), Node(id="more", name="linear", params={"out_features": 64}))
-    usual = network.assemble_of(experiment(nodes), 2, seed=0)
-    he = network.assemble_of(experiment(nodes, init="he"), 2, seed=0)
+    usual: Any = network.assemble_of(experiment(nodes), 2, seed=0)
+    he: Any = network.assemble_of(experiment(nodes, init="he"), 2, seed=0)
     fan_in = 9 * 6
     assert float(he.layers["conv_1"].weight.detach().std()) == pytest.approx(math.sqrt(2 / fan_in), rel=0.15)
     assert torch.equal(usual.layers["conv_1"].bias, he.layers["conv_1"].bias)
     again = network.assemble_of(experiment(nodes, init="he"), 2, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(he.parameters(), again.parameters(), strict=True))
-    gates = network.assemble_of(experiment(recurrent("gru", units=8), init="orthogonal"), 2, seed=0)
+    gates: Any = network.assemble_of(experiment(recurrent("gru", units=8), init="orthogonal"), 2, seed=0)
     for gate in gates.layers["memory"].runs[0].weight_hh_l0.split(8):
         assert torch.allclose(gate @ gate.T, torch.eye(8), atol=1e-5)
     assert experiment().digest == experiment(init="usual").digest != experiment(init="he").digest

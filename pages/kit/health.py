@@ -28,6 +28,7 @@ _MOST_CURES = 3  # of one finding, the rest is folded away
 _MOST_CHANGES = 6  # of one cure, told one by one
 _MOST_DECADES = 12  # of a colour scale: what is fainter counts as nothing
 _NO_CLASSES = 0
+_FEW = 4  # looks from which a clean bill means something
 
 
 def health(run: Run, view: RunView) -> None:
@@ -47,7 +48,9 @@ def health(run: Run, view: RunView) -> None:
         found = diagnose(view, experiment, num_classes)
         for finding in found:
             _told(run, experiment, finding, num_classes)
-        if not found:
+        if not found and len(view.probes.steps) < _FEW:
+            st.caption("After a few more looks something can be said about the layers.")
+        elif not found:
             st.markdown(
                 ":green[:material/check_circle: Nothing unusual] in the gradients, the steps of the weights and what "
                 f"comes out of the layers, up to step {view.probes.steps[-1]:,}."
