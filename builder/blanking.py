@@ -196,7 +196,7 @@ def _chances(predictor: Predictor, kind: task.Task, images: np.ndarray) -> np.nd
     import torch
 
     with torch.inference_mode():
-        scores = kind.evidence(predictor.run(images))
+        scores = kind.evidence(predictor.experiment, predictor.run(images))
         if scores is None:
             raise NotAsked("This network answers without class scores, so it cannot be asked like this.")
         found: np.ndarray = (scores.sigmoid() if predictor.multi_label else scores.softmax(1)).cpu().numpy()
@@ -211,7 +211,8 @@ def _lesions(targets: Targets, side: int) -> tuple[np.ndarray, np.ndarray]:
     for row, boxes in enumerate(targets.boxes or ()):
         for x0, y0, x1, y1 in boxes:
             inside[row, int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
-    return inside, inside.any((1, 2))
+    some = np.asarray(inside.any((1, 2)))
+    return inside, some
 
 
 def _report(

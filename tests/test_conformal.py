@@ -27,6 +27,7 @@ def test_the_truth_is_in_the_set_as_often_as_is_said_however_wrong_the_confidenc
     held = []
     for seed in range(120):
         least = limit(answered(seed, 60, each, sharp), level)
+        assert least is not None
         here = answered(10_000 + seed, 200, each, sharp)
         inside = sets(here.probabilities, least)
         held.append(inside[np.arange(len(here.labels)), here.labels].mean())

@@ -114,7 +114,7 @@ def test_a_threshold_is_chosen_at_ones_own_prevalence_kept_and_told_beside_answe
     home, run, report = reported("recognition")
     session = shown(home, run, monkeypatch)
     assert "For patients like mine" in said(session) and "1,000" in said(session)
-    label = session.segmented_control(key=f"operating-class-{run.id}").value
+    label: Any = session.segmented_control(key=f"operating-class-{run.id}").value
     key = f"{run.id}-{label}"
     session.number_input(key=f"prevalence-{key}").set_value(2.0).run()
     here = operating.separation(run, label, "test")

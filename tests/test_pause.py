@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def test_a_pause_is_saved_told_and_ended_by_resumed(tmp_path, monkeypatch):
 
 
 def test_killed_while_paused_it_goes_on_exactly(tmp_path, monkeypatch):
-    chosen, dataset = experiment(TRICKY, epochs=2, batch_size=12, augment=AUGMENT), Made(tmp_path / "data")
+    chosen = experiment(TRICKY, epochs=2, batch_size=12, augment=AUGMENT)
+    dataset: Any = Made(tmp_path / "data")
     run(chosen, dataset, tmp_path / "straight")
     events = train(chosen, find("recognition"), dataset, tmp_path / "broken", device="cpu", pause=Asked(3, looks=999))
     assert any(isinstance(event, Paused) for event in events)  # and dropped there, as by kill -9

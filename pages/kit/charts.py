@@ -19,7 +19,9 @@ def palette() -> tuple[str, ...]:
     return _DARK if st.context.theme.type == "dark" else _LIGHT
 
 
-def thinned(x: Sequence[float], y: Sequence[float], num: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def thinned(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, num: int = 400
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns at most about 2 * num points that draw the same picture: the lowest and highest of each of `num` buckets.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import streamlit as st
 
@@ -144,6 +145,7 @@ def actions(run: Run, view: RunView) -> None:
         )
         if not aside:
             return
-    kind = "secondary" if view.status == "paused" else "primary"  # one main thing: there it is to go on
+    # One main thing: where it is paused that is to go on.
+    kind: Literal["primary", "secondary"] = "secondary" if view.status == "paused" else "primary"
     if usable and st.button("Test a scan", key="to-test", type=kind, icon=":material/biotech:"):
         go.to("test", run=run.id)
