@@ -25,7 +25,7 @@ __all__ = ["SLOT", "card"]
 
 SLOT = "augment"
 """Of the job that varies an example."""
-_NUM_VARIED = 8
+_NUM_VARIED = 7  # with the scan itself: two rows
 _COLUMNS = 3
 _LAST = "varied-last"  # (id of the job whose pictures are shown, digest of what they are of)
 _ABOUT = {
@@ -53,12 +53,16 @@ def card(draft: drafts.Draft, found: findings.Findings) -> None:
         shown = stage(draft, found)
         told = [v for v in found.verdicts if v.path == "training.augment"]
         verdict(draft, told, [p for p in found.problems if p.path == "training.augment"])
-        for group, parts in AUGMENTATIONS.groups.items():
-            st.markdown(f"**{group}** :gray[{_ABOUT.get(group, '')}]")
-            for place, column in enumerate(st.columns(_COLUMNS, gap="small")):
-                with column:
-                    for part in parts[place::_COLUMNS]:
-                        operation(draft, part, found, shown)
+        on = [AUGMENTATIONS[c.name].title for c in draft.experiment.training.augment if c.name in AUGMENTATIONS]
+        st.markdown(" ".join(f":blue-badge[{plain(title)}]" for title in on) or ":gray[Nothing is switched on.]")
+        groups = AUGMENTATIONS.groups
+        for place, (group, parts) in zip(st.tabs(list(groups)), groups.items(), strict=True):
+            with place:
+                st.caption(_ABOUT[group])
+                for number, column in enumerate(st.columns(_COLUMNS, gap="small")):
+                    with column:
+                        for part in parts[number::_COLUMNS]:
+                            operation(draft, part, found, shown)
         forms.section(draft, "training", [TRAINING.param("border"), TRAINING.param("test_time")], found.problems)
 
 
