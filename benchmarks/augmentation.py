@@ -5,6 +5,7 @@
 All three vary every scan by rotation, left-right flip, crop (zoom and shift), brightness and noise, and train the same
 network on the same scans in the same batches. "training" is the whole of it; "scans alone" is the way of a batch from
 the disk to the network's door, without the network. One process, one thread, no loader workers on any side.
+kornia, where it is installed (see augmentation_operations.py), varies whole batches as ours does: no promise is made.
 Promise: >= 3x torchvision's and >= 5x MONAI's throughput. On a CPU the network's own step, equal for all, soon
 outweighs everything else: how much is won then depends on the network, so a light one and two shipped ones are told.
 """
@@ -12,6 +13,7 @@ outweighs everything else: how much is won then depends on the network, so a lig
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -127,6 +129,27 @@ def _loader(
     return lambda: loader
 
 
+def kornia_batches(scans: setting.Scans, batch_size: int) -> Callable[[], Batches]:
+    """Batches varied as a whole with kornia, as its documentation has it."""
+    import kornia.augmentation as k
+
+    images, labels = torch.from_numpy(scans.made.images[:].copy()), torch.from_numpy(scans.labels)
+    vary = k.AugmentationSequential(
+        k.RandomAffine(DEGREES, (SHIFT, SHIFT), ZOOM, p=1.0),
+        k.RandomHorizontalFlip(p=0.5),
+        k.RandomBrightness((1 - BRIGHTNESS, 1 + BRIGHTNESS), p=1.0),
+        k.RandomGaussianNoise(0.0, NOISE, p=1.0),
+        data_keys=["input"],
+    )
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size, shuffle=True)
+
+    def batches() -> Batches:
+        for stored, target in loader:
+            yield (vary(stored.float() / 255) - 0.5) / 0.29, target
+
+    return batches
+
+
 def monai_batches(scans: setting.Scans, batch_size: int) -> Callable[[], Batches]:
     """MONAI's loader with its dictionary transforms."""
     from monai.data import DataLoader, Dataset
@@ -181,6 +204,8 @@ def main() -> None:
         "torchvision v2, a transform for each": torchvision_steps,
         "MONAI, dictionary transforms": monai_batches,
     }
+    if importlib.util.find_spec("kornia") is not None:
+        peers["kornia, whole batches"] = kornia_batches
     with tempfile.TemporaryDirectory() as folder:
         for name, size_px in (("light", 64), ("tiny-cnn", 64), ("small-cnn", 28)):
             scans = setting.Scans(Path(folder) / f"{size_px}", chosen.count, size_px)

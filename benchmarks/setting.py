@@ -131,7 +131,7 @@ def compared(theirs: Sequence[Seconds], ours: Sequence[Seconds], count: int) -> 
 def report(name: str, found: dict[str, Any]) -> None:
     """Prints `found` with machine and versions as JSON, and keeps it in results/."""
     versions = {}
-    for package in ("torch", "torchvision", "monai", "numpy"):
+    for package in ("torch", "torchvision", "monai", "kornia", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

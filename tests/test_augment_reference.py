@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, float]] = {
 IMAGE_TOLERANCE = 0.02
 """Mean absolute difference of grey values, of [0, 1]: what five more bilinear resamplings soften a real scan by."""
 OUTLINE_TOLERANCE = 0.92
-"""Least Dice of an outline with the reference's, both resampled to the nearest pixel, the reference five times: an outline of
+"""Least Dice of an outline with the reference's, both resampled to the nearest pixel, the reference five times: one of
 130 pixels has a rim of 40."""
 BOX_TOLERANCE = 0.75
 """Pixels by which a box may differ from the hull of the reference's moved outline points."""

@@ -38,7 +38,7 @@ _CSS = """<style>
 [class*=st-key-operation-] img,.st-key-stage img{image-rendering:pixelated;border-radius:.4rem}
 [class*=st-key-operation-off-] img{opacity:.6;filter:saturate(.6)}
 [class*=st-key-operation-off-]:hover img{opacity:1;filter:none}
-[class*=st-key-operation-on-]{border-color:var(--st-primary-color)!important}
+[class*=st-key-operation-on-]{border-color:#4a78ef!important}
 .st-key-stage [data-testid=stImage] img{box-shadow:0 0 0 1px rgba(128,128,128,.25)}
 [class*=st-key-operation-] [data-testid=stElementToolbar],.st-key-stage [data-testid=stElementToolbar]{display:none}
 </style>"""
