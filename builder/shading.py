@@ -79,7 +79,8 @@ def shade(
     if "low_resolution" in meant:
         rows = meant["low_resolution"].to(device)
         factor = 1 + (drawn("low_resolution").flatten() + 1) / 2 * (settings["low_resolution"]["factor"] - 1)
-        down, across = _coarse(height, factor)[:, None], _coarse(width, factor)[:, None]
+        down = _coarse(height, factor)[:, None]
+        across = down if width == height else _coarse(width, factor)[:, None]
         images[rows] = down @ images[rows] @ across.transpose(2, 3)
     if "ghosting" in meant:
         _ghost(images, meant["ghosting"], upto("ghosting", "strength"), chance["ghosting"][1], settings["ghosting"])
@@ -145,8 +146,10 @@ def _coarse(side: int, factor: Tensor) -> Tensor:
     begin = coarse[:, None] * size
     down = (torch.minimum(begin + size, fine + 1) - torch.maximum(begin, fine)).clamp(min=0) / size
     centre = torch.minimum(((fine[:, None] + 0.5) / size - 0.5).clamp(min=0), count - 1)
-    up = (1 - (centre - coarse).abs()).clamp(min=0)
-    return up @ down
+    before = centre.floor().long()
+    after = torch.minimum(before + 1, count.long() - 1)
+    low, high = (down.gather(1, rows.expand(-1, -1, side)) for rows in (before, after))
+    return torch.lerp(low, high, centre - before)
 
 
 def _ghost(images: Tensor, rows: Tensor, strength: Tensor, numbers: Tensor, settings: Mapping[str, float]) -> None:
