@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import little_run
 import numpy as np
 import pytest
 import torch
@@ -9,11 +12,14 @@ from test_train import Made, epochs, experiment, run
 from test_train import dataset as dataset  # a fixture
 
 from builder import views
+from builder.evaluate import evaluate
 from builder.parts.training import TRAINING
 from builder.predict import Predictor
+from builder.readme import readme
 from builder.spec import Choice, Experiment
 from builder.task import TASKS, find, unfit
 from builder.views import VIEWS, View, back, boxes_back, seen
+from tasks import phantoms
 from tasks.lesion_detection import fused
 from tasks.tumor_answers import Answer
 
@@ -140,3 +146,19 @@ def test_the_planted_signal_is_learned_from_mixed_scans_too(tmp_path, dataset: M
     chosen = experiment(epochs=14, augment=mixing, optimizer=quick, monitor="accuracy")
     ended = epochs(run(chosen, dataset, tmp_path / "run"))
     assert max(epoch.metrics["val/accuracy"] for epoch in ended) > 0.9
+
+
+def test_figures_answers_and_the_words_of_an_export_say_that_several_views_were_asked(home):
+    folder = phantoms.write_cohort(home.parent / "phantoms", seed=5, num_images=30, size_px=32)
+    made = little_run.imported(home, folder, synthetic=True)
+    chosen = little_run.starter().replace("data.size_px", 32).replace("training.epochs", 1)
+    done = little_run.trained(home, chosen.replace("training.test_time", "mirror"), made)
+    figures = evaluate(done, home, "val", resamples=20)
+    assert any("asked 2 times" in note for note in figures["notes"])
+    predictor = Predictor.open(done.folder)
+    found = predictor.finding(made.scan(0))
+    assert any("asked 2 times" in note and "heat map" in note for note in found.notes)
+    once = dataclasses.replace(predictor, experiment=chosen).finding(made.scan(0))
+    assert not any("times" in note for note in once.notes) and once.probabilities != found.probabilities
+    assert 'several views of a scan ("mirror")' in readme("pytorch", "PyTorch", predictor, done)
+    assert "several views" not in readme("pytorch", "PyTorch", dataclasses.replace(predictor, experiment=chosen), done)
