@@ -284,6 +284,8 @@ def named(answer: Answer, level: float = 0.9) -> str:
     promise = (
         f"In {100 * level:.0f} of 100 scans that come as its validation scans came, the truth is among what it names"
     )
+    if row.get("coverage") and not figures.kept_promise(row):
+        promise += f" (on its test scans, in {100 * row['coverage']['value']:.0f})"
     if not inside:
         return f"{promise}. Here it names **nothing**: no class is likely enough, so this scan is unlike those."
     if len(inside) == len(raw):
