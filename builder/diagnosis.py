@@ -208,7 +208,8 @@ def _vanishing(case: _Case) -> Iterator[Finding]:
     kinds = {case.names[id] for id in case.names} & {"sigmoid", "tanh", "softmax"}
     if kinds:
         title = " and ".join(sorted(LAYERS[name].title.lower() for name in kinds))
-        words += f" Each {title} on the way lets at most a part of it through."
+        share = "a quarter" if kinds == {"sigmoid"} else "a part"
+        words += f" Each {title} on the way lets at most {share} of it through."
     yield Finding("vanishing", words, tuple(faint), case.step)
 
 
