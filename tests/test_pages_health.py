@@ -73,7 +73,7 @@ def test_a_healthy_run_is_called_so_and_a_row_of_the_map_is_looked_at_closely(ho
     assert [b for b in session.button if str(b.key).startswith("start-")] == []
     session.selectbox(key="health-measure").set_value("flow").run()
     session.selectbox(key="health-layer").set_value("act_b").run()
-    assert "act_b" in texts(session) and "gradient that flows back 0.0167" in texts(session)
+    assert "act\\_b" in texts(session) and "gradient that flows back 0.0167" in texts(session)
     session.selectbox(key="health-measure").set_value("gradient").run()
     assert session.selectbox(key="health-layer").value is None  # that layer has no weights
 
