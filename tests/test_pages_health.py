@@ -93,7 +93,5 @@ def test_a_run_from_before_says_that_nobody_looked(home: Path) -> None:
         ([[-1.0, 3.0]], False, False, (-1.0, 3.0)),
     ],
 )
-def test_colours_span_what_there_is(
-    rows: list[list[float]], log: bool, share: bool, ends: tuple[float, float]
-) -> None:
+def test_colours_span_what_there_is(rows: list[list[float]], log: bool, share: bool, ends: tuple[float, float]) -> None:
     assert _ends(rows, log=log, share=share) == pytest.approx(ends)
