@@ -577,6 +577,22 @@ def preflight(work: Work) -> Steps:
     return {**found.to_json(), "digest": flying.subject_digest(experiment)}
 
 
+def finder(work: Work) -> Steps:
+    """Looks for a learning rate: `finder.Rates.to_json`, and the digest of what it was found for."""
+    from builder import finder as finding
+    from builder import task
+    from builder.data import Dataset
+    from builder.preflight import subject_digest
+    from builder.spec import Experiment
+
+    experiment = Experiment.checked(work.job.payload["experiment"])
+    dataset = Dataset.open(work.home, experiment.data.dataset)
+    yield Progress(note="preparing the scans")
+    kind = task.find(experiment.task)
+    found = finding.search(experiment, kind, dataset, work.folder, told=work.count, prepared=work.count)
+    return {**found.to_json(), "digest": subject_digest(experiment)}
+
+
 KINDS: dict[str, Handler] = {
     "train": train,
     "import": import_scans,
@@ -593,6 +609,7 @@ KINDS: dict[str, Handler] = {
     "augment": augment,
     "look": look,
     "preflight": preflight,
+    "finder": finder,
     "weights": weights,
     "network": foreign_network,
 }

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from builder.blocks.regularization import DropPath
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention: each step gathers what it needs from all steps (Vaswani et al. 2017).
@@ -39,12 +41,16 @@ class TransformerBlock(nn.Module):
     Args:
         features: F. heads: must divide F. mlp_ratio: width of the small network, in multiples of F.
         dropout: share of attention weights, and of the values that each half adds, dropped in training.
+        drop_path: how often each half is left out for a scan in training (stochastic depth, Huang 2016).
     Input shape: (B, T, features) float. Output shape: the same.
     Raises: ValueError: the heads do not divide the features.
     """
 
-    def __init__(self, features: int, heads: int = 4, mlp_ratio: int = 4, dropout: float = 0.0):
+    PARTS = (DropPath,)  # an export writes its source, too
+
+    def __init__(self, features: int, heads: int = 4, mlp_ratio: int = 4, dropout: float = 0.0, drop_path: float = 0.0):
         super().__init__()
+        self.path = DropPath(drop_path)
         if features % heads:
             raise ValueError(f"{heads} heads do not divide {features} features.")
         self.heads, self.dropout = heads, dropout
@@ -67,8 +73,8 @@ class TransformerBlock(nn.Module):
         return self.out(found.transpose(1, 2).flatten(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop(self.attend(self.norm1(x)))
-        return x + self.drop(self.mlp(self.norm2(x)))
+        x = x + self.path(self.drop(self.attend(self.norm1(x))))
+        return x + self.path(self.drop(self.mlp(self.norm2(x))))
 
 
 class PatchEmbedding(nn.Module):

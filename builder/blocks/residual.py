@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from builder.blocks.norm import LayerNorm2d
+from builder.blocks.regularization import DropPath
 
 
 class ResidualBlock(nn.Module):
@@ -13,11 +14,17 @@ class ResidualBlock(nn.Module):
         in_channels, out_channels: sizes of dimension 1 of input and output.
         stride: of the first convolution; the shortcut becomes a 1x1 convolution where shape changes.
         dropout: probability of dropping whole channels between the two convolutions (Zagoruyko 2016).
+        drop_path: how often all but the shortcut is left out for a scan in training (stochastic depth, Huang 2016).
     Input shape: (B, in_channels, H, W) float. Output shape: (B, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dropout: float = 0.0):
+    PARTS = (DropPath,)  # an export writes its source, too
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, dropout: float = 0.0, drop_path: float = 0.0
+    ):
         super().__init__()
+        self.path = DropPath(drop_path)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
@@ -32,7 +39,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(self.drop(y)))
-        return torch.relu(y + self.shortcut(x))
+        return torch.relu(self.path(y) + self.shortcut(x))
 
 
 class ResidualBlock3d(nn.Module):
@@ -42,11 +49,17 @@ class ResidualBlock3d(nn.Module):
         in_channels, out_channels: sizes of dimension 1 of input and output.
         stride: of the first convolution; the shortcut becomes a 1x1x1 convolution where shape changes.
         dropout: probability of dropping whole channels between the two convolutions.
+        drop_path: how often all but the shortcut is left out for a scan in training (stochastic depth, Huang 2016).
     Input shape: (B, in_channels, D, H, W) float. Output shape: (B, out_channels, each side ceil(side / stride)).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dropout: float = 0.0):
+    PARTS = (DropPath,)  # an export writes its source, too
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, dropout: float = 0.0, drop_path: float = 0.0
+    ):
         super().__init__()
+        self.path = DropPath(drop_path)
         self.conv1 = nn.Conv3d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm3d(out_channels)
         self.conv2 = nn.Conv3d(out_channels, out_channels, 3, 1, 1, bias=False)
@@ -61,7 +74,7 @@ class ResidualBlock3d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(self.drop(y)))
-        return torch.relu(y + self.shortcut(x))
+        return torch.relu(self.path(y) + self.shortcut(x))
 
 
 class BottleneckBlock(nn.Module):
@@ -72,11 +85,17 @@ class BottleneckBlock(nn.Module):
         in_channels, out_channels: sizes of dimension 1 of input and output.
         stride: of the 3x3 convolution; the shortcut becomes a 1x1 convolution where shape changes.
         reduction: the 3x3 convolution has out_channels / reduction channels (at least one).
+        drop_path: how often all but the shortcut is left out for a scan in training (stochastic depth, Huang 2016).
     Input shape: (B, in_channels, H, W) float. Output shape: (B, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, reduction: int = 4):
+    PARTS = (DropPath,)  # an export writes its source, too
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, reduction: int = 4, drop_path: float = 0.0
+    ):
         super().__init__()
+        self.path = DropPath(drop_path)
         inner = max(1, out_channels // reduction)
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, inner, 1, bias=False),
@@ -95,7 +114,7 @@ class BottleneckBlock(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.net(x) + self.shortcut(x))
+        return torch.relu(self.path(self.net(x)) + self.shortcut(x))
 
 
 class NafnetBlock(nn.Module):
@@ -109,12 +128,14 @@ class NafnetBlock(nn.Module):
     Args:
         channels: that come in and out. expansion: how many times wider it is before each gate; even. attention: whether
             the means of the whole picture weigh the channels; without, each answer rests on its surroundings alone.
+        drop_path: how often each of the two parts is left out for a scan in training (stochastic depth, Huang 2016).
     """
 
-    PARTS = (LayerNorm2d,)  # an export writes their source, too
+    PARTS = (LayerNorm2d, DropPath)  # an export writes their source, too
 
-    def __init__(self, channels: int, expansion: int = 2, attention: bool = True):
+    def __init__(self, channels: int, expansion: int = 2, attention: bool = True, drop_path: float = 0.0):
         super().__init__()
+        self.path = DropPath(drop_path)
         if channels * expansion % 2:
             raise ValueError(f"A gate halves {channels * expansion} channels: choose an even number of them.")
         wide, half = channels * expansion, channels * expansion // 2
@@ -132,9 +153,9 @@ class NafnetBlock(nn.Module):
         y = first * second
         if self.attention is not None:
             y = y * self.attention(y.mean((2, 3), keepdim=True))
-        x = x + self.share * self.narrow(y)
+        x = x + self.path(self.share * self.narrow(y))
         first, second = self.second_widen(self.second_norm(x)).chunk(2, dim=1)
-        return x + self.second_share * self.second_narrow(first * second)
+        return x + self.path(self.second_share * self.second_narrow(first * second))
 
 
 class InvertedResidual(nn.Module):
@@ -145,11 +166,23 @@ class InvertedResidual(nn.Module):
         in_channels, out_channels: sizes of dimension 1 of input and output.
         stride: of the depthwise 3x3 convolution. expansion: how many times wider it is inside.
         squeeze: weigh the inner channels by squeeze-and-excitation (in_channels / 4 units, at least two).
+        drop_path: how often all but the shortcut is left out for a scan in training, where there is a shortcut.
     Input shape: (B, in_channels, H, W) float. Output shape: (B, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, expansion: int = 6, squeeze: bool = False):
+    PARTS = (DropPath,)  # an export writes its source, too
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        expansion: int = 6,
+        squeeze: bool = False,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
+        self.path = DropPath(drop_path)
         inner, units = in_channels * expansion, max(2, in_channels // 4)
         self.shortcut = stride == 1 and in_channels == out_channels
         self.widen = nn.Sequential(nn.Conv2d(in_channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6())
@@ -168,7 +201,7 @@ class InvertedResidual(nn.Module):
         if self.weigh is not None:
             y = y * self.weigh(y)
         y = self.narrow(y)
-        return x + y if self.shortcut else y
+        return x + self.path(y) if self.shortcut else y
 
 
 class DenseBlock(nn.Module):

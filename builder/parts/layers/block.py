@@ -5,6 +5,15 @@ from builder.catalog import Flag, Float, Int, LayerSpec
 _CHANNELS = Int("out_channels", 32, 1, 4096, "Channels that come out.", log=True)
 _STRIDE = Int("stride", 1, 1, 4, "2 halves height and width.", unit="px")
 _DROPPED = Float("dropout", 0.0, 0.0, 0.9, "Share of channels dropped inside.", 0.05)
+_PATH = Float(
+    "drop_path",
+    0.0,
+    0.0,
+    0.9,
+    "How often all but the shortcut is left out for a scan in training (Huang 2016): less learning by heart in deep networks.",
+    0.05,
+    title="Stochastic depth",
+)
 _REDUCTION = Int(
     "reduction", 16, 1, 64, "How many times fewer units the small network inside has than there are channels.", log=True
 )
@@ -20,7 +29,7 @@ PARTS = (
         "Residual block",
         "builder.blocks.residual:ResidualBlock",
         "Two convolutions with a shortcut around them (He 2016): deep networks that still learn.",
-        (_CHANNELS, _STRIDE, _DROPPED),
+        (_CHANNELS, _STRIDE, _DROPPED, _PATH),
         "Blocks",
         "resnet skip shortcut",
         inferred={"in_channels": "channels"},
@@ -31,7 +40,7 @@ PARTS = (
         "Residual block 3-D",
         "builder.blocks.residual:ResidualBlock3d",
         "Two 3-D convolutions with a shortcut around them (He 2016), for volumes.",
-        (_CHANNELS, Int("stride", 1, 1, 4, "2 halves depth, height and width.", unit="voxels"), _DROPPED),
+        (_CHANNELS, Int("stride", 1, 1, 4, "2 halves depth, height and width.", unit="voxels"), _DROPPED, _PATH),
         "Blocks",
         "resnet skip shortcut volumetric",
         inferred={"in_channels": "channels"},
@@ -47,6 +56,7 @@ PARTS = (
             Int("out_channels", 64, 1, 4096, "Channels that come out.", log=True),
             _STRIDE,
             Int("reduction", 4, 1, 16, "How many times fewer channels the 3x3 convolution inside has.", log=True),
+            _PATH,
         ),
         "Blocks",
         "resnet50 residual skip shortcut",
@@ -63,6 +73,7 @@ PARTS = (
             _STRIDE,
             Int("expansion", 6, 1, 12, "How many times wider it is inside."),
             Flag("squeeze", False, "Weighs the inner channels by squeeze-and-excite, as in EfficientNet."),
+            _PATH,
         ),
         "Blocks",
         "mobilenet efficientnet mbconv depthwise skip shortcut light",
@@ -114,6 +125,7 @@ PARTS = (
                 "Weighs channels by their mean over the whole picture. Without it every answer rests on its surroundings "
                 "alone, and whole scans come out the same however they are cut into tiles.",
             ),
+            _PATH,
         ),
         "Blocks",
         "restoration denoise enhancement simple gate residual shortcut",
