@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -17,7 +17,23 @@ from builder.runs import RunStore, StoreError
 from builder.schedule import factor
 from builder.spec import Data, Experiment, SpecError
 from builder.task import TASKS, find, losses
-from pages.kit import augmenting, beat, charts, examples, findings, forms, go, jobs, layers, preflight, style
+from pages.kit import (
+    augmenting,
+    beat,
+    charts,
+    dropping,
+    examples,
+    findings,
+    forms,
+    go,
+    groups,
+    jobs,
+    landscape,
+    layers,
+    preflight,
+    rate,
+    style,
+)
 from pages.kit import draft as drafts
 from pages.kit.machine import this_machine
 from pages.kit.pairs import pairs
@@ -31,10 +47,12 @@ _CSS = """<style>
 
 _SECTIONS = {
     "How long": ("epochs", "batch_size", "accumulate"),
-    "Regularization": ("l2", "l1", "label_smoothing", "clip_norm", "clip_value"),
+    "Regularization": ("l2", "l1", "label_smoothing"),
+    "Clipping": ("clip_norm", "clip_value"),
     "Stopping": ("monitor", "patience", "min_delta"),
 }
 _LOSS = ("balance",)
+_LAYERS = ("backbone_rate",)  # drawn with the groups of layers
 _AUGMENTING = ("border", "test_time")  # drawn with the augmentation
 _OF_STACKS = ("num_slices", "slice_choice")
 """Settings that mean something only where the network sees several slices."""
@@ -54,7 +72,7 @@ def _params(names: Sequence[str]) -> list[Any]:
 
 def _rest() -> list[Any]:
     """Settings that no section names: a new entry of the catalog appears here by itself."""
-    named = {name for names in _SECTIONS.values() for name in names} | set(_LOSS) | set(_AUGMENTING)
+    named = {name for names in _SECTIONS.values() for name in names} | {*_LOSS, *_AUGMENTING, *_LAYERS}
     return [p for p in TRAINING.params if p.name not in named]
 
 
@@ -158,17 +176,49 @@ def another() -> None:
     st.session_state["example-number"] = st.session_state.get("example-number", 0) + 1
 
 
-def optimizer(draft: drafts.Draft, found: findings.Findings) -> None:
-    """How a step is taken, and how its size changes over the training."""
-    with style.card("Optimizer and schedule", key="optimizer"):
-        forms.section(draft, "training", _params(_SECTIONS["How long"]), found.problems, num_columns=3)
-        left, right = st.columns(2, gap="medium")
-        with left:
-            forms.choice(draft, "training.optimizer", OPTIMIZERS, found.problems, label="Optimizer")
-        with right:
-            forms.choice(draft, "training.schedule", SCHEDULES, found.problems, label="Learning rate schedule")
-        curve(draft, found)
-        forms.choice(draft, "training.average", AVERAGES, found.problems, label="Average of the weights")
+def recipe(draft: drafts.Draft, found: findings.Findings) -> None:
+    """How it learns: what everybody sets first, the rest in tabs of its own."""
+    with style.card("Recipe", key="recipe"):
+        tabs = st.tabs(
+            [
+                ":material/footprint: Steps",
+                ":material/shield: Regularization",
+                ":material/balance: Classes and loss",
+                ":material/layers: Layers",
+                ":material/flag: Stopping",
+                ":material/memory: Machine",
+                ":material/landscape: For learners",
+            ],
+            key="recipe-tabs",
+        )
+        with tabs[0]:
+            steps(draft, found)
+        with tabs[1]:
+            regularization(draft, found)
+        with tabs[2]:
+            loss(draft, found)
+        with tabs[3]:
+            st.caption("Some layers may learn faster or slower, or be braked more or less, than the rest.")
+            groups.groups(draft, found)
+        with tabs[4]:
+            forms.section(draft, "training", _params(_SECTIONS["Stopping"]), found.problems)
+        with tabs[5]:
+            forms.section(draft, "training", _rest(), found.problems)
+        with tabs[6]:
+            if st.toggle("Show how optimizers walk", key="toy-shown"):
+                landscape.toy(draft)
+
+
+def steps(draft: drafts.Draft, found: findings.Findings) -> None:
+    """How long, how a step is taken, and how its size changes over the training."""
+    forms.section(draft, "training", _params(_SECTIONS["How long"]), found.problems, num_columns=3)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        forms.choice(draft, "training.optimizer", OPTIMIZERS, found.problems, label="Optimizer")
+    with right:
+        forms.choice(draft, "training.schedule", SCHEDULES, found.problems, label="Learning rate schedule")
+    curve(draft, found)
+    rate.finder(draft, found)
 
 
 def curve(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -178,13 +228,13 @@ def curve(draft: drafts.Draft, found: findings.Findings) -> None:
     training = draft.experiment.training
     if found.about("training.schedule", "training.optimizer", "training.epochs", "training.average"):
         return
-    rate = training.optimizer.params.get("lr", OPTIMIZERS[training.optimizer.name].defaults["lr"])
-    steps = steps_per_epoch(draft, found) or 20
-    total = training.epochs * steps
+    full = training.optimizer.params.get("lr", OPTIMIZERS[training.optimizer.name].defaults["lr"])
+    each = steps_per_epoch(draft, found) or 20
+    total = training.epochs * each
     marks = sorted({round(k * (total - 1) / (_DRAWN_STEPS - 1)) for k in range(_DRAWN_STEPS)}) if total > 1 else [0]
-    values = [rate * factor(training.schedule, step, training.epochs, steps, training.average) for step in marks]
+    values = [full * factor(training.schedule, step, training.epochs, each, training.average) for step in marks]
     line = {"color": charts.palette()[0], "width": 2.4}
-    figure = go_.Figure(go_.Scatter(x=[m / steps for m in marks], y=values, mode="lines", line=line))
+    figure = go_.Figure(go_.Scatter(x=[m / each for m in marks], y=values, mode="lines", line=line))
     figure.update_layout(
         height=190,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
@@ -194,6 +244,8 @@ def curve(draft: drafts.Draft, found: findings.Findings) -> None:
     st.plotly_chart(
         figure, key="schedule-curve", config={"displayModeBar": False}, alt="The learning rate over the training"
     )
+    if training.average.name == "swa":
+        st.caption("The straight part at the end is where the weights are averaged (SWA).")
     if training.schedule.name == "plateau":
         st.caption("Drawn as if the validation loss improved all the time: each wait without a gain lowers the rate.")
 
@@ -231,22 +283,28 @@ def _num_training(dataset: str, changed: float, task: str, data: str) -> int:
 
 def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
     """Brakes against learning by heart."""
-    with style.card("Regularization", key="regularization"):
-        forms.section(draft, "training", _params(_SECTIONS["Regularization"]), found.problems)
-        dropouts = [n.id for n in draft.experiment.network if "dropout" in n.name]
-        there = f"the network has {', '.join(dropouts)}" if dropouts else "the network has none"
-        st.caption(f"Dropout is a layer: {plain(there)}; add or change it on the Network page.")
+    st.markdown("**Drop**")
+    dropping.sliders(draft, found)
+    st.markdown("**Penalties and labels**")
+    forms.section(draft, "training", _params(_SECTIONS["Regularization"]), found.problems, num_columns=3)
+    st.markdown("**Calm steps**")
+    forms.section(draft, "training", _params(_SECTIONS["Clipping"]), found.problems)
+    forms.choice(draft, "training.average", AVERAGES, found.problems, label="Average of the weights")
 
 
 def loss(draft: drafts.Draft, found: findings.Findings) -> None:
-    """What a wrong answer costs."""
-    with style.card("Loss", key="loss"):
-        offered = losses(draft.experiment.task)
+    """What a wrong answer costs, and what is done for rare classes."""
+    offered = losses(draft.experiment.task)
+    left, right = st.columns(2, gap="medium")
+    with left:
         if len(offered) > 1:
             forms.choice(draft, "training.loss", offered, found.problems, label="Loss")
         forms.section(draft, "training", _params(_LOSS), found.problems, num_columns=1)
-        counts = found.fingerprint.class_counts if found.fingerprint else {}
+    counts = found.fingerprint.class_counts if found.fingerprint else {}
+    with right:
         if counts:
+            for words in balance_words(counts.get("train", {}), draft.experiment.training.balance):
+                st.caption(plain(words))
             names = {"train": "training", "val": "validation", "test": "test"}
             rows = [
                 f"| {plain(name)} | " + " | ".join(str(counts.get(s, {}).get(name, 0)) for s in names) + " |"
@@ -255,12 +313,25 @@ def loss(draft: drafts.Draft, found: findings.Findings) -> None:
             st.markdown("| Class | " + " | ".join(names.values()) + " |\n|:--|--:|--:|--:|\n" + "\n".join(rows))
 
 
-def stopping(draft: drafts.Draft, found: findings.Findings) -> None:
-    """When it ends, and what counts as best; and the rest of the settings."""
-    with style.card("Stopping", key="stopping"):
-        forms.section(draft, "training", _params(_SECTIONS["Stopping"]), found.problems, num_columns=1)
-    with style.card("Seed and machine", key="machine"):
-        forms.section(draft, "training", _rest(), found.problems)
+def balance_words(counts: Mapping[str, int], balance: str) -> list[str]:
+    """What the counts of the training side mean, and what the choice of `balance` does about them."""
+    known = {name: count for name, count in counts.items() if count}
+    if len(known) < 2:
+        return []
+    rare, common = min(known, key=lambda n: known[n]), max(known, key=lambda n: known[n])
+    times, total = known[common] / known[rare], sum(known.values())
+    said = [f"The commonest class, {common}, has {times:.1f} times the training scans of the rarest, {rare}."]
+    if balance == "weights":
+        said.append(f"With weights, a mistake on {rare} costs {times:.1f} times one on {common}.")
+    elif balance == "sampler":
+        again = total / len(known) / known[rare]
+        said.append(
+            f"With the sampler, every class comes about {total // len(known)} times in an epoch of {total}: each "
+            f"scan of {rare} about {again:.1f} times, of {common} {total / len(known) / known[common]:.1f} times."
+        )
+    elif times > 2:
+        said.append("Nothing is done about it: the network may prefer the common one. The focal loss is another way.")
+    return said
 
 
 @drafts.spared
@@ -381,14 +452,8 @@ def page(draft: drafts.Draft) -> None:
     with left:
         preparation(draft, found)
         augmenting.card(draft, found)
-        optimizer(draft, found)
-        one, two = st.columns(2, gap="small")
-        with one:
-            regularization(draft, found)
-            loss(draft, found)
-        with two:
-            stopping(draft, found)
-            beat.card(found.summary, draft.experiment.task)
+        recipe(draft, found)
+        beat.card(found.summary, draft.experiment.task)
     with right:
         pre_flight(draft, found)
 
@@ -396,6 +461,7 @@ def page(draft: drafts.Draft) -> None:
 st.html(_CSS)
 jobs.keep_in_url(augmenting.SLOT)
 jobs.keep_in_url(preflight.SLOT)
+jobs.keep_in_url(rate.SLOT)
 opened = drafts.current()
 if opened is None:
     nothing_open()
