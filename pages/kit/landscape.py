@@ -24,8 +24,8 @@ _RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.15, 0.3, 1.0)
 def toy(draft: drafts.Draft) -> None:
     """The choice of a landscape and of optimizers, and their ways on it."""
     st.caption(
-        "The real optimizers of the catalog on a landscape that can be seen: a point is a pair of weights, its height the "
-        "loss. Yours walks with the settings above, but at the rate chosen here."
+        "The real optimizers of the catalog on a landscape that can be seen: a point is a pair of weights, its height "
+        "the loss. Yours walks with the settings above, but at the rate chosen here."
     )
     mine = draft.experiment.training.optimizer
     left, middle, right = st.columns([1.2, 2.4, 1])
