@@ -113,6 +113,7 @@ KINDS = (
     "augment",
     "look",
     "preflight",
+    "finder",
     "weights",
     "network",
 )

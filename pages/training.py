@@ -186,7 +186,7 @@ def recipe(draft: drafts.Draft, found: findings.Findings) -> None:
                 ":material/balance: Classes and loss",
                 ":material/layers: Layers",
                 ":material/flag: Stopping",
-                ":material/memory: Machine",
+                ":material/memory: Machine and seed",
                 ":material/landscape: For learners",
             ],
             key="recipe-tabs",
@@ -295,7 +295,7 @@ def regularization(draft: drafts.Draft, found: findings.Findings) -> None:
 def loss(draft: drafts.Draft, found: findings.Findings) -> None:
     """What a wrong answer costs, and what is done for rare classes."""
     offered = losses(draft.experiment.task)
-    left, right = st.columns(2, gap="medium")
+    left, right = st.columns([1, 1.25], gap="medium")
     with left:
         if len(offered) > 1:
             forms.choice(draft, "training.loss", offered, found.problems, label="Loss")

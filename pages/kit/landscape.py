@@ -124,13 +124,20 @@ def _drawn(surface: str, walks: dict[str, Walk]) -> Any:
         yaxis={"range": ground.span[2:], "title": "another weight"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         sliders=[
-            {"steps": steps, "active": len(steps) - 1, "currentvalue": {"prefix": "Step "}, "x": 0.12, "len": 0.88}
+            {
+                "steps": steps,
+                "active": len(steps) - 1,
+                "currentvalue": {"prefix": "Step "},
+                "x": 0.12,
+                "len": 0.88,
+                "pad": {"t": 45},
+            }
         ],
         updatemenus=[
             {
                 "type": "buttons",
                 "x": 0.0,
-                "y": -0.12,
+                "y": -0.14,
                 "xanchor": "left",
                 "yanchor": "top",
                 "buttons": [{"label": "Play", "method": "animate", "args": [None, play]}],
