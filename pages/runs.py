@@ -8,7 +8,7 @@ import streamlit as st
 
 from builder.execute import home
 from builder.runs import Run, RunStore, RunView
-from pages.kit import go, style, takeaway, trust
+from pages.kit import gap, go, style, takeaway, trust
 from pages.kit.health import health
 from pages.kit.run_actions import actions
 from pages.kit.run_compare import compared
@@ -53,6 +53,8 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: Standing) -> None:
         with st.container(key="run-curves"):
             picture([by_id[id] for id in shown], [views[id] for id in shown])
         whose = labels_of([by_id[id] for id in shown])[0] if len(shown) > 1 else ""
+        with st.container(key="run-gap"):
+            gap.box(by_id[shown[0]], views[shown[0]])
         with st.container(key="run-film"):
             screened(by_id[shown[0]], views[shown[0]], whose)
         with st.container(key="run-health"):

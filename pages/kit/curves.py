@@ -177,8 +177,13 @@ def lines(
     return made
 
 
-_LOSSES = {"val/loss": "validation", "train/loss": "training", "step/loss": "single steps"}  # the axis says loss
-_SPLITS = {"train": "training", "val": "validation", "step": ""}
+_LOSSES = {  # the axis says loss
+    "val/loss": "validation",
+    "train/loss": "training, varied",
+    "train_eval/loss": "training, as they are",
+    "step/loss": "single steps",
+}
+_SPLITS = {"train": "training", "train_eval": "training (scans as they are)", "val": "validation", "step": ""}
 
 
 def name_words(name: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from builder.check import ASSUMED_CLASSES
 from builder.gap import Gap, cures, read
 from builder.network import plan_of
 from builder.runs import Run, RunView
 from builder.spec import Experiment
-from pages.kit import findings, go
+from pages.kit import go
+from pages.kit.run_list import experiment_of
 from pages.kit.words import plain
 
 __all__ = ["box"]
@@ -29,22 +31,23 @@ def box(run: Run, view: RunView) -> None:
         return
     kind, icon = _LOOKS[found.kind]
     getattr(st, kind)(plain(found.words), icon=icon)
-    experiment = run.experiment
-    offered = _offered(found, experiment)
+    experiment = experiment_of(run)
+    offered = _offered(found, experiment.dumps()) if experiment is not None else []
     if offered:
         with st.container(horizontal=True, vertical_alignment="center", key="gap-cures"):
-            st.caption("As a new experiment, this changed:", width="content")
+            st.caption("As a new experiment:", width="content")
             for number, (words, cured) in enumerate(offered):
-                st.button(words, key=f"gap-cure-{number}", icon=":material/healing:", on_click=_open, args=(cured,))
-    if st.session_state.pop("gap-opened", False):
-        go.to("training")
+                if st.button(
+                    words,
+                    key=f"gap-cure-{number}",
+                    icon=":material/healing:",
+                    help="Opens the changed experiment as a draft of its own; nothing is started.",
+                ):
+                    go.begin(cured, words=f"from run {run.id}: {words}")
+                    go.to("training")
 
 
-def _offered(found: Gap, experiment: Experiment) -> list[tuple[str, Experiment]]:
-    planned = plan_of(experiment, 2)
-    return cures(found, experiment, planned)
-
-
-def _open(cured: Experiment) -> None:
-    findings.begin(cured)
-    st.session_state["gap-opened"] = True
+@st.cache_data(max_entries=32, show_spinner=False)
+def _offered(found: Gap, document: str) -> list[tuple[str, Experiment]]:
+    experiment = Experiment.loads(document)
+    return cures(found, experiment, plan_of(experiment, ASSUMED_CLASSES))

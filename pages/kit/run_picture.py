@@ -40,11 +40,11 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     at = curves.best_at(views[0], axis) if len(views) == 1 else None  # of several runs each has a dot on its line
     marks = [] if at is None else [(at, "best")]
     kept = _kept(views)
-    losses = ["val/loss", "train/loss"]
+    losses = ["val/loss", "train/loss", *(["train_eval/loss"] if len(views) == 1 else [])]
     near = _zoomed("curves-loss")
     made = curves.lines(views, labels, losses, axis=axis, window=near, kept=kept)
     if len(views) == 1:
-        fine = curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=2, window=near, kept=kept)
+        fine = curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=3, window=near, kept=kept)
         made = [*fine, *made]
     one, two = st.columns(2, gap="small")
     with one:
