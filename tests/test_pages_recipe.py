@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from test_intake import nearby  # noqa: F401 (a fixture)
+from test_pages_build import at, pressed, ready
+from test_pages_shell import cats, said  # noqa: F401 (a fixture)
+
 from builder.runs import EpochEnded, Record, RunStore, Started
 from builder.spec import Choice
-from tests.test_pages_build import at, pressed, ready
-from tests.test_pages_shell import cats, home, nearby, said  # noqa: F401
 
 
 def test_dropout_everywhere_is_one_slider_that_edits_the_network_and_can_be_undone(home: Path, cats: str) -> None:  # noqa: F811
@@ -51,12 +53,12 @@ def test_optimizers_walk_when_they_are_asked_to(home: Path, cats: str) -> None: 
 
 
 def test_a_run_that_learns_by_heart_is_told_so_with_cures_that_open_a_draft(
-    home: Path,  # noqa: F811
+    home: Path,
     cats: str,  # noqa: F811
 ) -> None:
     draft = ready(home, cats)
     run = RunStore(home).create(draft.experiment)
-    record = Record(run.folder)
+    record = Record(run.folder / "events.jsonl")
     record.append(Started(attempt=1, device="cpu", pid=1))
     for epoch, (train, val) in enumerate([(0.7, 0.7), (0.5, 0.5), (0.4, 0.52), (0.3, 0.56), (0.2, 0.6)], 1):
         metrics = {"train/loss": train, "train_eval/loss": train, "val/loss": val}
