@@ -10,11 +10,12 @@ import math
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.runs import EpochEnded, Event, Probed, Progress, Resumed, append_whole
+from builder import film
+from builder.runs import EpochEnded, Event, Pictured, Probed, Progress, Resumed, Saved, append_whole
 
 if TYPE_CHECKING:
     from builder.graph import Graph
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 class Board:
     """Mirrors the events of one attempt into `folder`/tb. OSError when the disk is full; what is there stays whole."""
 
-    def __init__(self, folder: Path, attempt: int) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
+    def __init__(self, folder: Path, attempt: int, classes: Sequence[str] = ()) -> None:
+        """classes: their names, for pictures and precision-recall curves."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
         from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
+        self._tensor, self._tensors = tensor_pb2, tensor_shape_pb2
         self._protos, self._summaries, self._crc = event_pb2, summary_pb2, masked_crc32c
+        self.folder, self.classes = folder, tuple(classes)
+        self._last: dict[str, float] = {}
         place = folder / "tb"
         place.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.scanloom.{attempt}"
@@ -37,20 +42,68 @@ class Board:
     def add(self, event: Event) -> None:
         """Adds the numbers of `event`, if it has any; on `Resumed` tells TensorBoard to forget what came after."""
         if isinstance(event, Progress | EpochEnded):
-            values = [self._summaries.Summary.Value(tag=k, simple_value=float(v)) for k, v in event.metrics.items()]
-            if values:
-                self._write(step=event.step, summary=self._summaries.Summary(value=values))
+            self._numbers(event.step, event.metrics)
+            if isinstance(event, EpochEnded):
+                self._last = event.metrics
+        elif isinstance(event, Saved) and event.best:  # what the hyperparameters page shows: the kept network's scores
+            self._numbers(event.step, {f"best/{name}": value for name, value in self._last.items()})
+        elif isinstance(event, Pictured):
+            self._picture(event)
         elif isinstance(event, Probed):
             tags = {f"layers/{m}/{id}": v for id, numbers in event.layers.items() for m, v in numbers.items()}
-            values = [self._summaries.Summary.Value(tag=k, simple_value=v) for k, v in tags.items() if math.isfinite(v)]
-            if values:
-                self._write(step=event.step, summary=self._summaries.Summary(value=values))
+            self._numbers(event.step, {name: value for name, value in tags.items() if math.isfinite(value)})
         elif isinstance(event, Resumed):
             start = self._protos.SessionLog(status=self._protos.SessionLog.START)
             self._write(step=event.step + 1 if event.step else 0, session_log=start)
 
-    def describe(self, document: Mapping[str, Any]) -> None:
-        """Adds the settings of an experiment (as plain JSON) as text and as hyperparameters, without its given name."""
+    def _numbers(self, step: int, metrics: Mapping[str, float]) -> None:
+        values = [self._summaries.Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()]
+        if values:
+            self._write(step=step, summary=self._summaries.Summary(value=values))
+
+    def _picture(self, event: Pictured) -> None:
+        """The film as a picture, how weights and gradients are spread, and a precision-recall curve for each class."""
+        from tensorboard.plugins.pr_curve import metadata
+
+        made = self._summaries
+        values = []
+        try:
+            strip = film.strip(self.folder, event.epoch, self.classes)
+        except OSError:  # a damaged picture of a film must not end a training
+            strip = None
+        if strip is not None:
+            image = made.Summary.Image(encoded_image_string=strip[0], height=strip[1], width=strip[2], colorspace=3)
+            values.append(made.Summary.Value(tag="film", image=image))
+        told = film.read_spreads(self.folder, event.epoch)
+        for name, spread in told["spreads"].items():
+            histogram = made.HistogramProto(
+                min=spread["min"],
+                max=spread["max"],
+                num=spread["num"],
+                sum=spread["sum"],
+                sum_squares=spread["squares"],
+                bucket_limit=spread["limits"],
+                bucket=spread["counts"],
+            )
+            values.append(made.Summary.Value(tag=name, histo=histogram))
+        for label, rows in told["trade_off"].items():
+            k = int(label)
+            name = self.classes[k] if k < len(self.classes) else label
+            kind = metadata.create_summary_metadata(f"val/{name}", "Validation side", len(rows[0]))
+            flat = struct.pack(f"<{len(rows) * len(rows[0])}f", *(v for row in rows for v in row))
+            shape = self._tensors.TensorShapeProto
+            sizes = [shape.Dim(size=len(rows)), shape.Dim(size=len(rows[0]))]
+            tensor = self._tensor.TensorProto(dtype="DT_FLOAT", tensor_content=flat, tensor_shape=shape(dim=sizes))
+            values.append(made.Summary.Value(tag=f"val/{name}", metadata=kind, tensor=tensor))
+        if values:
+            self._write(step=event.step, summary=made.Summary(value=values))
+
+    def describe(self, document: Mapping[str, Any], scores: Sequence[str] = ()) -> None:
+        """Adds the settings of an experiment (as plain JSON) as text and as hyperparameters, without its given name.
+
+        Args:
+            scores: of the validation side; TensorBoard shows those of the kept network beside the hyperparameters.
+        """
         import json
 
         from torch.utils.tensorboard.summary import hparams, text
@@ -59,7 +112,7 @@ class Board:
         words = "```json\n" + json.dumps(kept, indent=1) + "\n```"
         self._write(step=0, summary=text("experiment", words))
         settings = flat({name: kept.get(name) or {} for name in ("data", "training")})
-        for summary in hparams(settings, {}):
+        for summary in hparams(settings, {f"best/val/{name}": 0.0 for name in scores}):
             self._write(step=0, summary=summary)
 
     def draw(self, graph: Graph) -> None:

@@ -10,6 +10,7 @@ classes are numbers. `film.json`, which a page writes, names the cases to pin; w
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -19,15 +20,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder import spreads
 from builder.runs import read_json, write_atomic
 from builder.spec import Data, Experiment
-from builder.task import Shown, Task
+from builder.task import Shown, Sureness, Task
 
 if TYPE_CHECKING:
+    import torch
+
     from builder.batches import Scans
     from builder.targets import Target, Targets
 
-__all__ = ["FOLDER", "MOST_SCANS", "Film", "chosen", "pin", "read_frame", "read_scan", "stratified"]
+__all__ = [
+    "FOLDER",
+    "MOST_SCANS",
+    "Film",
+    "chosen",
+    "pin",
+    "read_frame",
+    "read_scan",
+    "read_spreads",
+    "stratified",
+    "strip",
+]
 
 FOLDER = "film"
 PINNED = "film.json"
@@ -36,6 +51,7 @@ MOST_SCANS = 8
 SIDE_PX = 256  # no picture of a film is larger
 EVERY = 20  # so many epochs are all in it; of later ones as many as keep it at about MOST_FRAMES
 MOST_FRAMES = 120
+_SAID, _KNOWN = (255, 176, 32), (53, 208, 160)
 SHARE = 0.01  # of the run's time that a film may take
 
 
@@ -57,6 +73,7 @@ class Film:
         self.began, self.spent_s = time.monotonic(), 0.0
         self.introduced: set[int] = set()
         self.kept: dict[int, Shown] = {}
+        self.sure: Sureness = {}
         self.refused = ""  # why the last epoch is not in it, in words
         self._usual: list[int] | None = None
 
@@ -84,9 +101,11 @@ class Film:
             self.refused = _refused(epoch, error)
             return
         self.kept = {row: self.task.shown(self.experiment, answers[row], settled, self._restored) for row in rows}
+        if spreads.wanted(epoch, self.experiment.training.epochs):
+            self.sure = self.task.sureness(self.experiment, answers, self.val.targets) if self.val else {}
         self.spent_s += time.monotonic() - began
 
-    def frame(self, epoch: int, step: int) -> list[str]:
+    def frame(self, epoch: int, step: int, model: torch.nn.Module) -> list[str]:
         """Writes what was kept as the picture of an epoch; its files, below the run's folder, [] where there is none.
 
         Where the disk refuses, the film goes without this epoch, and `refused` says so.
@@ -98,11 +117,13 @@ class Film:
         try:
             told = [{"scan": row, **self._told(shown, f"{name}-{row}")} for row, shown in self.kept.items()]
             _write(self.folder / FOLDER / f"{name}.json", {"epoch": epoch, "step": step, "scans": told})
+            if spreads.wanted(epoch, self.experiment.training.epochs):
+                spreads.write(self.folder / FOLDER / f"spreads-{epoch:05d}.json", model, self.sure)
         except OSError as error:
             self.refused = _refused(epoch, error)
             return []
         finally:
-            self.kept = {}
+            self.kept, self.sure = {}, {}
         self.spent_s += time.monotonic() - began
         pictures = [entry[what] for entry in told for what in ("outline", "picture") if what in entry]
         return [f"{FOLDER}/{file}" for file in (f"{name}.json", *pictures)]
@@ -186,6 +207,59 @@ def pin(folder: Path, cases: Sequence[str]) -> None:
 def read_scan(folder: Path, row: int) -> dict[str, Any] | None:
     """What is known of a pinned scan of the run in `folder`; None where its file is gone or damaged."""
     return read_json(folder / FOLDER / f"scan-{int(row)}.json")
+
+
+def read_spreads(folder: Path, epoch: int) -> dict[str, Any]:
+    """What `spreads` keeps of an epoch until the board has it; the file is gone afterwards."""
+    path = folder / FOLDER / f"spreads-{int(epoch):05d}.json"
+    found = spreads.read(path)
+    path.unlink(missing_ok=True)
+    return found
+
+
+def strip(folder: Path, epoch: int, classes: Sequence[str]) -> tuple[bytes, int, int] | None:
+    """The picture of an epoch as one PNG for people without our pages: (bytes, height, width); None without one.
+
+    What is known is green, what the network says orange; below each scan is what it is called, and how surely.
+    """
+    from PIL import Image, ImageDraw
+
+    frame, side, tall = read_frame(folder, epoch), 192, 232
+    if frame is None or not frame.get("scans"):
+        return None
+    whole = Image.new("RGB", (side * len(frame["scans"]), tall))
+    for place, said in enumerate(frame["scans"]):
+        scan = read_scan(folder, said["scan"])
+        if scan is None:
+            continue
+        known = scan["known"]
+        with Image.open(folder / FOLDER / said.get("picture", scan["seen"])) as picture:
+            drawn = picture.convert("RGB").resize((side, side))
+        for told, colour in ((known, _KNOWN), (said, _SAID)):
+            if "outline" in told:
+                with Image.open(folder / FOLDER / told["outline"]) as outline:
+                    drawn.paste(colour, mask=_edge(outline.resize((side, side))))
+            for x0, y0, x1, y1, *_ in told.get("boxes", ()):
+                ImageDraw.Draw(drawn).rectangle([side * x0, side * y0, side * x1, side * y1], outline=colour, width=2)
+        whole.paste(drawn, (side * place, 0))
+        words = []
+        if known["classes"]:
+            words.append("is " + ", ".join(classes[k] if k < len(classes) else str(k) for k in known["classes"]))
+        if "chances" in said:
+            top = int(np.argmax(said["chances"]))
+            words.append(f"says {classes[top] if top < len(classes) else top} {said['chances'][top]:.0%}")
+        ImageDraw.Draw(whole).multiline_text((side * place + 6, side + 6), "\n".join(words), fill=(230, 230, 230))
+    made = io.BytesIO()
+    whole.save(made, "PNG")
+    return made.getvalue(), tall, whole.width
+
+
+def _edge(outline: Any) -> Any:
+    """The border of a black and white picture, as a mask."""
+    from PIL import ImageChops, ImageFilter
+
+    grey = outline.convert("L")
+    return ImageChops.subtract(grey, grey.filter(ImageFilter.MinFilter(5)))
 
 
 def read_frame(folder: Path, epoch: int) -> dict[str, Any] | None:

@@ -268,7 +268,7 @@ class Learner:
 
     def pictured(self) -> Iterator[Event]:
         """What the epoch that was just judged adds to the film."""
-        files = self.film.frame(self.place.epoch, self.place.step)
+        files = self.film.frame(self.place.epoch, self.place.step, self.model)
         if files:
             yield Pictured(self.place.step, self.place.epoch, files)
         if self.film.refused:

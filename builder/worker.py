@@ -133,8 +133,8 @@ def train(work: Work) -> Steps:
     assert isinstance(work.job, Run)
     experiment = work.job.experiment
     dataset = Dataset.open(work.home, experiment.data.dataset)
-    work.board = Board(work.folder, work.attempt)
-    work.board.describe(json.loads(experiment.dumps()))
+    work.board = Board(work.folder, work.attempt, dataset.classes)
+    work.board.describe(json.loads(experiment.dumps()), list(task.find(experiment.task).metrics))
     kind = task.find(experiment.task)
     steps = training(experiment, kind, dataset, work.folder, attempt=work.attempt, stop=work.stop, pause=work.pause)
     first = False  # the first epoch has just ended

@@ -11,6 +11,7 @@ from builder.runs import Run, RunStore, RunView
 from pages.kit import gap, go, style, takeaway, trust
 from pages.kit.health import health
 from pages.kit.run_actions import actions
+from pages.kit.run_board import boards
 from pages.kit.run_compare import compared
 from pages.kit.run_film import screened
 from pages.kit.run_list import begun, dress, experiment_of, labels_of, name_of, run_list, shown_ids, view_of
@@ -111,6 +112,8 @@ def page(runs: Sequence[Run]) -> None:
     if view.best is not None and not view.active:
         trust.test_side(focus, whose)
         take_away(focus, whose)
+    if view.attempt:
+        boards([by_id[id] for id in shown])
 
 
 dress()

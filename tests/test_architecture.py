@@ -87,8 +87,10 @@ ENGINE = {
     "runs": "events spec",
     "execute": "runs",
     "supervisor": "runs execute",
-    "film": "batches runs spec targets task",
-    "board": "runs graph",
+    "spreads": "runs task",
+    "film": "batches runs spec spreads targets task",
+    "board": "runs graph film",
+    "tensorboards": "execute runs",
     "faults": "runs",
     # training
     "checkpoint": "",
