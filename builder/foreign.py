@@ -139,6 +139,7 @@ class Assembly:
         self.numbers = 0
         self.data = _data(tuple(shape), volume)
         self.name = name
+        self.task, self.num_classes = Experiment().task, 2  # a file of another tool tells neither
         self._planning = network.Planning(self.data.shape, 2, self.data.layout)
 
     @property
@@ -207,11 +208,12 @@ class Assembly:
         return shape
 
     def _experiment(self) -> Experiment:
-        return Experiment(name=self.name[:120] or "Imported", data=self.data, network=tuple(self.nodes))
+        name = self.name[:120] or "Imported"
+        return Experiment(name=name, task=self.task, data=self.data, network=tuple(self.nodes))
 
     def finished(self) -> Imported:
         """The document; a linear layer at the end becomes the class scores, which fit any data set."""
-        classes = 2
+        classes = self.num_classes
         if self.nodes:
             last = self.nodes[-1]
             if last.name == "linear" and last.params.get("bias", True):

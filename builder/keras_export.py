@@ -17,6 +17,7 @@ from builder.keras_text.writer import Unsupported, keras_model, refused
 from builder.listing import predict_source
 from builder.network import input_shape
 from builder.predict import Predictor
+from builder.recognised import FILE, told
 from builder.tracing import trace
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ for layer, found in arrays.items():
     net.get_layer(layer).set_weights([found[k] for k in range(len(found))])
 net.save(os.path.join(sys.argv[1], "model.keras"))
 net.save_weights(os.path.join(sys.argv[1], "model.weights.h5"))
-os.remove(os.path.join(sys.argv[1], "weights.npz"))
+import zipfile
+with zipfile.ZipFile(os.path.join(sys.argv[1], "model.keras"), "a") as archive:
+    archive.write(os.path.join(sys.argv[1], "{FILE}"), "{FILE}")
+for file in ("weights.npz", "{FILE}"):
+    os.remove(os.path.join(sys.argv[1], file))
 del net
 """
 
@@ -67,11 +72,12 @@ def write(folder: Path, predictor: Predictor) -> str:
         for k, tensor in enumerate(tensors)
     }
     np.savez(folder / "weights.npz", **cast(Any, arrays))
+    (folder / FILE).write_text(told(experiment, len(predictor.classes)), encoding="utf-8")
     (folder / "model.py").write_text(made.source, encoding="utf-8")
     kind = task.find(experiment.task)
     text = predict_source("network_keras.py.txt", "os", says=kind.says, activated=kind.activated_keras)
     (folder / "predict.py").write_text(text, encoding="utf-8")
-    return _MAKE
+    return _MAKE.replace("{FILE}", FILE)
 
 
 __all__ = ["TOLERANCE", "Unsupported", "unsupported", "write"]

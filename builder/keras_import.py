@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.foreign import MAX_NUMBERS, Assembly, ForeignError, Imported
+from builder.keras_recognised import graph, recognised
 from builder.parts.layers import LAYERS
+from builder.recognised import FILE, Recognised, hint
 from builder.recurrence import Last, Run, begun, flipped, gates, joined, settled
 from builder.spec import INPUT
 
 if TYPE_CHECKING:
     import h5py
 
-_MEMBERS = ("config.json", "model.weights.h5")
+_MEMBERS = ("config.json", "model.weights.h5", FILE)
 _MAX_CONFIG_BYTES = 64 << 20
 _MAX_RATIO = 200  # how much larger than its packed form a member may be
 
@@ -49,7 +51,17 @@ def from_archive(file: Path) -> Imported:
         raise ForeignError("This .keras file is damaged: it cannot be unpacked.") from error
     config = _config(parts["config.json"])
     weights = _arrays(parts[_MEMBERS[1]], config) if _MEMBERS[1] in parts else {}
-    return _Reader(config, weights).read()
+    found = _Reader(config, weights).read()
+    told = hint(parts.get(FILE), found.experiment.data.shape) if found.missing and weights else None
+    if told is None:
+        return found
+    # Some operators have no layer, and our export told what the network ends with: it is looked for in the model.
+    try:
+        last = recognised(told, graph(config, weights))
+        again = _Reader(config, weights, last).read() if last is not None else None
+    except ForeignError:
+        return found
+    return again if again is not None and len(again.missing) < len(found.missing) else found
 
 
 def from_config(text: bytes, weights: Arrays) -> Imported:
@@ -59,7 +71,7 @@ def from_config(text: bytes, weights: Arrays) -> Imported:
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """One file of the archive; its size is believed neither from the header nor beyond a bound."""
-    most = _MAX_CONFIG_BYTES if info.filename == "config.json" else 4 * MAX_NUMBERS
+    most = _MAX_CONFIG_BYTES if info.filename != _MEMBERS[1] else 4 * MAX_NUMBERS
     if info.file_size > most or info.file_size > _MAX_RATIO * max(info.compress_size, 1024):
         raise ForeignError("This .keras file unpacks to far more than it holds; it may be malicious.")
     with archive.open(info) as opened:
@@ -166,7 +178,9 @@ class _Skip(Exception):
 class _Reader:
     """Goes through the layers of a config in the order in which they compute."""
 
-    def __init__(self, config: dict[str, Any], weights: Arrays) -> None:
+    def __init__(self, config: dict[str, Any], weights: Arrays, last: Recognised | None = None) -> None:
+        """`last`: what the model ends with, where that was found to be one layer of ours."""
+        self.last = last
         self.layers = {_name(layer): layer for layer in config["layers"] if isinstance(layer, dict)}
         self.config, self.weights = config, weights
         self.wires: dict[str, Any] = {}  # a wire, or a part of a recurrent layer that is no layer yet
@@ -189,10 +203,14 @@ class _Reader:
         self.out = Assembly(str(self.config.get("name") or "Keras model"), shape, volume)
         for name in inputs:
             self.wires[name] = INPUT
+        inside = {value.rpartition("/")[0] for value in self.last.inside} if self.last is not None else set()
         for name in order:
-            if name not in self.wires:
+            if name not in self.wires and name not in inside:
                 self.wires[name] = self._layer(name)
         ends = [name for name, *_ in _histories(self.config.get("output_layers"))] or order[-1:]
+        if self.last is not None:
+            feeds = [self._settled(name.rpartition("/")[0]) for name in self.last.feeds]
+            self.wires[ends[0]] = self.last.placed(self.out, feeds)
         if len(set(ends)) > 1:
             self.out.notes.append("The model has several outputs; the last layer of the list is taken as the one.")
         elif self.out.nodes and self._end(ends[0]) != self.out.nodes[-1].id:

@@ -9,12 +9,6 @@ no straight line.
 from __future__ import annotations
 
 import json
-import logging
-import re
-from collections.abc import Sequence
-from contextlib import contextmanager, redirect_stdout
-from functools import lru_cache
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,80 +17,20 @@ import numpy as np
 from builder import task
 from builder.listing import predict_source
 from builder.network import input_shape
+from builder.onnx_operators import OPSET, unsupported, written
 from builder.predict import Predictor
+from builder.recognised import KEY, told
 from builder.spec import Data
-from builder.tracing import Untraceable, layer_path, quiet, symbolic, trace
+from builder.tracing import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnx
     import torch
-    from torch.export import ExportedProgram
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the app and the exported model."""
-OPSET = 20
 NETWORK_INPUT, NETWORK_OUTPUT = "normalized", "scores"
 """Names of the values between which the network itself lies: an import cuts the preparation off there."""
-
-
-def unsupported(net: torch.nn.Module, shape: Sequence[int]) -> list[tuple[str, str]]:
-    """(path of the layer, what ONNX lacks for it) of every operator that torch's exporter does not know.
-
-    Args:
-        net: on torch's meta device.
-
-    Raises:
-        Untraceable: the network cannot be written down as operators at all.
-    """
-    program = trace(net, shape, "meta")
-    if not _missing(program, _TAKEN_APART):
-        return []
-    # Some operators are taken apart into smaller ones that ONNX has: only doing it tells.
-    with _silent():
-        return _missing(program.run_decompositions(_smaller()), frozenset())
-
-
-_TAKEN_APART = frozenset(
-    {"batch_norm", "rms_norm", "movedim", "moveaxis", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "alpha_dropout"}
-)
-"""Operators that torch's exporter takes apart into smaller ones which ONNX has, whatever their settings."""
-
-
-def _missing(program: ExportedProgram, fine: frozenset[str]) -> list[tuple[str, str]]:
-    """The operators of a graph that torch's exporter has no ONNX for, beside those whose name is in `fine`."""
-    found = []
-    for node in program.graph.nodes:
-        if node.op == "call_function" and hasattr(node.target, "_schema") and not symbolic(node):
-            name = node.target._schema.name.removeprefix("aten::")
-            if name not in fine and not name.startswith("_assert") and not _known(node.target):
-                found.append((layer_path(node), f"the operator {name} has no counterpart in ONNX."))
-    return found
-
-
-@lru_cache(maxsize=1)
-def _written() -> frozenset[Any]:
-    """The operators that torch's exporter writes as ONNX."""
-    from torch.onnx._internal.exporter import _decomp, _registration
-
-    return frozenset(_decomp.get_onnx_implemented_overloads(_registration.ONNXRegistry.from_torchlib()))
-
-
-def _smaller() -> Any:
-    """How torch's exporter takes the others apart."""
-    from torch.onnx._internal.exporter import _decomp
-
-    return _decomp.create_onnx_friendly_decomposition_table(set(_written()))
-
-
-@lru_cache(maxsize=4096)
-def _known(operator: Any) -> bool:
-    """Whether torch's exporter writes an operator, or the one that does the same without working in place."""
-    import torch
-
-    plain = getattr(torch.ops.aten, operator._schema.name.removeprefix("aten::").rstrip("_"), None)
-    return operator in _written() or getattr(plain, operator._overloadname, None) in _written()
 
 
 def write(folder: Path, predictor: Predictor) -> str:
@@ -120,6 +54,7 @@ def write(folder: Path, predictor: Predictor) -> str:
     }
     for key, value in facts.items():
         whole.metadata_props.add(key=f"scanloom.{key}", value=json.dumps(value, ensure_ascii=False))
+    whole.metadata_props.add(key=KEY, value=told(predictor.experiment, len(predictor.classes)))
     onnx.checker.check_model(whole)
     (folder / "model.onnx").write_bytes(whole.SerializeToString())
     says = task.find(predictor.experiment.task).says
@@ -146,34 +81,7 @@ def _network(predictor: Predictor) -> onnx.ModelProto:
             return kind.exported(predictor.experiment, self.net, scores, predictor.multi_label), scores
 
     program = trace(Scoring().eval(), input_shape(predictor.experiment))
-    with _silent():
-        try:
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[NETWORK_INPUT],
-                output_names=["probabilities", NETWORK_OUTPUT],
-            )
-        except Exception as error:  # the exporter raises many kinds, each with pages of advice
-            missing = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error))
-            why = f"the operator {missing[1]} has no counterpart in ONNX" if missing else type(error).__name__
-            raise Untraceable(f"torch cannot write this network down for ONNX: {why}.") from error
-    assert made is not None
-    return made.model_proto
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without the exporter's progress and remarks."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with quiet(), redirect_stdout(StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    return written(program, [NETWORK_INPUT], ["probabilities", NETWORK_OUTPUT])
 
 
 # -- the preparation as a graph ---------------------------------------------------------------------------------------
@@ -323,3 +231,6 @@ def _resizing(g: _Graph, length: str, part: tuple[Any, Any], place: tuple[Any, A
     weights = g("Div", weights, g("Max", total, _double(1e-300)))
     inside = g("And", g("GreaterOrEqual", at, _double(0.0)), g("Less", at, number))
     return g("Where", inside, weights, _double(0.0))
+
+
+__all__ = ["TOLERANCE", "unsupported", "write"]

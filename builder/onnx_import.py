@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.foreign import MAX_NUMBERS, Assembly, ForeignError, Imported
+from builder.onnx_recognised import graph, recognised
+from builder.recognised import KEY, Recognised, hint
 from builder.recurrence import Last, Run, begun, flipped, gates, joined, settled
 from builder.spec import INPUT
 
@@ -51,7 +53,24 @@ def from_onnx(file: Path) -> Imported:
         numbers += count
         if any(d < 0 for d in tensor.dims) or numbers > MAX_NUMBERS:
             raise ForeignError(f"The graph says it has more than {MAX_NUMBERS:,} weights.")
-    return _Reader(model).read()
+    return _read(model)
+
+
+def _read(model: onnx.ModelProto) -> Imported:
+    """Operator by operator; where some have no layer and our export told what the network ends with, that layer is
+    looked for in the graph."""
+    reader = _Reader(model)
+    found = reader.read()
+    facts = {p.key: p.value for p in model.metadata_props}
+    told = hint(facts.get(KEY), found.experiment.data.shape) if found.missing else None
+    if told is None:
+        return found
+    try:
+        last = recognised(told, graph(model.graph.node, reader.initial, reader.output))
+        again = _Reader(model, last).read() if last is not None else None
+    except ForeignError:
+        return found
+    return again if again is not None and len(again.missing) < len(found.missing) else found
 
 
 class _Skip(Exception):
@@ -61,9 +80,11 @@ class _Skip(Exception):
 class _Reader:
     """Goes through the nodes of a graph, which ONNX keeps in the order in which they compute."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, last: Recognised | None = None) -> None:
+        """`last`: what the graph ends with, where that was found to be one layer of ours."""
         from onnx import numpy_helper
 
+        self.last = last
         self.graph = model.graph
         self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
         facts = {p.key: p.value for p in model.metadata_props if p.key.startswith("scanloom.network_")}
@@ -75,6 +96,8 @@ class _Reader:
                 self.fixed[tensor.name] = numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise ForeignError("The weights of this graph are damaged.") from error
+        self.initial = dict(self.fixed)
+        self.output = self.end or (self.graph.output[0].name if self.graph.output else "")
         self.wires: dict[str, Any] = {}  # a wire, or a part of a recurrent layer that is no layer yet
         self.users: dict[str, list[Any]] = {}
         for node in self.graph.node:
@@ -91,9 +114,12 @@ class _Reader:
         self.out = Assembly(self.graph.name or "ONNX graph", shape, volume=deep)
         self.wires[source] = INPUT
         for node in self._nodes():
-            self._node(node)
-        end = self.end or (self.graph.output[0].name if self.graph.output else "")
-        if self.out.nodes and self._end(end) != self.out.nodes[-1].id:
+            if self.last is None or self.last.inside.isdisjoint(node.output):
+                self._node(node)
+        if self.last is not None:
+            feeds = [self.settled(name, "last") for name in self.last.feeds]
+            self.wires[self.output] = self.last.placed(self.out, feeds)
+        if self.out.nodes and self._end(self.output) != self.out.nodes[-1].id:
             raise ForeignError("The output of this graph is not its last layer; that is not taken in.")
         return self.out.finished()
 

@@ -33,7 +33,6 @@ def trace(net: torch.nn.Module, shape: Sequence[int], device: str = "cpu") -> Ex
         Untraceable: torch cannot write the network down.
     """
     import torch
-    from torch.export import Dim, export
 
     class Whole(torch.nn.Module):
         """One named input, whatever the network calls its own."""
@@ -45,12 +44,45 @@ def trace(net: torch.nn.Module, shape: Sequence[int], device: str = "cpu") -> Ex
         def forward(self, image: torch.Tensor) -> Any:
             return self.net(image)
 
-    whole = Whole().eval()
+    from torch.export import Dim
+
+    return _program(Whole(), (shape,), ({0: Dim.DYNAMIC},), device)
+
+
+def trace_layer(layer: torch.nn.Module, shapes: Sequence[Sequence[int]]) -> ExportedProgram:
+    """One layer alone as `trace` has a network: `shapes` are those of its inputs, batch left out.
+
+    Raises:
+        Untraceable: torch cannot write the layer down.
+    """
+    import torch
+
+    class Alone(torch.nn.Module):
+        """Inputs that are called alike, whatever the layer calls its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, *maps: torch.Tensor) -> Any:
+            return self.layer(*maps)
+
+    from torch.export import Dim
+
+    return _program(Alone(), shapes, (tuple({0: Dim.DYNAMIC} for _ in shapes),), "cpu")
+
+
+def _program(whole: torch.nn.Module, shapes: Sequence[Sequence[int]], free: Any, device: str) -> ExportedProgram:
+    """`free`: which sizes are no rule, as `torch.export` takes it."""
+    import torch
+    from torch.export import export
+
     with quiet(), torch.no_grad():
         try:
             with torch.device(device):
                 # A batch of one would be taken for a rule that there is always one.
-                program = export(whole, (torch.zeros(2, *shape),), dynamic_shapes=({0: Dim.DYNAMIC},))
+                given = tuple(torch.zeros(2, *shape) for shape in shapes)
+                program = export(whole.eval(), given, dynamic_shapes=free)
                 _without_dead_ends(program.graph_module.graph)
                 return program
         except Exception as error:  # what export raises is of many kinds, and none is promised

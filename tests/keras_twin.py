@@ -14,7 +14,7 @@ from builder.keras_text.writer import Unsupported, keras_model
 from builder.tracing import trace
 
 _ASK = """
-import importlib.util, os, sys
+import importlib.util, os, sys, zipfile
 import keras, numpy
 root = sys.argv[1]
 for name in sorted(os.listdir(root)):
@@ -31,6 +31,10 @@ for name in sorted(os.listdir(root)):
         for layer, found in arrays.items():
             net.get_layer(layer).set_weights([found[k] for k in range(len(found))])
         net.save(os.path.join(place, "model.keras"))
+        hint = os.path.join(place, "scanloom.json")
+        if os.path.exists(hint):
+            with zipfile.ZipFile(os.path.join(place, "model.keras"), "a") as archive:
+                archive.write(hint, "scanloom.json")
         again = keras.saving.load_model(os.path.join(place, "model.keras"), safe_mode=True)
         images = numpy.load(os.path.join(place, "images.npy"))
         numpy.save(os.path.join(place, "answers.npy"), keras.ops.convert_to_numpy(again(images, training=False)))
@@ -40,8 +44,13 @@ for name in sorted(os.listdir(root)):
 """
 
 
-def asked(nets: dict[str, torch.nn.Module], images: dict[str, torch.Tensor], root: Path) -> dict[str, float | str]:
-    """{name: largest difference between the network and its saved and loaded Keras twin, or why there is none}."""
+def asked(
+    nets: dict[str, torch.nn.Module], images: dict[str, torch.Tensor], root: Path, hints: dict[str, str] | None = None
+) -> dict[str, float | str]:
+    """{name: largest difference between the network and its saved and loaded Keras twin, or why there is none}.
+
+    `hints`: {name: what the export tells of the last layer}.
+    """
     found: dict[str, float | str] = {}
     ours = {}
     for name, net in nets.items():
@@ -54,6 +63,8 @@ def asked(nets: dict[str, torch.nn.Module], images: dict[str, torch.Tensor], roo
             continue
         place.mkdir(parents=True)
         (place / "model.py").write_text(made.source)
+        if hints:
+            (place / "scanloom.json").write_text(hints[name])
         arrays = {f"{layer}/{k}": t.numpy() for layer, tensors in made.weights.items() for k, t in enumerate(tensors)}
         np.savez(place / "weights.npz", **arrays)  # type: ignore[arg-type]
         np.save(place / "images.npy", images[name].numpy())

@@ -18,7 +18,7 @@ from test_parts import LAYERS, alone, layouts_of, shape_of
 from torch import nn
 
 from builder.network import assemble
-from builder.onnx_export import OPSET
+from builder.onnx_operators import OPSET
 from builder.tracing import trace
 
 TOLERANCE = 1e-4

@@ -184,11 +184,22 @@ def _operand(w: Writer, value: Any) -> str:
 
 
 def _shifted(w: Writer, x: Any, by: torch.Tensor) -> Any:
-    return w.affine(w.variable(x), w.shape(x), None, by)
+    return w.affine(*_stretched(w, x, by), None, by)
 
 
 def _scaled(w: Writer, x: Any, by: torch.Tensor) -> Any:
-    return w.affine(w.variable(x), w.shape(x), by, None)
+    return w.affine(*_stretched(w, x, by), by, None)
+
+
+def _stretched(w: Writer, x: Any, by: torch.Tensor) -> tuple[Any, list[int | None]]:
+    """A value as wide as a constant that it meets, and its sizes: a side of 1 is repeated."""
+    inside, found = list(w.shape(x)), w.variable(x)
+    for axis, size in enumerate(reversed(by.shape), 1):
+        if axis < len(inside) and inside[-axis] == 1 and size > 1:
+            inside[-axis] = size
+            place = len(inside) - axis
+            found = w.line(f"ops.concatenate([{found}] * {size}, axis={place})", "concatenate", "stretched")
+    return found, inside
 
 
 @converts("masked_fill")

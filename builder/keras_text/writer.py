@@ -72,11 +72,14 @@ class KerasModel:
     weights: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
 
-def keras_model(program: ExportedProgram, shape: Sequence[int], name: str) -> KerasModel:
+def keras_model(
+    program: ExportedProgram, shape: Sequence[int], name: str, further: Sequence[Sequence[int]] = ()
+) -> KerasModel:
     """Writes a traced network down for Keras.
 
     Args:
-        shape: of one scan. name: of the network, as a person typed it.
+        shape: of one scan. name: of the network, as a person typed it. further: shapes of what else it takes, for a
+            layer alone that has several inputs.
     Raises:
         Unsupported: an operator that Keras, or this writer, does not have.
     """
@@ -88,6 +91,8 @@ def keras_model(program: ExportedProgram, shape: Sequence[int], name: str) -> Ke
         output = writer.written()
     used = [f"from keras import {', '.join(w for w in ('layers', 'ops') if any(f'{w}.' in li for li in writer.lines))}"]
     size = ", ".join(map(str, shape))
+    inputs = {("scan" if k == 1 else f"scan_{k}"): tuple(one) for k, one in enumerate((shape, *further), 1)}
+    taken = "scan" if not further else f"[{', '.join(inputs)}]"
     called = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "network"
     lines = [
         f'"""The network {quoted(name)}, exported by ScanLoom for Keras 3 (any backend).',
@@ -104,9 +109,9 @@ def keras_model(program: ExportedProgram, shape: Sequence[int], name: str) -> Ke
         "",
         "def build():",
         '    """The network with fresh weights; model.keras and model.weights.h5 hold the exported ones."""',
-        f'    scan = keras.Input(({size}{"," if len(shape) == 1 else ""}), name="scan")',
+        *(f'    {scan} = keras.Input({one!r}, name="{scan}")' for scan, one in inputs.items()),
         *(f"    {line}" for line in writer.lines),
-        f'    return keras.Model(scan, {output}, name="{called}")',
+        f'    return keras.Model({taken}, {output}, name="{called}")',
         "",
     ]
     return KerasModel("\n".join(lines), writer.weights)
@@ -154,7 +159,7 @@ class Writer:
         signature = self.program.graph_signature
         stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         lifted = signature.inputs_to_lifted_tensor_constants
-        output = ""
+        output, scans = "", 0
         wanted = self._wanted()
         for node in self.program.graph.nodes:
             self._node = node
@@ -166,7 +171,9 @@ class Writer:
                 elif node.name in lifted:
                     self.values[node] = Fixed(self.program.constants[lifted[node.name]])
                 else:
-                    self.values[node] = Variable("scan")
+                    scans += 1
+                    self.values[node] = Variable("scan" if scans == 1 else f"scan_{scans}")
+                    self._taken.add(str(self.values[node]))
             elif node.op == "call_function" and not symbolic(node):
                 with torch.no_grad():
                     self._attempt(node)
@@ -329,7 +336,12 @@ class Writer:
         return Variable(name)
 
     def affine(
-        self, x: Variable, rank_sizes: Sequence[int | None], scale: torch.Tensor | None, shift: torch.Tensor | None
+        self,
+        x: Variable,
+        rank_sizes: Sequence[int | None],
+        scale: torch.Tensor | None,
+        shift: torch.Tensor | None,
+        hint: str = "",
     ) -> Variable:
         """Writes x * scale + shift with weights of their own, each broadcast over `x` (sizes as from `shape`)."""
         import torch
@@ -355,7 +367,7 @@ class Writer:
             bias = f', bias_axes="{letters[first:]}"'
         inner = "".join(letters[k] for k in axes)
         out = tuple(rank_sizes[1:])
-        return self.layer(f'EinsumDense("{letters},{inner}->{letters}", {out!r}{bias}', x, weights)
+        return self.layer(f'EinsumDense("{letters},{inner}->{letters}", {out!r}{bias}', x, weights, hint)
 
     def constant(self, tensor: torch.Tensor) -> Variable:
         """Writes something that is the same for every scan, such as a class token, as a layer that sees nothing."""
