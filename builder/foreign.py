@@ -207,6 +207,37 @@ class Assembly:
             raise ForeignError(f"the size of what comes in cannot be told ({wire})")
         return shape
 
+    def item(self, wire: str) -> tuple[int, ...]:
+        """As `shape_of`, of one slice where a wire carries a series of them."""
+        shape = self.shape_of(wire)
+        return shape[1:] if self.data.layout == "series" and len(shape) == 4 else shape
+
+    def channels(self, wire: str) -> int:
+        """Channels of maps or of a volume."""
+        return self.item(wire)[0]
+
+    def each_channel(self, wire: str, factor: np.ndarray, term: np.ndarray, alone: bool, hint: str) -> str:
+        """The wire behind a factor and a term (C,) for each channel: they go into the convolution right above where
+        nothing else reads that (`alone`), else into one that looks at each channel and pixel alone.
+
+        Raises:
+            ForeignError: there are no maps.
+        """
+        rank, above = len(self.item(wire)) - 1, self.nodes[-1] if self.nodes else None
+        if rank not in (2, 3):
+            raise ForeignError("a number for each channel of what is no picture")
+        weight, bias = f"layers.{wire}.weight", f"layers.{wire}.bias"
+        if alone and above is not None and above.id == wire and above.name == f"conv{rank}d" and weight in self.tensors:
+            before = self.tensors.get(bias, np.zeros_like(factor))
+            self.tensors[weight] = self.tensors[weight] * factor.reshape(-1, *[1] * (rank + 1))
+            self.tensors[bias] = before * factor + term
+            params = {key: value for key, value in above.params.items() if key != "bias"}
+            self.nodes[-1] = above.model_copy(update={"params": params})
+            return wire
+        params = {"out_channels": len(factor), "kernel_size": 1, "padding": 0, "groups": len(factor)}
+        tensors = {"weight": factor.reshape(-1, *[1] * (rank + 1)), "bias": term}
+        return self.add(f"conv{rank}d", [wire], params, tensors, hint)
+
     def _experiment(self) -> Experiment:
         name = self.name[:120] or "Imported"
         return Experiment(name=name, task=self.task, data=self.data, network=tuple(self.nodes))

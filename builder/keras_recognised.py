@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.keras_text.writer import Unsupported, keras_model
+from builder.keras_text.writer import KerasModel, Unsupported, keras_model
 from builder.recognised import Graph, Hint, Marked, Operation, Recognised, settled
 from builder.tracing import Untraceable, trace_layer
 from builder.weights import surroundings
@@ -34,23 +34,37 @@ def recognised(hint: Hint, theirs: Graph) -> Recognised | None:
         ForeignError: the layer of the hint cannot be built, or is too large.
     """
     marked = Marked(hint)
+    made = alone(marked)
+    config = filed(made.source) if made is not None else None
+    if made is None or config is None:
+        return None
+    arrays = {name: [np.asarray(tensor) for tensor in tensors] for name, tensors in made.weights.items()}
+    return marked.compared(graph(config, arrays), theirs)
+
+
+def alone(marked: Marked) -> KerasModel | None:
+    """The layer as a Keras model of its own; None where Keras cannot carry it."""
+    first, *further = marked.hint.shapes
     try:
-        made = keras_model(trace_layer(marked.layer, hint.shapes), hint.shapes[0], "alone", hint.shapes[1:])
+        return keras_model(trace_layer(marked.layer, marked.hint.shapes), first, "alone", further)
     except (Untraceable, Unsupported):
         return None
+
+
+def filed(text: str) -> dict[str, Any] | None:
+    """The config of the model that our text makes, as Keras files it; None where Keras gives no answer."""
     with tempfile.TemporaryDirectory(prefix="scanloom-alone-") as place:
-        (Path(place) / "model.py").write_text(made.source, encoding="utf-8")
+        (Path(place) / "model.py").write_text(text, encoding="utf-8")
         command = [sys.executable, "-I", "-B", "-c", _TELL, place]
         around = {**surroundings(), "KERAS_BACKEND": "torch", "KERAS_HOME": place}
         try:
             done = subprocess.run(
                 command, cwd=place, env=around, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
             )
-            config = json.loads(done.stdout.splitlines()[-1])["config"]
+            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["config"]
         except (subprocess.TimeoutExpired, ValueError, IndexError, KeyError):
             return None
-    arrays = {name: [np.asarray(tensor) for tensor in tensors] for name, tensors in made.weights.items()}
-    return marked.compared(graph(config, arrays), theirs)
+    return found
 
 
 def graph(config: dict[str, Any], arrays: dict[str, list[np.ndarray]]) -> Graph:
@@ -81,8 +95,8 @@ def graph(config: dict[str, Any], arrays: dict[str, list[np.ndarray]]) -> Graph:
 
 
 def _told(value: Any, inputs: list[str], bare: bool = False) -> Any:
-    """A piece of a config without the names and numbers that each writing makes anew; names go to `inputs` as "layer/result". `bare`: they stand there as
-    [layer, call, result] alone."""
+    """A piece of a config without the names and numbers that each writing makes anew; names go to `inputs` as
+    "layer/result". `bare`: they stand there as [layer, call, result] alone."""
     if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
             history = (value.get("config") or {}).get("keras_history") or [None, 0, 0]

@@ -1,4 +1,5 @@
-"""Recurrent layers of other tools: each direction is a layer of its own there, with flips and slices around it.
+"""What is one layer here and several pieces in other tools: each direction of a recurrent layer, with flips and slices
+around it; a norm over channels that are laid last for it; halves of the channels that gate each other.
 
 What is read is kept as a value that is not a layer yet, until what is done with it tells which layer of ours it is.
 """
@@ -42,6 +43,34 @@ class Last:
     """The last state of a direction."""
 
     run: Run
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    """Maps whose channels were laid last for a norm over them."""
+
+    wire: str
+    words = "of channels laid last"
+
+
+@dataclass(frozen=True)
+class Half:
+    """The first (0) or second (1) half of the channels, and what it went through before it gates the other."""
+
+    wire: str
+    which: int
+    gate: str = "plain"
+    words = "of a part of the channels"
+
+
+def gated(out: Assembly, values: list[Any], hint: str) -> str | None:
+    """The layer of two halves that are multiplied; None where the values are something else."""
+    if len(values) != 2 or not all(isinstance(value, Half) for value in values):
+        return None
+    first, second = sorted(values, key=lambda half: half.which)
+    if first.wire != second.wire or (first.which, second.which) != (0, 1) or first.gate != "plain":
+        return None
+    return out.add("gated_halves", [first.wire], {"gate": second.gate}, hint=hint)
 
 
 def flipped(value: Any) -> Any:

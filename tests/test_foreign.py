@@ -10,25 +10,34 @@ from pathlib import Path
 
 import h5py
 import keras_twin
-import little_run
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
 
-from builder import foreign, network, onnx_export
+from builder import foreign, keras_recognised, network, onnx_export, task
 from builder.check import problems
 from builder.export import untrained
 from builder.foreign import ForeignError, Imported, read
 from builder.foreign_child import parsed
 from builder.predict import Predictor
+from builder.recognised import KEY, Marked, hint, told
 from builder.spec import Experiment, Node
 
-SIDES = {"recognition": 32, "tumor_diagnosis": 64}
-STARTERS = {
-    e.name: e.replace("data.size_px", px) for t, px in SIDES.items() for e in little_run.task.find(t).starters()
-}
+
+def small(starter: Experiment) -> Experiment:
+    """A starter with smaller scans; a detector also with a small backbone of the same family (the real one is among the
+    starters of the other tasks): torch's exporter takes ten seconds for each of its five backbones."""
+    sides = {"recognition": 32, "tumor_diagnosis": 64, "lesion_detection": 64, "image_enhancement": 24}
+    found = starter.replace("data.size_px", sides[starter.task])
+    if starter.task == "lesion_detection" and any(node.id == "backbone" for node in starter.network):
+        found = found.replace("network.backbone.params.model", "test_efficientnet")
+        found = found.replace("network.backbone.params.weights", "none")
+    return found
+
+
+STARTERS = {e.name: small(e) for name in task.TASKS.names for e in task.find(name).starters()}
 
 
 CLASS_SCORES = (Node(id="pool", name="global_pool"), Node(id="scores", name="class_scores"))
@@ -42,11 +51,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     nets = {name: untrained(experiment, root) for name, experiment in STARTERS.items()}
     for predictor in nets.values():
         for module in predictor.net.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not module.running_mean.any():
+                # Statistics that a folded norm shows; those of a pretrained backbone stay as they are.
                 module.running_mean.uniform_(-0.1, 0.1)
                 module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr]
     images = {name: torch.rand(2, *network.input_shape(e)) for name, e in STARTERS.items()}
-    apart = keras_twin.asked({name: p.net for name, p in nets.items()}, images, root / "keras")
+    hints = {name: told(p.experiment, len(p.classes)) for name, p in nets.items()}
+    apart = keras_twin.asked({name: p.net for name, p in nets.items()}, images, root / "keras", hints)
     for name, found in apart.items():
         if not isinstance(found, str):  # in shares of its largest score: those of a deep network can be in the hundreds
             with torch.inference_mode():
@@ -54,10 +65,23 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return root, nets, apart
 
 
+@pytest.fixture(scope="module")
+def filed(exported) -> dict[str, dict]:
+    """{text of a last layer: how Keras files it}, all of them asked in one process: each start of Keras takes five
+    seconds."""
+    layers = []
+    for predictor in exported[1].values():
+        experiment = predictor.experiment
+        if experiment.network[-1].name in ("box_head", "anchor_head", "two_stage_head"):
+            found = hint(told(experiment, len(predictor.classes)), experiment.data.shape)
+            layers.append(keras_recognised.alone(Marked(found)).source)
+    return keras_twin.filed(layers, exported[0] / "alone")
+
+
 def same_answers(found: Imported, predictor: Predictor) -> float:
     """Largest difference of a score between an imported network with its weights and the one it came from, in shares of
     the largest score."""
-    images = torch.rand(2, *network.input_shape(predictor.experiment))
+    images = torch.rand(2, *network.input_shape(predictor.experiment), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted = predictor.net(images)
         return float((found.module()(images) - wanted).abs().max() / wanted.abs().max().clamp(min=1))
@@ -67,13 +91,14 @@ def same_answers(found: Imported, predictor: Predictor) -> float:
 
 
 @pytest.mark.parametrize("name", STARTERS)
-def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported):
+def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported, filed, monkeypatch):
+    monkeypatch.setattr(keras_recognised, "filed", filed.get)
     root, nets, apart = exported
     assert not isinstance(apart[name], str) and apart[name] < 1e-4, apart[name]
     found = parsed(root / "keras" / name / "model.keras")
     assert found.missing == () and found.num_classes == 2
     assert found.experiment.data.shape == STARTERS[name].data.shape
-    assert same_answers(found, nets[name]) < 1e-3  # batch norms are folded into float32 weights
+    assert same_answers(found, nets[name]) < 1e-4  # batch norms are folded into float32 weights
     if STARTERS[name].task == found.experiment.task:  # a file does not tell what a network is for
         assert [p for p in problems(found.experiment) if p.path.startswith("network")] == []
     assert Experiment.loads(found.experiment.dumps()) == found.experiment
@@ -88,7 +113,7 @@ def test_a_starter_comes_back_from_onnx_as_an_equivalent_network(name, exported)
     found = parsed(place / "model.onnx")
     assert found.missing == () and found.num_classes == 2
     assert found.experiment.data.shape == STARTERS[name].data.shape
-    assert same_answers(found, nets[name]) < 1e-3  # batch norms are folded into float32 weights
+    assert same_answers(found, nets[name]) < 1e-4  # batch norms are folded into float32 weights
 
 
 @pytest.mark.parametrize("align", [False, True])
@@ -113,15 +138,71 @@ def test_a_picture_that_is_made_larger_comes_back_from_onnx(mode, align, tmp_pat
     assert [node.params for node in found.experiment.network if node.name == "group_norm"] == [{"num_groups": 1}]
 
 
-def test_a_detector_comes_back_with_what_the_catalog_lacks_left_visible(tmp_path):
-    starter = next(e for e in little_run.task.find("lesion_detection").starters() if e.name == "small-detector")
-    onnx_export.write(tmp_path, untrained(starter.replace("data.size_px", 64), tmp_path))
-    found = parsed(tmp_path / "model.onnx")
+HEADS = ("small-detector", "efficientnet-retinanet", "efficientnet-two-stage")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_of_a_detector_comes_back_as_the_head_that_can_learn(name, exported, filed, monkeypatch):
+    monkeypatch.setattr(keras_recognised, "filed", filed.get)
+    root, nets, _ = exported
+    found, before = parsed(root / "keras" / name / "model.keras"), nets[name].experiment
+    assert found.experiment.task == "lesion_detection"
+    assert found.experiment.network[-1].name == before.network[-1].name
+    assert found.experiment.network[-1].params == before.network[-1].params
+
+
+def changed(model: onnx.ModelProto, how: str) -> None:
+    """Changes the graph of a detector beyond what its hint says."""
+    steps = next(t for t in model.graph.initializer if t.name.endswith("boxes.steps"))
+    if how == "a constant of the head":
+        steps.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(steps), steps.name))
+    elif how == "an operator of the head":
+        last = next(node for node in model.graph.node if node.output[0] == "scores")
+        last.attribute[0].i = 1
+    elif how == "weights that the towers share":
+        towers = [n for n in model.graph.node if n.op_type == "Conv" and "towers.classification_head.conv.0.weight"
+                  in n.input[1]]  # fmt: skip
+        weight = next(t for t in model.graph.initializer if t.name == towers[-1].input[1])
+        other = onnx.numpy_helper.from_array(1 + onnx.numpy_helper.to_array(weight), "another")
+        model.graph.initializer.append(other)
+        towers[-1].input[1] = "another"
+    elif how == "no hint":
+        del model.metadata_props[[p.key for p in model.metadata_props].index(KEY)]
+    else:
+        facts = json.loads(next(p.value for p in model.metadata_props if p.key == KEY))
+        facts |= {"another layer": {"layer": "anchor_head"}, "no layer": {"layer": "evil"}}.get(how, {"shapes": [[1]]})
+        next(p for p in model.metadata_props if p.key == KEY).value = json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["a constant of the head", "an operator of the head", "weights that the towers share", "no hint", "another layer",
+     "no layer", "other shapes"],
+)  # fmt: skip
+def test_a_head_that_is_not_what_the_hint_says_stays_visible_as_it_is(how, detector):
+    model = onnx.load_from_string(detector.read_bytes())
+    changed(model, how)
+    (detector.parent / "changed.onnx").write_bytes(model.SerializeToString())
+    found = parsed(detector.parent / "changed.onnx")
     unknown = {node.name for node in found.experiment.network if node.id in found.missing}
     assert unknown and all(name.startswith("ONNX ") for name in unknown)
-    assert {"conv2d", "batch_norm", "group_norm"} & {node.name for node in found.experiment.network}
+    assert "conv2d" in {node.name for node in found.experiment.network}
     named = {p.path for p in problems(found.experiment)}
     assert {f"network.{id}" for id in found.missing} & {path.rsplit(".name", 1)[0] for path in named}
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest detector as ONNX."""
+    place = tmp_path_factory.mktemp("detector")
+    maps = Node(id="maps", name="conv2d", params={"out_channels": 4, "stride": 2})
+    finer = Node(id="finer", name="conv2d", params={"out_channels": 4, "stride": 2})
+    head = Node(id="boxes", name="box_head", params={"hidden": 32, "num_convs": 1}, inputs=("maps", "finer"))
+    experiment = Experiment(task="lesion_detection", network=(maps, finer, head)).replace("data.size_px", 16)
+    onnx_export.write(place, untrained(experiment, place))
+    found = parsed(place / "model.onnx")
+    assert found.missing == () and found.experiment.network[-1].name == "box_head"
+    return place / "model.onnx"
 
 
 def test_a_file_is_read_in_a_process_of_its_own_and_its_weights_come_along(exported, tmp_path):

@@ -22,6 +22,28 @@ class SqueezeExcite(nn.Module):
         return x * shares.unflatten(1, (-1, *[1] * (x.dim() - 2)))
 
 
+class GatedHalves(nn.Module):
+    """The first half of the channels (or features) times the second half: one half says how much of the other counts.
+
+    Args:
+        dim: where they lie, counted with the batch. gate: "plain" multiplies as it is (SimpleGate of NAFNet, Chen et
+            al. 2022), "sigmoid" brings the second half to 0..1 first (gated linear unit, Dauphin et al. 2017).
+    Input shape: (B, 2 C, ...) float; (B, T, 2 F) for dim = 2. Output shape: half as many there.
+    Raises:
+        ValueError: in words, for a number that cannot be halved.
+    """
+
+    def __init__(self, dim: int = 1, gate: str = "plain"):
+        super().__init__()
+        self.dim, self.gate = dim, gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[self.dim] % 2:
+            raise ValueError(f"A gate halves what comes in; it needs an even number, not {x.shape[self.dim]}.")
+        first, second = x.chunk(2, dim=self.dim)
+        return first * (torch.sigmoid(second) if self.gate == "sigmoid" else second)
+
+
 class CBAM(nn.Module):
     """Weighs channels first, then places (Woo et al. 2018, convolutional block attention module).
 

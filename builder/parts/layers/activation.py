@@ -1,6 +1,6 @@
 """Activation functions."""
 
-from builder.catalog import Float, LayerSpec
+from builder.catalog import Float, LayerSpec, OneOf
 
 
 def _activation(name: str, title: str, target: str, help: str, *params, finds: str = "") -> LayerSpec:
@@ -83,6 +83,25 @@ PARTS = (
         (),
         "Activation",
         "activation probabilities",
+        inferred={"dim": "axis"},
+        takes=("vector", "sequence", "maps", "volume"),
+    ),
+    LayerSpec(
+        "gated_halves",
+        "Gated halves",
+        "builder.blocks.gating:GatedHalves",
+        "Multiplies the first half of the channels by the second half: one says how much of the other counts. Give the "
+        "layer before it twice the channels (NAFNet, Chen 2022; gated linear unit, Dauphin 2017).",
+        (
+            OneOf(
+                "gate",
+                "plain",
+                ("plain", "sigmoid"),
+                "What the second half goes through first: nothing (NAFNet), or a sigmoid (gated linear unit).",
+            ),
+        ),
+        "Activation",
+        "glu simplegate gate split multiply nafnet",
         inferred={"dim": "axis"},
         takes=("vector", "sequence", "maps", "volume"),
     ),

@@ -1,0 +1,1 @@
+"""What an ONNX graph is read with: the walk through it, and what each operator becomes."""
