@@ -141,14 +141,20 @@ ENGINE = {
     "tracing": "",
     "foreign": "parts spec network weights",
     "recurrence": "foreign",
-    "keras_import": "parts foreign recurrence spec",
-    "onnx_import": "foreign recurrence spec",
+    "recognised": "parts spec network foreign",
+    "onnx_recognised": "recognised tracing onnx_operators",
+    "keras_recognised": "recognised tracing keras_text weights",
+    "keras_reading": "parts spec foreign recurrence recognised",
+    "onnx_reading": "spec foreign recurrence recognised",
+    "keras_import": "foreign recognised keras_recognised keras_reading",
+    "onnx_import": "foreign recognised onnx_recognised onnx_reading",
     "foreign_child": "foreign keras_import onnx_import weights",
     "readme": "parts spec network task predict runs lessons",
     "keras_text": "listing tracing",
     "pytorch_export": "parts spec network task lessons listing predict prepared batches",
-    "keras_export": "network listing predict task tracing keras_text",
-    "onnx_export": "spec network listing predict task tracing",
+    "keras_export": "network listing predict task tracing keras_text recognised",
+    "onnx_operators": "tracing",
+    "onnx_export": "spec network listing predict task tracing onnx_operators recognised",
     "program_export": "network listing predict task tracing",
     "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export",
@@ -286,9 +292,11 @@ def test_the_walls_are_checked_on_the_whole_house():
     names = {_name(path) for path in SOURCES}
     known = {"app.py", "builder/spec.py", "builder/worker.py", "builder/parts/layers/__init__.py", "pages/shell.py"}
     assert known <= names
-    missing = {module for module in ENGINE if module not in ("parts", "blocks", "keras_text", "measures")} - {
-        path.stem for path in SOURCES
-    }
+    missing = {
+        module
+        for module in ENGINE
+        if module not in ("parts", "blocks", "keras_text", "keras_reading", "onnx_reading", "measures")
+    } - {path.stem for path in SOURCES}
     assert not missing, f"the import table lists modules that do not exist: {sorted(missing)}"
 
 

@@ -51,9 +51,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     nets = {name: untrained(experiment, root) for name, experiment in STARTERS.items()}
     for predictor in nets.values():
         for module in predictor.net.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not module.running_mean.any():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not module.running_mean.any():  # type: ignore[union-attr]
                 # Statistics that a folded norm shows; those of a pretrained backbone stay as they are.
-                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr]
     images = {name: torch.rand(2, *network.input_shape(e)) for name, e in STARTERS.items()}
     hints = {name: told(p.experiment, len(p.classes)) for name, p in nets.items()}
@@ -74,7 +74,9 @@ def filed(exported) -> dict[str, dict]:
         experiment = predictor.experiment
         if experiment.network[-1].name in ("box_head", "anchor_head", "two_stage_head"):
             found = hint(told(experiment, len(predictor.classes)), experiment.data.shape)
-            layers.append(keras_recognised.alone(Marked(found)).source)
+            made = keras_recognised.alone(Marked(found)) if found is not None else None
+            assert made is not None
+            layers.append(made.source)
     return keras_twin.filed(layers, exported[0] / "alone")
 
 

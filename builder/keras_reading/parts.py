@@ -84,7 +84,8 @@ def _half(r: Reader, value: Any, key: Any) -> Half | None:
     if len(ranges) != len(key) or not places or any(any(one) for one in ranges[:-1]) or shape[axis - 1] % 2:
         return None
     middle = shape[axis - 1] // 2
-    which = {(None, middle, None): 0, (middle, None, None): 1, (0, middle, None): 0}.get(ranges[-1])
+    halves: dict[Any, int] = {(None, middle, None): 0, (middle, None, None): 1, (0, middle, None): 0}
+    which = halves.get(ranges[-1])
     return None if which is None else Half(value, which)
 
 
