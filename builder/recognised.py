@@ -144,7 +144,7 @@ class Marked:
             self.layer = self._built().eval()
         except ForeignError:
             raise
-        except (ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        except Exception as error:  # sizes that a file says may make a layer stumble in any way
             raise ForeignError("The last layer that this file tells of cannot be built.") from error
         self.places: dict[str, tuple[int, tuple[int, ...]]] = {}
         count = 0
