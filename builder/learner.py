@@ -35,6 +35,7 @@ from builder.shares import owner, shares
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task
+from builder.tripwire import Tripwire
 
 LAST = "last"  # last-<number>.pt: everything needed to go on
 _SPOKEN = {"auc": "AUC", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
@@ -154,6 +155,8 @@ class Learner:
         # The sum over the epoch stays on the device: adding to it never waits for it.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.norm = torch.zeros((), device=device)
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.wire = Tripwire(named, device) if device.type != "cpu" else None
         self.batch = np.zeros(0, np.int64)  # positions of the scans in the latest step
         self.seen = (1, 0.0, 0)  # epoch, loss_sum and count at the last look
         self.timed = (time.monotonic(), 0)
@@ -181,7 +184,7 @@ class Learner:
             images = self.normalized(images)
             with self.precision():
                 loss = self.task.step(self.model, images, target, self.objective).loss
-            if self.device.type == "cpu" and not math.isfinite(loss.item()):
+            if self.wire is None and not math.isfinite(loss.item()):
                 self.batch = positions
                 raise self.where_it_broke(images)
             (loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
@@ -192,8 +195,12 @@ class Learner:
                 weight.abs().sum() if times == 1 else weight.abs().sum() * times for weight, times in self.penalized
             ]
             (training.l1 * torch.stack(sums).sum()).backward()
-        self.norm = norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
-        if self.device.type == "cpu" and not math.isfinite(self.norm.item()):
+        if self.wire is None:
+            norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
+        else:
+            norm = self.wire.note(place.step + 1, place.epoch, self.batch, self.loss_sum)
+        self.norm = norm
+        if self.wire is None and not math.isfinite(self.norm.item()):
             raise self.where_its_gradient_broke()
         self.watch.before_step()
         if training.clip_value:
@@ -245,7 +252,7 @@ class Learner:
         """
         place, total, norm = self.place, self.loss_sum.item(), self.norm.item()
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise self._broke("loss", "the loss or its gradient was", "noticed a moment after it happened")
+            raise self._broke_before()
         epoch, seen_total, seen_count = self.seen if self.seen[0] == place.epoch else (place.epoch, 0.0, 0)
         loss = (total - seen_total) / max(1, place.count - seen_count)
         self.seen = (epoch, total, place.count)
@@ -514,6 +521,18 @@ class Learner:
             for handle in hooks:
                 handle.remove()
         return owner(found[0]) if found else ""
+
+    def _broke_before(self) -> NotFinite:
+        """The error for what a GPU did some steps ago, with the step, the layer and the batch of then."""
+        tripped = self.wire.tripped() if self.wire is not None else None
+        remark = "noticed a moment after it happened"
+        if tripped is None:
+            return self._broke("loss", "the loss or its gradient was", remark)
+        self.batch, self.place.step, self.place.epoch = tripped.batch, tripped.step - 1, tripped.epoch
+        if not tripped.parameter:
+            return self._broke("loss", "the loss was", remark)
+        layer = owner(tripped.parameter)
+        return self._broke("gradient", f"the gradient of {layer} was", remark, layer)
 
     def _broke(self, what: str, words: str, remark: str = "", layer: str = "") -> NotFinite:
         """The error for what is no finite number any more: epoch, step, and the scans of the batch at hand."""

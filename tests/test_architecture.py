@@ -107,9 +107,10 @@ ENGINE = {
     "averaging": "parts spec schedule",
     "batches": "data spec targets",
     "health": "spec network",
+    "tripwire": "",
     "memory": "",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
-    "memory health views",
+    "memory health tripwire views",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",
@@ -165,7 +166,7 @@ TASKS = (
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
-LOOP = "train supervisor worker learner batches optim averaging board augment shading memory health"
+LOOP = "train supervisor worker learner batches optim averaging board augment shading memory health tripwire"
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = (
     "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
@@ -193,6 +194,7 @@ AT_THE_TOP = {
         "optim",
         "memory",
         "health",
+        "tripwire",
     )
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}

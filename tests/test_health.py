@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,11 +18,13 @@ from builder import health, network
 from builder.blocks.initial import begin
 from builder.cures import Cure, cures
 from builder.diagnosis import KINDS, Finding, diagnose
+from builder.learner import Learner, NotFinite
 from builder.network import plan_of
 from builder.probes import MEASURES, Probes
 from builder.runs import Broke, Probed, Resumed, RunView, decode, encode, fold
 from builder.spec import Choice, Data, Experiment, Node
 from builder.task import find
+from builder.tripwire import Tripwire
 from tests.test_train import AUGMENT, PLAIN, SIZE, TRICKY, Made, digest, experiment, run
 
 CONSTANT = Choice(name="constant")
@@ -230,6 +233,51 @@ def test_numbers_that_run_away_name_the_layer_and_the_scans_of_the_batch(watched
     ways = ill.cures("broke")
     assert 1.0 in [way.experiment.training.clip_norm for way in ways]
     assert watched(ways[0].experiment, 2).view.status == "done"
+
+
+def test_a_gpu_that_computes_ahead_names_step_layer_and_batch_all_the_same(tmp_path: Path) -> None:
+    dataset: Any = Made(tmp_path / "data", (96, 0))
+    document = experiment(epochs=9, optimizer=rate("sgd", 10.0), clip_norm=0.0, l2=1.0, schedule=CONSTANT)
+
+    def ahead(steps: int) -> NotFinite | None:
+        """Steps without a look in between, as on a graphics card, and one look at the end."""
+        learner = Learner(document, find("recognition"), dataset, dataset.made, tmp_path, torch.device("cpu"))
+        learner.wire = Tripwire(list(learner.model.named_parameters()), torch.device("cpu"))
+        for _ in range(steps):
+            order = learner.order(learner.place.epoch)
+            learner.update([order[start:end] for start, end in learner.updates[learner.place.update]])
+            if learner.place.update == len(learner.updates):
+                learner.place.epoch, learner.place.update = learner.place.epoch + 1, 0
+        try:
+            learner.look()
+        except NotFinite as error:
+            return error
+        return None
+
+    told = next(e for e in run(document, dataset, tmp_path / "cpu") if isinstance(e, Broke))
+    assert ahead(told.step - 1) is None
+    found = ahead(told.step + 4)
+    assert found is not None and (found.broke.step, found.broke.epoch) == (told.step, told.epoch)
+    assert found.broke.cases == told.cases and "noticed a moment after" in str(found)
+
+
+def test_the_length_of_the_gradient_is_that_of_torch() -> None:
+    model = network.assemble_of(experiment(TRICKY), 2, seed=0)
+    wire = Tripwire(list(model.named_parameters()), torch.device("cpu"))
+    model(torch.randn(4, 1, SIZE, SIZE)).square().sum().backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    batch = np.array([3, 4])
+    assert torch.equal(wire.note(1, 1, batch, torch.zeros(())), nn.utils.get_total_norm(grads))
+    assert wire.tripped() is None
+    weight = model.get_parameter("layers.conv.weight")
+    assert weight.grad is not None
+    weight.grad[0] = math.inf
+    wire.note(2, 1, batch, torch.zeros(()))
+    weight.grad = None
+    wire.note(3, 1, batch[:1], torch.tensor(math.nan))
+    tripped = wire.tripped()
+    assert tripped is not None and (tripped.step, tripped.parameter) == (2, "layers.conv.weight")
+    assert list(tripped.batch) == [3, 4]
 
 
 # -- no false alarms --------------------------------------------------------------------------------------------------
