@@ -2,7 +2,7 @@
 
     python benchmarks/watching.py [--looks 25]
 
-One run a network, in which every fifth step is looked at (a real run looks at ten early ones, then at one in fifty or
+One run a network, in which every fifth step is looked at (a real run looks at ten early ones, then at one in 64 or
 fewer). A step with a look is timed against the mean of the steps before and after it, wall and processor, so that other
 load falls on both alike. From the median ratio follows what a run of 1,000 and of 10,000 steps pays for being watched.
 Promise: a run of 1,000 steps is at most 2 % slower (`cost_of_1000_steps`).

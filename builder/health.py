@@ -1,6 +1,6 @@
 """Looks into the layers while they learn: gradients, steps of the weights, what comes out, what flows back.
 
-A look costs a good part of a step, so only some steps are looked at: a few of the first ones, then one in fifty or
+A look costs a good part of a step, so only some steps are looked at: a few of the first ones, then one in 64 or
 fewer. Which ones is a matter of the step's number alone, so that a resumed run looks at the same ones.
 Looking reads and changes nothing: no random number is drawn, no gradient touched, and a watched run ends with the very
 weights of an unwatched one. On a GPU a look waits for the device once, at its end.
@@ -22,11 +22,11 @@ from builder.spec import Experiment
 __all__ = ["Watch"]
 
 _EARLY = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # looked at in every run: what is ill shows early
-_EVERY = 50
+_EVERY = 64
 _MOST_LOOKS = 400  # of a whole run, besides the early ones: its record stays small
 _SILENT_LOOKS = 4  # a channel that gave only zeros in so many looks counts as dead
-_MOST_VALUES = 1 << 18  # of a layer's output; more tell nothing new of its mean and spread
-_MOST_WEIGHTS = 1 << 14  # of a parameter, for its step; evenly spread over it
+_MOST_VALUES = 1 << 15  # of a layer's output and its gradient; more tell nothing new
+_MOST_WEIGHTS = 1 << 12  # of a parameter, for its step; evenly spread over it
 _RECTIFIED = (
     "relu",
     "relu6",
@@ -169,7 +169,9 @@ class Watch:
                 self._describe(id, out.detach())
 
             def back(gradient: Tensor) -> None:
-                self._found[id, "flow"] = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
+                seen = _some(gradient.detach())  # the length of all scans' gradient is told from that of some
+                length = torch.linalg.vector_norm(seen, dtype=torch.float32)
+                self._found[id, "flow"] = length * math.sqrt(len(gradient) / len(seen))
 
             out.register_hook(back)
 
@@ -177,8 +179,7 @@ class Watch:
 
     def _describe(self, id: str, out: Tensor) -> None:
         """Notes mean, spread and what is typical of the kind of layer, from some scans of the batch."""
-        scans = max(2, _MOST_VALUES // max(1, out[0].numel()))
-        seen = out[:scans].float()
+        seen = _some(out).float()
         spread, mean = torch.std_mean(seen, correction=0)
         self._found[id, "mean"], self._found[id, "std"] = mean, spread
         name = self._names[id]
@@ -214,6 +215,11 @@ class Watch:
             return (x,)
 
         return hook
+
+
+def _some(values: Tensor) -> Tensor:
+    """The first scans of a batch (B, ...), as many as are needed to tell something of all: at least two."""
+    return values[: max(2, _MOST_VALUES // max(1, values[0].numel()))]
 
 
 def _spread(parameter: Tensor) -> Tensor:
