@@ -186,7 +186,7 @@ def recipe(draft: drafts.Draft, found: findings.Findings) -> None:
                 ":material/balance: Classes and loss",
                 ":material/layers: Layers",
                 ":material/flag: Stopping",
-                ":material/memory: Machine and seed",
+                ":material/memory: Machine",
                 ":material/landscape: For learners",
             ],
             key="recipe-tabs",

@@ -136,6 +136,8 @@ def _drawn(surface: str, walks: dict[str, Walk]) -> Any:
         updatemenus=[
             {
                 "type": "buttons",
+                "bgcolor": "#1d2430" if dark else "#f4f6fa",
+                "font": {"color": "#e6eaf2" if dark else "#1b2430"},
                 "x": 0.0,
                 "y": -0.14,
                 "xanchor": "left",
