@@ -588,8 +588,14 @@ def finder(work: Work) -> Steps:
     experiment = Experiment.checked(work.job.payload["experiment"])
     dataset = Dataset.open(work.home, experiment.data.dataset)
     yield Progress(note="preparing the scans")
+
+    def stepped(done: int, total: int) -> None:
+        if done == 1:
+            work.tell(Progress(step=done, total=total, note="stepping at rising rates"))
+        work.count(done, total)
+
     kind = task.find(experiment.task)
-    found = finding.search(experiment, kind, dataset, work.folder, told=work.count, prepared=work.count)
+    found = finding.search(experiment, kind, dataset, work.folder, told=stepped, prepared=work.count)
     return {**found.to_json(), "digest": subject_digest(experiment)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log10
 from typing import Any
 
 import streamlit as st
@@ -78,7 +79,10 @@ def curve(told: dict[str, Any], now: float) -> None:
     marks = [(now, colours[3], "now", "dot"), (told["suggestion"], colours[2], "proposed", "solid")]
     for value, colour, words, dash in marks:
         if value:
-            figure.add_vline(x=value, line={"color": colour, "dash": dash, "width": 2}, annotation_text=words)
+            figure.add_vline(x=value, line={"color": colour, "dash": dash, "width": 2})
+            figure.add_annotation(
+                x=log10(value), y=1, yref="paper", text=words, showarrow=False, xanchor="left", font={"color": colour}
+            )
     figure.update_layout(
         height=230,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
