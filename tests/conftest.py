@@ -23,6 +23,7 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GRACE_S = 5.0  # a process that was told to end gets this long
 _MARK = "SCANLOOM_TEST_PARENT"  # every child of this test process inherits it, also one in its own session
+_older = set(psutil.pids())  # processes that were there before any test: none is a child, and to ask each is slow
 _count = itertools.count(1)
 
 
@@ -93,10 +94,11 @@ def _descendants() -> list[psutil.Process]:
     """The living processes that this test process started, by ancestry or, where re-parented, by an inherited mark."""
     own = str(os.getpid())
     found = {process.pid: process for process in psutil.Process().children(recursive=True)}
-    for process in psutil.process_iter():
-        if process.pid == os.getpid() or process.pid in found:
-            continue
+    pids = set(psutil.pids())
+    _older.intersection_update(pids)  # a number that is free again may be given to a child
+    for pid in pids - _older - {os.getpid(), *found}:
         with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
             if process.environ().get(_MARK) == own:
                 found[process.pid] = process
     return [process for process in found.values() if _counts(process)]

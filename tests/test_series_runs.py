@@ -23,6 +23,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from builder import checkpoint, network, task
+from builder.__main__ import main
 from builder.check import problems
 from builder.data import Dataset
 from builder.evaluate import evaluate
@@ -379,7 +380,7 @@ def test_the_export_of_a_series_network_answers_as_the_app_and_learns_anew(made,
 # -- from the command line --------------------------------------------------------------------------------------------
 
 
-def test_series_folders_are_imported_with_labels_trained_on_and_asked_from_the_command_line(home, tmp_path):
+def test_series_folders_are_imported_with_labels_trained_on_and_asked_from_the_command_line(home, tmp_path, capsys):
     rng = np.random.default_rng(4)
     with_table = tmp_path / "table"
     rows = []
@@ -392,15 +393,10 @@ def test_series_folders_are_imported_with_labels_trained_on_and_asked_from_the_c
         csv.writer(file).writerows([("file", "label", "patient"), *rows])
 
     def ask(*arguments: str) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "builder", *arguments, "--json"],
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "SCANLOOM_HOME": str(home)},
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        code = main([*arguments, "--json"])
+        told = capsys.readouterr()
+        assert code == 0, told.err
+        return json.loads(told.out)
 
     report = ask("import", str(with_table), "--name", "series")
     assert report["cases"] == 24 and report["patients"] == 24
