@@ -89,7 +89,7 @@ class Scans:
     grid (`Data.scale`), the squares are that many times as large.
     """
 
-    def __init__(self, prepared: Prepared, targets: Targets, device: torch.device) -> None:
+    def __init__(self, prepared: Prepared, targets: Targets, device: torch.device, resident: bool = True) -> None:
         self.prepared, self.targets, self.device = prepared, targets, device
         self.indices = targets.rows
         self.side = 0
@@ -98,7 +98,8 @@ class Scans:
             self.side = targets.data.size_px * (1 if targets.goals is not None else targets.data.scale)
             self.fixed = self._corners(np.random.default_rng(_FIXED).random((len(self.indices), 2)), self.indices)
         # Volumes are as large as they come: of those only patches are ever read.
-        self.resident = self._upload() if device.type == "cuda" and not self.block else None
+        there = resident and device.type == "cuda" and not self.block
+        self.resident = self._upload() if there else None
 
     def _upload(self) -> Tensor | None:
         row_bytes = self.prepared.images[:1].nbytes

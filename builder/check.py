@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from builder import ways
 from builder.augment_safety import verdicts
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
@@ -51,9 +52,33 @@ def problems(
             experiment.training.model_dump(exclude={"optimizer", "schedule", "loss", "augment", "average", "groups"}),
         ),
     ]
+    found += _machine(experiment)
     if not found or all(p.severity == "warning" for p in found):
         found += _memory(experiment, planned)
     return sorted(found, key=lambda p: p.severity != "error")
+
+
+def _machine(experiment: Experiment) -> list[Problem]:
+    """What is asked of the machine and not there: said before the start, since it would change nothing or cost time."""
+    training, found = experiment.training, []
+    gpu = ways.has_gpu()
+    if training.compile == ways.GRAPHS and not gpu:
+        words = "CUDA graphs exist on NVIDIA GPUs only, and torch finds none here: the network is not compiled."
+        found.append(("compile", words, "off"))
+    elif training.compile != "off" and (lacking := ways.compiler_words(gpu)):
+        found.append(("compile", f"The network cannot be compiled. {lacking}", "off"))
+    if training.mixed_precision in ways.HALVES and not gpu:
+        words = (
+            f"There is no GPU here: a processor computes in {training.mixed_precision}, too, but mostly slower than in "
+            "float32. Pre-flight measures it."
+        )
+        found.append(("mixed_precision", words, "auto"))
+    if training.resident == "off" and not gpu:
+        found.append(("resident", "There is no GPU here: the scans come from the disk in any case.", "auto"))
+    return [
+        Problem(f"training.{n}", words, "warning", f"Set it to {v}", _fix(experiment, f"training.{n}", v))
+        for n, words, v in found
+    ]
 
 
 def _fix(experiment: Experiment, path: str, value: Any) -> Experiment | None:

@@ -86,6 +86,13 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Noted(Event):
+    """Something that was found out or chosen while the run goes on as it should: a line of its log."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Probed(Event):
     """A look into the layers at optimizer step `step` (from 1): {node id: {measure of `probes.MEASURES`: number}}."""
 
@@ -138,6 +145,7 @@ EVENTS: dict[str, type[Event]] = {
     "saved": Saved,
     "pictured": Pictured,
     "warned": Warned,
+    "noted": Noted,
     "probed": Probed,
     "broke": Broke,
     "resumed": Resumed,
@@ -298,6 +306,8 @@ class Fold:
             if event.message not in self.warnings:
                 self.warnings.append(event.message)
             self._say(event, event.message, "warning")
+        elif isinstance(event, Noted):
+            self._say(event, event.message)
         elif isinstance(event, Resumed):
             self._rewind(event)
         elif isinstance(event, Paused):

@@ -21,7 +21,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from builder import averaging, checkpoint, memory, network, optim, views
+from builder import averaging, checkpoint, memory, network, optim, views, ways
 from builder.augment import Augment
 from builder.batches import Scans, balanced, by_channel, normalization, permutation, updates
 from builder.checkpoint import CheckpointError
@@ -30,7 +30,7 @@ from builder.film import Film
 from builder.health import Watch
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.training import OPTIMIZERS
-from builder.runs import OF, Broke, Event, Pictured, Resumed, Warned
+from builder.runs import OF, Broke, Event, Noted, Pictured, Resumed, Warned
 from builder.shares import owner, shares
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
@@ -110,8 +110,9 @@ class Learner:
         self.memory_format = torch.channels_last if last else torch.contiguous_format
         model = network.assemble_of(experiment, len(dataset.classes), seed=training.seed)
         self.model = model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.train = Scans(prepared, train, device)
-        self.val = Scans(prepared, val, device) if len(val) else None
+        resident = training.resident == "auto"
+        self.train = Scans(prepared, train, device, resident)
+        self.val = Scans(prepared, val, device, resident) if len(val) else None
         self.mean, self.std = (
             by_channel(values, experiment.data, device) for values in normalization(experiment, prepared)
         )
@@ -144,11 +145,10 @@ class Learner:
         facts = [*train.facts(), *val.facts(), prepared.mean, prepared.std, np.array(prepared.unit)]
         parts = b"|".join(np.ascontiguousarray(fact).tobytes() for fact in facts)
         self.scans_digest = hashlib.sha256(parts).hexdigest()
-        self.mixed = (
-            training.mixed_precision == "auto"
-            and device.type == "cuda"
-            and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
+        self.half = _half(training.mixed_precision, device)
+        # float16 reaches down to 6e-8 only: losses are scaled up on the way back, steps that overflow are left out.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half == torch.float16)
+        self.way = ways.Way(self.model, training.compile, device)
         self.sample = _sample(len(train), training.seed)
         self.rate = 0.0
         self.settled: dict[str, float] = {}  # by the last judgement
@@ -183,24 +183,28 @@ class Learner:
             images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
             images = self.normalized(images)
             with self.precision():
-                loss = self.task.step(self.model, images, target, self.objective).loss
+                whole = len(positions) == training.batch_size and not self.watch.is_due(place.step + 1)
+                loss = self.task.step(self.way.network(whole), images, target, self.objective).loss
             if self.wire is None and not math.isfinite(loss.item()):
                 self.batch = positions
                 raise self.where_it_broke(images)
-            (loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
+            self.scaler.scale(loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
             self.watch.passed()
             self.loss_sum.add_(loss.detach(), alpha=len(positions))
         if training.l1:
             sums = [
                 weight.abs().sum() if times == 1 else weight.abs().sum() * times for weight, times in self.penalized
             ]
-            (training.l1 * torch.stack(sums).sum()).backward()
-        if self.wire is None:
+            self.scaler.scale(training.l1 * torch.stack(sums).sum()).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.wire is None or self.scaler.is_enabled():
             norm = nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None])
         else:
             norm = self.wire.note(place.step + 1, place.epoch, self.batch, self.loss_sum)
         self.norm = norm
-        if self.wire is None and not math.isfinite(self.norm.item()):
+        if self.scaler.is_enabled():  # a step that overflowed is left out and tells nothing
+            self.norm = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
+        elif self.wire is None and not math.isfinite(self.norm.item()):
             raise self.where_its_gradient_broke()
         self.watch.before_step()
         if training.clip_value:
@@ -209,7 +213,8 @@ class Learner:
         if training.clip_norm:
             nn.utils.clip_grads_with_norm_(self.learned, training.clip_norm, norm)
         self.room.moving = True
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.room.moving = False
         self.watch.after_step()
         place.count += count
@@ -242,8 +247,41 @@ class Learner:
         return images.contiguous(memory_format=self.memory_format)
 
     def precision(self) -> AbstractContextManager[Any]:
-        """bfloat16 where it is chosen and the GPU has it, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
+        """The half precision that was chosen, else nothing."""
+        return torch.autocast(self.device.type, self.half) if self.half is not None else nullcontext()
+
+    def choose_way(self) -> Iterator[Event]:
+        """Chooses how steps are computed, where that is asked for, and says so; the run is left as it was."""
+        if self.train.resident is not None:
+            held = self.train.resident.numel() * self.train.resident.element_size() / 1e6
+            yield Noted(f"The training scans lie in the memory of the GPU ({held:,.0f} MB).")
+        size, training = self.experiment.training.batch_size, self.experiment.training
+        if self.way.chosen:
+            return
+        if size > len(self.train.indices):
+            self.way.chosen = ways.PLAIN
+            yield Noted("Not compiled: that is done for whole batches, and there are fewer scans than one batch takes.")
+            return
+        kept = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with undisturbed(self.device):
+            words = self.way.choose(self._tried, training.epochs * len(self.updates) * training.accumulate)
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(kept[name])
+        self.optimizer.zero_grad(set_to_none=True)
+        yield Noted(words)
+
+    def _tried(self, net: Any) -> None:
+        """A pass forward and back over a whole batch, of which nothing stays but random numbers and statistics."""
+        self.model.train()
+        chance = torch.Generator()
+        chance.manual_seed(0)
+        images, target = self.train.batch(np.arange(self.experiment.training.batch_size), chance)
+        images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
+        images = self.normalized(images)
+        with self.precision():
+            loss = self.task.step(net, images, target, self.objective).loss
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
 
     def look(self) -> dict[str, float]:
         """Mean loss since the last look, learning rate and length of the last gradient. This waits for the device.
@@ -425,6 +463,8 @@ class Learner:
             "schedule": self.schedule.state(),
             "random": _random_state(self.device),
             "at_once": self.room.at_once,
+            "way": self.way.chosen,
+            "scaler": self.scaler.state_dict(),
         }
         return checkpoint.save(self.folder, LAST, state).name
 
@@ -475,6 +515,10 @@ class Learner:
             setattr(self.place, name, value)
         self.loss_sum.fill_(self.place.loss_sum)
         self.room.at_once = found.state.get("at_once", self.room.batch)
+        if said := self.way.restore(found.state.get("way", ways.PLAIN)):
+            yield Noted(said)
+        if self.scaler.is_enabled() and found.state.get("scaler"):
+            self.scaler.load_state_dict(found.state["scaler"])
         _restore_random_state(found.state["random"], self.device)
         yield Resumed(self.place.step, self.place.epoch)
 
@@ -558,6 +602,14 @@ def _sample(count: int, seed: int) -> np.ndarray:
     that it costs next to nothing, but enough for a steady figure."""
     size = min(count, max(_LEAST_SAMPLE, count // 20))
     return np.sort(np.random.default_rng((seed, _SAMPLE)).choice(count, size, replace=False))
+
+
+def _half(chosen: str, device: torch.device) -> torch.dtype | None:
+    """The half precision that `training.mixed_precision` means on this device; None: float32."""
+    if chosen in ways.HALVES:
+        return torch.bfloat16 if chosen == "bfloat16" else torch.float16
+    there = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if chosen == "auto" and there else None
 
 
 def _seed_everything(seed: int) -> None:

@@ -7,6 +7,8 @@ largest batch; a margin is kept. Everything beyond what was measured is an estim
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -43,6 +45,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Other:
+    """The same step with one setting changed. seconds, seconds_now: medians of steps in turns, with it and without."""
+
+    path: str
+    value: str | bool
+    seconds: float
+    seconds_now: float
+
+
+@dataclass(frozen=True)
 class Preflight:
     """What a training will take.
 
@@ -53,6 +65,7 @@ class Preflight:
         available_bytes: what this machine has for it now. largest_batch: the largest that stays within `MARGIN` of it,
             no larger than the training scans or the setting allow; 0 where not even two scans fit.
         limited_by: "memory", "scans" or "setting".
+        others: settings of this machine's use that were tried beside those of the experiment.
         steps_per_epoch: optimizer steps. epoch_s: seconds for an epoch, validation included.
     """
 
@@ -69,6 +82,7 @@ class Preflight:
     limited_by: str
     steps_per_epoch: int
     epoch_s: float
+    others: tuple[Other, ...] = ()
 
     @property
     def training_s(self) -> float:
@@ -87,12 +101,13 @@ def preflight(
     folder: Path,
     device: str | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
+    others: bool = False,
 ) -> Preflight:
     """Measures; a first call for a new preparation prepares all scans, as the training would (they are kept).
 
     Args:
         folder: where a learner may write (it does not). device: as in `train.train`. told: called as scans are
-            prepared, with (done, total); may raise to end it.
+            prepared, with (done, total); may raise to end it. others: also try the other precisions and memory orders.
     Raises:
         ValueError: in words, where the experiment cannot train (no scans, no network). NotFinite: its numbers ran away
             in these steps already.
@@ -132,6 +147,7 @@ def preflight(
     per_batch = begin + rate * batch
     cut = updates(num, experiment.training.batch_size, experiment.training.accumulate)
     batches = sum(map(len, cut))
+    tried = _others(learner, large.batch) if others else ()
     judged = _judging(learner, large.batch) if learner.val is not None else 0.0
     return Preflight(
         device=_words(where),
@@ -147,6 +163,7 @@ def preflight(
         limited_by="memory" if fits < min(num, most) else "scans" if num <= most else "setting",
         steps_per_epoch=len(cut),
         epoch_s=batches * per_batch + judged,
+        others=tried,
     )
 
 
@@ -175,6 +192,64 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         f"on a straight line, and {100 * (1 - MARGIN):.0f} % of the free memory is left alone."
     )
     return [verdict, basis]
+
+
+FILE = "preflight.json"
+FASTER = 0.95
+"""A setting is worth a word where a step takes less than this share of the time with it."""
+
+
+def keep(folder: Path, found: Mapping[str, Any]) -> None:
+    """Keeps what was found beside the run that was started on it: `kept` gives it back."""
+    file = folder / FILE
+    beside = file.with_suffix(".tmp")
+    beside.write_text(json.dumps(dict(found)))
+    os.replace(beside, file)
+
+
+def kept(folder: Path) -> dict[str, Any] | None:
+    """What the pre-flight of this run had found; None where none was made, or its file cannot be read."""
+    try:
+        found = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "epoch_s" in found else None
+
+
+def faster(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings with which a step was clearly faster, the fastest first; of one path only the best."""
+    good = [o for o in found.get("others") or () if o["seconds"] < FASTER * o["seconds_now"]]
+    good.sort(key=lambda o: o["seconds"] / o["seconds_now"])
+    return list({o["path"]: o for o in reversed(good)}.values())[::-1]
+
+
+def _others(learner: Learner, size: int) -> tuple[Other, ...]:
+    """Steps with the other memory order and, where it is left to the machine, with half precision."""
+    training, found = learner.experiment.training, []
+    wanted: list[tuple[str, str | bool]] = []
+    if learner.experiment.data.layout == "maps":
+        wanted.append(("training.channels_last", not training.channels_last))
+    if training.mixed_precision == "auto":
+        halves = ("bfloat16", "float16") if learner.device.type == "cuda" else ("bfloat16",)
+        wanted += [("training.mixed_precision", half) for half in (*halves, "off")]
+    for path, value in wanted:
+        if value == "off" and learner.half is None:
+            continue  # that is what was measured
+        changed = learner.experiment.replace(path, value)
+        other = type(learner)(changed, learner.task, learner.dataset, learner.prepared, learner.folder, learner.device)
+        pairs: list[tuple[float, float]] = []
+        began = time.perf_counter()
+        while len(pairs) < 4 or (len(pairs) < 9 and time.perf_counter() - began < TIMED_S):
+            pairs.append((_seconds(other, size), _seconds(learner, size)))
+        new, now = (float(np.median([p[k] for p in pairs[1:]])) for k in (0, 1))
+        found.append(Other(path, value, new, now))
+    return tuple(found)
+
+
+def _seconds(learner: Learner, size: int) -> float:
+    at = time.perf_counter()
+    _step(learner, size)
+    return time.perf_counter() - at
 
 
 def _step(learner: Learner, size: int) -> None:

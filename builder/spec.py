@@ -166,6 +166,8 @@ class Training(_Frozen):
     min_delta: float = _default(TRAINING, "min_delta")
     monitor: str = _default(TRAINING, "monitor")
     mixed_precision: str = _default(TRAINING, "mixed_precision")
+    compile: str = _default(TRAINING, "compile")
+    resident: str = _default(TRAINING, "resident")
     channels_last: bool = _default(TRAINING, "channels_last")
     border: str = _default(TRAINING, "border")
     test_time: str = _default(TRAINING, "test_time")

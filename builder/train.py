@@ -55,8 +55,8 @@ def train(
         device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
 
     Yields:
-        Started, [Warned, Resumed], then Progress (at most four a second), EpochEnded and Saved, and last Finished; a
-        pause is Saved, Paused, and Resumed when it goes on.
+        Started, [Warned, Resumed, Noted], then Progress (at most four a second), EpochEnded and Saved, and last
+        Finished; a pause is Saved, Paused, and Resumed when it goes on.
         Expected trouble (full disk, memory, numbers that run away, an unusable checkpoint) ends in
         Finished("failed", one sentence); only our own faults raise.
     """
@@ -77,6 +77,7 @@ def train(
         else:
             checkpoint.discard(learner.folder, LAST)
             (learner.folder / BEST).unlink(missing_ok=True)
+        yield from learner.choose_way()
         yield from _epochs(learner, stop, pause)
     except NotFinite as error:
         yield error.broke

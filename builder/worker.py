@@ -573,7 +573,7 @@ def preflight(work: Work) -> Steps:
         if done == total:
             work.tell(Progress(step=done, total=total, note="trying a few steps"))
 
-    found = flying.preflight(experiment, task.find(experiment.task), dataset, work.folder, told=prepared)
+    found = flying.preflight(experiment, task.find(experiment.task), dataset, work.folder, told=prepared, others=True)
     return {**found.to_json(), "digest": flying.subject_digest(experiment)}
 
 

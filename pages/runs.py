@@ -10,6 +10,7 @@ from builder.execute import home
 from builder.runs import Run, RunStore, RunView
 from pages.kit import gap, go, style, takeaway, trust
 from pages.kit.health import health
+from pages.kit.preflight import foretold
 from pages.kit.run_actions import actions
 from pages.kit.run_board import boards
 from pages.kit.run_compare import compared
@@ -105,6 +106,7 @@ def page(runs: Sequence[Run]) -> None:
         st.error(plain(refused), icon=":material/error:")
     every = _LOOK_S if any(v.active for v in views.values()) else None
     st.fragment(run_every=every, key="live-runs")(live)(runs, shown, standing(views))
+    foretold(focus, view)
     whose = ""
     if len(shown) > 1:
         whose = f" · {plain(labels_of([by_id[id] for id in shown])[0])}"

@@ -413,6 +413,7 @@ def start(draft: drafts.Draft) -> None:
         go.to("runs", run=id)
     try:
         run = RunStore(home()).create(now)
+        preflight.keep(run, now)
         st.session_state["last-start"] = (now.digest, time.monotonic(), run.id)
         LocalExecutor(home()).ensure()
     except StoreError as error:

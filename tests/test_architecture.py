@@ -78,7 +78,7 @@ ENGINE = {
     "losses": "parts spec",
     "task": "catalog parts spec scan data targets augment views",
     "repairs": "catalog parts spec network",
-    "check": "catalog parts spec network task data repairs weights augment_safety",
+    "check": "catalog parts spec network task data repairs weights augment_safety ways",
     # runs as facts
     "probes": "",
     "events": "probes",
@@ -109,8 +109,9 @@ ENGINE = {
     "health": "spec network",
     "tripwire": "",
     "memory": "",
+    "ways": "",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
-    "memory health tripwire views",
+    "memory health tripwire views ways",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",

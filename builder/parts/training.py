@@ -533,8 +533,25 @@ TRAINING = Part(
         OneOf(
             "mixed_precision",
             "auto",
+            ("auto", "off", "bfloat16", "float16"),
+            "auto: bfloat16 arithmetic on a GPU that has it, about twice as fast, and float32 on a processor. bfloat16 and "
+            "float16 (with scaled losses, for GPUs before 2020) are used wherever the run computes.",
+        ),
+        OneOf(
+            "compile",
+            "off",
+            ("off", "auto", "on", "graphs"),
+            "Lets torch compile the network before it learns (torch.compile). auto: a long training tries it at its start, "
+            "side by side with the plain way, and keeps the faster one; on: without regard to the gain; graphs: as CUDA "
+            "graphs, for small networks on a GPU. The log tells what came out. Compiled steps round otherwise.",
+        ),
+        OneOf(
+            "resident",
+            "auto",
             ("auto", "off"),
-            "auto: bfloat16 arithmetic on a GPU that has it, about twice as fast. A CPU always computes in float32.",
+            "auto: the scans lie in the memory of the GPU where they take less than a quarter of what is free; off: each "
+            "batch comes from the disk. On a processor there is nothing to choose.",
+            title="Scans on the GPU",
         ),
         Flag("channels_last", True, "Memory order that convolutions like on a GPU."),
         OneOf(

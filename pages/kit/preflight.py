@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import streamlit as st
 
+from builder import preflight
+from builder.parts.training import TRAINING
 from builder.preflight import sentences, subject_digest
-from builder.runs import StoreError
+from builder.runs import Run, RunView, StoreError
+from builder.spec import Experiment
 from pages.kit import draft as drafts
 from pages.kit import jobs
 from pages.kit.findings import Findings
 from pages.kit.pairs import pairs
 from pages.kit.words import duration, plain, size
 
-__all__ = ["SLOT", "check"]
+__all__ = ["SLOT", "check", "foretold", "keep"]
 
 SLOT = "preflight"
 
@@ -67,7 +70,54 @@ def check(draft: drafts.Draft, found: Findings) -> None:
             on_click=use,
             args=(draft, largest),
         )
+    for number, other in enumerate(preflight.faster(told)):
+        name = TRAINING.param(other["path"].rpartition(".")[2]).label
+        value = {True: "on", False: "off"}.get(other["value"], other["value"])
+        gain = 100 * (1 - other["seconds"] / other["seconds_now"])
+        st.caption(plain(f"{name}: {value} makes a step {gain:.0f} % shorter on this machine (measured side by side)."))
+        if draft.experiment.at(other["path"]) != other["value"]:
+            st.button(
+                f"Set {name.lower()} to {value}",
+                key=f"preflight-faster-{number}",
+                icon=":material/bolt:",
+                on_click=set_faster,
+                args=(draft, other["path"], other["value"]),
+            )
+    if told.get("others") and not preflight.faster(told):
+        st.caption("Memory order and precision are the fastest ones of this machine already (measured side by side).")
     st.caption(plain(basis))
+
+
+def keep(run: Run, experiment: Experiment) -> None:
+    """Keeps the result of the pre-flight with the run, if it was made for exactly this experiment."""
+    told = jobs.result(SLOT)
+    if told is not None and told.get("digest") == subject_digest(experiment):
+        preflight.keep(run.folder, told)
+
+
+def foretold(run: Run, view: RunView) -> None:
+    """On the Runs page: what the pre-flight said of this run, beside what came true."""
+    told = preflight.kept(run.folder)
+    if told is None:
+        return
+    with st.expander("Pre-flight", icon=":material/speed:"):
+        peak = f"{'' if told['peak_measured'] else 'about '}{size(told['peak_bytes'])}"
+        rows = [
+            (f"Peak memory, batch {told['batch_size']}", peak),
+            ("Was free for it", size(told["available_bytes"])),
+            ("An epoch, foretold", f"about {span(told['epoch_s'])}"),
+        ]
+        ended = view.epoch if view.status == "done" else view.epoch - 1
+        if ended > 0:
+            rows.append(("An epoch, so far" if view.active else "An epoch, in fact", span(view.seconds / ended)))
+        pairs(rows)
+        st.caption(plain(sentences(told)[1]))
+
+
+@drafts.spared
+def set_faster(draft: drafts.Draft, path: str, value: str | bool) -> None:
+    """Writes a setting that was measured to be faster into the document."""
+    draft.replace(path, value)
 
 
 @drafts.spared
