@@ -172,7 +172,7 @@ class Way:
 
     def _compared(self, once: Try, one: Any, other: Any) -> tuple[float, float]:
         """Median seconds of a step through each, in turns, so that other work on the machine falls on both alike."""
-        pairs = []
+        pairs: list[tuple[float, float]] = []
         began = time.perf_counter()
         while len(pairs) < 3 or (len(pairs) < _MOST_TRIED and time.perf_counter() - began < 2 * _TRIED_S):
             pairs.append((self._timed(once, one, 1), self._timed(once, other, 1)))

@@ -42,7 +42,8 @@ def wanted(scans: Dataset) -> Experiment:
 
 def ended(wanted: Experiment, scans: Dataset, folder: Path, stop_at: int = 0) -> tuple[dict[str, torch.Tensor], list]:
     """The last weights and all events of a run, stopped once after `stop_at` steps and resumed."""
-    asked, events = 0, []
+    asked = 0
+    events: list[Any] = []
 
     def stop() -> bool:
         nonlocal asked
