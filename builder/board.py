@@ -33,6 +33,7 @@ class Board:
         self._protos, self._summaries, self._crc = event_pb2, summary_pb2, masked_crc32c
         self.folder, self.classes = folder, tuple(classes)
         self._last: dict[str, float] = {}
+        self._began, self._spent_s = time.monotonic(), 0.0
         place = folder / "tb"
         place.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.scanloom.{attempt}"
@@ -62,9 +63,16 @@ class Board:
             self._write(step=step, summary=self._summaries.Summary(value=values))
 
     def _picture(self, event: Pictured) -> None:
-        """The film as a picture, how weights and gradients are spread, and a precision-recall curve for each class."""
+        """The film as a picture, how weights and gradients are spread, and a precision-recall curve for each class.
+
+        The first always; a later one where all of them take no more than their share of the run's time.
+        """
         from tensorboard.plugins.pr_curve import metadata
 
+        began = time.monotonic()
+        told = film.read_spreads(self.folder, event.epoch)
+        if self._spent_s > film.SHARE * (began - self._began):
+            return
         made = self._summaries
         values = []
         try:
@@ -74,7 +82,6 @@ class Board:
         if strip is not None:
             image = made.Summary.Image(encoded_image_string=strip[0], height=strip[1], width=strip[2], colorspace=3)
             values.append(made.Summary.Value(tag="film", image=image))
-        told = film.read_spreads(self.folder, event.epoch)
         for name, spread in told["spreads"].items():
             histogram = made.HistogramProto(
                 min=spread["min"],
@@ -97,6 +104,7 @@ class Board:
             values.append(made.Summary.Value(tag=f"val/{name}", metadata=kind, tensor=tensor))
         if values:
             self._write(step=event.step, summary=made.Summary(value=values))
+        self._spent_s += time.monotonic() - began
 
     def describe(self, document: Mapping[str, Any], scores: Sequence[str] = ()) -> None:
         """Adds the settings of an experiment (as plain JSON) as text and as hyperparameters, without its given name.

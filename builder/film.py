@@ -10,6 +10,7 @@ classes are numbers. `film.json`, which a page writes, names the cases to pin; w
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -49,10 +50,11 @@ PINNED = "film.json"
 USUAL_SCANS = 4
 MOST_SCANS = 8
 SIDE_PX = 256  # no picture of a film is larger
+STRIP_PX = 128  # a scan in the picture for TensorBoard
 EVERY = 20  # so many epochs are all in it; of later ones as many as keep it at about MOST_FRAMES
 MOST_FRAMES = 120
 _SAID, _KNOWN = (255, 176, 32), (53, 208, 160)
-SHARE = 0.01  # of the run's time that a film may take
+SHARE = 0.005  # of the run's time that a film may take; the board's own pictures may take as much again
 
 
 class Film:
@@ -224,7 +226,7 @@ def strip(folder: Path, epoch: int, classes: Sequence[str]) -> tuple[bytes, int,
     """
     from PIL import Image, ImageDraw
 
-    frame, side, tall = read_frame(folder, epoch), 192, 232
+    frame, side, tall = read_frame(folder, epoch), STRIP_PX, STRIP_PX + 32
     if frame is None or not frame.get("scans"):
         return None
     whole = Image.new("RGB", (side * len(frame["scans"]), tall))
@@ -248,10 +250,18 @@ def strip(folder: Path, epoch: int, classes: Sequence[str]) -> tuple[bytes, int,
         if "chances" in said:
             top = int(np.argmax(said["chances"]))
             words.append(f"says {classes[top] if top < len(classes) else top} {said['chances'][top]:.0%}")
-        ImageDraw.Draw(whole).multiline_text((side * place + 6, side + 6), "\n".join(words), fill=(230, 230, 230))
+        at = (side * place + 4, side + 3)
+        ImageDraw.Draw(whole).multiline_text(at, "\n".join(words), fill=(230, 230, 230), font=_font())
     made = io.BytesIO()
-    whole.save(made, "PNG")
+    whole.save(made, "PNG", compress_level=3)
     return made.getvalue(), tall, whole.width
+
+
+@functools.cache
+def _font() -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(11)
 
 
 def _edge(outline: Any) -> Any:
@@ -259,7 +269,7 @@ def _edge(outline: Any) -> Any:
     from PIL import ImageChops, ImageFilter
 
     grey = outline.convert("L")
-    return ImageChops.subtract(grey, grey.filter(ImageFilter.MinFilter(5)))
+    return ImageChops.subtract(grey, grey.filter(ImageFilter.MinFilter(3)))
 
 
 def read_frame(folder: Path, epoch: int) -> dict[str, Any] | None:

@@ -104,6 +104,7 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
                 yield from _waited(learner, stop, pause)
                 began = looked = saved = time.monotonic()
                 began -= place.seconds
+                learner.pace(looked)  # a pause is no slow step
                 if stop():  # its state is saved
                     yield Finished("stopped", f"Stopped on request in epoch {place.epoch}; it can go on from there.")
                     return

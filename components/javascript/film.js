@@ -11,6 +11,7 @@ import { make } from './viewer/controls.js'
 const SIGNS = { play: 'M4 2.5v11l9-5.5z', pause: 'M4 2.5h3v11H4zM9.5 2.5h3v11h-3z' }
 const PLAY_MS = 550
 const KEPT = 400
+const SHARED = 0.5 // as the scores count: half of a box and its lesion must be shared
 const films = new WeakMap()
 
 function sign(name) {
@@ -202,8 +203,10 @@ class Tile {
       }
       if (truth) this.words.textContent = right ? `Says ${name(top)}: right` : `Says ${name(top)}: it is ${truth}`
     } else if (said.boxes) {
-      const there = (scan.known.boxes ?? []).length
-      this.words.textContent = `Finds ${said.boxes.length} of ${there} marked`
+      const marked = scan.known.boxes ?? []
+      const met = marked.filter((lesion) => said.boxes.some((box) => sharedBy(box, lesion) >= SHARED)).length
+      const boxes = said.boxes.length === 1 ? '1 box' : `${said.boxes.length || 'no'} boxes`
+      this.words.textContent = marked.length ? `Meets ${met} of ${marked.length} marked · ${boxes}` : `Nothing marked · ${boxes}`
     } else if (said.picture) {
       this.words.textContent = 'Restored'
     }
@@ -233,6 +236,14 @@ class Tile {
     draw(marked, colours.known, [4 * ratio, 3 * ratio])
     draw(boxes, colours.said, [])
   }
+}
+
+// Intersection over union of two boxes (x0, y0, x1, y1, class, ...) of one class; 0 for different classes.
+function sharedBy(one, two) {
+  if (one[4] !== two[4]) return 0
+  const both = Math.max(0, Math.min(one[2], two[2]) - Math.max(one[0], two[0])) * Math.max(0, Math.min(one[3], two[3]) - Math.max(one[1], two[1]))
+  const size = (box) => (box[2] - box[0]) * (box[3] - box[1])
+  return both / (size(one) + size(two) - both)
 }
 
 function pixelsOf(picture) {

@@ -1,0 +1,276 @@
+"""The live view, measured: `python benchmarks/live.py [--updates 60] [--soak-minutes 0] [--only NAME ...]`.
+
+* update: what an update of the Runs page costs the server to prepare for 3 runs of 100,000 points each, 20 new points
+  in each update (draw the lines, as JSON), and what the first drawing costs.
+* latency: from the moment a number is appended to the run's events to the moment Chromium has drawn its point (the
+  first animation frame after the chart holds it), while the chart is zoomed; whether the zoom stayed and the chart was
+  mounted once.
+* watched: the processor time of a training over what is left of it without all that is done to look at it (numbers,
+  film, board, record on disk), within one and the same run.
+* soak: memory of the server process and of the page's JavaScript over the given minutes, four numbers a second.
+
+The browser parts start their own server in a data folder of their own and end it. Results go to results/live.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import setting  # noqa: E402
+
+from builder.runs import RunView  # noqa: E402
+
+NAMES = ("update", "latency", "watched", "soak")
+_WATCH = """(selector) => {
+    window.seen = {}
+    const look = () => {
+        const chart = document.querySelector(selector)
+        const trace = (chart?.data ?? []).find((t) => t.uid?.endsWith('step-loss-raw'))
+        const last = trace ? Math.round(trace.x.at(-1) * 20) : 0
+        if (last && !window.seen[last]) window.seen[last] = Date.now() / 1000
+        requestAnimationFrame(look)
+    }
+    look()
+}"""
+
+
+def update(updates: int) -> dict[str, Any]:
+    """Seconds to prepare one update of three runs with 100,000 points each, each with a score beside the losses."""
+    from pages.kit import curves
+
+    num, new = 100_000, 20
+    chance = np.random.default_rng(0)
+    lists = []
+    for _ in range(3):
+        values = (1 / (1 + 1e-4 * np.arange(num)) + chance.normal(0, 0.02, num)).tolist()
+        lists.append({name: (list(range(num)), list(values)) for name in ("step/loss", "train/loss", "val/auc")})
+    kept: curves.Kept = {}
+
+    def short(value: float) -> float:  # as the component sends it
+        return float(f"{value:.5g}")
+
+    def once() -> tuple[float, float, int, int]:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        views = [RunView(id=f"r{k}", status="running", total=num, epochs=50, curves=c) for k, c in enumerate(lists)]
+        names = [["step/loss", "train/loss"], ["val/auc"]]
+        made = [curves.lines(views, ["a", "b", "c"], n, axis="epoch", smoothing=0.6, kept=kept) for n in names]
+        told = [{"x": [short(v) for v in ln.x], "y": [short(v) for v in ln.y]} for ln in [*made[0], *made[1]]]
+        text = json.dumps(told)
+        took = time.perf_counter() - began, time.process_time() - began_cpu
+        return *took, len(text), sum(len(ln.x) for ln in [*made[0], *made[1]])
+
+    first, _, size, points = once()
+    took = []
+    for _ in range(updates):
+        for curves_of in lists:
+            for steps, values in curves_of.values():
+                steps.extend(range(len(steps), len(steps) + new))
+                values.extend([values[-1]] * new)
+        took.append(once()[:2])
+    return {
+        "runs": 3,
+        "points_of_a_curve": num,
+        "curves_drawn": 9,
+        "first_s": round(first, 4),
+        "update_s_median": round(statistics.median(wall for wall, _ in took), 4),
+        "update_s_p95": _percentile([wall for wall, _ in took], 0.95),
+        "update_cpu_s_median": round(statistics.median(cpu for _, cpu in took), 4),
+        "update_cpu_s_max": round(max(cpu for _, cpu in took), 4),
+        "points_sent": points,
+        "kB_sent": round(size / 1000, 1),
+        "allowed_s": 0.2,
+    }
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return round(float(np.percentile(values, 100 * share)), 3)
+
+
+def watched_page(updates: int, soak_s: float) -> dict[str, Any]:
+    """Latency over `updates` numbers under a zoom; then, where `soak_s` is given, memory while numbers come in."""
+    from tests import browser
+    from tests.told_run import LOSS, ToldRun, wait_for_step
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        run = ToldRun(home)
+        for _ in range(40):
+            run.tell()
+        server = browser.start_server(home, environment={"OMP_NUM_THREADS": "1"})
+        try:
+            with browser.chromium(height=1100) as chrome:
+                page = chrome.page(server.address, f"/runs?run={run.run.id}")
+                page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=120_000)
+                page.wait_for_timeout(15_000)  # the server's own imports are over
+                plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
+                assert plot is not None
+                page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
+                page.mouse.down()
+                page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)
+                page.mouse.up()
+                reach = f"[...document.querySelector('{LOSS}').layout.xaxis.range]"
+                zoom = page.evaluate(reach)
+                page.evaluate(f"document.querySelector('{LOSS}').marked = true")
+                page.evaluate(_WATCH, LOSS)
+                chance = np.random.default_rng(1)
+                begin = run.step
+                for _ in range(updates):
+                    run.tell()
+                    page.wait_for_timeout(1000 * float(chance.uniform(0.9, 1.9)))
+                wait_for_step(page, run.step)
+                page.wait_for_timeout(200)
+                seen = {int(step): at for step, at in page.evaluate("window.seen").items()}
+                waits = []
+                for step in range(begin + 1, run.step + 1):
+                    later = [at for other, at in seen.items() if other >= step]
+                    waits.append(min(later) - run.told_at[step])
+                found["latency"] = {
+                    "updates": updates,
+                    "p50_s": _percentile(waits, 0.5),
+                    "p95_s": _percentile(waits, 0.95),
+                    "max_s": round(max(waits), 3),
+                    "allowed_p95_s": 1.5,
+                    "zoom_kept": page.evaluate(reach) == zoom,
+                    "mounted_once": bool(page.evaluate(f"!!document.querySelector('{LOSS}').marked")),
+                }
+                print(json.dumps(found["latency"]), flush=True)
+                if soak_s:
+                    found["soak"] = _soak(page, server.process.pid, run, soak_s)
+        finally:
+            browser.stop_server(server)
+            run.close()
+            browser.end_supervisor(home)
+    return found
+
+
+def _soak(page: Any, pid: int, run: Any, soak_s: float) -> dict[str, Any]:
+    """Memory at about forty moments of `soak_s` seconds in which four numbers a second come in."""
+    process = psutil.Process(pid)
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable")
+    rows: list[tuple[float, float, float]] = []
+    began, every = time.monotonic(), max(10.0, soak_s / 40)
+    due = 0.0
+    while (now := time.monotonic() - began) < soak_s:
+        run.tell()
+        if now >= due:
+            due += every
+            devtools.send("HeapProfiler.collectGarbage")
+            told = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}
+            rows.append((now / 60, process.memory_info().rss / 1e6, told["JSHeapUsedSize"] / 1e6))
+        page.wait_for_timeout(250)
+    table = np.array(rows)
+    late = table[len(table) // 2 :]  # what is loaded once is loaded by then
+
+    def about(column: int) -> dict[str, float]:
+        slope, level = np.polyfit(late[:, 0], late[:, column], 1)
+        noise = float((late[:, column] - (slope * late[:, 0] + level)).std())
+        return {
+            "first_mb": round(float(table[0, column]), 1),
+            "middle_mb": round(float(late[0, column]), 1),
+            "last_mb": round(float(table[-1, column]), 1),
+            "growth_mb_per_minute_second_half": round(float(slope), 3),
+            "noise_mb": round(noise, 2),
+        }
+
+    return {"minutes": round(soak_s / 60, 1), "numbers_told": run.step, "server": about(1), "page": about(2)}
+
+
+def watched(repeats: int) -> dict[str, Any]:
+    """CPU seconds of a training over those that are left without everything that is done to look at it: numbers told,
+    the film, the board, the record on disk. Both within one run, so that other load falls on both alike."""
+    import torch
+
+    from builder import board, task, train
+    from builder.film import Film
+    from builder.learner import Learner
+    from builder.runs import Record, RunStore
+    from tests.tiny_runs import small_set
+
+    torch.set_num_threads(1)
+    spent = {"cpu": 0.0}
+
+    def counted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            began = time.process_time()
+            try:
+                return real(*args, **more)
+            finally:
+                spent["cpu"] += time.process_time() - began
+
+        setattr(owner, name, call)
+
+    for owner, name in ((Film, "take"), (Film, "frame"), (Learner, "look"), (board.Board, "add"), (Record, "append")):
+        counted(owner, name)
+    found = []
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place) / "home"
+        dataset = small_set(home, "recognition", Path(place) / "scans")
+        of = task.find("recognition")
+        starter = next(s for s in of.starters() if s.name == next(iter(of.demos.values())))
+        document = starter.replace("data.size_px", 96).replace("training.epochs", 25)
+        document = document.replace("data.dataset", dataset.id)
+        for repeat in range(repeats + 1):  # the first one imports
+            run = RunStore(home).create(document, queue=False)
+            shown = board.Board(run.folder, 1, dataset.classes)
+            pictures, spent["cpu"], began = 0, 0.0, time.process_time()
+            with Record(run.folder / "events.jsonl") as record:
+                for event in train.train(document, of, dataset, run.folder, device="cpu"):
+                    record.append(event)
+                    shown.add(event)
+                    pictures += type(event).__name__ == "Pictured"
+            shown.close()
+            whole = time.process_time() - began
+            if repeat:
+                found.append((whole, whole / (whole - spent["cpu"]), pictures))
+    return {
+        "repeats": repeats,
+        "run_cpu_s": round(statistics.median(row[0] for row in found), 2),
+        "pictures_in_the_film": [row[2] for row in found],
+        "ratio_median": round(statistics.median(row[1] for row in found), 4),
+        "ratios": [round(row[1], 4) for row in found],
+        "allowed": 1.02,
+    }
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--updates", type=int, default=60)
+    asked.add_argument("--repeats", type=int, default=5)
+    asked.add_argument("--soak-minutes", type=float, default=0.0)
+    asked.add_argument("--only", nargs="*", default=list(NAMES), choices=NAMES)
+    chosen = asked.parse_args()
+    path = setting.RESULTS / "live.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    found = {name: known[name] for name in NAMES if name in known}
+    if "update" in chosen.only:
+        found["update"] = update(chosen.updates)
+    if "watched" in chosen.only:
+        found["watched"] = watched(chosen.repeats)
+    if "latency" in chosen.only or ("soak" in chosen.only and chosen.soak_minutes):
+        found |= watched_page(chosen.updates, 60 * chosen.soak_minutes if "soak" in chosen.only else 0.0)
+    found["streamlit"] = version("streamlit")
+    found["cores_in_use_by_others"] = round(os.getloadavg()[0], 1)
+    setting.report("live", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The live curve in a real browser, point by point: a zoom that stays, a reload, a second tab, a killed server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from tests import browser
+from tests.browser import Browser, settle
+from tests.told_run import LOSS, ToldRun, shown_steps, wait_for_step
+
+pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def chrome(chromium: str) -> Iterator[Browser]:
+    with browser.chromium(height=1100) as opened:
+        yield opened
+
+
+def told(run: ToldRun, page: Page, num: int = 3) -> list[int]:
+    """Tells a few steps more and returns what the page then shows."""
+    for _ in range(num):
+        run.tell()
+    wait_for_step(page, run.step)
+    return shown_steps(page)
+
+
+def test_a_zoom_a_reload_a_second_tab_and_a_killed_server_leave_the_same_curve_without_a_hole(
+    chrome: Browser, tmp_path: Path
+) -> None:
+    run = ToldRun(tmp_path)
+    for _ in range(50):
+        run.tell()
+    server = browser.start_server(tmp_path)
+    port = int(server.address.rsplit(":", 1)[1])
+    try:
+        page = chrome.page(server.address, f"/runs?run={run.run.id}")
+        page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=90_000)
+        assert told(run, page) == list(range(1, run.step + 1))
+
+        page.evaluate(f"document.querySelector('{LOSS}').marked = true")
+        plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
+        assert plot is not None
+        page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
+        page.mouse.down()
+        page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)
+        page.mouse.up()
+        zoom = page.evaluate(f"[...document.querySelector('{LOSS}').layout.xaxis.range]")
+        for _ in range(3):
+            told(run, page)
+        assert page.evaluate(f"[...document.querySelector('{LOSS}').layout.xaxis.range]") == zoom
+        assert page.evaluate(f"document.querySelector('{LOSS}').marked"), "the chart was mounted anew"
+
+        second = chrome.page(server.address, f"/runs?run={run.run.id}")
+        wait_for_step(second, run.step)
+        assert told(run, second) == list(range(1, run.step + 1))
+        wait_for_step(page, run.step)
+        second.close()
+
+        page.reload()
+        wait_for_step(page, run.step)
+        assert shown_steps(page) == list(range(1, run.step + 1))
+
+        server.kill()
+        for _ in range(7):  # the training goes on without a server
+            run.tell()
+        server = browser.start_server(tmp_path, port=port)
+        wait_for_step(page, run.step, timeout_ms=120_000)
+        settle(page)
+        assert told(run, page) == list(range(1, run.step + 1))
+    finally:
+        browser.stop_server(server)
+        run.close()
+        browser.end_supervisor(tmp_path)
