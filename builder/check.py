@@ -1,19 +1,20 @@
 """What is wrong with an experiment: all of it together, each with place, sentence and, where possible, a repair."""
 
+from functools import lru_cache
 from typing import Any
 
 from builder import ways
 from builder.augment_safety import verdicts
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
-from builder.network import Plan, Planned, plan_of, settings, show, wires
+from builder.network import Plan, Planned, assemble_of, plan_of, settings, show, wires
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, patched, repairs
-from builder.spec import Experiment, Node, Problem, SpecError, feeder
+from builder.spec import Experiment, Node, Problem, SpecError, Training, feeder
 from builder.task import TASKS, find, unfit
-from builder.weights import missing
+from builder.weights import WeightsError, beginning, fetched, missing
 
 __all__ = ["problems"]
 
@@ -248,6 +249,46 @@ def _patches(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
     return found
 
 
+def _unnamed(experiment: Experiment, node: Node) -> list[Problem]:
+    """Says it where fetched weights are named by their model alone, and offers to write down which they are."""
+    one = fetched(str(settings(node)["model"])) if node.params.get("weights") == "download" else None
+    if one is None:
+        return []
+    path = f"network.{node.id}.params"
+    words = f"These weights are named by their model alone, not by their content ({one.sha256[:12]})."
+    fixed = experiment.replace(f"{path}.weights", "file").replace(f"{path}.file", one.sha256)
+    return [Problem(f"{path}.weights", words, "warning", "Write down which they are", fixed)]
+
+
+def _stored(experiment: Experiment, num_classes: int) -> list[Problem]:
+    """Says it where the stored weights of the whole network are gone, or where some layers do not begin with them."""
+    begin = "Begin at random", _fix(experiment, "weights", "")
+    try:
+        found = beginning(
+            dict(_sizes(experiment.replace("training", Training()).dumps(), num_classes)), experiment.weights
+        )
+    except WeightsError as error:
+        return [Problem("weights", str(error), "error", *begin)]
+    if not found.begun:
+        words = f"The stored weights {experiment.weights[:12]} fit none of these layers; they are of another network."
+        return [Problem("weights", words, "error", *begin)]
+    if not found.others:
+        return []
+    names = ", ".join(found.others[:6]) + (f" and {len(found.others) - 6} more" if len(found.others) > 6 else "")
+    words = f"Layers that are not in the stored weights begin as they do without them: {names}."
+    return [Problem("weights", words, "warning")]
+
+
+@lru_cache(maxsize=32)
+def _sizes(document: str, num_classes: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Sizes of every weight of a network, by name."""
+    import torch
+
+    with torch.device("meta"):
+        net = assemble_of(Experiment.loads(document), num_classes, trained=True)
+    return tuple((name, tuple(tensor.shape)) for name, tensor in net.state_dict().items())
+
+
 def _network(experiment: Experiment, fingerprint: Fingerprint | None, planned: Plan) -> list[Problem]:
     nodes = experiment.network
     if not nodes:
@@ -255,13 +296,15 @@ def _network(experiment: Experiment, fingerprint: Fingerprint | None, planned: P
     num_classes = len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES
     found = [_layer_problem(experiment, planned, n, num_classes) for n in planned.nodes if n.message]
     found += _single_numbers(experiment, planned)
+    if experiment.weights and not found:
+        found += _stored(experiment, num_classes)
     for node, place in zip(nodes, planned.nodes, strict=True):
         if not place.message and (said := missing(LAYERS[node.name], settings(node))):
             path = f"network.{node.id}.params.weights"
             begin = "Begin at random", _fix(experiment, path, "none")
             found.append(Problem(f"network.{node.id}.params.{said[0]}", said[1], "error", *begin))
         if not place.message:
-            found += _idle(experiment, node)
+            found += [*_unnamed(experiment, node), *_idle(experiment, node)]
     used = {feeder(i) for feeds in wires(nodes) for i in feeds}
     for node in nodes[:-1]:
         if node.id not in used:

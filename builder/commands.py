@@ -533,11 +533,15 @@ def import_network(asked: argparse.Namespace) -> tuple[Answer, str]:
     """
     from builder.foreign import read
 
-    found = read(_existing(asked.file))
+    found = read(_existing(asked.file)).stored()
     for note in found.notes:
         say(f"  note: {note}")
     if found.missing:
         say(f"{len(found.missing)} of {len(found.experiment.network)} layers are not in the catalog.")
+    if found.experiment.weights:
+        say(
+            f"Its weights are stored as {found.experiment.weights[:12]}; a training of the experiment begins with them."
+        )
     if asked.weights:
         if not found.tensors:
             raise Mistake("The file holds no weights.")

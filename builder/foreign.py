@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from builder import network
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Data, Experiment, Node
-from builder.weights import surroundings
+from builder.weights import keep, surroundings
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +71,16 @@ class Imported:
         if lacking:
             raise ForeignError(f"The file has no weights for {lacking[0]} (and {len(lacking) - 1} more).")
         return net.eval()
+
+    def stored(self) -> Imported:
+        """The same with its weights in the data folder and named by the document: a training begins with them.
+
+        Raises:
+            WeightsError: they cannot be stored.
+        """
+        if not self.tensors:
+            return self
+        return replace(self, experiment=self.experiment.replace("weights", keep(self.tensors).sha256))
 
     def save_weights(self, file: Path) -> None:
         """Writes the weights as .safetensors."""

@@ -16,7 +16,7 @@ from builder.fits import misfit
 from builder.parts.layers import LAYERS
 from builder.receptive import Field, Tracker, composed, identity
 from builder.spec import INPUT, UNWIRED, Experiment, Node, feeder
-from builder.weights import located
+from builder.weights import begin, located
 
 if TYPE_CHECKING:
     from torch import nn
@@ -508,8 +508,13 @@ def build(
 def assemble_of(
     experiment: Experiment, num_classes: int, *, seed: int | None = None, trained: bool = False
 ) -> "Network":
-    """Builds an experiment's network for what it sees: `assemble` with `input_shape` and `input_layout`."""
-    return assemble(
+    """Builds an experiment's network for what it sees: `assemble` with `input_shape` and `input_layout`, beginning with
+    the experiment's stored weights where it has some (not where `trained`).
+
+    Raises:
+        ValueError: as `assemble`; WeightsError: the stored weights are gone, damaged, or of another network.
+    """
+    net = assemble(
         experiment.network,
         input_shape(experiment),
         num_classes,
@@ -518,6 +523,9 @@ def assemble_of(
         trained=trained,
         init=experiment.training.init,
     )
+    if experiment.weights and not trained:
+        begin(net, experiment.weights)
+    return net
 
 
 def assemble(

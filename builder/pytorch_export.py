@@ -15,6 +15,7 @@ from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.prepared import Prepared
 from builder.spec import Experiment
+from builder.weights import beginning
 
 if TYPE_CHECKING:
     import torch
@@ -72,10 +73,14 @@ def _start(experiment: Experiment, num_classes: int, names: Mapping[str, str]) -
         untrained, given = LAYERS[node.name].untrained, network.settings(node)
         if any(given[name] != value for name, value in untrained.items()):
             begun[node.id] = names[node.id]
-    if not begun:
+    if not begun and not experiment.weights:
         return "random", {}
     try:
-        return "stored", _tensors(network.assemble_of(experiment, num_classes), begun)
+        net = network.assemble_of(experiment, num_classes)
+        if experiment.weights:
+            sizes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+            begun |= {id: names[id] for id in beginning(sizes, experiment.weights).begun}
+        return "stored", _tensors(net, begun)
     except ValueError:  # a file of weights that somebody removed since
         return "gone", {}
 

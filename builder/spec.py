@@ -183,13 +183,18 @@ class Training(_Frozen):
 
 
 class Experiment(_Frozen):
-    """Everything a user has chosen. Frozen: each edit returns a new document."""
+    """Everything a user has chosen. Frozen: each edit returns a new document.
+
+    `weights`: stored weights that the network begins with, by the SHA-256 of their content, such as those of a network
+    that was taken in; "" = each layer's own beginning.
+    """
 
     version: int = VERSION
     name: str = Field("Untitled", min_length=1, max_length=120)
     task: str = "recognition"
     data: Data = Data()
     network: tuple[Node, ...] = Field((), max_length=2000)
+    weights: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     training: Training = Training()
     search: None = None
 

@@ -27,7 +27,10 @@ from typing import Any
 
 from builder.catalog import Digest, LayerSpec, closest
 
-__all__ = ["Source", "Stored", "WeightsError", "fetch", "fetched", "fits", "located", "source", "stored", "take_in"]
+__all__ = [
+    *("Beginning", "Source", "Stored", "WeightsError", "begin", "beginning", "fetch", "fetched", "fits", "keep"),
+    *("located", "source", "stored", "take_in"),
+]
 
 MOST_BYTES = 16 << 30
 """Largest file that is taken in."""
@@ -419,6 +422,89 @@ def _stems(model: str) -> set[str]:
     cfg = timm.get_pretrained_cfg(model)
     told: Any = (cfg.first_conv or ()) if cfg is not None else ()
     return {f"{name}.weight" for name in ((told,) if isinstance(told, str) else told)}
+
+
+# -- for a whole network ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How far stored weights go in a network.
+
+    Attributes:
+        begun: ids of the layers that begin with them, whole. others: of those that learn and are not in them.
+    """
+
+    begun: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def keep(tensors: Mapping[str, Any]) -> Stored:
+    """Stores the weights of a network (arrays by the names of its state dict); raises WeightsError."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix=".keeping-", dir=folder) as passing:
+            file = Path(passing) / "network.safetensors"
+            save_file({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, file)
+            return take_in(file)
+    except OSError as error:
+        raise WeightsError(
+            f"The weights could not be stored ({(error.strerror or 'unknown reason').lower()})."
+        ) from None
+
+
+def beginning(wanted: Mapping[str, tuple[int, ...]], sha256: str) -> Beginning:
+    """How far stored weights go in a network whose state dict has these sizes. A layer begins with them as a whole or
+    not at all.
+
+    Raises:
+        WeightsError: they are not on this machine, or damaged.
+    """
+    there = _held(sha256)
+    layers: dict[str, bool] = {}
+    for name, size in wanted.items():
+        if not name.endswith("num_batches_tracked"):
+            id = name.split(".")[1]
+            layers[id] = layers.get(id, True) and there.get(name) == tuple(size)
+    begun = tuple(id for id, fits in layers.items() if fits)
+    return Beginning(begun, tuple(id for id in layers if id not in begun))
+
+
+def _held(sha256: str) -> dict[str, tuple[int, ...]]:
+    """Sizes of the tensors of stored weights, by name."""
+    from safetensors import SafetensorError, safe_open
+
+    path = _folder() / f"{sha256}.safetensors"
+    if not path.is_file():
+        raise WeightsError(
+            f"The weights {sha256[:12]} are not on this machine. Take the file in again; it is known by its content."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(_damaged(sha256)) from error
+
+
+def begin(net: Any, sha256: str) -> Beginning:
+    """Puts stored weights into a network, changed in place; says which layers begin with them.
+
+    Raises:
+        WeightsError: they are not on this machine, damaged, or fit none of its layers.
+    """
+    from safetensors.torch import load_file
+
+    state = net.state_dict()
+    found = beginning({name: tuple(tensor.shape) for name, tensor in state.items()}, sha256)
+    if not found.begun:
+        raise WeightsError(f"The weights {sha256[:12]} are of another network: they fit none of its layers.")
+    given = load_file(_whole(sha256))
+    net.load_state_dict({n: given[n] for n in state if n in given and n.split(".")[1] in found.begun}, strict=False)
+    return found
 
 
 # -- timm's own -------------------------------------------------------------------------------------------------------

@@ -466,20 +466,21 @@ def correct(work: Work) -> Steps:
 
 
 def foreign_network(work: Work) -> Steps:
-    """Reads an uploaded network of Keras or ONNX: {experiment, missing, notes, weights (whether it has some)}."""
+    """Reads an uploaded network of Keras or ONNX and stores its weights, which the experiment names: {experiment,
+    missing, notes, weights (their SHA-256, "" for none)}."""
     from builder.foreign import read
 
     file = Path(work.job.payload["file"])
     yield Progress(note="reading the network")
     try:
-        found = read(file)
+        found = read(file).stored()
     finally:
         _drop_ticket(work.home, file)
     return {
         "experiment": found.experiment.model_dump(mode="json"),
         "missing": list(found.missing),
         "notes": list(found.notes),
-        "weights": bool(found.tensors),
+        "weights": found.experiment.weights,
     }
 
 

@@ -484,6 +484,7 @@ def editor(draft: drafts.Draft) -> None:
             go.to("training")
     with coming:
         weights.watch(draft)
+        weights.whole(draft)
         takeaway.watch(draft)
 
 

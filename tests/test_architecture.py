@@ -153,7 +153,7 @@ ENGINE = {
     "foreign_child": "foreign keras_import onnx_import weights",
     "readme": "parts spec network task predict runs lessons",
     "keras_text": "listing tracing",
-    "pytorch_export": "parts spec network task lessons listing predict prepared batches",
+    "pytorch_export": "parts spec network task lessons listing predict prepared batches weights",
     "keras_export": "network listing predict task tracing keras_text recognised",
     "onnx_operators": "tracing",
     "onnx_export": "spec network listing predict task tracing onnx_operators recognised",

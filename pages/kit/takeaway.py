@@ -153,7 +153,7 @@ def _with(now: Experiment, came: Experiment) -> Experiment:
     if came.data.layout == now.data.layout == "maps":
         sizes |= {"slices": now.data.slices, "num_slices": now.data.num_slices}
     data = now.data.model_copy(update=sizes)
-    return now.model_copy(update={"network": came.network, "data": data})
+    return now.model_copy(update={"network": came.network, "data": data, "weights": came.weights})
 
 
 def _words(result: dict[str, Any]) -> list[str]:
@@ -164,7 +164,7 @@ def _words(result: dict[str, Any]) -> list[str]:
             f"{missing} of them are not in the catalog; they stay under their own names until you replace them."
         )
     if result["weights"]:
-        said.append("Its weights stay in its file: a training begins anew.")
+        said.append(f"Its weights came along ({result['weights'][:12]}): a training begins with them.")
     notes = [str(note) for note in result["notes"]]
     return [*said, *notes[:6], *([f"And {len(notes) - 6} more notes."] if len(notes) > 6 else [])]
 

@@ -18,7 +18,7 @@ from pages.kit import dropbox, forms, jobs
 from pages.kit.draft import Draft, DraftMissing, spared
 from pages.kit.words import plain, size
 
-__all__ = ["SLOT", "form", "watch"]
+__all__ = ["SLOT", "form", "watch", "whole"]
 
 SLOT = "weights"
 _FOR = "weights-for"
@@ -49,6 +49,28 @@ def form(draft: Draft, node: Node, problems: Iterable[Problem] = ()) -> None:
         )
     if said := st.session_state.pop(f"{_SAID}:{node.id}", ""):
         st.caption(f":red[{plain(said)}]")
+
+
+def whole(draft: Draft) -> None:
+    """One line where the whole network begins with stored weights: which, and the way back to each layer's own."""
+    sha256 = draft.experiment.weights
+    if not sha256:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        known = {one.sha256: one for one in weights.stored()}
+        st.caption(f":material/database: Training begins with stored weights: {_words(known.get(sha256), sha256)}")
+        st.button(
+            "Begin without them",
+            key="weights-whole",
+            help="Each layer begins as it does by itself. Undo brings the weights back.",
+            on_click=_without,
+            args=(draft,),
+        )
+
+
+@spared
+def _without(draft: Draft) -> None:
+    draft.replace("weights", "", "begin without stored weights")
 
 
 def watch(draft: Draft) -> None:
