@@ -74,7 +74,7 @@ def test_the_network_of_a_draft_is_packed_as_it_is(home: Path) -> None:
 
 def test_an_imported_network_takes_the_place_of_the_old_one_and_its_scans_become_what_it_takes(home: Path) -> None:
     draft = drafted(home, starter().replace("data.dataset", "mine"))
-    came = starter("vgg-style").replace("data.size_px", 48)
+    came = starter("vgg-style").replace("data.size_px", 48).replace("weights", "ab" * 32)
     session = at("network", draft)
     job = RunStore(home).submit_job("network", {"file": "nowhere.onnx"})
     session.query_params[f"job-{takeaway.IN_SLOT}"] = job.id
@@ -84,12 +84,13 @@ def test_an_imported_network_takes_the_place_of_the_old_one_and_its_scans_become
         "experiment": came.model_dump(mode="json"),
         "missing": ["odd"],
         "notes": ["odd: there is no layer here."],
-        "weights": True,
+        "weights": came.weights,
     }
     finish(home, "network", result)
     session.run()
     assert not session.exception
     now = draft.experiment
+    assert now.weights == came.weights and "Training begins with stored weights: abab" in said(session)
     assert now.network == came.network and now.data.size_px == 48 and now.data.dataset == "mine"
     assert now.training == starter().training
-    assert "1 of them are not in the catalog" in said(session) and "weights stay in its file" in said(session)
+    assert "1 of them are not in the catalog" in said(session) and "weights came along" in said(session)
