@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from builder import commands
+from builder import commands, run_commands
 from builder.commands import Answer, Mistake, say
 from builder.execute import home
 
@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--data", metavar="N", help="id or name of the data set")
         made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
     command("runs", commands.runs, "List the runs, the newest first.")
+    _of_runs(command)
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "val", "test"))
@@ -177,6 +178,42 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("file", metavar="FILE", help="a .keras file, the JSON of a Keras model, or an .onnx file")
     made.add_argument("--weights", metavar="OUT", help="also write its weights to this .safetensors file")
     return parser
+
+
+def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands about runs that are there."""
+    made = command("pause", run_commands.pause, "Let a training wait where it is, ready to go on at once.")
+    made.add_argument("run", metavar="RUN")
+    made = command("resume", run_commands.resume, "Let a paused, stopped, failed or lost run go on.")
+    made.add_argument("run", metavar="RUN")
+    made = command(
+        "branch", run_commands.branch, "A new run that goes on from what another has saved, with choices changed."
+    )
+    made.add_argument("run", metavar="RUN", help="the parent; it is left as it is")
+    made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=30")
+    made.add_argument("--queue", action="store_true", help="only put it into the queue of the app")
+    made = command("compare", run_commands.compare, "Is the second run shown to be better than the first?")
+    made.add_argument("first", metavar="RUN")
+    made.add_argument("second", metavar="RUN")
+    made.add_argument(
+        "--split",
+        default="val",
+        choices=("val", "test"),
+        help="test takes two runs that were evaluated on it (default %(default)s)",
+    )
+    made = command("note", run_commands.note, "Read or write notes and tags of a run.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("text", metavar="TEXT", nargs="?", help="a note; without it what is there is told")
+    made.add_argument("--tag", action="append", metavar="TAG")
+    made.add_argument("--untag", action="append", metavar="TAG")
+    made.add_argument("--who", default="", metavar="NAME", help="whose note it is")
+    made = command("queue", run_commands.queue, "What waits, and its order.")
+    made.add_argument("run", metavar="RUN", nargs="?")
+    for way in ("up", "down", "cancel"):
+        made.add_argument(f"--{way}", action="store_true")
+    made = command("delete", run_commands.delete, "Delete a run; it can come back for two weeks.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("--undo", action="store_true", help="bring it back")
 
 
 if __name__ == "__main__":

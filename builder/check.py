@@ -34,7 +34,7 @@ def problems(
     if planned is None:
         planned = plan_of(experiment, len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES)
     found = [
-        *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset", "degrade"})),
+        *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset", "degrade", "exclude"})),
         *_choice(experiment, "data.degrade", DEGRADATIONS),
         *(unfit(experiment) if experiment.task in TASKS else ()),
         *_data(experiment, fingerprint),

@@ -117,6 +117,23 @@ def load_latest(folder: Path | str, name: str, check: Callable[[dict[str, Any]],
     return None
 
 
+def lend(path: Path, folder: Path, name: str) -> Path:
+    """Gives `folder` the checkpoint at `path` as its first one called `name`: the same bytes, not a second time.
+
+    Raises FileNotFoundError where it is gone.
+    """
+    lent = folder / f"{name}-{1:08d}.pt"
+    for there, here in ((path, lent), (_manifest(path), _manifest(lent))):  # the manifest last, as when saving
+        try:
+            os.link(there, here)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without links
+            shutil.copyfile(there, here)
+    _sync_folder(folder)
+    return lent
+
+
 def discard(folder: Path | str, name: str) -> None:
     """Remove every checkpoint `name` in `folder`: for a run that begins anew."""
     folder = Path(folder)

@@ -153,7 +153,7 @@ def starters(asked: argparse.Namespace) -> tuple[Answer, str]:
         (str(e["name"]), str(e["task"]), f"{e['size_px']} px, {e['layers']} layers, {e['epochs']} epochs")
         for e in found
     ]
-    return {"starters": found}, _table(rows)
+    return {"starters": found}, table(rows)
 
 
 def starter(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -221,9 +221,9 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
     wrong = [f"{n.id}: {n.message}" for n in planned.nodes if n.message]
     if wrong:
         if not asked.json:
-            print(_table(rows))
+            print(table(rows))
         raise Mistake("The network does not fit together: " + " ".join(wrong), answer)
-    return answer, _table(rows)
+    return answer, table(rows)
 
 
 def check(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -239,9 +239,9 @@ def check(asked: argparse.Namespace) -> tuple[Answer, str]:
     errors = [p for p in found if p["severity"] == "error" and not (unchosen and p["path"] == "data.dataset")]
     if errors:
         if not asked.json:
-            print(_table(rows))
+            print(table(rows))
         raise Mistake(_count_words(errors), answer)
-    return answer, _table(rows) if rows else "Nothing is wrong with this experiment."
+    return answer, table(rows) if rows else "Nothing is wrong with this experiment."
 
 
 def preflight(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -277,7 +277,7 @@ def preflight(asked: argparse.Namespace) -> tuple[Answer, str]:
         ("an epoch", f"{answer['epoch_s']:.1f} s"),
         (f"all {answer['epochs']} epochs", f"{answer['training_s'] / 60:.1f} min"),
     ]
-    return answer, f"{verdict}\n{_table(rows)}\n{basis}"
+    return answer, f"{verdict}\n{table(rows)}\n{basis}"
 
 
 def train(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -296,6 +296,11 @@ def train(asked: argparse.Namespace) -> tuple[Answer, str]:
         raise Mistake(f"Nothing was started: {_count_words(errors)}", {"error": "not started", "problems": found})
     run = RunStore(data_folder()).create(experiment, queue=False)
     say(f"Run {run.id} on data set {dataset.id}; Ctrl-C stops it and keeps what it learned.")
+    return trained(run)
+
+
+def trained(run: Run) -> tuple[Answer, str]:
+    """Trains `run` here, in a process of its own, to its end: the answer of `train`, and words."""
     view = _worked(run)
     answer = {
         "run": run.id,
@@ -342,14 +347,14 @@ def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
         )
         for r in found
     ]
-    return {"runs": found}, _table(rows) if rows else "There are no runs yet."
+    return {"runs": found}, table(rows) if rows else "There are no runs yet."
 
 
 def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, split, n, patients, metrics: {name: {value, low, high}}, per_class, confusion, majority_accuracy, ...}"""
     from builder.evaluate import evaluate as measured
 
-    run, told = _run(asked.run), _Progress()
+    run, told = run_of(asked.run), _Progress()
     found = measured(
         run, home(), asked.split, progress=lambda done, total: told.show(done, total, "asking the network")
     )
@@ -367,7 +372,7 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
         rows.append((f"sensitivity at {rate} false alarms a scan", _figure(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
-    return found, f"{title}\n{_table(rows)}{notes}"
+    return found, f"{title}\n{table(rows)}{notes}"
 
 
 def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -383,7 +388,7 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
     for side, words in (("val", "validation"), ("test", "test")):
         if found[side]:
             rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found[side]["metrics"].items()]
-            lines += [f"{found[side]['n']} scans of the {words} split, 95 % intervals over patients", _table(rows)]
+            lines += [f"{found[side]['n']} scans of the {words} split, 95 % intervals over patients", table(rows)]
     return found, "\n".join(lines)
 
 
@@ -391,12 +396,12 @@ def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, n, patients, with_lesions, probes: {name: {auc, accuracy, n}}, verdicts: [sentence], checkpoint}"""
     from builder.blanking import PROBES, ask
 
-    run, told = _run(asked.run), _Progress()
+    run, told = run_of(asked.run), _Progress()
     found = ask(run, data_folder(), lambda done, total: told.show(done, total, "asking with parts taken away"))
     told.end()
     rows = [(PROBES[name].title, f"AUC {_figure(row['auc'])}") for name, row in found["probes"].items()]
     title = f"{found['n']} validation scans of {found['patients']} patients, 95 % intervals over patients"
-    return found, "\n".join([title, _table(rows), *found["verdicts"]])
+    return found, "\n".join([title, table(rows), *found["verdicts"]])
 
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -413,7 +418,7 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.scans import Unreadable
 
     out = Path(asked.out).absolute() if asked.out else None
-    predictor = Predictor.open(_run(asked.run).folder)
+    predictor = Predictor.open(run_of(asked.run).folder)
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
@@ -469,7 +474,7 @@ def second_opinion(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.sandbox import Sandbox
     from builder.scans import Unreadable
 
-    restorer, judge = (Predictor.open(_run(run).folder) for run in (asked.run, asked.judge))
+    restorer, judge = (Predictor.open(run_of(run).folder) for run in (asked.run, asked.judge))
     opinions: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
@@ -501,7 +506,7 @@ def export(asked: argparse.Namespace) -> tuple[Answer, str]:
         experiment, classes = what, len(exports.classes_of(what, home())[0])
         named = {"experiment": what.name}
     else:
-        what = _run(asked.run)
+        what = run_of(asked.run)
         experiment, classes = what.experiment, 2
         named = {"run": asked.run}
     out = Path(asked.out).absolute() if asked.out else None
@@ -569,7 +574,18 @@ def _read(asked: argparse.Namespace) -> tuple[Experiment, Dataset | None]:
     except OSError as error:
         raise Mistake(f"{asked.experiment} cannot be read: {(error.strerror or 'unknown reason').lower()}.") from None
     experiment = Experiment.loads(text)
-    for setting in getattr(asked, "set", None) or ():
+    experiment = set_to(experiment, getattr(asked, "set", None) or ())
+    if getattr(asked, "data", None):
+        experiment = experiment.replace("data.dataset", asked.data)
+    if not experiment.data.dataset:
+        return experiment, None
+    dataset = Dataset.open(data_folder(), experiment.data.dataset)
+    return experiment.replace("data.dataset", dataset.id), dataset
+
+
+def set_to(experiment: Experiment, settings: Sequence[str]) -> Experiment:
+    """The experiment with each "path=value" applied; a value is JSON or a plain word."""
+    for setting in settings:
         path, equals, typed = setting.partition("=")
         if not equals or not path:
             raise Mistake(f"--set takes path=value, as in training.epochs=3; it got {setting!r}.")
@@ -578,12 +594,7 @@ def _read(asked: argparse.Namespace) -> tuple[Experiment, Dataset | None]:
         except ValueError:
             value = typed  # a plain word
         experiment = experiment.replace(path.strip(), value)
-    if getattr(asked, "data", None):
-        experiment = experiment.replace("data.dataset", asked.data)
-    if not experiment.data.dataset:
-        return experiment, None
-    dataset = Dataset.open(data_folder(), experiment.data.dataset)
-    return experiment.replace("data.dataset", dataset.id), dataset
+    return experiment
 
 
 def _problems(experiment: Experiment, dataset: Dataset | None) -> list[dict[str, str]]:
@@ -598,7 +609,7 @@ def _count_words(errors: list[dict[str, str]]) -> str:
     return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more errors)"
 
 
-def _run(id: str) -> Run:
+def run_of(id: str) -> Run:
     from builder.runs import RunStore
 
     return RunStore(data_folder()).run(id)
@@ -711,7 +722,7 @@ def _figure(figure: dict[str, float | None]) -> str:
     return f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from builder import task, views
+from builder import task
 from builder.data import Dataset
 from builder.measures.bootstrap import RESAMPLES
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
+from builder.spec import Experiment
 
 
 class EvaluateError(ValueError):
@@ -53,22 +54,12 @@ def evaluate(
         PredictError: the run cannot be rebuilt. UnknownDataset: its data set is gone.
         EvaluateError: the split has no labelled case, or the data set's classes have changed since.
     """
-    predictor = Predictor.open(run.folder, device=_device())
+    predictor, dataset = _opened(run, home)
     experiment = predictor.experiment
     kind = task.find(experiment.task)
-    dataset = Dataset.open(home, experiment.data.dataset)
-    if dataset.classes != predictor.classes or dataset.multi_label != predictor.multi_label:
-        raise EvaluateError(
-            f"The run was trained on the classes {', '.join(predictor.classes)}; the data set now has "
-            f"{', '.join(dataset.classes)}. Train anew, or evaluate on the data set it was trained on."
-        )
-    cases = kind.cases(dataset, experiment, split)
-    if not len(cases):
-        raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
+    cases = _cases(dataset, experiment, split)
     examined = _examined(run, predictor, dataset, split, cases, progress)
     figures = kind.report(examined, predictor.classes, predictor.multi_label, resamples)
-    if said := views.words(experiment.training.test_time):
-        figures["notes"] = [*figures.get("notes", ()), said]
     chosen_on = kind.cases(dataset, experiment, "val") if split == "test" else np.zeros(0, np.int64)
     if len(chosen_on):
         before = _examined(run, predictor, dataset, "val", chosen_on)
@@ -88,6 +79,49 @@ def evaluate(
         result["openings"] = count_opening(dataset, run.id)
     write_atomic(run.folder / f"evaluation-{split}.json", json.dumps(result))
     return result
+
+
+def answered(
+    run: Run, home: Path, split: str, progress: Callable[[int, int], None] | None = None
+) -> tuple[tuple[str, ...], bool, task.Examined]:
+    """(classes, several labels a scan, what the best weights of `run` answer on a split): as kept, else asked now.
+
+    Raises as `evaluate`. The test side is not counted as opened: ask `kept` there.
+    """
+    predictor, dataset = _opened(run, home)
+    cases = _cases(dataset, predictor.experiment, split)
+    return predictor.classes, predictor.multi_label, _examined(run, predictor, dataset, split, cases, progress)
+
+
+def kept(run: Run, split: str) -> task.Examined | None:
+    """What the run answered when it was last evaluated on a split; None where it was not, or has learned since."""
+    found = evaluation(run, split)
+    try:
+        weights = hashlib.sha256((run.folder / "best.safetensors").read_bytes()).hexdigest()
+        if found is None or found.get("checkpoint") != weights:
+            return None
+        with np.load(run.folder / f"predictions-{split}.npz", allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files if name != "key"}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _opened(run: Run, home: Path) -> tuple[Predictor, Dataset]:
+    predictor = Predictor.open(run.folder, device=_device())
+    dataset = Dataset.open(home, predictor.experiment.data.dataset)
+    if dataset.classes != predictor.classes or dataset.multi_label != predictor.multi_label:
+        raise EvaluateError(
+            f"The run was trained on the classes {', '.join(predictor.classes)}; the data set now has "
+            f"{', '.join(dataset.classes)}. Train anew, or evaluate on the data set it was trained on."
+        )
+    return predictor, dataset
+
+
+def _cases(dataset: Dataset, experiment: Experiment, split: str) -> np.ndarray:
+    cases = task.find(experiment.task).cases(dataset, experiment, split)
+    if not len(cases):
+        raise EvaluateError(f"The {split} split of data set {dataset.name!r} has no labelled case to evaluate on.")
+    return cases
 
 
 def evaluation(run: Run, split: str = "test") -> dict[str, Any] | None:

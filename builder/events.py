@@ -122,6 +122,20 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class Branched(Event):
+    """The run goes on from what the run `parent` had saved, at step `step` of this run's own counting, in `epoch`.
+
+    `changes`: path of a choice -> [before, now]. `carried`: what came along and what begins anew, in words.
+    """
+
+    parent: str = ""
+    step: int = 0
+    epoch: int = 0
+    changes: dict[str, list[Any]] = field(default_factory=dict)
+    carried: str = ""
+
+
+@dataclass(frozen=True)
 class Paused(Event):
     """Training waits after optimizer step `step`, its state saved, its network in memory; `Resumed` ends the wait."""
 
@@ -150,6 +164,7 @@ EVENTS: dict[str, type[Event]] = {
     "broke": Broke,
     "resumed": Resumed,
     "paused": Paused,
+    "branched": Branched,
     "finished": Finished,
 }
 _NAMES = {cls: name for name, cls in EVENTS.items()}
@@ -310,6 +325,9 @@ class Fold:
             self._say(event, event.message)
         elif isinstance(event, Resumed):
             self._rewind(event)
+        elif isinstance(event, Branched):
+            self._step, self._epoch = event.step, event.epoch
+            self._say(event, f"Branched from run {event.parent}. {event.carried}")
         elif isinstance(event, Paused):
             self._step, self._epoch = event.step, event.epoch
             self._say(event, " ".join(filter(None, ("Paused.", event.reason))))

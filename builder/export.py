@@ -307,7 +307,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
     settings = {
         "classes": list(predictor.classes),
         "multi_label": predictor.multi_label,
-        **experiment.data.model_dump(exclude={"dataset"}),
+        **experiment.data.model_dump(exclude={"dataset", "exclude"}),
         "settled": predictor.settled,
         "unit": predictor.unit,
         "mean": [float(v) for v in predictor.mean],

@@ -21,20 +21,21 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from builder import averaging, checkpoint, memory, network, optim, views, ways
+from builder import averaging, carrying, checkpoint, memory, network, optim, views, ways
 from builder.augment import Augment
 from builder.batches import Scans, balanced, by_channel, normalization, permutation, updates
+from builder.branch import PARENT, Branch
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
 from builder.film import Film
 from builder.health import Watch
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.training import OPTIMIZERS
-from builder.runs import OF, Broke, Event, Noted, Pictured, Resumed, Warned
+from builder.runs import OF, Branched, Broke, Event, Noted, Pictured, Resumed, Warned
 from builder.shares import owner, shares
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
-from builder.task import Task
+from builder.task import Task, learned_cases
 from builder.tripwire import Tripwire
 
 LAST = "last"  # last-<number>.pt: everything needed to go on
@@ -95,10 +96,11 @@ class Learner:
         self.experiment, self.task, self.dataset, self.prepared = experiment, task, dataset, prepared
         self.folder, self.device = folder, device
         train, val = (
-            Targets(
-                dataset, experiment.data, prepared, task.cases(dataset, experiment, split), task.learns, split == "val"
+            Targets(dataset, experiment.data, prepared, cases, task.learns, judged)
+            for cases, judged in (
+                (learned_cases(task, dataset, experiment), False),
+                (task.cases(dataset, experiment, "val"), True),
             )
-            for split in ("train", "val")
         )
         if not len(train):
             raise ValueError("There are no training scans with a label: import some, or change the split.")
@@ -465,30 +467,34 @@ class Learner:
             "at_once": self.room.at_once,
             "way": self.way.chosen,
             "scaler": self.scaler.state_dict(),
+            "facts": self.facts(),
         }
         return checkpoint.save(self.folder, LAST, state).name
 
-    def save_best(self) -> str:
-        """Write the weights with what is needed to use them on a scan; the file's name."""
-        self._require_finite()
+    def facts(self) -> dict[str, Any]:
+        """What is needed beside the weights to use them on a scan, as JSON data."""
         mean, std = normalization(self.experiment, self.prepared)
-        facts: dict[str, Any] = {
+        return {
             "classes": list(self.dataset.classes),
             "multi_label": bool(self.dataset.multi_label),
             "unit": int(self.prepared.unit),
             "mean": mean,
             "std": std,
             "fingerprint": self.dataset.fingerprint.to_json(),
-            "epoch": self.place.epoch,
-            "value": self.place.best,
             "settled": self.settled,
         }
+
+    def save_best(self) -> str:
+        """Write the weights with what is needed to use them on a scan; the file's name."""
+        self._require_finite()
+        facts = {**self.facts(), "epoch": self.place.epoch, "value": self.place.best}
         words = {name: json.dumps(value) for name, value in facts.items()}
         words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}
         return checkpoint.save_weights(self.folder / BEST, self.judged.state_dict(), words).name
 
     def resume(self, attempt: int = 1) -> Iterator[Event]:
-        """Go on from the newest good checkpoint, if there is one; else a later attempt begins anew."""
+        """Go on from the newest good checkpoint, if there is one; else a later attempt begins anew, a branch from the
+        state of its parent."""
 
         def own(state: dict[str, Any]) -> None:
             if state.get("experiment") != self.experiment.digest:
@@ -498,6 +504,7 @@ class Learner:
         if found is None:
             if attempt > 1:
                 yield Resumed(0, 0)
+            yield from self.branch()
             return
         if found.state["scans"] != self.scans_digest:
             raise CheckpointError(
@@ -519,8 +526,25 @@ class Learner:
             yield Noted(said)
         if self.scaler.is_enabled() and found.state.get("scaler"):
             self.scaler.load_state_dict(found.state["scaler"])
+        self.settled = found.state.get("facts", {}).get("settled", {})
         _restore_random_state(found.state["random"], self.device)
         yield Resumed(self.place.step, self.place.epoch)
+
+    def branch(self) -> Iterator[Event]:
+        """Begin where the parent of this run was, if it has one."""
+        came = Branch.of(self.folder)
+        if came is None:
+            return
+        found = checkpoint.load_latest(self.folder, PARENT)
+        if found is None:
+            raise CheckpointError("The state that this branch begins with is gone: make the branch again.")
+        carried = carrying.carry(found.state, self, came.changes)
+        changes = {path: list(values) for path, values in came.changes.items()}
+        yield Branched(came.parent, self.place.step, self.place.epoch, changes, carried)
+
+    def restore_dice(self, state: dict[str, Any]) -> None:
+        """Every source of chance is as it was in `state`."""
+        _restore_random_state(state, self.device)
 
     # ---- running away ----
 

@@ -119,7 +119,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained run, ready to answer. Made by `Predictor.open`."""
+    """A trained run, ready to answer. Made by `Predictor.open`.
+
+    `epoch` is that of its weights; `step` is 0 but for weights that were saved while it learned.
+    """
 
     experiment: Experiment
     classes: tuple[str, ...]
@@ -132,12 +135,17 @@ class Predictor:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     settled: dict[str, float] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
     _grown: dict[int, torch.nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path, checkpoint: str = "best", device: str = "cpu") -> Predictor:
         """Rebuild the run in `folder`.
 
+        Args:
+            checkpoint: "best", the weights of the best epoch, or "last", the newest that a run has saved while it
+                learns, paused or not.
         Raises:
             PredictError: no such run, nothing saved yet, a damaged or foreign checkpoint, weights of another network.
         """
@@ -149,10 +157,10 @@ class Predictor:
         except SpecError as error:
             raise PredictError(f"The experiment of run {folder.name} cannot be read: {error}") from error
         try:
-            stored = checkpoints.load_weights(folder / f"{checkpoint}.safetensors")
+            stored, file = _stored(folder, checkpoint)
             facts = _facts(stored.metadata, experiment)
             net = network.assemble_of(experiment, len(facts["classes"]), trained=True)
-            checkpoints.pour(stored.tensors, net, f"{checkpoint}.safetensors")
+            checkpoints.pour(stored.tensors, net, file.name)
         except checkpoints.CheckpointError as error:
             raise PredictError(str(error)) from error
         wild = [
@@ -161,9 +169,7 @@ class Predictor:
             if tensor.is_floating_point() and not tensor.isfinite().all()
         ]
         if wild:
-            raise PredictError(
-                f"The weights {checkpoint}.safetensors hold values that are no finite numbers, first in {wild[0]}."
-            )
+            raise PredictError(f"The weights {file.name} hold values that are no finite numbers, first in {wild[0]}.")
         return cls(
             experiment=experiment,
             classes=tuple(facts["classes"]),
@@ -171,11 +177,13 @@ class Predictor:
             unit=facts["unit"],
             mean=np.asarray(facts["mean"], np.float32),
             std=np.asarray(facts["std"], np.float32),
-            weights_sha256=_sha256(folder / f"{checkpoint}.safetensors"),
+            weights_sha256=_sha256(file),
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
             device=device,
             settled=facts["settled"],
+            epoch=facts["epoch"],
+            step=facts["step"],
         )
 
     @property
@@ -653,6 +661,28 @@ def differences(scan: Scan, fingerprint: dict[str, Any]) -> list[str]:
     return said
 
 
+def _stored(folder: Path, name: str) -> tuple[checkpoints.Weights, Path]:
+    """The weights called `name` with what was said beside them, and the file they lie in."""
+    if name != "last":
+        file = folder / f"{name}.safetensors"
+        return checkpoints.load_weights(file), file
+    found = checkpoints.load_latest(folder, name)
+    if found is None:
+        raise checkpoints.CheckpointError("This run has saved no state yet: it can be asked after its first epoch.")
+    place, facts = found.state["place"], found.state.get("facts")
+    if facts is None:
+        raise checkpoints.CheckpointError(
+            "The last state of this run was saved by an earlier version, which kept less: ask its best epoch."
+        )
+    epoch = place["epoch"] if place["update"] else place["epoch"] - 1
+    words = {key: json.dumps(value) for key, value in {**facts, "epoch": epoch, "step": place["step"]}.items()}
+    weights, average = found.state["model"], found.state.get("average", {})
+    if int(average.get("n_averaged", 0)):  # what would be judged and kept is the average of the weights
+        begins = "module."
+        weights = {key.removeprefix(begins): value for key, value in average.items() if key.startswith(begins)}
+    return checkpoints.Weights(weights, {**words, "experiment": found.state["experiment"]}), found.file
+
+
 def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
     """What training stored beside the weights; raises CheckpointError where it is not there or not of this run."""
     facts: dict[str, Any] = {}
@@ -665,6 +695,7 @@ def _facts(metadata: dict[str, str], experiment: Experiment) -> dict[str, Any]:
                 "they were not written by this version."
             ) from None
     facts["settled"] = json.loads(metadata.get("settled", "{}"))  # weights from before do not tell
+    facts |= {name: int(json.loads(metadata.get(name, "0"))) for name in ("epoch", "step")}
     if metadata.get("experiment", experiment.digest) != experiment.digest:
         raise checkpoints.CheckpointError(
             "The saved weights belong to another experiment than the one in this run's folder."

@@ -2,7 +2,7 @@
 
 Layout of the data folder, and who writes what (one writer per file)::
 
-    runs/<id>/experiment.json   whoever starts the run, once
+    runs/<id>/experiment.json   whoever starts the run, once; of a branch also branch.json (see `branch`)
     jobs/<id>/job.json          whoever submits the short job, once; payload.json beside it goes when the job ends
     queue/<id>                  "somebody wants this": made by submit and resume, removed by the supervisor at the end
     <folder>/claim.json         the supervisor, before the worker may begin: whose process this is
@@ -24,7 +24,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from builder.events import (
     ACTIVE,
     OF,
     TIME,
+    Branched,
     Broke,
     EpochEnded,
     Event,
@@ -65,6 +66,7 @@ __all__ = [
     "KINDS",
     "OF",
     "TIME",
+    "Branched",
     "Broke",
     "Claim",
     "EpochEnded",
@@ -110,6 +112,8 @@ KINDS = (
     "correct",
     "opinion",
     "evaluate",
+    "compare",
+    "hardest",
     "baseline",
     "export",
     "augment",
@@ -501,12 +505,24 @@ class RunStore:
     def __init__(self, home: Path | str) -> None:
         self.home = Path(home)
 
-    def create(self, experiment: Experiment, kind: str = "train", *, id: str | None = None, queue: bool = True) -> Run:
+    def create(
+        self,
+        experiment: Experiment,
+        kind: str = "train",
+        *,
+        id: str | None = None,
+        queue: bool = True,
+        fill: Callable[[Path], object] | None = None,
+    ) -> Run:
         """A new run of `experiment`, in the queue at once (`queue=False`: only on disk). The same `id` again gives the
-        run that is there already, so that a double click starts one run. StoreError when the disk is full."""
+        run that is there already, so that a double click starts one run. StoreError when the disk is full.
+
+        Args:
+            fill: writes into the folder what else belongs there, before anybody can see it.
+        """
         if kind != "train":
             raise StoreError(f"A run is of the kind train, not {kind!r}; short jobs go through submit_job.")
-        made = self._make("runs", id, {"experiment.json": experiment.dumps()})
+        made = self._make("runs", id, {"experiment.json": experiment.dumps()}, fill)
         run = Run(self.home, made)
         self._queue(run, queue)
         return run
@@ -527,7 +543,9 @@ class RunStore:
             except OSError as error:
                 raise _in_words(error) from error
 
-    def _make(self, place: str, id: str | None, texts: dict[str, str]) -> str:
+    def _make(
+        self, place: str, id: str | None, texts: dict[str, str], fill: Callable[[Path], object] | None = None
+    ) -> str:
         """Makes the folder whole or not at all: filled under a passing name, then renamed into place."""
         parent = self.home / place
         passing = parent / f".new-{secrets.token_hex(8)}"
@@ -535,6 +553,8 @@ class RunStore:
             passing.mkdir(parents=True, mode=0o700)
             for name, text in texts.items():
                 write_atomic(passing / name, text)
+            if fill is not None:
+                fill(passing)
             while True:
                 made = checked_id(id) if id is not None else self._fresh_id(parent)
                 try:

@@ -89,6 +89,8 @@ class Data(_Frozen):
     slice_choice: str = _default(PREPARE, "slice_choice")
     normalize: str = _default(PREPARE, "normalize")
     degrade: Choice = Choice(name="none")
+    exclude: tuple[str, ...] = Field((), max_length=100_000)
+    """Ids of training cases that are not learned from; the other sides are never touched."""
 
     @property
     def channels(self) -> int:
@@ -476,6 +478,8 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         if path.endswith((".inputs", ".nodes")):
             yield path, ", ".join(value)
+        elif path.endswith(".exclude"):
+            yield from [(path, ", ".join(value))] if value else []
         else:
             for item in value:
                 yield from _leaves(f"{path}.{_name(item)}", item)

@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from builder import wastebin
 from builder.execute import EXIT_DISK_FULL, alive, exit_words
 from builder.runs import (
     Claim,
@@ -177,6 +178,7 @@ class Supervisor:
             elif now - swept_at > SWEEP_EVERY_S:
                 swept_at = now
                 RunStore(self.home).sweep()
+                wastebin.sweep(self.home)
             elif now > looked_at + LOOK_EVERY_S:
                 looked_at = now
                 if code_stamp() != self.stamp:

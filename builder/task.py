@@ -382,6 +382,25 @@ class Task(ABC):
         """Returns ready experiments made of catalogue parts only, the simplest first; `name` identifies them."""
 
 
+def learned_cases(task: Task, dataset: Dataset, experiment: Experiment) -> np.ndarray:
+    """int64 positions of the training cases that are learned from: those of the task, without those left out by name.
+
+    Raises:
+        ValueError: in words, where `data.exclude` names what is no training case of this data set.
+    """
+    found = task.cases(dataset, experiment, "train")
+    if not experiment.data.exclude:
+        return found
+    names, unwanted = [dataset.cases[index].id for index in found], set(experiment.data.exclude)
+    unknown = sorted(unwanted - {case.id for case in dataset.cases if case.split == "train"})
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of the {len(unwanted)} cases that are to be left out are no training cases of this data "
+            f"set, first {unknown[0]}: take them off the list (data.exclude)."
+        )
+    return found[[name not in unwanted for name in names]]
+
+
 def offered(task: str, path: str, domain: Domain) -> Domain:
     """A setting's domain as this task offers it: without the options that mean nothing to it.
 

@@ -77,6 +77,7 @@ def train(
         else:
             checkpoint.discard(learner.folder, LAST)
             (learner.folder / BEST).unlink(missing_ok=True)
+            yield from learner.branch()
         yield from learner.choose_way()
         yield from _epochs(learner, stop, pause)
     except NotFinite as error:

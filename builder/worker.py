@@ -242,16 +242,21 @@ def predict(work: Work) -> Steps:
         scan = Dataset.open(work.home, payload["dataset"]).scan(int(payload["case"]))
     yield Progress(step=1, total=4, note="preparing the network")
     asked = Run(work.home, payload["run"])
-    predictor = Predictor.open(asked.folder, checkpoint=payload.get("checkpoint") or "best")
+    state = payload.get("checkpoint") or "best"
+    predictor = Predictor.open(asked.folder, checkpoint=state)
     yield Progress(step=2, total=4, note="asking the network")
     finding = predictor.finding(scan, occlude=[tuple(box) for box in payload.get("occlude") or ()])
-    result = {"finding": finding.plain(), **_pictures(work.folder, finding)}
+    answered_by = {"state": state, "epoch": predictor.epoch, "step": predictor.step}
+    result = {"finding": finding.plain(), "by": answered_by, **_pictures(work.folder, finding)}
     if payload.get("occlude"):  # a question beside the first one, which has kept the scan
         return result
     result |= keep(work.folder, scan, finding, predictor)
     result["telling"] = telling_slice(len(scan.pixels), finding)
     yield Progress(step=3, total=4, note="comparing it with the training scans")
-    result["like"] = _nearness(work, asked, predictor, scan, result["finding"]["notes"])
+    if state == "best":  # the last state is of the moment: how near the training scans lie is not kept for it
+        result["like"] = _nearness(work, asked, predictor, scan, result["finding"]["notes"])
+    else:
+        result["like"] = None
     return result
 
 
@@ -345,6 +350,30 @@ def evaluate(work: Work) -> Steps:
     yield Progress(note="measuring")
     run = Run(work.home, payload["run"])
     return measured(run, work.home, split=payload.get("split") or "test", progress=work.count)
+
+
+def compare(work: Work) -> Steps:
+    """Judges two runs on the same cases of a split: `compare.compare`. The payload is {first, second, split}."""
+    from builder.compare import compare as compared
+
+    payload = work.job.payload
+    yield Progress(note="asking both")
+    first, second = (Run(work.home, payload[name]) for name in ("first", "second"))
+    return compared(first, second, work.home, payload.get("split") or "val", progress=work.count)
+
+
+def hardest(work: Work) -> Steps:
+    """The training cases that a run finds hardest: `hardest.hardest`, with its pictures in the job folder."""
+    from builder import task
+    from builder.data import Dataset
+    from builder.hardest import hardest as found
+
+    run = Run(work.home, work.job.payload["run"])
+    experiment = run.experiment
+    dataset = Dataset.open(work.home, experiment.data.dataset)
+    yield Progress(note="asking about every training scan")
+    kind = task.find(experiment.task)
+    return {**found(experiment, kind, dataset, run.folder, work.folder, told=work.count), "edited": dataset.edited}
 
 
 def baseline(work: Work) -> Steps:
@@ -610,6 +639,8 @@ KINDS: dict[str, Handler] = {
     "correct": correct,
     "opinion": opinion,
     "evaluate": evaluate,
+    "compare": compare,
+    "hardest": hardest,
     "baseline": baseline,
     "blanked": blanked,
     "export": export,

@@ -6,17 +6,23 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from builder.branch import saved
+from builder.events import RESUMABLE
 from builder.execute import home
 from builder.runs import Run, RunStore, RunView
 from pages.kit import gap, go, style, takeaway, trust
 from pages.kit.health import health
 from pages.kit.preflight import foretold
 from pages.kit.run_actions import actions
+from pages.kit.run_bin import out_of_sight, undo
 from pages.kit.run_board import boards
 from pages.kit.run_compare import compared
+from pages.kit.run_difference import shown_better
 from pages.kit.run_film import screened
+from pages.kit.run_hardest import hardest
 from pages.kit.run_list import begun, dress, experiment_of, labels_of, name_of, run_list, shown_ids, view_of
 from pages.kit.run_log import happened
+from pages.kit.run_notes import remarks
 from pages.kit.run_picture import picture
 from pages.kit.run_state import state
 from pages.kit.words import ago, plain
@@ -110,7 +116,11 @@ def page(runs: Sequence[Run]) -> None:
     whose = ""
     if len(shown) > 1:
         whose = f" · {plain(labels_of([by_id[id] for id in shown])[0])}"
+        shown_better([by_id[id] for id in shown])
         compared([by_id[id] for id in shown])
+    remarks(focus)
+    if view.status in ("paused", *RESUMABLE, "done") and saved(focus):
+        hardest(focus, whose)
     if view.best is not None and not view.active:
         trust.test_side(focus, whose)
         take_away(focus, whose)
@@ -119,8 +129,10 @@ def page(runs: Sequence[Run]) -> None:
 
 
 dress()
+undo()
 known = RunStore(home()).runs()
 if known:
     page(known)
 else:
     nothing_yet()
+out_of_sight()

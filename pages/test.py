@@ -15,7 +15,7 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, opinions, style, truths
+from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, opinions, style, trained, truths
 from pages.kit.answers import Answer
 from pages.kit.trained import chosen_run, usable_runs
 from pages.kit.words import plain
@@ -40,9 +40,10 @@ class Source:
 
     def payload(self, run: Run) -> dict[str, Any]:
         """What a predict job needs."""
+        asked = {"run": run.id, "checkpoint": trained.state_of(run)}
         if self.case is not None:
-            return {"run": run.id, "dataset": self.dataset, "case": self.case}
-        payload = {"run": run.id, "files": [str(file) for file in self.files]}
+            return {**asked, "dataset": self.dataset, "case": self.case}
+        payload = {**asked, "files": [str(file) for file in self.files]}
         return payload if self.member is None else {**payload, "member": self.member}
 
     @property
@@ -155,6 +156,8 @@ def answer(run: Run, source: Source | None) -> None:
     finding = result["finding"]
     with style.card(key="answer"):
         st.markdown(f"### {answers.headline(told)}")
+        if by := result.get("by"):
+            st.caption(f":material/history: Answered by {trained.by_words(by)}")
         if said.get("label") and finding.get("top"):
             right = said["label"] == finding.get("top")
             icon = ":green[:material/check_circle:]" if right else ":orange[:material/cancel:]"
@@ -358,8 +361,9 @@ def page(runs: Sequence[Run]) -> None:
             go.to("runs", run=st.query_params.get("run", runs[0].id))
     left, right = st.columns([1, 1], gap="medium", vertical_alignment="top")
     with left:
-        help = "Every run that has saved a network; its best epoch answers."
+        help = "Every run that has saved a network, also one that still learns or is paused."
         run = chosen_run(runs, "tested-run", on_switch=forget, help=help)
+        trained.choose_state(run, on_switch=forget)
         several = how_many() == _MANY
         if not several:
             from_test_side(run)
@@ -428,7 +432,7 @@ jobs.keep_in_url(_SLOT)
 jobs.keep_in_url(_COVER)
 jobs.keep_in_url(batch.SLOT)
 jobs.keep_in_url(correction.SLOT)
-found = usable_runs()
+found = trained.askable_runs()
 if found:
     page(found)
 else:

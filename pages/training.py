@@ -13,13 +13,14 @@ from builder.data import Dataset, UnknownDataset, datasets
 from builder.execute import LocalExecutor, home
 from builder.parts.images import PREPARE
 from builder.parts.training import AVERAGES, OPTIMIZERS, SCHEDULES, TRAINING
-from builder.runs import RunStore, StoreError
+from builder.runs import StoreError
 from builder.schedule import factor
 from builder.spec import Data, Experiment, SpecError
-from builder.task import TASKS, find, losses
+from builder.task import TASKS, find, learned_cases, losses
 from pages.kit import (
     augmenting,
     beat,
+    branching,
     charts,
     dropping,
     examples,
@@ -274,7 +275,7 @@ def training_scans(found: findings.Findings) -> int:
 def _num_training(dataset: str, changed: float, task: str, data: str) -> int:
     try:
         opened, chosen = Dataset.open(home(), dataset), Data.model_validate_json(data)
-        cases = find(task).cases(opened, Experiment(task=task, data=chosen), "train")
+        cases = learned_cases(find(task), opened, Experiment(task=task, data=chosen))
     except (UnknownDataset, OSError, ValueError):
         return 0
     num = sum(opened.cases[i].shape[0] for i in cases) if chosen.slices == "each" else len(cases)
@@ -346,7 +347,7 @@ def rename(draft: drafts.Draft) -> None:
         st.session_state["start-refused"] = str(error)
 
 
-def pre_flight(draft: drafts.Draft, found: findings.Findings) -> None:
+def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = False) -> None:
     """What will run, what it costs, what is in the way; and the start."""
     now = draft.experiment
     with st.container(key="start", border=True):
@@ -367,13 +368,14 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings) -> None:
         if refused:
             st.markdown(f":red[:material/error: {plain(refused)}]")
         blocked = len(found.errors)
+        branched = branching.origin(draft) is not None
         pressed = st.button(
-            "Start training",
+            "Start the branch" if branched else "Start training",
             key="start-training",
             type="primary",
             icon=":material/play_arrow:",
             width="stretch",
-            disabled=bool(blocked),
+            disabled=bool(blocked) or hindered,
         )
         if blocked:
             st.caption(f"It can start once {amount(blocked, 'thing')} above {'is' if blocked == 1 else 'are'} mended.")
@@ -412,7 +414,7 @@ def start(draft: drafts.Draft) -> None:
     if digest == now.digest and time.monotonic() - at < _AGAIN_S:
         go.to("runs", run=id)
     try:
-        run = RunStore(home()).create(now)
+        run = branching.start(draft, now)
         preflight.keep(run, now)
         st.session_state["last-start"] = (now.digest, time.monotonic(), run.id)
         LocalExecutor(home()).ensure()
@@ -449,6 +451,7 @@ def page(draft: drafts.Draft) -> None:
     with style.heading("Training", "How does it learn?"):
         if st.button("Back to the network", key="to-network", icon=":material/account_tree:"):
             go.to("network")
+    hindered = bool(branching.banner(draft))
     left, right = st.columns([2.75, 1], gap="medium")
     with left:
         preparation(draft, found)
@@ -456,7 +459,7 @@ def page(draft: drafts.Draft) -> None:
         recipe(draft, found)
         beat.card(found.summary, draft.experiment.task)
     with right:
-        pre_flight(draft, found)
+        pre_flight(draft, found, hindered)
 
 
 st.html(_CSS)

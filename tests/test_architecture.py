@@ -86,7 +86,10 @@ ENGINE = {
     "cures": "diagnosis parts network spec",
     "runs": "events spec",
     "execute": "runs",
-    "supervisor": "runs execute",
+    "wastebin": "runs",
+    "notes": "runs",
+    "turns": "runs",
+    "supervisor": "runs execute wastebin",
     "spreads": "runs task",
     "film": "batches runs spec spreads targets task",
     "board": "runs graph film",
@@ -110,8 +113,10 @@ ENGINE = {
     "tripwire": "",
     "memory": "",
     "ways": "",
+    "branch": "spec runs checkpoint",
+    "carrying": "checkpoint",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
-    "memory health tripwire views ways",
+    "memory health tripwire views ways branch carrying",
     "train": "spec network data augment task runs checkpoint batches learner memory",
     # results
     "measures": "",
@@ -128,6 +133,8 @@ ENGINE = {
     "outlined": "scan volumes derived_files",
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
+    "compare": "task data runs evaluate measures",
+    "hardest": "spec task data checkpoint learner",
     "evaluate": "spec task data runs predict measures views",
     "operating": "measures runs",
     "blanking": "data measures predict runs targets task",
@@ -167,14 +174,17 @@ TASKS = (
 )
 ANYTHING = None  # worker: the one composition root
 # Pages and the command line ask; they neither train nor see what is inside a reader, a loop or an import.
-LOOP = "train supervisor worker learner batches optim averaging board augment shading memory health tripwire"
+LOOP = (
+    "train supervisor worker learner batches optim averaging board augment shading memory health tripwire carrying "
+    "hardest"
+)
 READERS = "forkserver dicom_file grey places dicom series segmentation pictures volumes"
 IMPORT = (
     "archives tables medmnist gathering writing decoding sides splits arrangement boxfiles "
     "boxed_sources layouts masks labelling"
 )
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
-COMMAND_LINE = ("__main__", "commands")  # the headless twin of the pages may ask what they may ask
+COMMAND_LINE = ("__main__", "commands", "run_commands")  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (
     *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),
@@ -282,7 +292,7 @@ def _allowed(path: Path) -> set[str] | None:
         return everything - FRONT_MAY_NOT
     module = place.parts[1].removesuffix(".py")
     if module in COMMAND_LINE:
-        return (everything - FRONT_MAY_NOT) | {"commands"}
+        return (everything - FRONT_MAY_NOT) | set(COMMAND_LINE)
     if module == "__init__":
         return set()
     if module == "worker":

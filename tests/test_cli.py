@@ -18,7 +18,7 @@ import pytest
 from builder import commands
 from builder.__main__ import main
 from builder.data import Dataset
-from builder.runs import Run
+from builder.runs import EpochEnded, Finished, Record, Run, Saved, Started
 from tasks import phantoms
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,13 @@ COMMANDS = (
     "preflight",
     "train",
     "runs",
+    "pause",
+    "resume",
+    "branch",
+    "compare",
+    "note",
+    "queue",
+    "delete",
     "evaluate",
     "shortcuts",
     "predict",
@@ -342,6 +349,31 @@ def test_train_gives_a_run_that_is_done_with_words_on_stderr_and_one_object_on_s
     run = Run(home, found["run"])
     assert run.experiment.data.dataset == dataset.id and run.experiment.training.epochs == 2
     assert run.view().status == "done" and (run.folder / "best.safetensors").is_file()
+
+
+def test_a_branch_is_trained_here_compared_noted_deleted_and_brought_back(little, monkeypatch, ask):
+    home, _, parent = little
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    with Record(parent.folder / "events.jsonl") as record:  # the little run was trained without a record
+        last = max(parent.folder.glob("last-*.pt")).name
+        for event in (Started(), EpochEnded(1, 2), Saved(2, 1, False, last), Finished("done")):
+            record.append(event)
+    code, found, _ = ask("branch", parent.id, "--set", "training.epochs=2")
+    assert code == 0 and (found["status"], found["parent"], found["from_epoch"]) == ("done", parent.id, 1)
+    assert found["changes"] == {"training.epochs": [1, 2]}
+    code, told, _ = ask("compare", parent.id, found["run"])
+    assert code == 0 and told["metrics"]["auc"]["words"] and told["changes"] == {"training.epochs": [1, 2]}
+    code, told, _ = ask("note", found["run"], "longer", "--tag", "long")
+    assert code == 0 and told["tags"] == ["long"] and told["notes"][0]["text"] == "longer"
+    for wrong in (("pause", parent.id), ("resume", parent.id), ("queue", parent.id, "--up")):
+        code, _, words = ask(*wrong)
+        assert code == 2 and "only a" in words
+    assert ask("queue")[1] == {"queue": []}
+    code, _, words = ask("branch", parent.id, "--set", "data.size_px=48", "training.epochs=3")
+    assert code == 2 and "data.size_px" in words
+    assert ask("delete", found["run"])[1] == {"run": found["run"], "deleted": True}
+    assert ask("delete", found["run"], "--undo")[1]["deleted"] is False
+    assert Run(home, found["run"]).view().status == "done"
 
 
 def test_ctrl_c_stops_a_training_which_keeps_what_it_learned_and_leaves_no_process(little, document):

@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from little_run import little
 from test_intake import nearby  # noqa: F401 (a fixture)
 
-from builder.runs import Paused, Record, Resumed
+from builder import notes, turns
+from builder.branch import branch
+from builder.data import Dataset
+from builder.hardest import hardest
+from builder.runs import EpochEnded, Finished, Paused, Record, Resumed, Run, RunStore, Saved, Started
+from builder.task import find
+from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed, primaries, tell
-from tests.test_pages_shell import no_supervisor, opened, said  # noqa: F401 (one is a fixture)
+from tests.test_pages_shell import finish, no_supervisor, opened, said  # noqa: F401 (one is a fixture)
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
 
@@ -33,3 +40,132 @@ def test_a_running_run_can_be_paused_and_a_paused_one_goes_on(home: Path) -> Non
         record.append(Resumed(10, 1))
     session.run()
     assert "pause-run" in buttons(session)
+
+
+def stopped(home: Path, name: str = "mine") -> Run:
+    """A run that has ended and has a saved state to go on from (what is in it nobody reads here)."""
+    run = a_run(home, name)
+    tell(run, last=Finished("stopped", "Stopped on request."))
+    (run.folder / "last-00000003.pt").write_bytes(b"state")
+    (run.folder / "last-00000003.json").write_text("{}")
+    with Record(run.folder / "events.jsonl") as record:
+        record.append(Saved(30, 3, False, "last-00000003.pt"))
+        record.append(Finished("stopped", "Stopped on request."))
+    return run
+
+
+def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home: Path) -> None:
+    parent = stopped(home)
+    draft = Draft.create(parent.experiment.replace("training.batch_size", 4), at_home=home)
+    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
+    assert "A branch of" in said(session) and "16 → 4" in said(session).replace("\\", "")
+    assert label(session, "start-training") == "Start the branch"
+    draft.replace("data.size_px", 48)
+    session.run()
+    assert "cannot be changed in a branch" in said(session) and session.button(key="start-training").disabled
+    draft.undo()
+    session.run()
+    pressed(session, "branch-forget")
+    assert label(session, "start-training") == "Start training" and "A branch of" not in said(session)
+
+
+def test_branches_lie_below_their_parent_with_what_changed(home: Path) -> None:
+    parent = stopped(home)
+    child = branch(RunStore(home), parent, parent.experiment.replace("training.batch_size", 4))
+    other = a_run(home, "another")
+    session = opened("runs")
+    cards = [b.key for b in session.button if str(b.key).startswith("only-")]
+    assert cards == [f"only-{other.id}", f"only-{parent.id}", f"only-{child.id}"]
+    assert "branch" in label(session, f"only-{child.id}") and "16 → 4" in label(session, f"only-{child.id}").replace(
+        "\\", ""
+    )
+    assert {"branch", "archive-run"} <= buttons(opened("runs", run=parent.id))
+
+
+def test_a_deleted_run_comes_back_with_one_press_and_an_archived_one_too(home: Path) -> None:
+    run, rest = stopped(home), stopped(home, "rest")
+    session = opened("runs", run=run.id)
+    pressed(session, "delete-run")
+    pressed(session, "really-delete")
+    assert [r.id for r in RunStore(home).runs()] == [rest.id] and "is deleted" in said(session)
+    pressed(session, "undo-delete")
+    assert len(RunStore(home).runs()) == 2 and "undo-delete" not in buttons(session)
+    pressed(session, "archive-run")
+    assert [r.id for r in RunStore(home).runs()] == [rest.id]
+    pressed(session, f"unarchive-{run.id}")
+    assert len(RunStore(home).runs()) == 2
+
+
+def test_waiting_runs_are_moved_and_taken_out(home: Path) -> None:
+    first, second = a_run(home, "first"), a_run(home, "second")
+    session = opened("runs")
+    assert session.button(key=f"turn-sooner-{first.id}").disabled
+    pressed(session, f"turn-sooner-{second.id}")
+    assert [run.id for run in turns.waiting(home)] == [second.id, first.id]
+    pressed(session, f"turn-out-{first.id}")
+    assert first.stop_wanted
+
+
+def test_tags_and_notes_are_kept_and_tags_stand_in_the_list(home: Path) -> None:
+    run = stopped(home)
+    session = opened("runs")
+    session.text_input(key=f"tag-{run.id}").set_value("paper").run()
+    session.text_input(key="note-who").set_value("Dr. A").run()
+    session.text_input(key=f"note-{run.id}").set_value("the first good one").run()
+    pressed(session, f"keep-note-{run.id}")
+    held = notes.read(run)
+    assert held.tags == ("paper",) and (held.notes[0].text, held.notes[0].who) == ("the first good one", "Dr. A")
+    assert "paper" in label(session, f"only-{run.id}") and "the first good one" in said(session)
+    assert session.text_input(key=f"note-{run.id}").value == ""
+
+
+def test_two_runs_are_compared_by_a_job_and_told_in_words(home: Path) -> None:
+    first, second = stopped(home, "one"), stopped(home, "two")
+    session = opened("runs", run=f"{first.id},{second.id}")
+    pressed(session, "compare-go")
+    (job,) = RunStore(home).jobs()
+    assert job.kind == "compare" and job.payload == {"first": first.id, "second": second.id, "split": "val"}
+    figure = {"first": 0.8, "second": 0.81, "difference": 0.01, "low": -0.02, "high": 0.04, "better": "higher"}
+    words = "The second is not shown to be better: +0.010, 95 % interval -0.020 to +0.040."
+    metrics = {"auc": {**figure, "verdict": "not shown", "words": words}}
+    finish(
+        home, "compare", {"split": "val", "n": 30, "patients": 12, "metrics": metrics, "notes": ["Decide beforehand."]}
+    )
+    session.run()
+    assert "two is not shown to be better" in said(session).replace("\\", "")
+
+
+def test_the_last_saved_state_can_be_asked_on_the_test_page(home: Path) -> None:
+    run = stopped(home)
+    (run.folder / "best.safetensors").write_bytes(b"weights")
+    session = opened("test", run=run.id)
+    session.button_group(key=f"state-{run.id}").set_value("last").run()
+    assert not session.exception, session.exception
+    assert session.query_params["state"] == "last"
+
+
+def test_hard_cases_are_left_out_and_relabelled_and_a_branch_comes_of_it(home: Path) -> None:
+    dataset, run = little(home)
+    with Record(run.folder / "events.jsonl") as record:
+        last = max(run.folder.glob("last-*.pt")).name
+        for event in (Started(), EpochEnded(1, 2), Saved(2, 1, False, last), Finished("done")):
+            record.append(event)
+    session = opened("runs", run=run.id)
+    pressed(session, "look-hardest")
+    (job,) = RunStore(home).jobs()
+    told = hardest(run.experiment, find("recognition"), dataset, run.folder, job.folder)
+    finish(home, "hardest", told)
+    session.run()
+    assert not session.exception, session.exception
+    assert session.button(key="branch-hardest").disabled
+    worst, next_one = told["cases"][:2]
+    session.checkbox(key=f"out-{run.id}-{worst['case']}").set_value(True).run()
+    other = (dataset.classes.index(next_one["label"]) + 1) % len(dataset.classes)
+    session.selectbox(key=f"relabel-{run.id}-{next_one['case']}").set_value(other).run()
+    assert not session.exception, session.exception
+    assert Dataset.open(home, dataset.id).labels[next_one["index"]] == other
+    assert "1 case left out, 1 label corrected" in said(session).replace("\\", "")
+    pressed(session, "branch-hardest")
+    assert (
+        "1 case left out" in said(session).replace("\\", "") and label(session, "start-training") == "Start the branch"
+    )

@@ -230,7 +230,7 @@ def test_an_optimizer_walks_down_a_slope(part):
 
 
 def test_the_documents_sections_hold_exactly_the_settings_of_the_catalog():
-    assert set(Data.model_fields) - {"dataset", "degrade"} == {p.name for p in PREPARE.params}
+    assert set(Data.model_fields) - {"dataset", "degrade", "exclude"} == {p.name for p in PREPARE.params}
     assert set(Training.model_fields) - {"optimizer", "schedule", "loss", "augment"} == {
         p.name for p in TRAINING.params
     }

@@ -17,6 +17,7 @@ import pytest
 from builder import runs
 from builder.runs import (
     TIME,
+    Branched,
     Broke,
     Claim,
     EpochEnded,
@@ -57,6 +58,7 @@ EVERY_EVENT = (
     Broke(step=8, epoch=1, layer="conv", what="output", cases=[3], at=5.7),
     Resumed(step=9, epoch=1, at=6.0),
     Paused(step=9, epoch=1, reason="asked", at=6.5),
+    Branched("p", 9, 1, {"training.epochs": [2, 3]}, "It goes on.", at=6.6),
     Finished(status="stopped", reason="asked", at=7.0),
 )
 

@@ -16,6 +16,9 @@ different cases. Theirs is the bias-corrected percentile interval (Efron, Can J 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -30,6 +33,31 @@ UNDEFINED: dict[str, float | None] = {"value": None, "low": None, "high": None}
 
 Figures = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Weights (B, N) float64 -> {name: (B,), or (B, K) for a figure of K classes, rates, ...}, NaN where undefined."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What intervals were asked for: figures of cases of these patients; the arguments of `intervals`."""
+
+    figures: Figures
+    patients: np.ndarray
+    strata: Sequence[np.ndarray] | None
+    width: int
+
+
+_noted: ContextVar[list[Asked] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[list[Asked]]:
+    """Notes all that `intervals` is asked for within: so two reports can be compared figure by figure, whatever is in
+    them (see `differences`)."""
+    asked: list[Asked] = []
+    token = _noted.set(asked)
+    try:
+        yield asked
+    finally:
+        _noted.reset(token)
 
 
 def draws(
@@ -130,6 +158,8 @@ def intervals(
         shifted: names of the figures that the resampling moves.
         rests_on: {name: patients that the figure rests on, one number or K}; all patients where it is not named.
     """
+    if (asked := _noted.get()) is not None:
+        asked.append(Asked(figures, patients, strata, width))
     if not len(patients):
         values = figures(np.ones((1, 0)))
         return {n: dict(UNDEFINED) if v.ndim == 1 else [dict(UNDEFINED)] * v.shape[1] for n, v in values.items()}
@@ -144,6 +174,50 @@ def intervals(
             found[name] = interval(value[0], drawn[name], int(on), share, moved)
         else:
             found[name] = [interval(v, drawn[name][:, k], int(on[k]), share, moved) for k, v in enumerate(value[0])]
+    return found
+
+
+def differences(
+    first: Asked, second: Asked, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """{name: {first, second, difference (second - first), low, high}} of figures that are one number each.
+
+    Paired: each draw of patients serves both. The rows of the two may differ (slice by slice, or scan by scan), their
+    patients may not. What resampling shifts, it shifts on both sides, so the interval is the plain
+    percentile one. One patient, or figures that are undefined here: None.
+
+    Raises:
+        ValueError: the two are about other patients.
+    """
+    people = np.unique(first.patients)
+    if not np.array_equal(people, np.unique(second.patients)):
+        raise ValueError("Only figures about the same patients can be compared draw by draw.")
+    if not len(people):
+        return {}
+    codes = [np.searchsorted(people, asked.patients) for asked in (first, second)]
+    values = [asked.figures(np.ones((1, len(asked.patients)))) for asked in (first, second)]
+    names = [n for n in values[0] if n in values[1] and values[0][n].ndim == values[1][n].ndim == 1]
+    width = max(len(codes[0]), len(codes[1]), first.width, second.width)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for times in draws(people, resamples, seed, first.strata, width):
+        drawn = [asked.figures(times[:, of]) for asked, of in zip((first, second), codes, strict=True)]
+        for name in names:
+            parts[name].append(drawn[1][name] - drawn[0][name])
+    found: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        pair = [float(side[name][0]) for side in values]
+        changes = np.concatenate(parts[name])
+        changes = changes[np.isfinite(changes)]
+        told: dict[str, float | None] = {
+            side: value if np.isfinite(value) else None for side, value in zip(("first", "second"), pair, strict=True)
+        }
+        told |= {"difference": None, "low": None, "high": None}
+        if np.isfinite(pair).all():
+            told["difference"] = pair[1] - pair[0]
+            if len(people) > 1 and len(changes):
+                tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+                told["low"], told["high"] = (float(edge) for edge in np.quantile(changes, tails))
+        found[name] = told
     return found
 
 

@@ -7,9 +7,11 @@ from typing import Literal
 
 import streamlit as st
 
+from builder.branch import saved
 from builder.execute import LocalExecutor, home
 from builder.runs import Run, RunStore, RunView, StoreError
-from pages.kit import go
+from pages.kit import branching, go
+from pages.kit.run_bin import discard, put_away
 from pages.kit.run_list import experiment_of, name_of
 from pages.kit.words import plain
 
@@ -42,20 +44,15 @@ def confirm_stop(run: Run, view: RunView) -> None:
 @st.dialog("Delete this run?", icon=":material/delete:")
 def confirm_delete(run: Run) -> None:
     """Asks before a run is deleted."""
-    st.write(f"**{plain(name_of(run))}**: its network, its curves and its evaluation go for good. The scans stay.")
+    st.write(
+        f"**{plain(name_of(run))}**: its network, its curves and its evaluation. You can take it back at once, or for "
+        "two weeks from the list of deleted runs. The scans stay."
+    )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep it"):
             st.rerun()
-        if st.button("Delete", type="primary", key="really-delete", on_click=delete, args=(run.id,)):
+        if st.button("Delete", type="primary", key="really-delete", on_click=discard, args=(run.id,)):
             st.rerun()
-
-
-def delete(id: str) -> None:
-    """Removes a run for good; one that is still at work is refused in words."""
-    try:
-        RunStore(home()).delete(id)
-    except StoreError as error:
-        st.session_state["runs-refused"] = str(error)
 
 
 def again(run: Run) -> None:
@@ -82,6 +79,20 @@ def actions(run: Run, view: RunView) -> None:
     """The buttons of the run that is looked at: one main thing, the rest in a menu."""
     experiment = experiment_of(run)
     with st.popover("More", icon=":material/more_horiz:"):
+        can = bool(experiment) and bool(saved(run))
+        if st.button(
+            "Edit and go on",
+            key="branch",
+            icon=":material/fork_right:",
+            width="stretch",
+            disabled=not can,
+            help="A new run that goes on from the last saved state with another learning rate, augmentation, batch "
+            "size, number of epochs, ...; this run stays as it is."
+            if can
+            else "It has saved no state yet.",
+        ):
+            assert experiment is not None
+            branching.begin(run, experiment)
         if st.button(
             "Open as an experiment", key="clone", icon=":material/edit:", width="stretch", disabled=not experiment
         ):
@@ -97,6 +108,16 @@ def actions(run: Run, view: RunView) -> None:
             help="The same settings and the same seed, from the beginning.",
             on_click=again,
             args=(run,),
+        )
+        st.button(
+            "Archive",
+            key="archive-run",
+            icon=":material/inventory_2:",
+            width="stretch",
+            disabled=view.active,
+            help="Stop it first." if view.active else "Out of this list; the runs below the list bring it back.",
+            on_click=put_away,
+            args=(run.id,),
         )
         if st.button(
             "Delete",

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from builder import notes, turns
+from builder.branch import tree
 from builder.execute import home
-from builder.runs import Run, RunFollower, RunView, markers
+from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
 from builder.spec import Experiment, SpecError
 from pages.kit import curves, style
 from pages.kit.words import ago, plain
@@ -15,16 +17,20 @@ from pages.kit.words import ago, plain
 __all__ = ["begun", "dress", "experiment_of", "labels_of", "name_of", "only", "run_list", "shown_ids", "view_of"]
 
 _CSS = """<style>
-.st-key-run-meant button{box-shadow:inset 4px 0 0 #4a78ef}
+[class*=st-key-limb-][class*=-meant] button{box-shadow:inset 4px 0 0 #4a78ef}
 .st-key-run-list .stButton>button{justify-content:flex-start;text-align:left;padding:.35rem .6rem;min-height:3.3rem}
 .st-key-run-list .stButton>button>div,.st-key-run-list .stButton>button>div>span,
 .st-key-run-list [data-testid=stMarkdownContainer]{width:100%}
 .st-key-run-list .stButton p{display:grid;grid-template-columns:minmax(0,1fr) max-content;gap:.1rem .5rem;
  align-items:center;white-space:normal}
 .st-key-run-list .stButton p strong{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-weight:600}
+[class*=st-key-limb-1-]{padding-left:1.1rem}[class*=st-key-limb-2-]{padding-left:2.2rem}
+[class*=st-key-limb-3-]{padding-left:3.3rem}
+[class*=st-key-limb-]:not([class*=st-key-limb-0-]) .stButton>button{border-left:3px solid #8b7bd8}
 .st-key-run-list .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
 </style>"""
 _MOST_SHOWN = 6
+_DEEPEST = 3  # steps to the right that a narrow list can show
 
 
 def dress() -> None:
@@ -91,20 +97,68 @@ def pick(id: str, key: str) -> None:
         st.query_params["run"] = ",".join(asked)
 
 
+def move(id: str, by: int) -> None:
+    """Lets a waiting run begin sooner or later; one that has begun meanwhile stays where it is."""
+    turns.move(home(), id, by)
+
+
+def turn(run: Run, place: int, of: int) -> None:
+    """Moves a waiting run up or down, or takes it out of the queue."""
+    with st.popover("", icon=":material/swap_vert:", help="Its turn"):
+        for words, icon, by, off in (
+            ("Sooner", "arrow_upward", -1, place == 0),
+            ("Later", "arrow_downward", 1, place == of - 1),
+        ):
+            st.button(
+                words,
+                key=f"turn-{words.lower()}-{run.id}",
+                icon=f":material/{icon}:",
+                width="stretch",
+                disabled=off,
+                on_click=move,
+                args=(run.id, by),
+            )
+        st.button(
+            "Take it out",
+            key=f"turn-out-{run.id}",
+            icon=":material/close:",
+            width="stretch",
+            help="It never begins; Resume puts it into the queue again.",
+            on_click=run.stop,
+        )
+
+
+@st.cache_data(max_entries=500, show_spinner=False)
+def edge(id: str, parent: str) -> str:
+    """What a branch has changed against its parent, in words; documents never change, so it is worked out once."""
+    from pages.kit.branching import change_words
+
+    store = RunStore(home())
+    try:
+        before = store.run(parent).experiment
+    except (StoreError, SpecError, OSError):
+        return "branch of a deleted run"
+    changed = change_words(before, store.run(id).experiment)
+    return f"branch: {'; '.join(changed[:3]) or 'nothing changed'}{' ...' if len(changed) > 3 else ''}"
+
+
 def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str]) -> None:
     """One card a run: a press shows it alone, a tick lays it over the others."""
     waiting = [m.id for m in markers(home()) if m.id in views and views[m.id].status == "queued"]
     with st.container(key="run-list", gap="xsmall"):
-        for run in runs:
-            view = views[run.id]
-            facts = [curves.best_words(view), ago(begun(run))]
+        for limb in tree(runs):
+            run, view = limb.run, views[limb.run.id]
+            tags = notes.read(run).tags
+            facts = [curves.best_words(view), ago(begun(run)), *(f"#{tag}" for tag in tags)]
+            if limb.branch is not None:
+                facts.append(edge(run.id, limb.branch.parent))
             if run.id in waiting:
                 facts.insert(0, f"number {waiting.index(run.id) + 1} in the queue")
             elif view.active and view.epochs:
                 facts.insert(0, f"epoch {view.epoch} of {view.epochs}")
             words = plain(" · ".join(filter(None, facts)))
             meant = len(shown) > 1 and run.id == shown[0]  # buttons and sections mean this one
-            marked = "run-meant" if meant else None
+            marked = f"limb-{min(limb.depth, _DEEPEST)}-{'meant' if meant else run.id}"
             with st.container(key=marked, horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
                 key = f"pick-{run.id}"
                 if st.session_state.get(key) != (run.id in shown):
@@ -124,3 +178,5 @@ def run_list(runs: Sequence[Run], views: dict[str, RunView], shown: Sequence[str
                     on_click=only,
                     args=(run.id,),
                 )
+                if run.id in waiting:
+                    turn(run, waiting.index(run.id), len(waiting))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -11,12 +12,66 @@ from builder.execute import home
 from builder.runs import Run, RunStore
 from builder.spec import SpecError
 
-__all__ = ["chosen_run", "name_of", "usable_runs"]
+__all__ = ["askable_runs", "by_words", "choose_state", "chosen_run", "name_of", "state_of", "states", "usable_runs"]
+
+_STATE = "state"  # in the URL
+_STATES = {"best": "Best epoch", "last": "Last saved"}
 
 
 def usable_runs() -> list[Run]:
     """The runs that have saved a best network, the newest first."""
-    return [run for run in RunStore(home()).runs() if (run.folder / "best.safetensors").is_file()]
+    return [run for run in RunStore(home()).runs() if "best" in states(run)]
+
+
+def askable_runs() -> list[Run]:
+    """The runs that have saved any state, the newest first: those of `usable_runs`, and some that still learn."""
+    return [run for run in RunStore(home()).runs() if states(run)]
+
+
+def states(run: Run) -> list[str]:
+    """Which saved states of a run can be asked: "best" and "last", as there are."""
+    best = (run.folder / "best.safetensors").is_file()
+    last = next(run.folder.glob("last-*.pt"), None) is not None
+    return [name for name, there in (("best", best), ("last", last)) if there]
+
+
+def state_of(run: Run) -> str:
+    """The state that is asked: the best epoch where nobody has chosen the last one."""
+    there = states(run) or ["best"]
+    asked = st.query_params.get(_STATE, "best")
+    return asked if asked in there else there[0]
+
+
+def choose_state(run: Run, on_switch: Callable[[], None] = lambda: None) -> None:
+    """The choice of the state of a run that answers; only drawn where there is one."""
+    there = states(run)
+    if len(there) < 2:
+        return
+    key = f"state-{run.id}"
+    if st.session_state.get(key) != state_of(run):
+        st.session_state[key] = state_of(run)
+
+    def switch() -> None:
+        st.query_params[_STATE] = st.session_state[key]
+        on_switch()
+
+    st.segmented_control(
+        "Which of its networks",
+        there,
+        key=key,
+        required=True,
+        format_func=_STATES.__getitem__,
+        on_change=switch,
+        help="The best epoch is what is kept of a run. The last saved state is where it is now: of a run that is "
+        "paused or still learns, it shows what it has become.",
+    )
+
+
+def by_words(by: Mapping[str, Any]) -> str:
+    """Says which state answered: {state, epoch, step}."""
+    if by["state"] == "best":
+        return f"the best epoch, {by['epoch']}."
+    return f"the state saved last: epoch {by['epoch']}, step {by['step']}."
 
 
 def name_of(run: Run) -> str:

@@ -1,0 +1,154 @@
+"""Two runs side by side: what differs in their documents, and whether one is shown to be better on the same cases.
+
+Both runs answered the very same cases; patients are drawn with replacement and both are judged on each draw, so what
+makes a patient hard is the same for both and drops out of the difference (paired bootstrap: Efron and Tibshirani 1993,
+ch. 13; over patients, as every interval here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder import task
+from builder.data import Dataset
+from builder.evaluate import answered, kept
+from builder.measures import bootstrap
+from builder.measures.bootstrap import RESAMPLES
+from builder.runs import Run
+
+LOWER = (
+    "loss",
+    "rmse",
+    "brier",
+    "ece",
+    "hd95_mm",
+    "hd95_px",
+    "missed",
+    "false_positive_rate",
+    "false_alarms_per_image",
+)
+"""Figures of which less is better, besides those that a task says so of."""
+HIGHER = ("nsd", "iou", "patient_dice", "patient_iou", "map", "map50", "map30", "map10", "cpm", "psnr_gain_db")
+
+
+class CompareError(ValueError):
+    """Two runs that cannot be compared as asked. Its text is one sentence for people."""
+
+
+def compare(
+    first: Run,
+    second: Run,
+    home: Path,
+    split: str = "val",
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Whether `second` is shown to be better than `first` on the cases of a split of their common data set.
+
+    The test side is only compared where both runs were evaluated on it: comparing opens it no further time.
+
+    Returns, as JSON data: {first, second (ids), split, n, patients, metrics: {name: {first, second, difference (of
+    second from first), low, high, better ("higher", "lower" or ""), verdict ("better", "worse",
+    "not shown", "differs", "same" or "undefined"), words}}, watched (the figure the first run was chosen by, "" where
+    it is not among them), confidence, resamples, notes}.
+
+    Raises:
+        CompareError: other tasks, data sets or cases, or a test side that one of them has not been evaluated on.
+    """
+    if first.id == second.id:
+        raise CompareError("These are the same run: choose two.")
+    one, other = first.experiment, second.experiment
+    if one.task != other.task or one.data.dataset != other.data.dataset:
+        raise CompareError("Only runs of the same task on the same data set can be compared case by case.")
+    kind = task.find(one.task)
+    if split == "test":
+        dataset = Dataset.open(home, one.data.dataset)
+        found = [(dataset.classes, dataset.multi_label, kept(run, "test")) for run in (first, second)]
+        if any(examined is None for *_, examined in found):
+            raise CompareError(
+                "Both runs must be evaluated on the test scans first: comparing does not open the test side again."
+            )
+    else:
+        found = [answered(run, home, split, progress) for run in (first, second)]
+    noted = []
+    for classes, multi_label, examined in found:
+        assert examined is not None
+        with bootstrap.noting() as asked:
+            told = kind.report(examined, classes, multi_label, resamples=2, seed=seed)
+        noted.append((asked, told["metrics"], examined))
+    _same_cases(noted[0][2], noted[1][2])
+    metrics: dict[str, Any] = {}
+    for a, b in zip(noted[0][0], noted[1][0], strict=False):
+        for name, figure in bootstrap.differences(a, b, resamples, seed).items():
+            if name in noted[0][1] and name in noted[1][1] and name not in metrics:
+                metrics[name] = _told(figure, name, kind.metrics)
+    order = [name for name in (kind.headline, *noted[0][1]) if name in metrics]
+    watched = one.training.monitor if one.training.monitor in metrics else ""
+    return {
+        "first": first.id,
+        "second": second.id,
+        "split": split,
+        "n": len(noted[0][2]["cases"]),
+        "patients": len(np.unique(noted[0][2]["patients"])),
+        "metrics": {name: metrics[name] for name in dict.fromkeys(order)},
+        "watched": watched,
+        "confidence": bootstrap.CONFIDENCE,
+        "resamples": resamples,
+        "notes": _notes(split, len(metrics)),
+    }
+
+
+def _same_cases(one: task.Examined, other: task.Examined) -> None:
+    cases = [set(map(str, examined["cases"])) for examined in (one, other)]
+    if cases[0] != cases[1]:
+        raise CompareError(
+            f"The two runs were asked about other cases ({len(cases[0])} and {len(cases[1])}, "
+            f"{len(cases[0] & cases[1])} in common): evaluate both again, since scans or labels have come in between."
+        )
+
+
+def _told(figure: Mapping[str, float | None], name: str, known: Mapping[str, bool]) -> dict[str, Any]:
+    """One figure with its verdict and a sentence."""
+    rising = known.get(name, True if name in HIGHER else False if name in LOWER else None)
+    better = "" if rising is None else "higher" if rising else "lower"
+    difference, low, high = figure["difference"], figure["low"], figure["high"]
+    told = {**figure, "better": better}
+    if difference is None:
+        return {**told, "verdict": "undefined", "words": "One of the two has no such figure here."}
+    if low is None or high is None:
+        return {**told, "verdict": "undefined", "words": "One patient: nothing can be said about others."}
+    span = f"{difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+    if low == high == 0:
+        return {**told, "verdict": "same", "words": "The same on every draw of patients."}
+    if low <= 0 <= high:
+        word = "better" if rising is not None else "different"
+        return {**told, "verdict": "not shown", "words": f"The second is not shown to be {word}: {span}."}
+    if rising is None:
+        word = "higher" if difference > 0 else "lower"
+        return {**told, "verdict": "differs", "words": f"The second is {word}: {span}."}
+    good = (difference > 0) == rising
+    return {
+        **told,
+        "verdict": "better" if good else "worse",
+        "words": f"The second is {'better' if good else 'worse'}: {span}.",
+    }
+
+
+def _notes(split: str, num: int) -> list[str]:
+    found = []
+    if split == "val":
+        found.append(
+            "The validation scans also chose the best epoch of both runs, which flatters both a little; the test scans "
+            "do not."
+        )
+    if num > 1:
+        found.append(
+            f"Of {num} figures one in twenty seems to differ by chance alone: decide beforehand which of them counts."
+        )
+    return found

@@ -1,0 +1,165 @@
+"""What can be asked of runs without a browser: pause, resume, branch, compare, order, notes; see `commands`.
+
+Each command takes the parsed arguments and returns (answer, words): the documented JSON object, and that for people.
+Its docstring is the layout of the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from builder.commands import Answer, Mistake, data_folder, run_of, say, set_to, table, trained
+from builder.execute import LocalExecutor
+
+
+def pause(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, status, pausing (it is asked to, and saves its state), epoch, step}"""
+    run = run_of(asked.run)
+    run.pause()
+    view = run.view()
+    answer = {
+        "run": run.id,
+        "status": view.status,
+        "pausing": view.pausing,
+        "epoch": view.epoch,
+        "step": view.step,
+    }
+    return answer, f"Run {run.id} pauses in epoch {view.epoch}; resume {run.id} lets it go on."
+
+
+def resume(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, status, epochs, best, reason, seconds}; a paused run goes on where it waits, and is not waited for.
+
+    A stopped, failed or lost run goes on here from its last saved state; Ctrl-C stops it and saves.
+    """
+    run = run_of(asked.run)
+    before = run.view()
+    if before.status == "paused":
+        run.resume()
+        LocalExecutor(data_folder()).ensure()
+        view = run.view()
+        answer = {
+            "run": run.id,
+            "status": view.status,
+            "epochs": view.epoch,
+            "best": view.best,
+            "reason": view.reason,
+            "seconds": round(view.seconds, 3),
+        }
+        return answer, f"Run {run.id} goes on."
+    if not before.resumable:
+        raise Mistake(
+            f"The run {run.id} is {before.status}: only a paused, stopped, failed or lost run can be resumed."
+        )
+    for wish in ("stop", "pause"):
+        (run.folder / wish).unlink(missing_ok=True)
+    return trained(run)
+
+
+def branch(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, status, epochs, best, reason, seconds, parent, from_epoch, changes: {path: [before, now]}}
+
+    Trains here, as `train` does; with --queue it only joins the queue of the app.
+    """
+    from builder.branch import Branch
+    from builder.branch import branch as branched
+    from builder.runs import RunStore
+
+    parent = run_of(asked.run)
+    experiment = set_to(parent.experiment, asked.set or ())
+    made = branched(RunStore(data_folder()), parent, experiment, who="command line", queue=asked.queue)
+    came = Branch.of(made.folder)
+    assert came is not None
+    origin = {
+        "parent": parent.id,
+        "from_epoch": came.epoch,
+        "changes": {path: list(values) for path, values in came.changes.items()},
+    }
+    say(f"Run {made.id} goes on from run {parent.id}, epoch {came.epoch}.")
+    if asked.queue:
+        LocalExecutor(data_folder()).ensure()
+        view = made.view()
+        answer = {"run": made.id, "status": view.status, "epochs": 0, "best": None, "reason": "", "seconds": 0.0}
+        return {**answer, **origin}, f"Run {made.id} is {view.status}."
+    answer, words = trained(made)
+    return {**answer, **origin}, words
+
+
+def compare(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{first, second, split, n, patients, metrics: {name: {first, second, difference, low, high, better, verdict,
+    words}}, watched, confidence, resamples, notes, changes: {path: [first, second]}}
+
+    difference = second - first, with a 95 % interval from a bootstrap over the patients that both were asked about.
+    """
+    from builder.compare import compare as compared
+
+    first, second = run_of(asked.first), run_of(asked.second)
+    found = compared(first, second, data_folder(), asked.split)
+    differs = first.experiment.diff(second.experiment)
+    answer = {**found, "changes": {path: list(values) for path, values in differs.items()}}
+    rows: list[tuple[str, ...]] = [("figure", "first", "second", "")]
+    rows += [
+        (name.replace("_", " "), _number(told["first"]), _number(told["second"]), told["words"])
+        for name, told in found["metrics"].items()
+    ]
+    lines = [f"{found['n']} cases of {found['patients']} patients, {asked.split} split", table(rows)]
+    lines += [f"  {path}: {_said(a)} -> {_said(b)}" for path, (a, b) in differs.items()]
+    lines += [f"  note: {note}" for note in found["notes"]]
+    return answer, "\n".join(lines)
+
+
+def note(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, notes: [{at, who, text}], tags}; --tag and --untag may be given several times, TEXT may be left out."""
+    from builder import notes
+
+    run = run_of(asked.run)
+    for kind, texts in (("tag", asked.tag), ("untag", asked.untag), ("note", [asked.text] if asked.text else None)):
+        for text in texts or ():
+            notes.write(run, kind, text, asked.who)
+    held = notes.read(run)
+    answer = {"run": run.id, "notes": [dict(vars(n)) for n in held.notes], "tags": list(held.tags)}
+    lines = [f"tags: {', '.join(held.tags)}"] if held.tags else []
+    lines += [f"{n.who or 'somebody'}: {n.text}" for n in held.notes]
+    return answer, "\n".join(lines) or "Nothing was written about this run."
+
+
+def queue(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{queue: [run]}, the next one first; RUN with --up or --down is moved one place, with --cancel taken out."""
+    from builder import turns
+
+    home = data_folder()
+    if asked.run:
+        run = run_of(asked.run)
+        if run.view().status != "queued":
+            raise Mistake(f"The run {run.id} is {run.view().status}: only a waiting one can be moved or cancelled.")
+        if asked.cancel:
+            run.stop()
+            LocalExecutor(home).ensure()
+        elif asked.up or asked.down:
+            turns.move(home, run.id, -1 if asked.up else 1)
+        else:
+            raise Mistake("Say what to do with the run: --up, --down or --cancel.")
+    found = [run.id for run in turns.waiting(home) if not run.stop_wanted]
+    return {"queue": found}, "\n".join(found) or "Nothing waits."
+
+
+def delete(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, deleted}; it can come back for two weeks, with --undo."""
+    from builder import wastebin
+    from builder.runs import RunStore
+
+    store = RunStore(data_folder())
+    if asked.undo:
+        wastebin.restore(store, asked.run)
+        return {"run": asked.run, "deleted": False}, f"Run {asked.run} is back."
+    wastebin.discard(store, asked.run)
+    return {"run": asked.run, "deleted": True}, f"Run {asked.run} is deleted; --undo brings it back for two weeks."
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _said(value: Any) -> str:
+    return "default" if value is None else str(value)
