@@ -6,7 +6,7 @@ A patch that is larger than the volume along an axis is centred on it, with blac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -158,6 +158,29 @@ def blended(pieces: Iterable[tuple[Size, np.ndarray]], size: Size) -> np.ndarray
         total[out_of] += values[into].astype(np.float32) * share
         weight[out_of] += share
     return total / weight
+
+
+def joined_row(pieces: Iterable[tuple[Size, np.ndarray]], patch: Size, size: Size) -> np.ndarray:
+    """What is said of a volume, float32 (K + voxels of the volume), out of rows (K + voxels of a patch) of chances: the
+    K types are a mean in which each patch counts as many voxels as are inside by it (all alike where none has any).
+
+    Args:
+        pieces: (first voxel of a patch, its row).
+    """
+    voxels = int(np.prod(patch))
+    types, counts = [], []
+
+    def insides() -> Iterator[tuple[Size, np.ndarray]]:
+        for at, row in pieces:
+            inside = row[len(row) - voxels :].reshape(tuple(patch))
+            types.append(row[: len(row) - voxels].astype(np.float64))
+            counts.append(float((inside >= 0.5).sum()))
+            yield at, inside
+
+    blend = blended(insides(), size)
+    shares = np.array(counts if any(counts) else [1.0] * len(counts))
+    mean = (shares[:, None] * np.stack(types)).sum(0) / shares.sum()
+    return np.concatenate([mean.astype(np.float32), blend.reshape(-1)])
 
 
 def _gaussian(size: Sequence[int]) -> np.ndarray:

@@ -321,7 +321,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
     if target.tolerance is not None:
         texts["requirements.txt"] = requirements(target.name, experiment)
         texts["settings.json"] = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-    if experiment.data.fit == "patches" and target.tolerance is not None:
+    if experiment.data.fit == "patches" and not experiment.data.blocks and target.tolerance is not None:
         reach, align = predictor.sight() or (None, 1)
         settings["tiles"] = {"reach": reach, "align": align, "scale": experiment.data.scale}
         texts["settings.json"] = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"

@@ -82,7 +82,7 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         result = "x" if straight else names[node.id]
         used.append(f"        {result} = self.{names[node.id]}({', '.join(feeds)})")
     last = "x" if straight else _variable(planned, names, experiment.network[-1].id)
-    tiled = experiment.data.fit == "patches"
+    tiled = experiment.data.fit == "patches" and not experiment.data.blocks
     lines = [
         f'"""The network {quoted(experiment.name)}, exported by ScanLoom.',
         "",
@@ -113,7 +113,7 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
 
 def _spelled(experiment: Experiment, key: str, value: Any) -> str:
     """A setting as Python text; what is the scan's size is that of the tiles, where whole scans go through in tiles."""
-    if key == "scan_size" and experiment.data.fit == "patches":
+    if key == "scan_size" and experiment.data.fit == "patches" and not experiment.data.blocks:
         return "(side, side)"
     return repr(value)
 

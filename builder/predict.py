@@ -254,6 +254,21 @@ class Predictor:
         output = torch.from_numpy(tiling.whole(image, run, cut, self.experiment.data.scale))[None]
         return self._kind.answers(self.experiment, self.net, output.to(self.device), self.multi_label)
 
+    def _row(self, volume: np.ndarray) -> np.ndarray:
+        """What an exported network says of a whole volume (C, D, H, W): one row."""
+        import torch
+
+        size, patch = volume.shape[1:], self.experiment.data.shape[1:]
+
+        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for corner in cutting.starts(size, patch, cutting.OVERLAP):
+                with torch.inference_mode():
+                    output = self.run(cutting.block(volume, corner, patch)[None])
+                    told = self._kind.exported(self.experiment, self.net, output, self.multi_label)
+                    yield corner, told[0].float().cpu().numpy()
+
+        return cutting.joined_row(pieces(), patch, size)
+
     def _windowed(self, volume: np.ndarray) -> Any:
         """The one answer to a whole volume (C, D, H, W), of a run that was taught with patches of volumes."""
         import torch
@@ -326,9 +341,12 @@ class Predictor:
 
     def outputs(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """What an exported network puts out for prepared `images`, float32, one entry each (`Task.exported`); of a run
-        that was taught with patches whole pictures (C, H', W'), 0 and 1 the ends of the window."""
+        that was taught with patches whole pictures (C, H', W'), 0 and 1 the ends of the window, or one row of a whole
+        volume (`cutting.joined_row`)."""
         import torch
 
+        if self.experiment.data.blocks:
+            return [self._row(image) for image in images]
         if self.experiment.data.fit == "patches":
             mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
             return [answer * std + mean for answer in self.answers(images)]

@@ -33,6 +33,8 @@ def write(folder: Path, predictor: Predictor) -> str:
     kind = task.find(experiment.task)
     names = attributes(experiment)
     (folder / "weights.safetensors").write_bytes(save(_tensors(predictor.net, names)))
+    if experiment.data.blocks:
+        return _of_volumes(folder, predictor)
     tiled = experiment.data.fit == "patches"
     network_text, packages = ("network_pictures.py.txt", ("tiling", "torch")) if tiled else ("", ())
     begins, stored = _start(experiment, len(predictor.classes), names)
@@ -51,6 +53,20 @@ def write(folder: Path, predictor: Predictor) -> str:
             texts[name] = text.replace("from builder import shading", "import shading")
     if tiled:
         texts["tiling.py"] = (Path(__file__).parent / "tiling.py").read_text(encoding="utf-8")
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return ""
+
+
+def _of_volumes(folder: Path, predictor: Predictor) -> str:
+    """The project of a network for patches of volumes: model.py, predict.py and cutting.py, without a train.py."""
+    experiment, kind = predictor.experiment, task.find(predictor.experiment.task)
+    told = predict_source("network_volumes.py.txt", "cutting", "torch", says=kind.says, activated=kind.activated)
+    texts = {
+        "model.py": model_source(experiment, len(predictor.classes)),
+        "predict.py": told,
+        "cutting.py": (Path(__file__).parent / "cutting.py").read_text(encoding="utf-8"),
+    }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ""

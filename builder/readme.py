@@ -142,7 +142,10 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
     }
     colours = "one channel: turn colours into grey before" if grey else "three channels, or one for grey"
     kind = task.find(predictor.experiment.task)
-    words = {"answer": "probabilities" if kind.says == "classes" else kind.says.replace("_", " ")}
+    again = "python train.py FOLDER            # trains the same network anew; what FOLDER holds, its first lines say"
+    if data.blocks:
+        again = "# It is trained anew in ScanLoom alone: patches of volumes are cut and balanced there."
+    words = {"again": again, "answer": "probabilities" if kind.says == "classes" else kind.says.replace("_", " ")}
     return {**words, "shape": show(data.shape), "axes": axes[data.layout], "colours": colours, "window": data.window}
 
 
@@ -156,7 +159,7 @@ _USE = {
 ```
 python -m pip install -r requirements.txt
 python predict.py scan.png        # {{answer}}, one JSON line a scan
-python train.py FOLDER            # trains the same network anew; what FOLDER holds, its first lines say
+{{again}}
 ```
 
 {_PROOF}

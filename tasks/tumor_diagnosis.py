@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     from builder.data import Dataset
     from builder.scan import Scan
 
-_NO_PATCHES = (
-    "a volume is looked at in overlapping patches whose answers are put together, which the program beside the network "
-    "does not do. Outline volumes here (python -m builder predict RUN SCAN --out FOLDER), or take the document."
+_PATCHES = "a volume is looked at in overlapping patches whose answers are put together, which this format"
+_BROUGHT = (
+    "volumes are brought to another voxel size, which the program beside the network does not do. Outline volumes here "
+    "(python -m builder predict RUN SCAN --out FOLDER), or train with voxels as they are (0 mm)."
 )
 
 
@@ -115,8 +116,11 @@ class TumorDiagnosis(Task):
         return moved.images, target.but(masks=moved.masks.view(target.masks.shape))
 
     def not_exported(self, data: Data) -> dict[str, str]:
-        """Networks for patches of volumes: the programs beside an exported network look at single pictures."""
-        return dict.fromkeys(("pytorch", "keras", "onnx", "torch-export"), _NO_PATCHES) if data.blocks else {}
+        """Networks for patches of volumes: only the PyTorch project looks at whole volumes, at their own voxels."""
+        if not data.blocks:
+            return {}
+        refused = dict.fromkeys(("keras", "onnx", "torch-export"), f"{_PATCHES} does not do; take the PyTorch project.")
+        return refused | ({"pytorch": _BROUGHT} if data.pixel_mm or data.slice_mm else {})
 
     # -- judging while it learns ----------------------------------------------------------------------------------
 

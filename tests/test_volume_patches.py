@@ -13,8 +13,9 @@ import little_run
 import nibabel
 import numpy as np
 import pytest
+import taken_away
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from test_tumor_diagnosis import STARTERS, TUMOR, facts, labelled
 
 from builder import cutting, network, task, voxels
@@ -23,7 +24,7 @@ from builder.batches import Scans
 from builder.check import problems
 from builder.data import Dataset, UnusableScan, prepare, quantize
 from builder.evaluate import evaluate
-from builder.export import TARGETS, unsupported
+from builder.export import TARGETS, export, unsupported
 from builder.network import assemble
 from builder.predict import Predictor
 from builder.runs import Run
@@ -441,8 +442,26 @@ def test_a_network_that_ends_otherwise_gets_the_head_for_volumes():
 @pytest.mark.parametrize("to", TARGETS)
 def test_what_an_export_cannot_do_for_volumes_is_said(to: str):
     found = unsupported(STARTER, to)
-    assert bool(found) == (to not in ("document", "svg"))
+    assert bool(found) == (to in ("keras", "onnx", "torch-export"))
     assert all("overlapping patches" in p.message for p in found)
+    found = unsupported(STARTER.replace("data.pixel_mm", 1.0), to)
+    assert bool(found) == (to not in ("document", "svg"))
+
+
+def test_the_pytorch_project_outlines_whole_volumes_as_the_app_does(
+    home: Path, balls: Dataset, run: Run, tmp_path: Path
+):
+    """The export proves itself on the scans of the data set; here its program is asked about one of them as a TIFF."""
+    folder = export(run, home, "pytorch", tmp_path / "out").with_suffix("")
+    assert not (folder / "train.py").exists() and "train.py" not in (folder / "README.md").read_text()
+    index = next(int(i) for i in balls.indices("test", by="mask") if balls.mask(int(i)).any())
+    scan = balls.scan(index)
+    first, *rest = [Image.fromarray(page) for page in scan.pixels[:, 0]]
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=rest)
+    said = taken_away.asked(folder, tmp_path / "scan.tif", tmp_path / "answers")
+    finding = Predictor.open(run.folder).finding(scan)
+    pages = np.stack([np.asarray(page) for page in ImageSequence.Iterator(Image.open(said["outline"]))])
+    assert ((pages > 0) != (finding.found.outline > 0)).mean() < 1e-3 and said["top"] == finding.top
 
 
 def test_earlier_documents_keep_their_digest_and_patches_have_their_own():
