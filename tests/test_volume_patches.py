@@ -448,6 +448,7 @@ def test_what_an_export_cannot_do_for_volumes_is_said(to: str):
     assert bool(found) == (to not in ("document", "svg"))
 
 
+@pytest.mark.slow
 def test_the_pytorch_project_outlines_whole_volumes_as_the_app_does(
     home: Path, balls: Dataset, run: Run, tmp_path: Path
 ):
