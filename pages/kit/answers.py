@@ -18,7 +18,7 @@ from builder import outputs
 from builder.evaluate import evaluation
 from builder.measures.classes import tempered
 from builder.runs import Run
-from pages.kit import charts, operating, viewer, volumes
+from pages.kit import charts, figures, operating, viewer, volumes
 from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
 
