@@ -73,8 +73,8 @@ def _page(rows: list[dict[str, Any]]) -> list[str]:
         "Synthetic head scans of 60 patients with benign and malignant tumours of known outline, and some without, as "
         "10 slices of 6 mm and as 20 slices of 3 mm. unet-neighbours looks at each slice with its two "
         "neighbours (2.5-D), unet-3d-patches at blocks of 8 slices of 32 x 32 px.",
-        "On the 10 slices unet-neighbours alone is also in tumor_phantoms.md. Minutes are wall time (processor threads) on a "
-        "machine that other work shared: they say little.",
+        "On 10 slices unet-neighbours is also in tumor_phantoms.md. Minutes are wall time (processor threads), "
+        "on a shared machine: they say little.",
         "",
         f"| {' | '.join((*names, 'minutes'))} |",
         f"|{'---|' * (len(names) + 1)}",
