@@ -182,20 +182,18 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
     if training.balance == "sampler":
         extras = [*extras, _balanced(says, multi_label)]
         order = "torch.from_numpy(balanced(SEED, epoch, kinds_of(targets)))"
+    drawn, stored = _first_weights(experiment), _START if begins == "stored" else []
+    mine = ["from augment import Augment"] if training.augment else []
+    mine += ["from initial import begin"] if drawn else []
     return Template((TEMPLATES / "train.py.txt").read_text(encoding="utf-8")).substitute(
         folder=textwrap.fill(taught.folder, 118, break_on_hyphens=False),
-        imports="\n".join(
-            sorted(
-                (*foreign, *taught.imports, *(["from augment import Augment"] if training.augment else [])),
-                key=str.lower,
-            )
-        ),
+        imports="\n".join(sorted((*foreign, *taught.imports, *mine), key=str.lower)),
         reading=taught.reading,
         lesson=taught.text,
         kept=repr(("model.py", "predict.py", *taught.kept)),
         begins=BEGINS[begins],
         tensors="load_file, save_file" if begins == "stored" else "save_file",
-        start=f"{_indented(_START, 4)}\n" if begins == "stored" else "",
+        start=f"{_indented([*drawn, *stored], 4)}\n" if drawn or stored else "",
         batch_size=training.batch_size,
         accumulate=training.accumulate,
         patience=training.patience,
@@ -223,6 +221,15 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         normalize=_indented(_normalize(experiment), 4),
         augment=_augment(experiment),
     )
+
+
+def _first_weights(experiment: Experiment) -> list[str]:
+    """The lines that draw the first weights by the chosen rule, as `network.assemble` does; [] for the usual one."""
+    rule, names = experiment.training.init, attributes(experiment)
+    drawn = [names[n.id] for n in experiment.network if LAYERS[n.name].group not in ("Backbones", "Heads")]
+    if rule == "usual" or not drawn:
+        return []
+    return [f"for layer in ({', '.join(f'model.{name}' for name in drawn)},):", f"    begin(layer, {rule!r})"]
 
 
 def _merit(experiment: Experiment) -> str:

@@ -51,6 +51,8 @@ def write(folder: Path, predictor: Predictor) -> str:
         for name in ("augment.py", "shading.py"):  # they need nothing else of ours
             text = (Path(__file__).parent / name).read_text(encoding="utf-8")
             texts[name] = text.replace("from builder import shading", "import shading")
+    if "from initial import begin" in texts["train.py"]:
+        texts["initial.py"] = (Path(__file__).parent / "blocks" / "initial.py").read_text(encoding="utf-8")
     if tiled:
         texts["tiling.py"] = (Path(__file__).parent / "tiling.py").read_text(encoding="utf-8")
     for name, text in texts.items():

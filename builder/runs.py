@@ -115,6 +115,7 @@ KINDS = (
     "compare",
     "hardest",
     "baseline",
+    "blanked",
     "export",
     "augment",
     "look",

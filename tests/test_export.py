@@ -242,6 +242,23 @@ def test_train_py_begins_with_the_stored_weights_that_the_run_began_with(tmp_pat
     assert "gone when it was exported" in (tmp_path / "train.py").read_text()
 
 
+def test_train_py_draws_the_first_weights_by_the_rule_of_the_run(tmp_path, monkeypatch):
+    experiment = little_run.starter().replace("data.size_px", 32).replace("training.init", "orthogonal")
+    pytorch_export.write(tmp_path, module.untrained(experiment, tmp_path))
+    text = (tmp_path / "train.py").read_text()
+    line = text[text.index("    for layer in (model.") :].splitlines()
+    space: dict = {"model": made(experiment, 2)}
+    exec((tmp_path / "initial.py").read_text(), space)
+    exec("\n".join(each.removeprefix("    ") for each in line[:2]), space)
+    drawn = [part.weight.flatten(1) for part in space["model"].modules() if isinstance(part, torch.nn.Conv2d)]
+    assert drawn
+    for weight in drawn:
+        small = weight if len(weight) <= weight.shape[1] else weight.T
+        assert torch.allclose(small @ small.T, torch.eye(len(small)), atol=1e-5)
+    pytorch_export.write(tmp_path, module.untrained(experiment.replace("training.init", "usual"), tmp_path))
+    assert "begin(" not in (tmp_path / "train.py").read_text()
+
+
 def test_train_py_of_a_network_without_stored_weights_begins_at_random(folder):
     assert "It begins with random weights" in (folder / "train.py").read_text()
     assert not (folder / "start.safetensors").exists()

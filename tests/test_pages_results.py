@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
+from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
 
 from builder import blanking, operating
 from builder.data import Dataset
 from builder.evaluate import evaluate, examples
 from builder.labels import record
-from builder.runs import Run
+from builder.runs import Run, RunStore
 from builder.task import TASKS
 from pages.kit import figures, trust
 from tests.test_pages_shell import opened, said, title_of
@@ -145,11 +146,15 @@ def words_of(run: Run, probabilities: dict[str, float]) -> list[str]:
     return in_words(run, probabilities)
 
 
+@pytest.mark.usefixtures("no_supervisor")
 def test_what_a_run_goes_by_is_asked_for_and_shown(
     reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, run, _ = reported("recognition")
-    assert "Take parts away" in [button.label for button in shown(home, run, monkeypatch).button]
+    session = shown(home, run, monkeypatch)
+    session.button(key="ask-blanked").click().run()
+    assert not session.exception and not session.error
+    assert [job.payload for job in RunStore(home).jobs() if job.kind == "blanked"] == [{"run": run.id}]
     found = blanking.ask(run, home, resamples=40)
     session = shown(home, run, monkeypatch)
     text = said(session).replace("\\", "")
