@@ -402,7 +402,9 @@ def test_a_widget_is_mounted_with_what_the_draft_says(home: Path) -> None:
 def test_every_setting_of_the_catalogs_has_its_widget(home: Path, cats: str) -> None:  # noqa: F811
     session = at("training", ready(home, cats))
     paths = [f"training.{p.name}" for p in TRAINING.params] + [f"data.{p.name}" for p in PREPARE.params]
-    of_slices = {"data.num_slices", "data.slice_choice", "data.num_patches"}  # of one whole picture they mean nothing
+    # Of one whole picture these mean nothing.
+    of_slices = {"data.num_slices", "data.slice_choice", "data.num_patches"}
+    of_slices |= {"data.outlined_share", "data.pixel_mm", "data.slice_mm"}
     drawn = {
         w.key for kind in ("number_input", "slider", "toggle", "selectbox", "button_group") for w in session.get(kind)
     }
