@@ -40,6 +40,8 @@ def small(starter: Experiment) -> Experiment:
 STARTERS = {e.name: small(e) for name in task.TASKS.names for e in task.find(name).starters()}
 
 
+LACKS = pytest.mark.xfail(reason="steps of its own for each axis: no layer of the catalog has them", strict=True)
+ROUND = [pytest.param(name, marks=LACKS if name == "unet-3d-patches" else ()) for name in STARTERS]
 CLASS_SCORES = (Node(id="pool", name="global_pool"), Node(id="scores", name="class_scores"))
 
 
@@ -92,7 +94,7 @@ def same_answers(found: Imported, predictor: Predictor) -> float:
 # -- round trips ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STARTERS)
+@pytest.mark.parametrize("name", ROUND)
 def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported, filed, monkeypatch):
     monkeypatch.setattr(keras_recognised, "filed", filed.get)
     root, nets, apart = exported
@@ -106,7 +108,7 @@ def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported
     assert Experiment.loads(found.experiment.dumps()) == found.experiment
 
 
-@pytest.mark.parametrize("name", STARTERS)
+@pytest.mark.parametrize("name", ROUND)
 def test_a_starter_comes_back_from_onnx_as_an_equivalent_network(name, exported):
     root, nets, _ = exported
     place = root / "onnx" / name
@@ -150,7 +152,7 @@ def test_the_head_of_a_detector_comes_back_as_the_head_that_can_learn(name, expo
     found, before = parsed(root / "keras" / name / "model.keras"), nets[name].experiment
     assert found.experiment.task == "lesion_detection"
     assert found.experiment.network[-1].name == before.network[-1].name
-    assert found.experiment.network[-1].params == before.network[-1].params
+    assert network.settings(found.experiment.network[-1]) == network.settings(before.network[-1])
 
 
 def changed(model: onnx.ModelProto, how: str) -> None:
