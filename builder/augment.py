@@ -311,6 +311,8 @@ class Moves(NamedTuple):
         if self.bend is None:
             return there
         bent = self.bend[which].flatten(1).any(1)  # elastic falls on a few only
+        if not bent.any():
+            return there
         bend, start = self.bend[which[bent]], there[bent]
         moved = start
         for _ in range(_BACKWARDS):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import task
+from builder import task, views
 from builder.data import Dataset
 from builder.measures.bootstrap import RESAMPLES
 from builder.predict import Predictor
@@ -64,6 +64,8 @@ def evaluate(
     if len(chosen_on):
         before = _examined(run, predictor, dataset, "val", chosen_on)
         figures |= kind.carried(before, examined, predictor.classes, predictor.multi_label, resamples)
+    if said := views.words(experiment.training.test_time):
+        figures["notes"] = [*figures.get("notes", ()), said]
     result = {
         "run": run.id,
         "split": split,

@@ -225,9 +225,12 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
 
 def _first_weights(experiment: Experiment) -> list[str]:
     """The lines that draw the first weights by the chosen rule, as `network.assemble` does; [] for the usual one."""
-    rule, names = experiment.training.init, attributes(experiment)
+    rule = experiment.training.init
+    if rule == "usual":
+        return []
+    names = attributes(experiment)
     drawn = [names[n.id] for n in experiment.network if LAYERS[n.name].group not in ("Backbones", "Heads")]
-    if rule == "usual" or not drawn:
+    if not drawn:
         return []
     return [f"for layer in ({', '.join(f'model.{name}' for name in drawn)},):", f"    begin(layer, {rule!r})"]
 

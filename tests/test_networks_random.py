@@ -131,15 +131,22 @@ def as_planned_and_exported(experiment: Experiment) -> None:
     owned = space["Model"]().eval()
     owned.load_state_dict({name.removeprefix("layers."): value for name, value in net.state_dict().items()})
     assert sum(p.numel() for p in net.parameters()) == planned.parameters
-    real: dict[str, tuple[int, ...]] = {}
+    real: dict[str, Any] = {}
+
+    def shapes(out: Any) -> Any:
+        return tuple(map(shapes, out)) if isinstance(out, tuple) else tuple(out.shape)  # several, where taps are told
+
     for id, layer in net.layers.items():
-        layer.register_forward_hook(lambda _, __, out, id=id: real.update({id: tuple(out.shape)}))
+        layer.register_forward_hook(lambda _, __, out, id=id: real.update({id: shapes(out)}))
     extreme = any(n.params.get("fill") == "lowest" for n in experiment.network)  # a border of -3e38 may overflow
     with torch.no_grad():
         for batch in (1, 3):
             scans = torch.randn(batch, *planned.input, generator=torch.Generator().manual_seed(0))
             out = net(scans)
-            assert real == {n.id: (batch, *(n.shape or ())) for n in planned.nodes}
+            assert real == {
+                n.id: tuple((batch, *tap) for tap in n.taps) if n.taps else (batch, *(n.shape or ()))
+                for n in planned.nodes
+            }
             torch.testing.assert_close(owned(scans), out, rtol=0, atol=0, equal_nan=True)
             assert extreme or torch.isfinite(out).all()
     assert Experiment.loads(experiment.dumps()) == experiment
