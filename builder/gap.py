@@ -22,6 +22,7 @@ __all__ = ["Gap", "cures", "read"]
 LEAST_EPOCHS = 4
 _RISEN = 0.05  # share by which the validation loss must have risen over its lowest
 _FALLEN = 0.05  # share by which a loss must have fallen to be falling
+_LEFT = 0.1  # of the loss at the beginning: a gap below it is nothing to speak of
 _WIDE = 1.5  # validation over training loss from which on the gap is wide
 _LATE = 3  # epochs at the end that tell where it is going
 
@@ -80,7 +81,8 @@ def read(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Gap |
             f"task.{remark}",
             honest=honest,
         )
-    if val[-1] > _WIDE * train[-1]:
+    # Where hardly any loss is left on either side, a ratio says nothing.
+    if val[-1] > _WIDE * train[-1] and val[-1] - train[-1] > _LEFT * max(val[0], train[0]):
         return Gap(
             "wide",
             f"A wide gap: the validation loss is {val[-1] / train[-1]:.1f} times the training loss. It does not grow "
