@@ -44,7 +44,7 @@ def _as_pydicom_reads(path: Path) -> np.ndarray | None:
         try:
             ds = pydicom.dcmread(path)
             pixels = pixel_array(ds)
-        except Exception:
+        except Exception:  # whatever pydicom throws at a tortured file: it has no pixels to compare with
             return None
         if ds.PhotometricInterpretation == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, ds)[..., :3]
