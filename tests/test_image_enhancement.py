@@ -64,8 +64,8 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clean(home) -> Dataset:
-    folder = home.parent / "clean"
+def clean(home, tmp_path_factory) -> Dataset:
+    folder = tmp_path_factory.mktemp("clean")
     write_clean(folder, 3, 36, 48)
     return little_run.imported(home, folder, name="clean", synthetic=True, task="image_enhancement")
 
@@ -76,11 +76,10 @@ def run(home, clean) -> Run:
 
 
 @pytest.fixture(scope="module")
-def pairs(home) -> Dataset:
+def pairs(home, tmp_path_factory) -> Dataset:
     """Sixteen pairs: a noisy picture and the good one; sizes differ from pair to pair."""
-    folder, rng = home.parent / "pairs", np.random.default_rng(1)
+    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(1)
     with_sizes = [(40, 48), (48, 40)]
-    folder.mkdir()
     from PIL import Image
 
     with open(folder / "pairs.csv", "w", newline="") as file:

@@ -148,8 +148,8 @@ def test_the_planted_signal_is_learned_from_mixed_scans_too(tmp_path, dataset: M
     assert max(epoch.metrics["val/accuracy"] for epoch in ended) > 0.9
 
 
-def test_figures_answers_and_the_words_of_an_export_say_that_several_views_were_asked(home):
-    folder = phantoms.write_cohort(home.parent / "phantoms", seed=5, num_images=30, size_px=32)
+def test_figures_answers_and_the_words_of_an_export_say_that_several_views_were_asked(home, tmp_path):
+    folder = phantoms.write_cohort(tmp_path / "phantoms", seed=5, num_images=30, size_px=32)
     made = little_run.imported(home, folder, synthetic=True)
     chosen = little_run.starter().replace("data.size_px", 32).replace("training.epochs", 1)
     done = little_run.trained(home, chosen.replace("training.test_time", "mirror"), made)
