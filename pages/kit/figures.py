@@ -12,64 +12,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from builder.measures.named import METRICS, interval, metric_words, written
 from pages.kit import charts
 from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
 
-__all__ = ["SECTIONS", "confusion", "interval", "metric_words", "summary"]
+__all__ = ["METRICS", "SECTIONS", "confusion", "interval", "metric_words", "summary"]
 
-METRICS = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "brier": "Brier score (0 is best)",
-    "ece": "Calibration error (0 is best)",
-    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
-    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
-    "map": "AP, IoU 0.5 to 0.95",
-    "map10": "AP at IoU 0.1",
-    "map30": "AP at IoU 0.3",
-    "map50": "AP at IoU 0.5",
-    "cpm": "FROC, mean sensitivity",
-    "sensitivity_small": "Sensitivity, small",
-    "sensitivity_medium": "Sensitivity, medium",
-    "sensitivity_large": "Sensitivity, large",
-    "false_alarms_per_image": "False alarms an image",
-    "image_specificity": "Images without lesion left clean",
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd95_mm": "Hausdorff distance, 95 % (mm)",
-    "hd95_px": "Hausdorff distance, 95 % (px)",
-    "nsd": "Surface Dice (NSD)",
-    "missed": "Lesions missed whole",
-    "patient_dice": "Dice, by patient",
-    "patient_iou": "IoU, by patient",
-    "volume_ml": "Volume (ml)",
-    "volume_difference_ml": "Volume answered too large (ml)",
-    "volume_error_ml": "Volume error (ml)",
-    "false_positive_rate": "Cases without lesion, outlined all the same",
-    "false_volume_ml": "Volume outlined there (ml)",
-    "psnr_db": "PSNR (dB)",
-    "psnr_gain_db": "PSNR gained over the input (dB)",
-    "psnr_gain_best_db": "PSNR gained over the best plain filter (dB)",
-    "gain_db": "The network's gain over it (dB)",
-    "ssim": "SSIM",
-    "rmse": "RMSE",
-    "bias": "Bias",
-    "bias_lung": "Bias in lung",
-    "bias_soft_tissue": "Bias in soft tissue",
-    "noise_std": "Noise where the scan is flat",
-    "noise_ratio": "Noise left of the input's (1 is all)",
-    "noise_frequency": "Grain of that noise (cycles a pixel)",
-    "edge_px": "Width of edges (px)",
-    "edge_mm": "Width of edges (mm)",
-    "edge_ratio": "Width of edges (1 is as sharp)",
-}
 MEANINGS = {
     "Sensitivity": "Of the scans of this class, the share that was recognised.",
     "Specificity": "Of the scans of other classes, the share that was not taken for this one.",
@@ -80,28 +29,6 @@ MEANINGS = {
     "AP at IoU 0.5": "Average precision: a box counts as right where it overlaps the lesion by half.",
 }
 _BAND = "rgba(74,120,239,.18)"
-
-
-def metric_words(name: str) -> str:
-    """Returns what a figure is called."""
-    return METRICS.get(name, name.replace("_", " ").capitalize())
-
-
-def interval(figure: Mapping[str, float | None] | None) -> str:
-    """Returns a figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
-    if not figure or figure.get("value") is None:
-        return "undefined"
-    low, high = figure.get("low"), figure.get("high")
-    if low is None or high is None:
-        return f"{_number(figure['value'])} (one patient: no interval)"
-    dash = " to " if low < 0 else "–"
-    return f"{_number(figure['value'])} ({_number(low)}{dash}{_number(high)})"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def summary(found: Mapping[str, Any]) -> None:
@@ -271,7 +198,7 @@ def calibration(found: Mapping[str, Any]) -> None:
         after = told["tempered"]["ece"] if told.get("tempered") else None
         st.caption(
             f"Its temperature is {told['temperature']:.2f}: it is {sure} of itself. Calibration error "
-            f"{_number(told['given']['ece'])}{f', {_number(after)} once calibrated' if after is not None else ''}. "
+            f"{written(told['given']['ece'])}{f', {written(after)} once calibrated' if after is not None else ''}. "
             "The Test page tells calibrated confidences."
         )
 
@@ -464,7 +391,7 @@ def overlap(found: Mapping[str, Any]) -> None:
         named = {f"{a:.1f}–{b:.1f}": {"Cases": int(n)} for a, b, n in zip(edges, edges[1:], counts, strict=False)}
         charts.bars(named, key="dice-spread", x_title="Dice of a case", y_title="Cases")
     told = [
-        (metric_words(name), " · ".join(_number(v) for v in row))
+        (metric_words(name), " · ".join(written(v) for v in row))
         for name, row in (found.get("quartiles") or {}).items()
         if row
     ]

@@ -1,0 +1,81 @@
+"""What figures are called, and how one is written with its interval: for pages, reports and exports alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METRICS = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "brier": "Brier score (0 is best)",
+    "ece": "Calibration error (0 is best)",
+    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
+    "map": "AP, IoU 0.5 to 0.95",
+    "map10": "AP at IoU 0.1",
+    "map30": "AP at IoU 0.3",
+    "map50": "AP at IoU 0.5",
+    "cpm": "FROC, mean sensitivity",
+    "sensitivity_small": "Sensitivity, small",
+    "sensitivity_medium": "Sensitivity, medium",
+    "sensitivity_large": "Sensitivity, large",
+    "false_alarms_per_image": "False alarms an image",
+    "image_specificity": "Images without lesion left clean",
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95_mm": "Hausdorff distance, 95 % (mm)",
+    "hd95_px": "Hausdorff distance, 95 % (px)",
+    "nsd": "Surface Dice (NSD)",
+    "missed": "Lesions missed whole",
+    "patient_dice": "Dice, by patient",
+    "patient_iou": "IoU, by patient",
+    "volume_ml": "Volume (ml)",
+    "volume_difference_ml": "Volume answered too large (ml)",
+    "volume_error_ml": "Volume error (ml)",
+    "false_positive_rate": "Cases without lesion, outlined all the same",
+    "false_volume_ml": "Volume outlined there (ml)",
+    "psnr_db": "PSNR (dB)",
+    "psnr_gain_db": "PSNR gained over the input (dB)",
+    "psnr_gain_best_db": "PSNR gained over the best plain filter (dB)",
+    "gain_db": "The network's gain over it (dB)",
+    "ssim": "SSIM",
+    "rmse": "RMSE",
+    "bias": "Bias",
+    "bias_lung": "Bias in lung",
+    "bias_soft_tissue": "Bias in soft tissue",
+    "noise_std": "Noise where the scan is flat",
+    "noise_ratio": "Noise left of the input's (1 is all)",
+    "noise_frequency": "Grain of that noise (cycles a pixel)",
+    "edge_px": "Width of edges (px)",
+    "edge_mm": "Width of edges (mm)",
+    "edge_ratio": "Width of edges (1 is as sharp)",
+}
+
+
+def metric_words(name: str) -> str:
+    """Returns what a figure is called."""
+    return METRICS.get(name, name.replace("_", " ").capitalize())
+
+
+def interval(figure: Mapping[str, float | None] | None) -> str:
+    """Returns a figure with its interval: "0.912 (0.871–0.948)"; "undefined" where there is none."""
+    if not figure or figure.get("value") is None:
+        return "undefined"
+    low, high = figure.get("low"), figure.get("high")
+    if low is None or high is None:
+        return f"{written(figure['value'])} (one patient: no interval)"
+    dash = " to " if low < 0 else "–"
+    return f"{written(figure['value'])} ({written(low)}{dash}{written(high)})"
+
+
+def written(value: float | None) -> str:
+    """A figure with three decimals, with one from 10 on; a dash where it is undefined."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
