@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from builder import commands, run_commands
+from builder import commands, round_commands, run_commands
 from builder.commands import Answer, Mistake, say
 from builder.execute import home
 
@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("experiment", metavar="FILE", help='the experiment as JSON; "-" reads it from stdin')
         made.add_argument("--data", metavar="N", help="id or name of the data set")
         made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
+    _of_rounds(command)
     command("runs", commands.runs, "List the runs, the newest first.")
     _of_runs(command)
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
@@ -178,6 +179,31 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("file", metavar="FILE", help="a .keras file, the JSON of a Keras model, or an .onnx file")
     made.add_argument("--weights", metavar="OUT", help="also write its weights to this .safetensors file")
     return parser
+
+
+def _of_rounds(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands about questions that take several runs."""
+    for name, run, help in (
+        ("crossvalidate", round_commands.crossvalidate, "Hold every scan out once: figures over all of them."),
+        (
+            "forecast",
+            round_commands.forecast,
+            "Do I have enough data? A learning curve and what more scans would give.",
+        ),
+    ):
+        made = command(name, run, help)
+        made.add_argument(
+            "experiment", metavar="FILE|ROUND", help="the experiment as JSON; a round's id goes on with it"
+        )
+        made.add_argument("--data", metavar="N", help="id or name of the data set")
+        made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
+        made.add_argument("--seed", type=int, default=0, help="of the folds or parts (default %(default)s)")
+        made.add_argument("--queue", action="store_true", help="only put the runs into the queue of the app")
+        if name == "crossvalidate":
+            made.add_argument("--folds", type=int, default=5, help="2 to 20 (default %(default)s)")
+            made.add_argument("--repeats", type=int, default=1, help="fold anew so many times (default %(default)s)")
+        else:
+            made.add_argument("--draws", type=int, default=2, help="parts of each small size (default %(default)s)")
 
 
 def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -22,6 +22,7 @@ from builder import task
 from builder.data import Dataset
 from builder.measures import bootstrap
 from builder.measures.classes import Predictions, figures
+from builder.parting import dataset_of
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
 from builder.targets import Targets
@@ -123,7 +124,7 @@ def ask(
     experiment, kind = predictor.experiment, task.find(predictor.experiment.task)
     if "class" not in kind.learns or len(predictor.classes) < 2:
         raise NotAsked(f"{kind.title} does not tell classes apart, so there is nothing to ask like this.")
-    dataset = Dataset.open(home, experiment.data.dataset)
+    dataset = dataset_of(run.folder, home, experiment.data.dataset)
     cases = dataset.indices("val")
     labels = dataset.labels[cases]
     if not len(cases) or (labels.ndim == 1 and len(np.unique(labels)) < 2):

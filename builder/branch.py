@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import checkpoint
+from builder.parting import Parting
 from builder.runs import EpochEnded, Run, RunStore, Saved, StoreError, read_json, write_atomic
 from builder.spec import Experiment
 
@@ -113,12 +114,15 @@ def branch(
     ended = epochs_done(parent)
     if experiment.training.epochs <= ended:
         raise StoreError(f"The run has learned for {ended} epochs already: ask for more than {ended}.")
+    own = Parting.of(parent.folder)
     for state in states:  # a parent at work drops older states: then the newer one is there
         came = Branch(parent.id, state.step, state.epoch, before.diff(experiment), who, time.time())
         file = parent.folder / state.file
 
         def fill(folder: Path, file: Path = file, came: Branch = came) -> None:
             checkpoint.lend(file, folder, PARENT)
+            if own is not None:  # it must not learn from what was held out of its parent
+                own.write(folder)
             write_atomic(folder / "branch.json", json.dumps(came.to_json(), ensure_ascii=False))
 
         try:

@@ -284,6 +284,18 @@ def train(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, status, epochs, best: {metric, value, epoch} | null, reason, seconds}; Ctrl-C stops and saves"""
     from builder.runs import RunStore
 
+    experiment, dataset = ready(asked)
+    run = RunStore(data_folder()).create(experiment, queue=False)
+    say(f"Run {run.id} on data set {dataset.id}; Ctrl-C stops it and keeps what it learned.")
+    return trained(run)
+
+
+def ready(asked: argparse.Namespace) -> tuple[Experiment, Dataset]:
+    """The experiment in the file and its data set, looked through: what is wrong is said, and nothing starts with it.
+
+    Raises:
+        Mistake: no data set, or an error in the document.
+    """
     data_folder()  # before anything else is said
     experiment, dataset = _read(asked)
     if dataset is None:
@@ -294,9 +306,7 @@ def train(asked: argparse.Namespace) -> tuple[Answer, str]:
     errors = [p for p in found if p["severity"] == "error"]
     if errors:
         raise Mistake(f"Nothing was started: {_count_words(errors)}", {"error": "not started", "problems": found})
-    run = RunStore(data_folder()).create(experiment, queue=False)
-    say(f"Run {run.id} on data set {dataset.id}; Ctrl-C stops it and keeps what it learned.")
-    return trained(run)
+    return experiment, dataset
 
 
 def trained(run: Run) -> tuple[Answer, str]:

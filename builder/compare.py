@@ -68,7 +68,7 @@ def compare(
         raise CompareError("Only runs of the same task on the same data set can be compared case by case.")
     kind = task.find(one.task)
     if split == "test":
-        dataset = Dataset.open(home, one.data.dataset)
+        dataset = Dataset.open(home, one.data.dataset)  # for its classes only
         found = [(dataset.classes, dataset.multi_label, kept(run, "test")) for run in (first, second)]
         if any(examined is None for *_, examined in found):
             raise CompareError(

@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from builder.prepared import (
     build,
     chosen,
     digest,
+    normalized_over,
     pixel_aspect,
     place,
     prepare,
@@ -408,6 +409,17 @@ class Dataset:
         self._num_cases: int = found["num_cases"]
         self.multi_label = self._plain.multi_label
         self.synthetic = self._plain.synthetic
+        self._sides: Mapping[str, str] | None = None
+
+    def parted(self, sides: Mapping[str, str]) -> "Dataset":
+        """The same scans on other sides: {id of a case: "train", "val" or "test"}; who is not named is on no side, so
+        that nothing learns from it or is judged on it. On the disk nothing changes."""
+        strange = set(sides.values()) - set(SPLITS)
+        if strange:
+            raise ValueError(f"The sides are {', '.join(SPLITS)}; {sorted(strange)[0]!r} came.")
+        other = Dataset(self.home, self.folder)
+        other._sides = dict(sides)
+        return other
 
     @classmethod
     def open(cls, home: Path, id: str) -> "Dataset":
@@ -475,15 +487,17 @@ class Dataset:
     @cached_property
     def cases(self) -> tuple[Case, ...]:
         """All cases, in the order of import, with the labels they carry now."""
-        edits = self.edits
-        if not edits.of_case:
-            return self.imported
-        return tuple(
-            replace(case, **edits.state(case.id, label=case.label, boxes=case.boxes, mask=case.mask))
-            if case.id in edits.of_case
-            else case
-            for case in self.imported
-        )
+        edits, cases = self.edits, self.imported
+        if edits.of_case:
+            cases = tuple(
+                replace(case, **edits.state(case.id, label=case.label, boxes=case.boxes, mask=case.mask))
+                if case.id in edits.of_case
+                else case
+                for case in cases
+            )
+        if self._sides is None:
+            return cases
+        return tuple(replace(case, split=self._sides.get(case.id, "")) for case in cases)
 
     def history(self, index: int) -> tuple[Edit, ...]:
         """The edits of a case, the oldest first: who said what, and when."""
@@ -534,7 +548,7 @@ class Dataset:
 
     @cached_property
     def splits(self) -> np.ndarray:
-        """str (N,): "train", "val" or "test"."""
+        """str (N,): "train", "val" or "test"; "" for a case that is on no side here (see `parted`)."""
         return np.array([case.split for case in self.cases], dtype="<U5")
 
     def indices(self, split: str, labelled: bool = True, by: str = "class") -> np.ndarray:
@@ -607,7 +621,13 @@ class Dataset:
         scans = (self.scan(index) for index in range(len(self)))
         shapes = [case.shape for case in self.cases]
         spacings = [case.spacing_mm for case in self.cases]
-        return build(folder, scans, len(self), data, self.unit, self.splits == "train", progress, shapes, spacings)
+        found = build(folder, scans, len(self), data, self.unit, self._taught, progress, shapes, spacings)
+        return found if self._sides is None else normalized_over(found, folder, data, self.splits == "train")
+
+    @property
+    def _taught(self) -> np.ndarray:
+        """bool (N,): the training cases as they were imported; what is kept beside prepared pictures rests on them."""
+        return np.array([case.split == "train" for case in self.imported], bool)
 
     def goals(self, data: Data, progress: Progress | None = None) -> Prepared:
         """The good scans of pairs, prepared as `prepared` prepares the poor ones: same rows, same steps of grey.
@@ -622,7 +642,7 @@ class Dataset:
         own = data.model_copy(update={"window": f"pair {data.window} x{data.scale}"})
         folder = self.folder / "prepared" / digest(own, self.unit, len(self))
         scans = (self._goal(index, data, own.window) for index in range(len(self)))
-        return build(folder, scans, len(self), own, self.unit, self.splits == "train", progress, shapes)
+        return build(folder, scans, len(self), own, self.unit, self._taught, progress, shapes)
 
     def _goal(self, index: int, data: Data, name: str) -> Scan:
         """The good scan of a case, with a window called `name` that spans the poor scan's range of grey values."""

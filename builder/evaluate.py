@@ -19,6 +19,7 @@ import numpy as np
 from builder import task, views
 from builder.data import Dataset
 from builder.measures.bootstrap import RESAMPLES
+from builder.parting import Parting, dataset_of
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
 from builder.spec import Experiment
@@ -43,7 +44,8 @@ def evaluate(
 
     Predictions are computed once and kept in the run's folder (`predictions-<split>.npz`), the figures beside them
     (`evaluation-<split>.json`). Each call on the test split is counted in the data set's `test-openings.jsonl`: a test
-    side that is looked at often is no test any more.
+    side that is looked at often is no test any more. A run with sides of its own (`parting`) is asked about those; its
+    test side is what was held out of it, and nothing is opened.
 
     Returns, as JSON data: run, split, task, n, patients, classes, metrics {name: {value, low, high}}, what else the
     task's `report` tells (recognition: per_class, confusion, majority_accuracy, majority_class, roc; detection: froc,
@@ -77,7 +79,9 @@ def evaluate(
         "checkpoint": predictor.weights_sha256,
         "at": time.time(),
     }
-    if split == "test":
+    if own := Parting.of(run.folder):
+        result["came"] = dict(own.came)  # its test side is what was held out of it: the data set's own stays closed
+    elif split == "test":
         result["openings"] = count_opening(dataset, run.id)
     write_atomic(run.folder / f"evaluation-{split}.json", json.dumps(result))
     return result
@@ -110,7 +114,7 @@ def kept(run: Run, split: str) -> task.Examined | None:
 
 def _opened(run: Run, home: Path) -> tuple[Predictor, Dataset]:
     predictor = Predictor.open(run.folder, device=_device())
-    dataset = Dataset.open(home, predictor.experiment.data.dataset)
+    dataset = dataset_of(run.folder, home, predictor.experiment.data.dataset)
     if dataset.classes != predictor.classes or dataset.multi_label != predictor.multi_label:
         raise EvaluateError(
             f"The run was trained on the classes {', '.join(predictor.classes)}; the data set now has "

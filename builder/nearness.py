@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder import cutting
-from builder.data import Dataset, UnknownDataset
+from builder.data import UnknownDataset
+from builder.parting import dataset_of
 from builder.predict import Predictor
 from builder.scan import Scan
 
@@ -76,7 +77,7 @@ def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
                 return Nearness(kept["rows"], kept["mean"], kept["scale"], kept["distances"])
     except (OSError, ValueError, KeyError):
         pass  # not there, of other weights, or cut off while it was written: it is made (again)
-    made = _made(predictor, home)
+    made = _made(predictor, folder, home)
     if made is not None:
         draft = folder / f".nearness.{os.getpid()}.npz"
         np.savez_compressed(draft, key=key, **vars(made))
@@ -107,10 +108,10 @@ def _middle(image: np.ndarray, side: int) -> np.ndarray:
     return whole
 
 
-def _made(predictor: Predictor, home: Path) -> Nearness | None:
+def _made(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
     data = predictor.experiment.data
     try:
-        dataset = Dataset.open(home, data.dataset)
+        dataset = dataset_of(folder, home, data.dataset)
     except UnknownDataset:
         return None
     cases = dataset.indices("train", labelled=False)

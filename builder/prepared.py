@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -452,6 +452,40 @@ def build(
         sizes = grids if places is None else grids[places[:, 0]]
     moments = np.array(stats["mean"]), np.array(stats["std"])
     return Prepared(images, int(stats["unit"]), *moments, file, places, sizes)
+
+
+def normalized_over(found: Prepared, folder: Path, data: Data, train: np.ndarray) -> Prepared:
+    """The same pictures with the mean and spread of other training cases, kept beside them by who these are: a run with
+    sides of its own must not be normalized by what it is tested on.
+
+    Args:
+        train: bool (N,) over cases; with none, `found` comes back as it is.
+    """
+    if not train.any():
+        return found
+    packed = np.packbits(train).tobytes()
+    kept = folder / f"stats-{hashlib.sha256(packed + str(len(train)).encode()).hexdigest()[:16]}.json"
+    try:
+        stats = json.loads(kept.read_text())
+        return replace(found, mean=np.array(stats["mean"]), std=np.array(stats["std"]))
+    except (OSError, ValueError, KeyError):
+        pass  # not there yet
+    rows = np.flatnonzero(train)
+    if found.places is not None:
+        rows = np.flatnonzero(train[found.places[:, 0]])
+    seen: np.ndarray = np.zeros((data.channels, found.unit + 1), np.int64)
+    for row in rows:
+        image = found.volume(int(row)) if data.blocks else found.rows(np.array([row]))[0]
+        if found.sizes is not None and not data.blocks:
+            height, width = found.sizes[row]
+            image = image[..., :height, :width]
+        for channel, values in zip(seen, np.moveaxis(image, data.channel_axis, 0), strict=True):
+            channel += np.bincount(values.reshape(-1), minlength=found.unit + 1)
+    mean, std = _moments(seen, found.unit)
+    draft = folder / f".{kept.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    draft.write_text(json.dumps({"unit": found.unit, "mean": mean.tolist(), "std": std.tolist()}))
+    os.replace(draft, kept)
+    return replace(found, mean=mean, std=std)
 
 
 def _grids(shapes: Sequence[tuple[int, ...]], spacings: Sequence[Sequence[float | None]], data: Data) -> np.ndarray:

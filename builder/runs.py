@@ -116,6 +116,7 @@ KINDS = (
     "hardest",
     "baseline",
     "blanked",
+    "gather",
     "export",
     "augment",
     "look",

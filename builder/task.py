@@ -345,6 +345,15 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
 
+    def pooled(self, parts: Sequence[Examined]) -> Examined:
+        """What several runs answered on different cases, as one: rows below rows. What is no row of a case must be the
+        same in all.
+
+        Raises:
+            ValueError: the parts are not of one kind.
+        """
+        return pooled_rows(parts)
+
     def carried(
         self,
         chosen_on: Examined,
@@ -380,6 +389,27 @@ class Task(ABC):
     @abstractmethod
     def starters(self) -> tuple[Experiment, ...]:
         """Returns ready experiments made of catalogue parts only, the simplest first; `name` identifies them."""
+
+
+def pooled_rows(parts: Sequence[Examined], fixed: Sequence[str] = ()) -> Examined:
+    """Arrays of several parts, rows below rows.
+
+    Args:
+        fixed: names of arrays that are no rows: taken of the first part, where they must be as in all others.
+    """
+    names = set(parts[0])
+    if any(set(part) != names for part in parts):
+        raise ValueError("These answers are not of one kind, so they cannot be pooled: evaluate the runs again.")
+    found: Examined = {}
+    for name in parts[0]:
+        first = parts[0][name]
+        if name not in fixed and first.ndim:
+            found[name] = np.concatenate([part[name] for part in parts])
+            continue
+        if any(not np.array_equal(part[name], first) for part in parts):
+            raise ValueError(f"The runs differ in {name}, so their answers cannot be pooled.")
+        found[name] = first
+    return found
 
 
 def learned_cases(task: Task, dataset: Dataset, experiment: Experiment) -> np.ndarray:

@@ -127,12 +127,12 @@ Handler = Callable[[Work], Steps]
 def train(work: Work) -> Steps:
     """Trains the run's experiment; continues where its last checkpoint was made."""
     from builder import task
-    from builder.data import Dataset
+    from builder.parting import dataset_of
     from builder.train import train as training
 
     assert isinstance(work.job, Run)
     experiment = work.job.experiment
-    dataset = Dataset.open(work.home, experiment.data.dataset)
+    dataset = dataset_of(work.folder, work.home, experiment.data.dataset)
     work.board = Board(work.folder, work.attempt, dataset.classes)
     work.board.describe(json.loads(experiment.dumps()), list(task.find(experiment.task).metrics))
     kind = task.find(experiment.task)
@@ -365,12 +365,12 @@ def compare(work: Work) -> Steps:
 def hardest(work: Work) -> Steps:
     """The training cases that a run finds hardest: `hardest.hardest`, with its pictures in the job folder."""
     from builder import task
-    from builder.data import Dataset
     from builder.hardest import hardest as found
+    from builder.parting import dataset_of
 
     run = Run(work.home, work.job.payload["run"])
     experiment = run.experiment
-    dataset = Dataset.open(work.home, experiment.data.dataset)
+    dataset = dataset_of(run.folder, work.home, experiment.data.dataset)
     yield Progress(note="asking about every training scan")
     kind = task.find(experiment.task)
     return {**found(experiment, kind, dataset, run.folder, work.folder, told=work.count), "edited": dataset.edited}
@@ -393,6 +393,16 @@ def blanked(work: Work) -> Steps:
 
     yield Progress(note="asking with parts taken away")
     return ask(Run(work.home, work.job.payload["run"]), work.home, work.count)
+
+
+def gather(work: Work) -> Steps:
+    """What the runs of a round say together, once all have ended: `folding.gather` and its like. The payload is
+    {round}."""
+    from builder.gathered import gather as gathered
+    from builder.rounds import RoundStore
+
+    yield Progress(note="asking about what was held out")
+    return gathered(RoundStore(work.home).round(str(work.job.payload["round"])), work.count)
 
 
 def export(work: Work) -> Steps:
@@ -643,6 +653,7 @@ KINDS: dict[str, Handler] = {
     "hardest": hardest,
     "baseline": baseline,
     "blanked": blanked,
+    "gather": gather,
     "export": export,
     "augment": augment,
     "look": look,

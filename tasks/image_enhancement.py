@@ -15,7 +15,7 @@ import numpy as np
 
 from builder.parts.training import LOSSES
 from builder.spec import Data, Experiment, Node, Problem
-from builder.task import Asked, Examined, Found, Objective, Shown, Task
+from builder.task import Asked, Examined, Found, Objective, Shown, Task, pooled_rows
 from builder.views import View, back
 from tasks import enhancement_checks, enhancement_figures, enhancement_starters
 
@@ -209,6 +209,15 @@ class ImageEnhancement(Task):
             if found not in set(cases.tolist())
         ]
         return enhancement_figures.examined(asked, dataset, cases, others, pairs, progress)
+
+    def pooled(self, parts: Sequence[Examined]) -> Examined:
+        """Slices below slices; settings of the filters are those of each run, examples none."""
+        own = [
+            {name: values for name, values in part.items() if name != "settings" and not name.startswith("example_")}
+            for part in parts
+        ]
+        found = pooled_rows(own, ("ways", "windows", "bounds", "tissues"))
+        return {**found, "settings": np.array(["" for _ in found["ways"]])}
 
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0

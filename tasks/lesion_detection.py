@@ -13,7 +13,7 @@ from builder.measures import boxes as measures
 from builder.measures.boxes import Detections
 from builder.spec import Data, Experiment, Node, Problem
 from builder.targets import Targets
-from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task
+from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
 from tasks.detection_starters import STARTERS, WHEN
@@ -227,6 +227,19 @@ class LesionDetection(Task):
             "slices": np.array(slices, np.int64),
             "threshold": np.array(asked.settled.get("threshold", np.nan)),
         }
+
+    def pooled(self, parts: Sequence[Examined]) -> Examined:
+        """Images are counted on; the threshold is none, as each run has chosen its own."""
+        begin = np.cumsum([0, *(len(part["patients"]) for part in parts)])
+        shifted = [
+            {
+                name: values + begin[k] if name in ("images", "lesion_images") else values
+                for name, values in part.items()
+                if name != "threshold"
+            }
+            for k, part in enumerate(parts)
+        ]
+        return {**pooled_rows(shifted), "threshold": np.array(np.nan)}
 
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0

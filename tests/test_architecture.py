@@ -113,7 +113,14 @@ ENGINE = {
     "tripwire": "",
     "memory": "",
     "ways": "",
-    "branch": "spec runs checkpoint",
+    "parting": "data runs",
+    "folds": "data splits",
+    "rounds": "parting runs spec",
+    "folding": "task data evaluate folds measures rounds runs spec",
+    "curve_fit": "",
+    "forecast": "task data curve_fit evaluate folding folds measures rounds runs spec",
+    "gathered": "folding forecast rounds",
+    "branch": "spec runs checkpoint parting",
     "carrying": "checkpoint",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
     "memory health tripwire views ways branch carrying",
@@ -122,7 +129,7 @@ ENGINE = {
     "measures": "",
     "strokes": "labels",
     "outputs": "scan",
-    "nearness": "scan data predict cutting",
+    "nearness": "scan data predict cutting parting",
     "asking": "scan data gathering sources decoding predict outputs",
     "feedback": "labels data sources intake asking evaluate",
     "takeout": "scan outputs series derived",
@@ -135,9 +142,9 @@ ENGINE = {
     "opinion": "scans predict",
     "compare": "task data runs evaluate measures",
     "hardest": "spec task data checkpoint learner",
-    "evaluate": "spec task data runs predict measures views",
+    "evaluate": "spec task data runs predict measures views parting",
     "operating": "measures runs",
-    "blanking": "data measures predict runs targets task",
+    "blanking": "data measures parting predict runs targets task",
     "baseline": "spec network data evaluate measures runs",
     "preflight": "parts spec data task batches learner",
     "finder": "spec data task learner",
@@ -184,7 +191,12 @@ IMPORT = (
     "boxed_sources layouts masks labelling"
 )
 FRONT_MAY_NOT = {*LOOP.split(), *READERS.split(), *IMPORT.split()}
-COMMAND_LINE = ("__main__", "commands", "run_commands")  # the headless twin of the pages may ask what they may ask
+COMMAND_LINE = (
+    "__main__",
+    "commands",
+    "run_commands",
+    "round_commands",
+)  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (
     *("torch", "torchvision", "timm", "monai", "ray", "optuna", "sklearn", "torchmetrics", "faster_coco_eval", "scipy"),

@@ -221,6 +221,40 @@ def differences(
     return found
 
 
+def averaged(
+    asked: Sequence[Sequence[Asked]], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """{name: {value, low, high}} of figures that are one number each, averaged over several askings about the same
+    patients (what was noted of each, see `noting`): repeats of a cross-validation, or trainings of several seeds.
+
+    Each draw of patients serves all askings, so the interval is that of the average, not of one of them. A name that an
+    asking lacks is left out.
+
+    Raises:
+        ValueError: the askings are about other patients.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for group in zip(*asked, strict=True):
+        people = np.unique(group[0].patients)
+        if any(not np.array_equal(people, np.unique(one.patients)) for one in group):
+            raise ValueError("Only figures about the same patients can be averaged draw by draw.")
+        if not len(people):
+            continue
+        codes = [np.searchsorted(people, one.patients) for one in group]
+        values = [one.figures(np.ones((1, len(one.patients)))) for one in group]
+        names = [n for n in values[0] if n not in found and all(n in v and v[n].ndim == 1 for v in values)]
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        width = max(*(len(of) for of in codes), *(one.width for one in group))
+        for times in draws(people, resamples, seed, group[0].strata, width):
+            drawn = [one.figures(times[:, of]) for one, of in zip(group, codes, strict=True)]
+            for name in names:
+                parts[name].append(np.mean([told[name] for told in drawn], 0))
+        for name in names:
+            value = float(np.mean([told[name][0] for told in values]))
+            found[name] = interval(value, np.concatenate(parts[name]), len(people), share=False)
+    return found
+
+
 def described(resamples: int, shifted: Sequence[str] = ()) -> dict[str, Any]:
     """How intervals were made, for a report: {confidence, method, resamples, bias_corrected: names}."""
     return {"confidence": CONFIDENCE, "method": METHOD, "resamples": resamples, "bias_corrected": list(shifted)}

@@ -1,0 +1,126 @@
+"""Questions that take several runs, without a browser: cross-validation and forecast; see `commands`.
+
+Each command takes the parsed arguments and returns (answer, words): the documented JSON object, and that for people.
+Its docstring is the layout of the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from builder.commands import Answer, Mistake, ready, say, table, trained
+from builder.commands import data_folder as where
+from builder.execute import LocalExecutor
+from builder.rounds import Round, RoundStore, ended_badly
+from builder.runs import StoreError
+from builder.spec import Experiment
+
+
+def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{round, kind, runs, folds, repeats, seed, task, n, patients, classes, headline, metrics: {name: {value, low, high
+    (over the pool), folds, mean, sd, ranked, higher}}, members: [{run, words, fold, repeat, n, value}], report, single,
+    dataset, synthetic, edited, notes, interval}
+
+    Trains fold after fold here; Ctrl-C stops and keeps what was learned, and the id of the round goes on from there.
+    With --queue the folds only join the queue of the app: {round, runs, status}.
+    """
+    from builder import folding
+
+    def begin(experiment: Experiment) -> Round:
+        return folding.begin(where(), experiment, asked.folds, asked.repeats, asked.seed, queue=asked.queue)
+
+    one = _round(asked, folding.KIND, begin)
+    if asked.queue:
+        return _queued(one)
+    found = _answered(one)
+    rows = [("metric", "pooled, 95 % interval over patients", "mean over folds", "sd")]
+    for name, figure in found["metrics"].items():
+        numbers = [_number(figure[key]) for key in ("value", "low", "high", "mean", "sd")]
+        rows.append((name, f"{numbers[0]} ({numbers[1]} to {numbers[2]})", numbers[3], numbers[4]))
+    return found, "\n".join([folding.words(found), table(rows), *found["notes"]])
+
+
+def forecast(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{round, kind, runs, shares, draws, seed, task, headline, dataset, synthetic, n, patients, points: [{words,
+    share, draw, cases, patients, run, value, low, high}], curve: {cases, value, low, high}, law, band, now, goal, verdict
+    ("needs", "enough" or "cannot tell"), needed: {cases, low, high, per_class} | null, gain_doubled: {value, low,
+    high}, luck, notes, words}
+
+    Trains here, as `crossvalidate` does; with --queue: {round, runs, status}.
+    """
+    from builder import forecast as engine
+
+    def begin(experiment: Experiment) -> Round:
+        return engine.begin(where(), experiment, draws=asked.draws, seed=asked.seed, queue=asked.queue)
+
+    one = _round(asked, engine.KIND, begin)
+    if asked.queue:
+        return _queued(one)
+    found = _answered(one)
+    rows = [("share", "cases", found["headline"], "95 % interval")]
+    for point in found["points"]:
+        interval = f"{_number(point['low'])} to {_number(point['high'])}"
+        rows.append((f"{100 * point['share']:g} %", str(point["cases"]), _number(point["value"]), interval))
+    return found, "\n".join([found["words"], table(rows), *found["notes"]])
+
+
+def _round(asked: argparse.Namespace, kind: str, begin: Callable[[Experiment], Round]) -> Round:
+    """The round that is named, to go on with, or a new one of the experiment in the file."""
+    named = str(asked.experiment)
+    if named != "-" and not Path(named).exists():
+        try:
+            one = RoundStore(where()).round(named)
+        except StoreError:
+            raise Mistake(f"{named} is neither a file nor a round of this data folder.") from None
+        if one.kind != kind:
+            raise Mistake(f"The round {named} is of the kind {one.kind}, not {kind}.")
+        one.complete(queue=asked.queue)
+        if asked.queue:
+            one.resume()
+        return one
+    experiment, _ = ready(asked)
+    one = begin(experiment)
+    say(f"Round {one.id}: {len(one.runs())} runs; Ctrl-C stops, and the id instead of a file goes on.")
+    return one
+
+
+def _queued(one: Round) -> tuple[Answer, str]:
+    LocalExecutor(where()).ensure()
+    runs = [run.id for run in one.runs()]
+    return {"round": one.id, "runs": runs, "status": "queued"}, f"Round {one.id}: {len(runs)} runs are in the queue."
+
+
+def _answered(one: Round) -> dict[str, Any]:
+    """Trains what has not ended, here and one after the other, and asks all; the answer that is kept where it is."""
+    from builder.gathered import gather
+
+    if (kept := one.result()) is not None:
+        return kept
+    members = one.members()
+    for number, (member, run) in enumerate(zip(members, one.runs(), strict=True)):
+        view = run.view()
+        if view.status == "done":
+            continue
+        if view.active:
+            raise Mistake(f"The run {run.id} ({member.words}) is {view.status} in the app: let it end first.")
+        say(f"{member.words} ({number + 1} of {len(members)})")
+        for wish in ("stop", "pause"):
+            (run.folder / wish).unlink(missing_ok=True)
+        answer, _ = trained(run)
+        if answer["status"] != "done":
+            raise Mistake(
+                f"Stopped in {member.words}; what it learned is kept. Go on with the round's id: {one.id}.",
+                {"error": "stopped", "round": one.id, "run": run.id, "status": answer["status"]},
+            )
+    bad = ended_badly(one.view().views, members)
+    if bad:
+        raise Mistake(bad[0], {"error": bad[0], "round": one.id})
+    say("Asking about what was held out.")
+    return gather(one)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,242 @@
+"""Cross-validation and forecast by the real engine: who learns from what, one pool, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import little_run
+import numpy as np
+import pytest
+
+from builder import folding, forecast, task
+from builder.branch import branch
+from builder.data import Dataset
+from builder.evaluate import evaluate, kept, was_opened
+from builder.folds import FoldError, groups_of
+from builder.gathered import gather
+from builder.parting import Parting, dataset_of
+from builder.rounds import Round, RoundStore, ended_badly
+from builder.runs import Finished, Record, Run, RunStore
+from builder.spec import Experiment
+from builder.train import train
+from tasks import phantoms
+
+
+@dataclass
+class Made:
+    home: Path
+    dataset: Dataset
+    experiment: Experiment
+    round: Round
+
+
+def learn(run: Run) -> None:
+    """As the worker does it, in this process."""
+    experiment = run.experiment
+    dataset = dataset_of(run.folder, run.home, experiment.data.dataset)
+    with Record(run.folder / "events.jsonl") as record:
+        for event in train(experiment, task.find(experiment.task), dataset, run.folder, device="cpu"):
+            record.append(event)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A cross-validation of 3 folds on 60 phantoms, learned to its end for one epoch each and gathered."""
+    place = tmp_path_factory.mktemp("folding")
+    home = place / "home"
+    folder = phantoms.write_cohort(place / "phantoms", seed=5, num_images=60, size_px=48)
+    dataset = little_run.imported(home, folder, synthetic=True)
+    experiment = little_run.starter().replace("data.size_px", 24).replace("training.epochs", 1)
+    experiment = experiment.replace("data.dataset", dataset.id)
+    away = next(case.id for case in dataset.cases if case.split == "train")
+    experiment = experiment.replace("data.exclude", (away,))
+    one = folding.begin(home, experiment, 3, 1, queue=False)
+    for run in one.runs():
+        learn(run)
+    gather(one)
+    return Made(home, dataset, experiment, one)
+
+
+def test_each_case_outside_the_test_side_is_held_out_once_and_no_patient_is_on_two_sides(made: Made):
+    groups, by_id = groups_of(made.dataset), {case.id: k for k, case in enumerate(made.dataset.cases)}
+    held: list[str] = []
+    for run in made.round.runs():
+        sides = Parting.of(run.folder).sides  # type: ignore[union-attr]
+        of_group: dict[int, set[str]] = {}
+        for case, side in sides.items():
+            of_group.setdefault(groups[by_id[case]], set()).add(side)
+        assert all(len(found) == 1 for found in of_group.values())
+        assert set(sides.values()) == {"train", "val", "test"}
+        held += [case for case, side in sides.items() if side == "test"]
+        closed = {case.id for case in made.dataset.cases if case.split == "test"}
+        assert closed and not closed & set(sides)
+        assert made.experiment.data.exclude[0] not in {case for case, side in sides.items() if side == "train"}
+    outside = [case.id for case in made.dataset.cases if case.split != "test"]
+    assert sorted(held) == sorted(outside)
+
+
+def test_the_pool_holds_each_answer_once_and_its_figures_are_those_of_the_pool(made: Made):
+    found = made.round.result()
+    assert found is not None
+    with np.load(made.round.folder / "out-of-fold-0.npz") as pool:
+        answers = {name: pool[name] for name in pool.files}
+    assert len(set(answers["cases"])) == len(answers["cases"]) == found["n"]
+    parts = [kept(run, "test") for run in made.round.runs()]
+    for part in parts:
+        assert part is not None
+        rows = np.searchsorted(np.sort(answers["cases"]), part["cases"])
+        order = np.argsort(answers["cases"])
+        np.testing.assert_array_equal(answers["probabilities"][order][rows], part["probabilities"])
+    kind = task.find("recognition")
+    whole = kind.report(answers, made.dataset.classes, False, 50)
+    auc = found["metrics"]["auc"]
+    assert auc["value"] == pytest.approx(whole["metrics"]["auc"]["value"])
+    assert auc["low"] <= auc["value"] <= auc["high"]
+    assert auc["mean"] == pytest.approx(np.mean(auc["folds"])) and auc["sd"] == pytest.approx(
+        np.std(auc["folds"], ddof=1)
+    )
+    assert folding.words(found).startswith("auc ") and json.dumps(found)
+    assert not was_opened(made.dataset)
+
+
+def test_what_was_held_out_is_in_no_stored_fact_of_the_run(made: Made):
+    run = made.round.runs()[0]
+    own = dataset_of(run.folder, made.home, made.dataset.id)
+    prepared, usual = own.prepared(run.experiment.data), made.dataset.prepared(run.experiment.data)
+    rows = prepared.rows(own.indices("train")).astype(np.float64) / prepared.unit
+    assert prepared.mean == pytest.approx(rows.mean((0, 2, 3)), rel=1e-9) and prepared.std == pytest.approx(
+        rows.std((0, 2, 3)), rel=1e-6
+    )
+    assert not np.array_equal(prepared.mean, usual.mean)  # and the data set's own are as they were
+    rows = usual.rows(made.dataset.indices("train")).astype(np.float64) / usual.unit
+    assert usual.mean == pytest.approx(rows.mean((0, 2, 3)), rel=1e-9)
+
+
+def test_evaluating_a_fold_opens_no_test_side_and_a_branch_of_it_keeps_its_sides(made: Made):
+    run = made.round.runs()[1]
+    found = evaluate(run, made.home, "test", resamples=10)
+    assert "openings" not in found and found["came"]["words"] == "fold 2 of 3" and not was_opened(made.dataset)
+    child = branch(RunStore(made.home), run, run.experiment.replace("training.epochs", 2), queue=False)
+    assert Parting.of(child.folder) == Parting.of(run.folder)
+
+
+def test_a_run_with_damaged_sides_is_refused_and_never_trained_on_others(made: Made, tmp_path: Path):
+    shutil.copytree(made.round.runs()[0].folder, tmp_path / "run")
+    (tmp_path / "run" / "sides.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        dataset_of(tmp_path / "run", made.home, made.dataset.id)
+
+
+def test_stopped_lost_and_deleted_folds_go_on_and_the_answer_is_only_that_of_these_runs(made: Made, tmp_path: Path):
+    home = tmp_path / "home"
+    shutil.copytree(made.home, home)
+    one = RoundStore(home).round(made.round.id)
+    first, second, third = one.runs()
+    with Record(first.folder / "events.jsonl") as record:
+        record.append(Finished("stopped", "Stopped on request."))
+    (second.folder / "events.jsonl").unlink()  # killed before a word: lost
+    RunStore(home).delete(third.id)
+    view = one.view()
+    assert (view.done, view.active, view.ended) == (0, 0, False)
+    words = ended_badly(view.views, one.members())
+    assert len(words) == 3 and "deleted" in words[2]
+    with pytest.raises(FoldError, match="0 of 3 folds"):
+        gather(one)
+    sides = Parting.of(made.round.runs()[2].folder)
+    one.resume()
+    again = one.runs()
+    assert [run.id for run in again[:2]] == [first.id, second.id] and again[2].id != third.id
+    assert [run.view().status for run in again] == ["queued"] * 3
+    assert Parting.of(again[2].folder).sides == sides.sides  # type: ignore[union-attr]
+    assert one.result() is None
+    one.stop()
+    assert all(run.stop_wanted for run in again)
+
+
+def test_a_round_that_was_cut_short_while_it_began_makes_no_run_twice(made: Made, tmp_path: Path):
+    home = tmp_path / "home"
+    shutil.copytree(made.home / "datasets", home / "datasets")
+    one = folding.begin(home, made.experiment, 2, queue=False)
+    plan = json.loads((one.folder / "plan.json").read_text())
+    for member in plan["members"]:
+        member.pop("again")
+        member["run"] = ""
+    (one.folder / "plan.json").write_text(json.dumps(plan))  # as it was before the runs were noted
+    one.complete(queue=False)
+    assert len(RunStore(home).runs()) == 2 and all(run.folder.is_dir() for run in one.runs())
+
+
+def test_repeats_fold_anew_and_are_judged_as_their_average(made: Made):
+    parts = folding.members(made.dataset, made.experiment, 2, 2)
+    assert [m.words for m in parts] == [
+        "fold 1 of 2, repeat 1", "fold 2 of 2, repeat 1", "fold 1 of 2, repeat 2", "fold 2 of 2, repeat 2"
+    ]  # fmt: skip
+    assert (
+        parts[0].sides != parts[2].sides and parts[2].experiment.training.seed == parts[0].experiment.training.seed + 1
+    )
+    kind, pool = task.find("recognition"), kept(made.round.runs()[0], "test")
+    assert pool is not None
+    other = {**pool, "probabilities": np.roll(pool["probabilities"], 1, 0)}
+    _, both = folding.judged(kind, [pool, other], made.dataset.classes, False, 200)
+    each = [kind.report(p, made.dataset.classes, False, 2)["metrics"]["auc"]["value"] for p in (pool, other)]
+    assert both["auc"]["value"] == pytest.approx(np.mean(each)) and both["auc"]["low"] < both["auc"]["high"]
+
+
+@pytest.mark.parametrize(
+    ("folds", "repeats", "words"),
+    [(1, 1, "between 2 and 20"), (5, 0, "between 1 and 20"), (20, 1, "20 folds need 20 patients")],
+)
+def test_folds_that_cannot_be_made_are_refused_in_words(made: Made, folds: int, repeats: int, words: str):
+    with pytest.raises(FoldError, match=words):
+        folding.members(made.dataset, made.experiment, folds, repeats)
+    assert len(RoundStore(made.home).rounds()) == 1
+
+
+def test_the_parts_of_a_forecast_grow_hold_whole_patients_and_take_as_many_steps(made: Made, monkeypatch):
+    monkeypatch.setattr(forecast, "_FEWEST", 5)
+    parts = forecast.members(made.dataset, made.experiment, (0.25, 0.5, 1.0), draws=3)
+    assert [m.about["share"] for m in parts] == [0.25] * 3 + [0.5] * 3 + [1.0]
+    judged = {case.id for case in made.dataset.cases if case.split == "val"}
+    of = {}
+    for part in parts:
+        assert part.sides is not None
+        assert {case for case, side in part.sides.items() if side == "test"} == judged
+        of[part.about["share"], part.about["draw"]] = {c for c, side in part.sides.items() if side != "test"}
+        steps = part.experiment.training.epochs * part.about["cases"]
+        whole = parts[-1].experiment.training.epochs * parts[-1].about["cases"]
+        assert steps == pytest.approx(whole, rel=0.5)
+    assert of[0.25, 0] <= of[0.5, 0] <= of[1.0, 0] and of[0.25, 1] <= of[0.5, 1]
+    assert len({frozenset(of[0.5, draw]) for draw in range(3)}) > 1
+
+
+def test_a_forecast_of_runs_that_learned_tells_a_curve_and_one_of_few_patients_is_refused(made: Made, monkeypatch):
+    with pytest.raises(FoldError, match="24 training patients at least"):
+        forecast.members(made.dataset, made.experiment)
+    monkeypatch.setattr(forecast, "_FEWEST", 5)
+    one = forecast.begin(made.home, made.experiment, (0.25, 0.5, 1.0), draws=1, queue=False)
+    try:
+        for run in one.runs():
+            learn(run)
+        found = gather(one)
+        assert found["verdict"] in ("needs", "enough", "cannot tell") and len(found["points"]) == 3
+        assert found["luck"] is None and any("One training of each size" in note for note in found["notes"])
+        assert one.result() == json.loads(json.dumps(found)) and not was_opened(made.dataset)
+    finally:
+        one.forget()
+
+
+def test_the_command_line_tells_a_round_that_has_ended_and_refuses_what_is_none(made: Made, capsys, monkeypatch):
+    from builder.__main__ import main
+
+    monkeypatch.setenv("SCANLOOM_HOME", str(made.home))
+    assert main(["crossvalidate", made.round.id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == made.round.result()
+    assert main(["crossvalidate", made.round.id]) == 0
+    assert "held-out scans" in capsys.readouterr().out
+    assert main(["forecast", made.round.id, "--json"]) == 2
+    assert "of the kind folds" in json.loads(capsys.readouterr().out)["error"]
+    assert main(["crossvalidate", "nothing", "--json"]) == 2
+    assert "neither a file nor a round" in json.loads(capsys.readouterr().out)["error"]
