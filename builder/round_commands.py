@@ -45,9 +45,9 @@ def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 def forecast(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{round, kind, runs, shares, draws, seed, task, headline, dataset, synthetic, n, patients, points: [{words,
-    share, draw, cases, patients, run, value, low, high}], curve: {cases, value, low, high}, law, band, now, goal, verdict
-    ("needs", "enough" or "cannot tell"), needed: {cases, low, high, per_class} | null, gain_doubled: {value, low,
-    high}, luck, notes, words}
+    share, draw, cases, patients, run, value, low, high}], curve: {cases, value, low, high}, law, band, now, goal,
+    verdict ("needs", "enough" or "cannot tell"), needed: {cases, low, high, per_class} | null, gain_doubled: {
+    value, low, high}, luck, notes, words}
 
     Trains here, as `crossvalidate` does; with --queue: {round, runs, status}.
     """
