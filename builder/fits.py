@@ -66,6 +66,13 @@ def _window(spec: LayerSpec, chosen: Mapping[str, Any], shape: Shape) -> Misfit 
         return None
     sizes, unit, what = _sides(shape)
     kernel, padding, dilation = chosen["kernel_size"], chosen.get("padding", 0), chosen.get("dilation", 1)
+    deep = chosen.get("depth_kernel_size", 0)
+    if deep:  # its border is as wide as it can use, and the other two axes are judged by the other kernel
+        reach, room = (deep - 1) * dilation + 1, sizes[0] + 2 * min(padding, dilation * (deep - 1) // 2)
+        if reach > room:
+            words = f"Its window spans {reach} slices but the volume has only {room} here, padding included."
+            return Misfit(words, "depth_kernel_size", max(1, (sizes[0] - 1) // dilation + 1))
+        sizes = sizes[1:]
     if spec.group == "Pooling" and padding > kernel // 2:
         words = f"Padding {padding} is more than half the window of {kernel} {unit}."
         return Misfit(words, "padding", kernel // 2)
@@ -82,7 +89,12 @@ def _enlarged(spec: LayerSpec, chosen: Mapping[str, Any], shape: Shape) -> Misfi
     stride, padding, extra = chosen["stride"], chosen["padding"], chosen["output_padding"]
     if extra >= stride:
         return Misfit(f"Output padding {extra} must be less than the stride of {stride}.", "output_padding", stride - 1)
-    grown = (min(_sides(shape)[0]) - 1) * stride + chosen["kernel_size"] + extra
+    steps = [stride] * len(_sides(shape)[0])
+    if chosen.get("depth_stride"):
+        steps[0] = chosen["depth_stride"]
+    sides = [(size - 1) * step for size, step in zip(_sides(shape)[0], steps, strict=True)]
+    # A depth of its own cuts off no more than it has (`blocks.convolution.ConvTranspose3d`).
+    grown = min(sides[1:] if chosen.get("depth_kernel_size") else sides) + chosen["kernel_size"] + extra
     if grown - 2 * padding < 1:
         words = f"Padding {padding} cuts off all of the {grown} {_sides(shape)[1]} that come out."
         return Misfit(words, "padding", (grown - 1) // 2)

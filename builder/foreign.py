@@ -269,6 +269,30 @@ class Assembly:
         return Imported(self._experiment(), tensors, classes, tuple(self.missing), tuple(self.notes))
 
 
+def through_volume(
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    border: Sequence[int],
+    dilation: int = 1,
+    more: Sequence[int] = (0, 0, 0),
+) -> dict[str, int] | None:
+    """Settings of our convolutions through volumes from what others say per axis (depth, height, width); None where
+    height and width differ, or the border along the depth is not the one ours would have.
+
+    `more`: what a transposed one adds to one side of each axis.
+    """
+    if any(a != b for _, a, b in (kernel, stride, border, more)):
+        return None
+    found = {"kernel_size": kernel[1], "stride": stride[1], "padding": border[1]}
+    if stride[0] != stride[1]:
+        found["depth_stride"] = stride[0]
+    if kernel[0] != kernel[1] or border[0] != border[1]:
+        found["depth_kernel_size"] = kernel[0]
+        if border[0] != min(border[1], dilation * (kernel[0] - 1) // 2):
+            return None
+    return found if more[0] == (min(more[1], stride[0] - 1) if "depth_stride" in found else more[1]) else None
+
+
 def _data(shape: tuple[int, ...], volume: bool) -> Data:
     """How scans become this input; sizes must be those a prepared scan can have."""
     if len(shape) not in (3, 4) or any(not isinstance(s, int) or s < 1 for s in shape):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from builder.blocks.attention import PatchEmbedding, PositionalEncoding, SelfAttention, TokensToMaps, TransformerBlock
-from builder.blocks.convolution import SeparableConv2d
+from builder.blocks.convolution import Conv3d, ConvTranspose3d, SeparableConv2d
 from builder.blocks.gating import CBAM, SqueezeExcite
 from builder.blocks.join import Multiply
 from builder.blocks.pooling import AdaptivePool3d, AttentionPool, GlobalPool, LpPool, TimePool
@@ -173,6 +173,21 @@ def test_a_separable_convolution_is_a_full_one_of_rank_one_filters() -> None:
     net, x = SeparableConv2d(3, 4, bias=False), torch.randn(1, 3, 6, 6)
     filters = net.pointwise.weight * net.depthwise.weight.transpose(0, 1)
     torch.testing.assert_close(net(x), nn.functional.conv2d(x, filters, padding=1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_depth_of_its_own_is_torchs_own_window_and_the_way_back_up_restores_the_size() -> None:
+    x = torch.randn(2, 3, 5, 12, 12)
+    flat = Conv3d(3, 4, 3, 2, 1, depth_kernel_size=1, depth_stride=1)
+    theirs = nn.Conv3d(3, 4, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    theirs.load_state_dict(flat.state_dict())
+    torch.testing.assert_close(flat(x), theirs(x), rtol=0, atol=0)
+    x2 = x.clone()
+    x2[:, :, 0] = 0
+    assert torch.equal(flat(x)[:, :, 1:], flat(x2)[:, :, 1:]), "each slice alone"
+    assert Conv3d(3, 4, 3, 2, 1)(x).shape == nn.Conv3d(3, 4, 3, 2, 1)(x).shape
+    for depth in ({"depth_stride": 1}, {"depth_kernel_size": 1, "depth_stride": 1}):
+        up = ConvTranspose3d(4, 3, 3, 2, 1, 1, **depth)
+        assert up(flat(x)).shape == x.shape
 
 
 def test_gates_only_weigh_between_nothing_and_all() -> None:

@@ -40,8 +40,6 @@ def small(starter: Experiment) -> Experiment:
 STARTERS = {e.name: small(e) for name in task.TASKS.names for e in task.find(name).starters()}
 
 
-LACKS = pytest.mark.xfail(reason="steps of its own for each axis: no layer of the catalog has them", strict=True)
-ROUND = [pytest.param(name, marks=LACKS if name == "unet-3d-patches" else ()) for name in STARTERS]
 CLASS_SCORES = (Node(id="pool", name="global_pool"), Node(id="scores", name="class_scores"))
 
 
@@ -94,7 +92,7 @@ def same_answers(found: Imported, predictor: Predictor) -> float:
 # -- round trips ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ROUND)
+@pytest.mark.parametrize("name", STARTERS)
 def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported, filed, monkeypatch):
     monkeypatch.setattr(keras_recognised, "filed", filed.get)
     root, nets, apart = exported
@@ -108,7 +106,7 @@ def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported
     assert Experiment.loads(found.experiment.dumps()) == found.experiment
 
 
-@pytest.mark.parametrize("name", ROUND)
+@pytest.mark.parametrize("name", STARTERS)
 def test_a_starter_comes_back_from_onnx_as_an_equivalent_network(name, exported):
     root, nets, _ = exported
     place = root / "onnx" / name

@@ -28,6 +28,27 @@ def test_costs_are_those_of_the_textbook():
 @pytest.mark.parametrize(
     ("layer", "shape", "where", "value", "words"),
     [
+        (node("conv3d", depth_kernel_size=9), (1, 2, 8, 8), "depth_kernel_size", 2, "spans 9 slices"),
+        (node("conv3d", kernel_size=9, depth_kernel_size=1), (1, 2, 6, 6), "kernel_size", 8, "only 8 voxels"),
+        (
+            node("transposed_conv3d", kernel_size=3, padding=2, depth_stride=1),
+            (1, 1, 8, 8),
+            "padding",
+            1,
+            "cuts off all of the 3 voxels",
+        ),
+    ],
+)
+def test_a_depth_of_its_own_that_does_not_fit_is_told_too(layer, shape, where, value, words):
+    found = plan([layer], shape, 2, layout="volume").nodes[0]
+    assert words in found.message and (found.where, found.value) == (f"params.{where}", value)
+    mended = layer.model_copy(update={"params": {**layer.params, where: value}})
+    assert plan([mended], shape, 2, layout="volume").nodes[0].message == ""
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "where", "value", "words"),
+    [
         (node("conv2d", kernel_size=9, padding=0), (8, 8, 8), "params.kernel_size", 8, "only 8 px"),
         (node("conv2d", dilation=8, padding=0), (8, 8, 8), "params.kernel_size", 1, "spans 17 px"),
         (node("conv2d", groups=3), (8, 8, 8), "params.groups", 2, "3 groups do not divide 8"),

@@ -45,6 +45,77 @@ class SeparableConv2d(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
+class Conv3d(nn.Conv3d):
+    """A convolution through a volume whose slices may lie farther apart than its pixels (nnU-Net, Isensee et al. 2021).
+
+    Args: those of `nn.Conv3d`, the same for all three axes, and
+        depth_kernel_size, depth_stride: what they are from slice to slice; 0 = as in height and width. A depth of its
+            own keeps no more border than its kernel can use, so that 1 looks at each slice alone.
+    Input shape: (B, in_channels, D, H, W) float. Output shape: (B, out_channels, D', H', W'), as in `nn.Conv3d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        depth_kernel_size: int = 0,
+        depth_stride: int = 0,
+    ):
+        depth = depth_kernel_size or kernel_size
+        border = min(padding, dilation * (depth - 1) // 2) if depth_kernel_size else padding
+        super().__init__(
+            in_channels,
+            out_channels,
+            (depth, kernel_size, kernel_size),
+            (depth_stride or stride, stride, stride),
+            (border, padding, padding),
+            dilation,
+            groups,
+            bias,
+        )
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """The way back up from `Conv3d`: a transposed convolution with a kernel and a step of its own from slice to slice.
+
+    Args: those of `nn.ConvTranspose3d`, the same for all three axes, and
+        depth_kernel_size, depth_stride: what they are from slice to slice; 0 = as in height and width. The border that
+            is cut off is no more than half a depth of its own; what is added to one side is less than its step.
+    Input shape: (B, in_channels, D, H, W) float. Output shape: (B, out_channels, D', H', W').
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 2,
+        stride: int = 2,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = True,
+        depth_kernel_size: int = 0,
+        depth_stride: int = 0,
+    ):
+        depth, step = depth_kernel_size or kernel_size, depth_stride or stride
+        border = min(padding, (depth - 1) // 2) if depth_kernel_size else padding
+        more = min(output_padding, step - 1) if depth_stride else output_padding
+        super().__init__(
+            in_channels,
+            out_channels,
+            (depth, kernel_size, kernel_size),
+            (step, stride, stride),
+            (border, padding, padding),
+            (more, output_padding, output_padding),
+            bias=bias,
+        )
+
+
 class Resize(nn.Module):
     """Interpolates pictures to one height and width, whatever comes in.
 

@@ -51,7 +51,9 @@ def _batch_norm(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) 
 def _other_norm(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     if abs(float(config.get("epsilon", 1e-3)) - 1e-5) > 1e-9:
         raise Skip(f"epsilon {config.get('epsilon', 1e-3)}, where ours is 1e-05")
-    if not config.get("scale", True) or not config.get("center", True):
+    scaled, centred = bool(config.get("scale", True)), bool(config.get("center", True))
+    norm = r.layers[name]["class_name"]
+    if scaled != centred or not scaled and norm == "LayerNormalization":
         raise Skip("without scale or centre")
     r.straight(feeds[0])
     shape = r.out.shape_of(feeds[0])
@@ -62,9 +64,14 @@ def _other_norm(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) 
         raise Skip("over other axes")
     arrays = r.weights.get(name)
     tensors = {"weight": arrays[0], "bias": arrays[1]} if arrays else {}
-    if r.layers[name]["class_name"] == "LayerNormalization":
+    if norm == "LayerNormalization":
         return r.out.add("layer_norm", feeds, {}, tensors, name)
     groups = int(config["groups"])
+    if not scaled:  # a group of its own for each channel is what ours calls instance norm
+        layers = {3: "instance_norm", 4: "instance_norm_3d" if r.out.data.layout == "volume" else "instance_norm"}
+        if groups not in (-1, shape[0]) or len(shape) not in layers:
+            raise Skip("without scale or centre")
+        return r.out.add(layers[len(shape)], feeds, {"affine": False}, {}, name)
     return r.out.add("group_norm", feeds, {"num_groups": shape[0] if groups == -1 else groups}, tensors, name)
 
 
@@ -152,11 +159,13 @@ def _prelu(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) -> st
     r.straight(feeds[0])
     rank = len(shape)
     channel = 1 if r.first or rank == 1 else rank
-    if rank == 2 or {a % (rank + 1) for a in config.get("shared_axes") or ()} != {*range(1, rank + 1)} - {channel}:
+    each = {*range(1, rank + 1)} - {a % (rank + 1) for a in config.get("shared_axes") or ()}
+    if rank == 2 or each - {channel}:
         raise Skip("with a slope for every pixel")
-    if arrays and arrays[0].size != shape[0]:
+    if arrays and arrays[0].size != (shape[0] if each else 1):
         raise Skip("with a slope for every pixel")
-    return r.out.add("prelu", feeds, {}, {"weight": arrays[0].reshape(-1)} if arrays else {}, name)
+    slopes = np.broadcast_to(arrays[0].reshape(-1), shape[:1]) if arrays else None  # one for all: the same for each
+    return r.out.add("prelu", feeds, {}, {} if slopes is None else {"weight": slopes}, name)
 
 
 @converts("Add", "Multiply", "Concatenate")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from builder.foreign import through_volume
 from builder.keras_reading.reader import Reader, Skip, converts, feeds_of, one
-from builder.parts.layers import LAYERS
 
 
 def bordered(
@@ -32,17 +32,16 @@ def bordered(
 def _convolution(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     deep = r.layers[name]["class_name"] == "DepthwiseConv2D"
     rank = len(config["kernel_size"])
-    kernel, stride = one(config["kernel_size"], "its window"), one(config["strides"], "its step")
     dilation = one(config.get("dilation_rate", 1), "its dilation")
-    if rank == 3 and config.get("padding") == "same":
-        if stride != 1 or kernel % 2 == 0:
-            raise Skip("an uneven border")
-        wire, padding = feeds[0], dilation * (kernel - 1) // 2
+    if rank == 3:
+        wire, windows = feeds[0], _through_volume(r, feeds[0], config, dilation)
     else:
+        kernel, stride = one(config["kernel_size"], "its window"), one(config["strides"], "its step")
         wire, padding = bordered(r, name, feeds[0], config, kernel, stride, dilation, "zero")
+        windows = {"kernel_size": kernel, "stride": stride, "padding": padding}
     channels = r.out.shape_of(wire)[-1 - rank]
     bias = bool(config.get("use_bias", True))
-    params = {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation, "bias": bias}
+    params: dict[str, Any] = {**windows, "dilation": dilation, "bias": bias}
     space = tuple(range(rank))
     if deep:
         times = int(config.get("depth_multiplier", 1))
@@ -57,38 +56,69 @@ def _convolution(r: Reader, name: str, feeds: list[str], config: dict[str, Any])
     return r.activated(wire, config, name)
 
 
+def _through_volume(r: Reader, wire: str, config: dict[str, Any], dilation: int) -> dict[str, int]:
+    """Kernel, step and border of a convolution through volumes, whose depth may have its own."""
+    kernels, steps, borders = config["kernel_size"], config["strides"], [0, 0, 0]
+    if config.get("padding") == "same":
+        for k, (size, kernel, step) in enumerate(zip(r.out.shape_of(wire)[-3:], kernels, steps, strict=True)):
+            total = max((-(-size // step) - 1) * step + (kernel - 1) * dilation + 1 - size, 0)
+            if total % 2:
+                raise Skip("an uneven border")
+            borders[k] = total // 2
+    elif config.get("padding") != "valid":
+        raise Skip(f"padding {config.get('padding')}")
+    found = through_volume(kernels, steps, borders, dilation)
+    if found is None:
+        raise Skip("a window that differs between the axes")
+    return found
+
+
 @converts("Conv2DTranspose", "Conv3DTranspose")
 def _transposed(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     rank = len(config["kernel_size"])
-    kernel, stride = one(config["kernel_size"], "its window"), one(config["strides"], "its step")
-    plain = config.get("padding") == "valid" and kernel >= stride
-    tiled = config.get("padding") == "same" and kernel == stride
+    each = list(zip(config["kernel_size"], config["strides"], strict=True))
+    plain = config.get("padding") == "valid" and all(kernel >= stride for kernel, stride in each)
+    tiled = config.get("padding") == "same" and all(kernel == stride for kernel, stride in each)
     if not (plain or tiled) or one(config.get("dilation_rate", 1), "its dilation") != 1:
         raise Skip("its border")
+    cut = _border_of(r, name) or [(0, 0)] * rank
+    borders, more = [before for before, _ in cut], [before - after for before, after in cut]
+    if rank == 3:
+        windows = through_volume(config["kernel_size"], config["strides"], borders, more=more)
+        if windows is None:
+            raise Skip("a window that differs between the axes")
+    else:
+        kernel, stride = one(config["kernel_size"], "its window"), one(config["strides"], "its step")
+        windows = {"kernel_size": kernel, "stride": stride, "padding": borders[0]}
     bias = bool(config.get("use_bias", True))
-    params = {"out_channels": config["filters"], "kernel_size": kernel, "stride": stride, "bias": bias}
+    params = {"out_channels": config["filters"], **windows, "output_padding": more[-1], "bias": bias}
     tensors = r.kernels(name, (rank + 1, rank, *range(rank)), bias)
     wire = r.out.add("transposed_conv2d" if rank == 2 else "transposed_conv3d", feeds, params, tensors, name)
     return r.activated(wire, config, name)
 
 
-@converts("Cropping2D")
+@converts("Cropping2D", "Cropping3D")
 def _cropped(r: Reader, name: str, feeds: list[str], config: dict[str, Any]) -> str:
     """What is cut off right behind a transposed convolution is its border."""
-    (top, bottom), (left, right) = config["cropping"]
-    above = r.out.nodes[-1] if r.out.nodes else None
-    source = feeds_of(r.layers[name])[:1]
-    alone = sum(source[0] in feeds_of(layer) for layer in r.layers.values()) == 1 if source else False
-    if above is None or above.id != feeds[0] or above.name != "transposed_conv2d" or not alone:
+    above = feeds_of(r.layers[name])[0]
+    if r.layers[above]["class_name"] != f"Conv{len(config['cropping'])}DTranspose":
         raise Skip("of a picture")
-    if (top, bottom) != (left, right) or not top >= bottom >= 0 or "padding" in above.params:
-        raise Skip("unevenly")
-    part, params = LAYERS[above.name], dict(above.params)
-    for key, value in (("padding", top), ("output_padding", top - bottom)):
-        if part.param(key).parse(value) != part.param(key).default:
-            params[key] = value
-    r.out.nodes[-1] = above.model_copy(update={"params": params})
+    if _border_of(r, above) is None:
+        raise Skip("unevenly, or of what others read whole")
     return feeds[0]
+
+
+def _border_of(r: Reader, name: str) -> list[tuple[int, int]] | None:
+    """(before, after) of each axis that a layer right behind the transposed convolution `name` cuts off, where that can
+    be its border; None where the two stay apart."""
+    readers = [other for other, layer in r.layers.items() if name in feeds_of(layer)]
+    behind = r.layers[readers[0]] if len(readers) == 1 else {"class_name": ""}
+    rank = len(r.layers[name]["config"]["kernel_size"])
+    if behind["class_name"] != f"Cropping{rank}D":
+        return None
+    pairs: list[tuple[int, int]] = [(int(before), int(after)) for before, after in behind["config"]["cropping"]]
+    alike = rank == 3 or pairs[0] == pairs[1]
+    return pairs if alike and all(before >= after >= 0 for before, after in pairs) else None
 
 
 @converts("MaxPooling2D", "AveragePooling2D", "MaxPooling3D", "AveragePooling3D")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.foreign import through_volume
 from builder.onnx_reading.reader import TABLE, Converter, Reader, Skip, converts, hint_of, one
 from builder.spec import INPUT
 
@@ -34,6 +35,8 @@ def _convolution(r: Reader, node: Any, settings: dict[str, Any]) -> str:
     rank = weight.ndim - 2
     if rank not in (2, 3):
         raise Skip("over a sequence")
+    if rank == 3 and (found := _through_volume(r, node, settings, weight, bias)):
+        return found
     params = {
         "kernel_size": one(weight.shape[2:], "its window", 1),
         "stride": one(settings.get("strides"), "its step", 1),
@@ -55,6 +58,30 @@ def _convolution(r: Reader, node: Any, settings: dict[str, Any]) -> str:
     }
     layer = "transposed_conv2d" if rank == 2 else "transposed_conv3d"
     return r.out.add(layer, [r.wire(node)], params, tensors, hint_of(node))
+
+
+def _through_volume(
+    r: Reader, node: Any, settings: dict[str, Any], weight: np.ndarray, bias: np.ndarray | None
+) -> str | None:
+    """A convolution through volumes, whose kernel and step may differ along the depth; None where ours lacks it."""
+    pads = [int(p) for p in settings.get("pads") or [0] * 6]
+    dilation = one(settings.get("dilations"), "its dilation", 1)
+    more = settings.get("output_padding") or [0] * 3
+    if settings.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or settings.get("output_shape"):
+        return None
+    if pads[:3] != pads[3:] or min(pads) < 0:
+        return None
+    params = through_volume(weight.shape[2:], settings.get("strides") or [1] * 3, pads[:3], dilation, more)
+    groups, across = int(settings.get("group", 1)), node.op_type == "ConvTranspose"
+    if params is None or across and (dilation != 1 or groups != 1):
+        return None
+    tensors = {"weight": weight, **({"bias": bias} if bias is not None else {})}
+    if across:
+        params |= {"out_channels": weight.shape[1], "output_padding": more[1]}
+    else:
+        params |= {"out_channels": weight.shape[0], "dilation": dilation, "groups": groups}
+    layer = "transposed_conv3d" if across else "conv3d"
+    return r.out.add(layer, [r.wire(node)], {**params, "bias": bias is not None}, tensors, hint_of(node))
 
 
 @converts("BatchNormalization")
@@ -109,9 +136,11 @@ def with_channels(r: Reader, wire: str, known: np.ndarray, part: str, hint: str)
 @converts("InstanceNormalization")
 def _instance_norm(r: Reader, node: Any, settings: dict[str, Any]) -> str:
     weight, bias = r.array(node, 1), r.array(node, 2)
-    if abs(settings.get("epsilon", 1e-5) - 1e-5) > 1e-9 or r.rank(r.wire(node)) != 4 or weight is None or bias is None:
+    rank = r.rank(r.wire(node))
+    if abs(settings.get("epsilon", 1e-5) - 1e-5) > 1e-9 or rank not in (4, 5) or weight is None or bias is None:
         raise Skip("with settings that ours does not have")
-    return r.out.add("instance_norm", [r.wire(node)], {"affine": True}, {"weight": weight, "bias": bias}, hint_of(node))
+    layer = "instance_norm_3d" if rank == 5 and r.out.data.layout == "volume" else "instance_norm"
+    return r.out.add(layer, [r.wire(node)], {"affine": True}, {"weight": weight, "bias": bias}, hint_of(node))
 
 
 @converts("MaxPool", "AveragePool")

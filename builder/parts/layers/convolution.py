@@ -30,6 +30,18 @@ def _grown(unit: str, doubles: str) -> tuple[Int, ...]:
     )
 
 
+_DEEP = (
+    Int(
+        "depth_kernel_size",
+        0,
+        0,
+        15,
+        "Kernel from slice to slice; 0 = as in the plane, 1 = each slice alone.",
+        unit="slices",
+    ),
+    Int("depth_stride", 0, 0, 16, "Stride from slice to slice; 0 = as in the plane.", unit="slices"),
+)
+
 PARTS = (
     LayerSpec(
         "conv2d",
@@ -56,9 +68,10 @@ PARTS = (
     LayerSpec(
         "conv3d",
         "Convolution 3-D",
-        "torch.nn:Conv3d",
-        "Slides small learned filters through a volume: patterns that reach over several slices. Costly: begin small.",
-        (_CHANNELS, *_filter("voxels", "depth, height and width", most=15), _GROUPS, _BIAS),
+        "builder.blocks.convolution:Conv3d",
+        "Slides small learned filters through a volume: patterns that reach over several slices. Costly: begin small. Slices "
+        "that lie farther apart than pixels may have a kernel and a stride of their own.",
+        (_CHANNELS, *_filter("voxels", "depth, height and width", most=15), _GROUPS, _BIAS, *_DEEP),
         "Convolution",
         "filter kernel feature volumetric voxel dilated atrous grouped cnn ct mri",
         inferred={"in_channels": "channels"},
@@ -103,9 +116,9 @@ PARTS = (
     LayerSpec(
         "transposed_conv3d",
         "Transposed convolution 3-D",
-        "torch.nn:ConvTranspose3d",
+        "builder.blocks.convolution:ConvTranspose3d",
         "Makes a volume larger with learned filters: the way back up in a 3-D U-Net (Cicek 2016).",
-        (_CHANNELS, *_grown("voxels", "depth, height and width"), _BIAS),
+        (_CHANNELS, *_grown("voxels", "depth, height and width"), _BIAS, *_DEEP),
         "Convolution",
         "deconvolution upsample enlarge volumetric decoder u-net",
         inferred={"in_channels": "channels"},
