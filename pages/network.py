@@ -22,7 +22,7 @@ _CSS = """<style>
 [data-testid=stColumn]:has(> * > * > .st-key-palette),[data-testid=stColumn]:has(> * > * > .st-key-inspector){
  position:sticky;top:3.2rem;align-self:flex-start;max-height:calc(100vh - 4.5rem);overflow-y:auto;padding-bottom:.5rem}
 .st-key-palette button{justify-content:flex-start;min-height:1.9rem;padding:.1rem .45rem}
-.st-key-palette button>div,.st-key-palette button>div>span{width:100%;justify-content:flex-start}
+.st-key-palette button>div,.st-key-palette button>div>span{width:100%;justify-content:flex-start;text-align:left}
 .st-key-palette [data-testid=stCaptionContainer]{margin-top:.35rem}
 .st-key-palette>[data-testid=stLayoutWrapper]{content-visibility:auto;contain-intrinsic-height:auto 12rem}
 .st-key-layers [data-testid=stRadioGroup]{gap:.3rem;width:100%}
@@ -62,6 +62,8 @@ _CANVAS_CSS = """<style>
 </style>"""
 CANVAS, LIST = "Canvas", "List"
 VIEW = "network-view"
+_OPEN = ("Convolution", "Pooling", "Activation")
+"""Groups of the palette that are open at first."""
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 
 
@@ -82,8 +84,12 @@ def palette(draft: drafts.Draft) -> None:
         shown = [p for p in parts if p.name in found]
         if not shown:
             continue
-        st.caption(f"**{group}**")
-        with st.container(gap=None):
+        # A shut group costs the browser nothing: a hundred buttons would hold up each edit.
+        key = f"found:{group}:{wanted}" if wanted else f"group:{group}"
+        box = st.expander(group, key=key, expanded=bool(wanted) or group in _OPEN, type="compact", on_change="rerun")
+        if not box.open:
+            continue
+        with box, st.container(gap=None):
             for part in shown:
                 st.button(
                     part.title,

@@ -77,8 +77,11 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     before = shape_of(page, "relu_1").text_content()
     card(page, "relu_1").locator("label").click()
     expect(keyed(page, "inspector").get_by_role("heading", name="ReLU")).to_be_visible(timeout=30_000)
+    keyed(page, "palette").get_by_text("Regularization").click()  # a group that is shut at first
     button(page, "add:channel_dropout").click()
     expect(shape_of(page, "channel_dropout_1")).to_have_text(before or "", timeout=30_000)
+    keyed(page, "palette-search").locator("input").fill("scores")  # found, and drawn, by what it does
+    keyed(page, "palette-search").locator("input").press("Enter")
     button(page, "add:class_scores").click()
     expect(page.get_by_text("needs attention")).to_be_visible(timeout=30_000)
     button(page, "undo").click()
