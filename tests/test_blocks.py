@@ -185,8 +185,8 @@ def test_a_depth_of_its_own_is_torchs_own_window_and_the_way_back_up_restores_th
     x2[:, :, 0] = 0
     assert torch.equal(flat(x)[:, :, 1:], flat(x2)[:, :, 1:]), "each slice alone"
     assert Conv3d(3, 4, 3, 2, 1)(x).shape == nn.Conv3d(3, 4, 3, 2, 1)(x).shape
-    for depth in ({"depth_stride": 1}, {"depth_kernel_size": 1, "depth_stride": 1}):
-        up = ConvTranspose3d(4, 3, 3, 2, 1, 1, **depth)
+    for depth in (0, 1):
+        up = ConvTranspose3d(4, 3, 3, 2, 1, 1, depth_kernel_size=depth, depth_stride=1)
         assert up(flat(x)).shape == x.shape
 
 

@@ -112,10 +112,10 @@ def _border_of(r: Reader, name: str) -> list[tuple[int, int]] | None:
     """(before, after) of each axis that a layer right behind the transposed convolution `name` cuts off, where that can
     be its border; None where the two stay apart."""
     readers = [other for other, layer in r.layers.items() if name in feeds_of(layer)]
-    behind = r.layers[readers[0]] if len(readers) == 1 else {"class_name": ""}
     rank = len(r.layers[name]["config"]["kernel_size"])
-    if behind["class_name"] != f"Cropping{rank}D":
+    if len(readers) != 1 or r.layers[readers[0]]["class_name"] != f"Cropping{rank}D":
         return None
+    behind = r.layers[readers[0]]
     pairs: list[tuple[int, int]] = [(int(before), int(after)) for before, after in behind["config"]["cropping"]]
     alike = rank == 3 or pairs[0] == pairs[1]
     return pairs if alike and all(before >= after >= 0 for before, after in pairs) else None
