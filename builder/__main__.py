@@ -233,6 +233,13 @@ def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--tag", action="append", metavar="TAG")
     made.add_argument("--untag", action="append", metavar="TAG")
     made.add_argument("--who", default="", metavar="NAME", help="whose note it is")
+    made = command(
+        "evidence", run_commands.evidence, "The evidence pack of a run: report, figures, weights and hashes."
+    )
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("--out", metavar="FOLDER", help="where to (default: the run's own folder)")
+    made = command("verify", run_commands.verify, "Does an evidence pack still hold? Every number, computed again.")
+    made.add_argument("pack", metavar="PACK", help="the zip or the folder of a pack")
     made = command("queue", run_commands.queue, "What waits, and its order.")
     made.add_argument("run", metavar="RUN", nargs="?")
     for way in ("up", "down", "cancel"):

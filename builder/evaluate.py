@@ -193,7 +193,7 @@ def _key(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> str:
 def count_opening(dataset: Dataset, who: str) -> dict[str, int]:
     """Counts one opening of the test side by a run (or "baseline"): {run: by this one, dataset: by all}, this one
     included."""
-    path = _openings(dataset)
+    path = openings_file(dataset)
     line = json.dumps({"at": time.time(), "run": who}) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -206,10 +206,10 @@ def count_opening(dataset: Dataset, who: str) -> dict[str, int]:
 
 def was_opened(dataset: Dataset) -> bool:
     """Whether anybody has looked at the test side: from then on no scan may join it."""
-    return _openings(dataset).is_file()
+    return openings_file(dataset).is_file()
 
 
-def _openings(dataset: Dataset) -> Path:
+def openings_file(dataset: Dataset) -> Path:
     return dataset.folder / "test-openings.jsonl"
 
 

@@ -7,6 +7,7 @@ Its docstring is the layout of the JSON.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from builder.commands import Answer, Mistake, data_folder, run_of, say, set_to, table, trained
@@ -155,6 +156,44 @@ def delete(asked: argparse.Namespace) -> tuple[Answer, str]:
         return {"run": asked.run, "deleted": False}, f"Run {asked.run} is back."
     wastebin.discard(store, asked.run)
     return {"run": asked.run, "deleted": True}, f"Run {asked.run} is deleted; --undo brings it back for two weeks."
+
+
+def evidence(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, file, folder, open: {checklist: [item]}}; open: items of the checklists that a person has to answer.
+
+    Where labels were corrected since the test side was opened, it is opened again, which counts.
+    """
+    from builder.evidence import checklists, pack
+    from builder.runs import read_json
+
+    run = run_of(asked.run)
+    file = pack.make(run, data_folder(), Path(asked.out).expanduser().absolute() if asked.out else None)
+    folder = file.with_suffix("")
+    lists = checklists.filled(read_json(folder / pack.DATA) or {})
+    told = {name: [item.number for item in checklists.open_items(items)] for name, items in lists.items()}
+    lines = [str(file), *(f"{name}: items for a person: {', '.join(numbers)}" for name, numbers in told.items())]
+    return {"run": run.id, "file": str(file), "folder": str(folder), "open": told}, "\n".join(lines)
+
+
+def verify(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, digest, made, holds, words, items: [{item, state, words}], numbers: {checked, holding, exact, failing:
+    [{place, said, now}], by_part, all: [[place, said, now, holds]]}, not_checked}; exit code 2 where it does not hold
+    """
+    from builder.evidence.verify import verify as verified
+
+    pack = Path(asked.pack).expanduser()
+    if not pack.exists():
+        raise Mistake(f"There is nothing at {asked.pack}.")
+    answer = verified(pack, data_folder())
+    lines = [f"  {item['state']}: {item['item']}: {item['words']}" for item in answer["items"]]
+    lines += [f"  {held} of {of} hold: {part}" for part, (held, of) in answer["numbers"]["by_part"].items()]
+    lines += [f"  {n['place']}: {n['said']} then, {n['now']} now" for n in answer["numbers"]["failing"][:20]]
+    lines += [f"  not checked: {words}" for words in answer["not_checked"]]
+    if not answer["holds"]:
+        if not asked.json:
+            print("\n".join(lines))
+        raise Mistake(answer["words"], answer)
+    return answer, "\n".join([answer["words"], *lines])
 
 
 def _number(value: float | None) -> str:

@@ -117,6 +117,8 @@ KINDS = (
     "baseline",
     "blanked",
     "gather",
+    "evidence",
+    "verify",
     "export",
     "augment",
     "look",

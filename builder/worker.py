@@ -44,7 +44,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "correct", "weights", "network")
+PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "correct", "weights", "network", "verify")
 
 
 class Stopped(Exception):
@@ -405,6 +405,32 @@ def gather(work: Work) -> Steps:
     return gathered(RoundStore(work.home).round(str(work.job.payload["round"])), work.count)
 
 
+def evidence(work: Work) -> Steps:
+    """Makes the evidence pack of a run in the run's own folder: {run, file (its name), digest (of its document)}."""
+    from builder.evidence.pack import make
+
+    yield Progress(note="gathering the evidence")
+    run = Run(work.home, work.job.payload["run"])
+    return {"run": run.id, "file": make(run, work.home, told=work.count).name, "digest": run.experiment.digest}
+
+
+def verify(work: Work) -> Steps:
+    """Checks an evidence pack, made here or uploaded: `verify.verify`. The payload is {run} or {file}."""
+    from builder.evidence.pack import made
+    from builder.evidence.verify import verify as verified
+
+    payload = work.job.payload
+    yield Progress(note="comparing hashes, then asking the network again")
+    file = Path(payload["file"]) if payload.get("file") else made(Run(work.home, payload["run"]))
+    if file is None:
+        raise StoreError("No evidence pack of this run was made here yet.")
+    try:
+        return verified(file, work.home, place=work.folder, told=work.count)
+    finally:
+        if payload.get("file"):
+            _drop_ticket(work.home, file)
+
+
 def export(work: Work) -> Steps:
     """Packs a run, or the network of an experiment that is not trained, to take away: {file, to, digest, parity}.
 
@@ -654,6 +680,8 @@ KINDS: dict[str, Handler] = {
     "baseline": baseline,
     "blanked": blanked,
     "gather": gather,
+    "evidence": evidence,
+    "verify": verify,
     "export": export,
     "augment": augment,
     "look": look,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
 from builder import blanking, operating
 from builder.data import Dataset
 from builder.evaluate import evaluate, examples
+from builder.evidence import pack, verify
 from builder.labels import record
 from builder.runs import Run, RunStore
 from builder.task import TASKS
@@ -66,6 +68,25 @@ def test_every_part_of_a_report_is_drawn_and_every_figure_has_a_name(
     assert not [name for name in report["metrics"] if name not in figures.METRICS]
     listed = [row for name in trust._GALLERIES for row in whole(report).get(name) or ()]
     assert all(int(row.get("slice", 0)) >= 0 for row in listed), "a place in the scan"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_pack_of_any_task_holds_and_its_report_tells_every_figure(
+    task: str, reported: Callable[[str], Reported]
+) -> None:
+    home, run, report = reported(task)
+    file = pack.make(run, home, resamples=40)
+    looks = (home / "datasets" / report["dataset"] / "test-openings.jsonl").read_bytes()
+    found = verify.verify(file, home)
+    numbers = found["numbers"]
+    assert found["holds"] and numbers["checked"] == numbers["holding"] == numbers["exact"] > 20, found["words"]
+    assert not [item for item in found["items"] if item["state"] != "same"]
+    assert (home / "datasets" / report["dataset"] / "test-openings.jsonl").read_bytes() == looks, "no look was counted"
+    html = (file.with_suffix("") / "report.html").read_text()
+    assert not re.search(r"<script|<img|<link|@import|url\((?!#)|https?://(?!www\.w3\.org/)", html), "it stands alone"
+    told = [*report["metrics"].values(), *((report.get("outlines") or {}).get("metrics") or {}).values()]
+    assert not [figure for figure in told if figures.interval(figure) not in html]
+    assert html.count("<svg") >= 4
 
 
 def test_no_part_of_the_page_waits_for_what_no_report_holds(reported: Callable[[str], Reported]) -> None:

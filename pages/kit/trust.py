@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import beat, blanked, figures, go, jobs, operating, scans, style
+from pages.kit import beat, blanked, evidence, figures, go, jobs, operating, scans, style
 from pages.kit.words import plain
 
 __all__ = ["everything", "test_side"]
@@ -94,6 +94,7 @@ def everything(run: Run) -> None:
         blanked.card(run)
     before_and_after(run)
     galleries(run, whole)
+    evidence.card(run)
 
 
 def _parts(found: Mapping[str, Any]) -> list[figures.Section]:
