@@ -12,6 +12,7 @@ from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, patched, repairs
+from builder.search.checks import faults
 from builder.spec import Experiment, Node, Problem, SpecError, Training, feeder
 from builder.task import TASKS, find, unfit
 from builder.weights import WeightsError, beginning, fetched, missing
@@ -54,6 +55,7 @@ def problems(
         ),
     ]
     found += _machine(experiment)
+    found += faults(experiment, len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES)
     if not found or all(p.severity == "warning" for p in found):
         found += _memory(experiment, planned)
     return sorted(found, key=lambda p: p.severity != "error")

@@ -526,7 +526,7 @@ class RunStore:
         """
         if kind != "train":
             raise StoreError(f"A run is of the kind train, not {kind!r}; short jobs go through submit_job.")
-        made = self._make("runs", id, {"experiment.json": experiment.dumps()}, fill)
+        made = self.make("runs", id, {"experiment.json": experiment.dumps()}, fill)
         run = Run(self.home, made)
         self._queue(run, queue)
         return run
@@ -536,7 +536,7 @@ class RunStore:
         if kind not in KINDS or kind == "train":
             raise StoreError(f"A short job is one of {', '.join(KINDS[1:])}, not {kind!r}.")
         texts = {"job.json": json.dumps({"kind": kind}), "payload.json": json.dumps(payload)}
-        job = Job(self.home, kind, self._make("jobs", id, texts))
+        job = Job(self.home, kind, self.make("jobs", id, texts))
         self._queue(job, True)
         return job
 
@@ -547,10 +547,13 @@ class RunStore:
             except OSError as error:
                 raise _in_words(error) from error
 
-    def _make(
+    def make(
         self, place: str, id: str | None, texts: dict[str, str], fill: Callable[[Path], object] | None = None
     ) -> str:
-        """Makes the folder whole or not at all: filled under a passing name, then renamed into place."""
+        """Makes a folder in `place` whole or not at all: filled under a passing name, then renamed into place.
+
+        Returns its name: `id`, or a fresh one; the same `id` again leaves what is there. StoreError: the disk is full.
+        """
         parent = self.home / place
         passing = parent / f".new-{secrets.token_hex(8)}"
         try:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from builder.catalog import closest
 from builder.parts.images import DEGRADATIONS, PREPARE
+from builder.parts.search import SEARCH
 from builder.parts.training import GROUP, TRAINING
 
 VERSION = 2
@@ -184,11 +185,53 @@ class Training(_Frozen):
         return groups
 
 
+class Dimension(_Frozen):
+    """A choice that a search may make: the values that lie at `path`, as everywhere, or a layer that is there or not.
+
+    Either `low`, `high` (with `step`, 0 = any number between, or `log`), or `choices`. Of "network.<layer>" and
+    "training.augment.<name>" the choices are "present" and "absent"; of "training.optimizer" and the other parts of
+    `training` they are names. What there is to choose from, `search.space` says.
+    """
+
+    path: str = Field(min_length=1, max_length=200)
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float = 0
+    log: bool = False
+    choices: tuple[Value, ...] = Field((), max_length=200)
+
+
+class Objective(_Frozen):
+    """What a search looks for: a validation score of the task by name ("auc"), or one of `parts.search.COSTS`."""
+
+    metric: str = Field(min_length=1, max_length=80)
+
+
+class Search(_Frozen):
+    """Which settings win. Domains and meanings: `parts.search.SEARCH`.
+
+    `objectives`: () = the score that the training watches; several = the best compromises (Pareto front).
+    """
+
+    dimensions: tuple[Dimension, ...] = Field((), max_length=200)
+    strategy: Choice = Choice(name="tpe")
+    pruner: Choice = Choice(name="none")
+    objectives: tuple[Objective, ...] = Field((), max_length=20)
+    num_trials: int = _default(SEARCH, "num_trials")
+    max_minutes: float = _default(SEARCH, "max_minutes")
+    max_gpu_hours: float = _default(SEARCH, "max_gpu_hours")
+    parallel: int = _default(SEARCH, "parallel")
+    seed: int = _default(SEARCH, "seed")
+    max_parameters: int = _default(SEARCH, "max_parameters")
+    max_milliseconds: float = _default(SEARCH, "max_milliseconds")
+    max_memory_mb: float = _default(SEARCH, "max_memory_mb")
+
+
 class Experiment(_Frozen):
     """Everything a user has chosen. Frozen: each edit returns a new document.
 
     `weights`: stored weights that the network begins with, by the SHA-256 of their content, such as those of a network
-    that was taken in; "" = each layer's own beginning.
+    that was taken in; "" = each layer's own beginning. `search`: the choices that a study is to make; a run has none.
     """
 
     version: int = VERSION
@@ -198,7 +241,7 @@ class Experiment(_Frozen):
     network: tuple[Node, ...] = Field((), max_length=2000)
     weights: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     training: Training = Training()
-    search: None = None
+    search: Search | None = None
 
     @field_validator("network")
     @classmethod
@@ -254,10 +297,12 @@ class Experiment(_Frozen):
         left out, so runs from before a setting existed keep their digest, and so does every document that does not
         use it. Also left out is what means nothing: the number of slices and their choice where the network sees one
         picture, the number of patches where none are cut, how patches of volumes are cut where there are none. What the
-        first version called otherwise (`class_weights`) is written as it was then.
+        first version called otherwise (`class_weights`) is written as it was then. What a study may try is no part of
+        what a run does: `search` never counts.
         """
         plain = self.model_dump(mode="json")
         plain["version"] = 1
+        plain["search"] = None
         plain["training"]["class_weights"] = self.training.balance == "weights"
         if self.training.balance == "weights":
             del plain["training"]["balance"]
@@ -446,9 +491,8 @@ def _no_constant(name: str) -> Any:
 
 
 def _name(item: Any) -> str:
-    if isinstance(item, Mapping):
-        return str(item.get("id", item.get("name", "")))
-    return str(getattr(item, "id", getattr(item, "name", "")))
+    plain = item if isinstance(item, Mapping) else getattr(item, "__dict__", {})
+    return str(next((plain[key] for key in ("id", "name", "path", "metric") if key in plain), ""))
 
 
 def _nowhere(path: str, step: str, known: list[str]) -> str:
@@ -476,8 +520,8 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _leaves(f"{path}.{key}" if path else key, item)
     elif isinstance(value, list):
-        if path.endswith((".inputs", ".nodes")):
-            yield path, ", ".join(value)
+        if path.endswith((".inputs", ".nodes", ".choices")):
+            yield path, ", ".join(map(str, value))
         elif path.endswith(".exclude"):
             yield from [(path, ", ".join(value))] if value else []
         else:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from builder.catalog import LAYOUTS, Digest, Domain, Flag, LayerSpec, OneOf, Part, Text
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
 from builder.parts.layers import LAYERS
+from builder.parts.search import COSTS, PRUNERS, SEARCH, STRATEGIES
 from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 
 
@@ -22,11 +23,14 @@ def reference() -> str:
         ("Losses", LOSSES),
         ("Augmentations", AUGMENTATIONS),
         ("Degradations", DEGRADATIONS),
+        ("Strategies of a search", STRATEGIES),
+        ("Pruners of a search", PRUNERS),
+        ("Costs that a search may limit or look for", COSTS),
     ]
     for title, catalog in catalogs:
         said.append(f"## {title}")
         said += [_part(part, "###") for part in catalog.values()]
-    said += [_part(PREPARE, "##"), _part(TRAINING, "##"), _part(GROUP, "##")]
+    said += [_part(PREPARE, "##"), _part(TRAINING, "##"), _part(GROUP, "##"), _part(SEARCH, "##")]
     return "\n\n".join(said) + "\n"
 
 
