@@ -78,7 +78,7 @@ ENGINE = {
     "losses": "parts spec",
     "task": "catalog parts spec scan data targets augment views",
     "repairs": "catalog parts spec network",
-    "search": "catalog parts spec network task runs execute",  # all but its beginning: `worker` gives the driver its checks
+    "search": "catalog parts spec network task runs execute",
     "check": "catalog parts spec network task data repairs weights augment_safety ways search",
     # runs as facts
     "probes": "",
