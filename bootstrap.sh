@@ -118,6 +118,16 @@ find_chromium() {
     return 1
 }
 
+install_orthanc() { # a small archive that the tests of DICOMweb talk to; they are skipped without it
+    [ -x /usr/sbin/Orthanc ] && return
+    # The package starts a server of its own where systemd runs: only a container gets it unasked.
+    [ "$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get >/dev/null 2>&1 || return 0
+    say "Orthanc, for the tests of DICOMweb"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends orthanc orthanc-dicomweb; } \
+        >"$STAMPS/apt-orthanc.log" 2>&1 || say "Orthanc could not be installed: the tests that need it are skipped"
+}
+
 install_dev() {
     want=$(digest requirements-dev.txt constraints.txt)
     if ! is_done dev "$want"; then
@@ -125,6 +135,7 @@ install_dev() {
         pip_install "the packages of requirements-dev.txt" -r requirements-dev.txt -c constraints.txt
         mark_done dev "$want"
     fi
+    install_orthanc
     find_chromium >/dev/null && return
     [ "${BROWSER:-yes}" = no ] && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -244,6 +244,14 @@ def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("run", metavar="RUN", nargs="?")
     for way in ("up", "down", "cancel"):
         made.add_argument(f"--{way}", action="store_true")
+    made = command("readings", run_commands.readings, "Readers alone, the model alone, and both, on the same scans.")
+    made.add_argument("run", metavar="RUN")
+    made = command("serve", run_commands.serve, "Let a run answer other programs: upload a scan, get predict's JSON.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("--port", type=int, default=8600, help="0 takes any free one (default %(default)s)")
+    made.add_argument(
+        "--address", default="127.0.0.1", help="of this machine only by default; any other needs a token, see README"
+    )
     made = command("delete", run_commands.delete, "Delete a run; it can come back for two weeks.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--undo", action="store_true", help="bring it back")

@@ -415,27 +415,30 @@ def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
-    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
-    scans and outlines are written, and their files told: files: [path].
+    """{run, findings: [{scan, top, probabilities, covered, notes, like} | {scan, error}]}; a folder or zip is read as
+    one series. like: {farther_than: share of the training scans that lie nearer, of: how many}, or null where nothing
+    can be said. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out,
+    restored scans and outlines are written, and their files told: files: [path].
 
     Exit code 2, with the same shape, where one of the scans has an error.
     """
-    from builder import outlined
+    from builder import nearness, outlined
     from builder.derived import write
     from builder.predict import Predictor, opened
     from builder.sandbox import Sandbox
     from builder.scans import Unreadable
+    from builder.service.answering import finding_of
 
     out = Path(asked.out).absolute() if asked.out else None
-    predictor = Predictor.open(run_of(asked.run).folder)
+    run = run_of(asked.run)
+    predictor = Predictor.open(run.folder)
+    known = nearness.of_run(predictor, run.folder, home())
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
             try:
                 with opened([_existing(typed)], box) as (scan, files):
-                    answered = predictor.finding(scan)
-                    found = answered.plain()
+                    answered, found = finding_of(predictor, known, scan)
                     if out is not None and answered.found.enhanced is not None:
                         made_by = f"run {asked.run} ({predictor.experiment.name})"
                         written = write(

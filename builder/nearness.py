@@ -23,7 +23,7 @@ from builder.scan import Scan
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FAR", "Nearness", "of_run"]
+__all__ = ["FAR", "Nearness", "likeness", "of_run"]
 
 FAR = 0.99
 """A scan that is farther out than this share of the training scans is told as unlike them."""
@@ -62,6 +62,15 @@ def words(share: float, num: int) -> str:
         f"To this network the scan looks unlike its training scans: it lies farther out than {100 * share:.0f} % of "
         f"{num} of them. The answer may mean little."
     )
+
+
+def likeness(known: Nearness | None, predictor: Predictor, scan: Scan) -> tuple[dict[str, Any] | None, list[str]]:
+    """({farther_than (0..1), of (training scans)} or None where nothing can be said, what to warn of in words)."""
+    if known is None:
+        return None, []
+    share, num = known.farther_than(features_of(predictor, scan)), len(known.distances)
+    said = words(share, num)
+    return {"farther_than": share, "of": num}, [said] if said else []
 
 
 def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:

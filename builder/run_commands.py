@@ -196,6 +196,43 @@ def verify(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, "\n".join([answer["words"], *lines])
 
 
+def serve(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, url}, once the service has ended: it answers until Ctrl-C.
+
+    On another address than this machine's own the environment variable SCANLOOM_SERVICE_TOKEN must hold a secret, which
+    clients send as "Authorization: Bearer ...".
+    """
+    import os
+
+    from builder.service.door import TOKEN
+    from builder.service.process import serve as served
+
+    run, told = run_of(asked.run), []
+
+    def ready(url: str) -> None:
+        told.append(url)
+        say(f"Run {run.id} answers at {url}; Ctrl-C ends it. Not for clinical use.")
+        say(f'  curl --data-binary @scan.dcm "{url}/predict?name=scan.dcm"')
+
+    served(run, data_folder(), asked.address, asked.port, os.environ.get(TOKEN, ""), ready)
+    return {"run": run.id, "url": told[0]}, "The service has ended."
+
+
+def readings(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, readings: [what `reader.report` tells: {reading, split, cases, readers, together, ...}]}"""
+    from builder import reader
+
+    run = run_of(asked.run)
+    found = [reader.report(one) for one in reader.readings(run)]
+    lines = []
+    for told in found:
+        lines.append(f"Reading {told['reading']}, {told['split']} split, {told['cases']} scans")
+        for mine in told["readers"]:
+            lines.append(f"  {mine['reader']}: {mine['n']} read; {mine['changes']['to_right']} changed to the right")
+            lines += [f"    {told['accuracy']['words']}" for told in mine["differences"].values()]
+    return {"run": run.id, "readings": found}, "\n".join(lines) or "Nobody has read scans against this run."
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 

@@ -116,6 +116,7 @@ KINDS = (
     "hardest",
     "baseline",
     "blanked",
+    "reading",
     "gather",
     "evidence",
     "verify",

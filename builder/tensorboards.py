@@ -2,50 +2,38 @@
 
 `python -m builder.tensorboards DATA_FOLDER` serves the runs that are linked in `tensorboard/runs`. It is started by a
 page (`start`), found again by every other (`address`), and ends when it is told to, when nobody has looked for a while,
-or when the server that started it is gone: it holds the reading end of a pipe whose other end that server has, so no
-manner of its death leaves an orphan. Its address has a secret part, so that other people on this machine see nothing.
+or when the server that started it is gone (see `beside`). Its address has a secret part, so that other people on this
+machine see nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import os
 import re
 import secrets
-import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from builder.execute import alive, locked
-from builder.runs import Claim, StoreError, read_json, write_atomic
+from builder import beside
 
 __all__ = ["address", "start", "stop"]
 
 FOLDER = "tensorboard"
 IDLE_S = 1800.0
 LOOK_S = 0.5
-START_S = 60.0
 _HOSTS = ("127.0.0.1", "localhost")
-_CHILDREN: list[subprocess.Popen[bytes]] = []
 
 
 def address(home: Path) -> str | None:
     """Where the TensorBoard of a data folder answers; None where none runs."""
-    told = read_json(home / FOLDER / "address.json")
-    if told is None or not alive(Claim.read(home / FOLDER / "claim.json")):
-        return None
-    return str(told["url"])
+    return beside.address(home / FOLDER)
 
 
-def start(home: Path, runs: Mapping[str, str], wait_s: float = START_S) -> str:
+def start(home: Path, runs: Mapping[str, str], wait_s: float = beside.START_S) -> str:
     """Sees to it that TensorBoard shows these runs ({id: name}, beside those it shows already) and returns its address.
 
     StoreError when it does not come up.
@@ -56,56 +44,14 @@ def start(home: Path, runs: Mapping[str, str], wait_s: float = START_S) -> str:
         link = place / "runs" / f"{re.sub(r'[^A-Za-z0-9 ._-]', '_', name)[:40].strip(' .') or 'run'} {id}"
         if not link.is_symlink():
             link.symlink_to(home / "runs" / id / "tb", target_is_directory=True)
-    found = address(home)
-    if found is not None:
-        return found
-    (place / "address.json").unlink(missing_ok=True)
-    with open(place / "tensorboard.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "builder.tensorboards", str(home)],
-            stdin=subprocess.PIPE,  # never written to: its end tells that we are gone
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=Path(__file__).parents[1],
-        )
-    _CHILDREN.append(process)
-    until = time.monotonic() + wait_s
-    while (found := address(home)) is None:
-        if process.poll() is not None and not _held(home):
-            raise StoreError("TensorBoard did not start; the details are in tensorboard/tensorboard.log.")
-        if time.monotonic() > until:
-            process.terminate()
-            raise StoreError(f"TensorBoard did not start within {wait_s:.0f} seconds; try again.")
-        time.sleep(0.05)
-    return found
+    command = ["-m", "builder.tensorboards", str(home)]
+    return beside.start(place, command, "TensorBoard", "tensorboard.log", wait_s)
 
 
 def stop(home: Path, wait_s: float = 5.0) -> None:
     """Ends the TensorBoard of a data folder, if one runs, and forgets which runs it showed."""
-    claim = Claim.read(home / FOLDER / "claim.json")
-    if claim is not None and claim.alive:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(claim.pid, signal.SIGTERM)
-        until = time.monotonic() + wait_s
-        while claim.alive and time.monotonic() < until:
-            time.sleep(0.02)
-        if claim.alive:
-            os.kill(claim.pid, signal.SIGKILL)
-    for child in list(_CHILDREN):
-        if child.poll() is not None:
-            _CHILDREN.remove(child)
-            if child.stdin is not None:
-                child.stdin.close()
-    for name in ("address.json", "claim.json"):
-        (home / FOLDER / name).unlink(missing_ok=True)
+    beside.stop(home / FOLDER, wait_s)
     shutil.rmtree(home / FOLDER / "runs", ignore_errors=True)
-
-
-def _held(home: Path) -> bool:
-    """Whether some TensorBoard has this data folder."""
-    with locked(home / FOLDER / "lock") as free:
-        return not free
 
 
 # ---- the process itself ---------------------------------------------------------------------------------------------
@@ -129,12 +75,15 @@ class Guard:
 def serve(home: Path, idle_s: float = IDLE_S) -> int:
     """Serves until it is told to end, nobody looks any more, or the pipe on standard input ends."""
     place = home / FOLDER
-    lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("Another TensorBoard has this data folder; leaving.")
-        return 0
+    with beside.held(place) as ours:
+        if not ours:
+            print("Another TensorBoard has this data folder; leaving.")
+            return 0
+        _serve(place, idle_s)
+    return 0
+
+
+def _serve(place: Path, idle_s: float) -> None:
     ended = False
 
     def end(*_: object) -> None:
@@ -164,16 +113,10 @@ def serve(home: Path, idle_s: float = IDLE_S) -> int:
     }
     board.configure(argv=["tensorboard", *(f"--{name}={value}" for name, value in settings.items())])
     url = board.launch()
-    Claim.of(os.getpid()).write(place / "claim.json")
-    write_atomic(place / "address.json", json.dumps({"url": url if secret in url else url.rstrip("/") + secret + "/"}))
-    os.chmod(place / "address.json", 0o600)
+    beside.announced(place, url if secret in url else url.rstrip("/") + secret + "/")
     while not ended and time.monotonic() - guards[0].asked_at < idle_s:
-        ready, _, _ = select.select([sys.stdin], [], [], LOOK_S)
-        if ready and not os.read(sys.stdin.fileno(), 1):
+        if beside.pipe_ended(LOOK_S):
             break
-    for name in ("address.json", "claim.json"):
-        (place / name).unlink(missing_ok=True)
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -284,13 +284,9 @@ def _nearness(work: Work, run: Run, predictor: Any, scan: Any, notes: list[str])
     """{farther_than, of}: how far out the scan lies for this network; a scan that is unlike gets a note."""
     from builder import nearness
 
-    known = nearness.of_run(predictor, run.folder, work.home)
-    if known is None:
-        return None
-    share, num = known.farther_than(nearness.features_of(predictor, scan)), len(known.distances)
-    if said := nearness.words(share, num):
-        notes.append(said)
-    return {"farther_than": share, "of": num}
+    like, said = nearness.likeness(nearness.of_run(predictor, run.folder, work.home), predictor, scan)
+    notes += said
+    return like
 
 
 def predict_many(work: Work) -> Steps:
@@ -329,10 +325,10 @@ def predict_many(work: Work) -> Steps:
             row["error"] = str(error)
             continue
         told = finding.plain()
-        if known is not None:
-            share = known.farther_than(nearness.features_of(predictor, came.scan))
-            row["like"] = {"farther_than": share, "of": len(known.distances)}
-            told["notes"] += [said for said in [nearness.words(share, len(known.distances))] if said]
+        like, said = nearness.likeness(known, predictor, came.scan)
+        told["notes"] += said
+        if like is not None:
+            row["like"] = like
         name = f"scan-{came.number:04d}.png"
         Image.fromarray(np.ascontiguousarray(picture_of(came.scan, finding))).save(work.folder / name)
         row |= {"finding": told, "picture": name, "slices": len(came.scan.pixels)}
@@ -393,6 +389,17 @@ def blanked(work: Work) -> Steps:
 
     yield Progress(note="asking with parts taken away")
     return ask(Run(work.home, work.job.payload["run"]), work.home, work.count)
+
+
+def reading(work: Work) -> Steps:
+    """Begins a blind reading: {reading, cases}. The payload is {run, split, num, seed}; see `reader.begin`."""
+    from builder.reader import begin
+
+    payload = work.job.payload
+    yield Progress(note="asking the network about the scans")
+    run = Run(work.home, payload["run"])
+    made = begin(run, work.home, payload["split"], int(payload["num"]), int(payload["seed"]), work.count)
+    return {"reading": made.id, "cases": len(made.cases)}
 
 
 def gather(work: Work) -> Steps:
@@ -679,6 +686,7 @@ KINDS: dict[str, Handler] = {
     "hardest": hardest,
     "baseline": baseline,
     "blanked": blanked,
+    "reading": reading,
     "gather": gather,
     "evidence": evidence,
     "verify": verify,
