@@ -15,7 +15,21 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import answers, batch, correction, downloads, dropbox, go, heat, jobs, opinions, style, trained, truths
+from pages.kit import (
+    answers,
+    batch,
+    correction,
+    downloads,
+    dropbox,
+    go,
+    heat,
+    jobs,
+    opinions,
+    serving,
+    style,
+    trained,
+    truths,
+)
 from pages.kit.answers import Answer
 from pages.kit.trained import chosen_run, usable_runs
 from pages.kit.words import plain
@@ -383,6 +397,8 @@ def page(runs: Sequence[Run]) -> None:
         with style.empty("radiology", "No scan yet", "Drop one above, or take a test scan.", key="no-scan"):
             pass
     answer(run, source)
+    if trained.state_of(run) == "best":
+        serving.card(run)
 
 
 def how_many() -> str:

@@ -157,9 +157,9 @@ def test_behind_a_token_nothing_is_told_without_it_but_that_the_service_is_there
     url, scan = served.guarded, served.scans[0].read_bytes()
     assert asked(f"{url}/health")[0] == asked(f"{url}/openapi.json")[0] == 200
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET}):
-        assert asked(f"{url}/run", **headers)[0] == asked(f"{url}/predict", scan, **headers)[0] == 401
+        assert asked(f"{url}/run", None, **headers)[0] == asked(f"{url}/predict", scan, **headers)[0] == 401
     right = {"Authorization": f"Bearer {SECRET}"}
-    assert asked(f"{url}/run", **right)[1]["classes"] == list(phantoms.CLASSES)
+    assert asked(f"{url}/run", None, **right)[1]["classes"] == list(phantoms.CLASSES)
     assert asked(f"{url}/predict", scan, Host="scans.example", **right)[0] == 200
 
 
