@@ -117,7 +117,8 @@ def test_every_reader_meets_the_cases_in_an_order_of_their_own_and_goes_on_after
     reading.say("A", again.case.id, BOTH, (0,), 1.0)
     after = Reading(reading.folder).turn("A")
     assert after is not None and (after.case.id, after.stage, after.done) == (orders[0][1], ALONE, 1)
-    assert reading.turn("B").case.id == orders[1][0]
+    other = reading.turn("B")
+    assert other is not None and other.case.id == orders[1][0]
     assert report(reading, resamples=50)["readers"][0]["n"] == 1, "only what was read to the end is counted"
 
 
