@@ -154,6 +154,15 @@ def _parser() -> argparse.ArgumentParser:
         "shortcuts", commands.shortcuts, "What does a run go by? Its answers with parts of scans taken away."
     )
     made.add_argument("run", metavar="RUN")
+    made = command("terms", commands.terms, "On which terms does a run answer? Shows them, or chooses them.")
+    made.add_argument("run", metavar="RUN")
+    made.add_argument("--calibrate", choices=("on", "off"), help="put the validation side's temperature to its answers")
+    made.add_argument("--answer", type=float, metavar="SHARE", help="answer this share of scans, the surest; 1 is all")
+    made.add_argument("--mistakes", type=float, metavar="SHARE", help="at most this share of its answers may be wrong")
+    made.add_argument("--gate", choices=("warn", "refuse"), help="what is done with scans unlike its own")
+    made.add_argument(
+        "--measure", nargs="?", const="", metavar="DATASET", help="measure what the gate stops, also of this data set"
+    )
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")

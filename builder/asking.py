@@ -164,7 +164,7 @@ def keep(folder: Path, scan: Scan, finding: Finding, predictor: Predictor) -> di
         slices, maps = _on_the_scan(scan, finding, predictor)
         if slices:
             outputs.keep(folder, "heat", _plane(scan, _bytes(maps)))
-            heat = {"title": f"What speaks for {finding.top} (Grad-CAM)", "slices": slices, "most": 1.0}
+            heat = {"title": f"What speaks for {finding.likeliest} (Grad-CAM)", "slices": slices, "most": 1.0}
     return {"outputs": [*kept, *(["heat"] if heat else [])], "heat": heat}
 
 

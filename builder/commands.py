@@ -414,11 +414,70 @@ def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
     return found, "\n".join([title, table(rows), *found["verdicts"]])
 
 
+def terms(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, temperature, by, wanted, limit, gate, confidence (what the validation side says, or null), on_test: {n,
+    answered, right, silent_right} | null (while the test side is closed, or every scan is answered), stops: {own,
+    foreign} | null}
+
+    With --calibrate, --answer, --mistakes, --gate new terms are chosen; what is not named stays as it is.
+    """
+    from builder import calibrate, gate
+    from builder.data import Dataset
+    from builder.terms import ALWAYS, COVERAGE, RISK
+
+    run, told = run_of(asked.run), _Progress()
+    now = calibrate.chosen(run)
+    choices: dict[str, Any] = {"calibrated": now.temperature is not None, "by": now.by, "wanted": now.wanted}
+    choices |= {"gate": asked.gate or now.gate}
+    if asked.calibrate:
+        choices["calibrated"] = asked.calibrate == "on"
+    if asked.answer is not None:
+        by, wanted = (ALWAYS, 1.0) if asked.answer >= 1 else (COVERAGE, asked.answer)
+        choices |= {"by": by, "wanted": wanted}
+    if asked.mistakes is not None:
+        choices |= {"by": RISK, "wanted": asked.mistakes}
+    confidence = calibrate.kept(run)
+    try:
+        if (choices["calibrated"] or choices["by"]) and confidence is None:
+            confidence = calibrate.judge(
+                run, data_folder(), lambda done, total: told.show(done, total, "asking the validation scans")
+            )
+            told.end()
+        if any(value is not None for value in (asked.calibrate, asked.answer, asked.mistakes, asked.gate)):
+            now = calibrate.choose(run, **choices)
+        if asked.measure is not None:
+            other = Dataset.open(data_folder(), asked.measure).id if asked.measure else ""
+            gate.measure(run, data_folder(), other, lambda done, total: told.show(done, total, "looking at scans"))
+            told.end()
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+    stops = gate.kept(run)
+    found = {name: value for name, value in now.plain().items() if name not in ("weights", "at")}
+    answer = {"run": run.id, **found, "confidence": confidence, "on_test": None, "stops": None}
+    answer["on_test"] = calibrate.on_test(run) if now.limit is not None else None
+    answer["stops"] = None if stops is None else {name: stops[name] for name in ("own", "foreign")}
+    lines = [f"temperature {now.temperature:.3f}" if now.temperature else "its probabilities as the network gives them"]
+    lines.append("answers every scan" if now.limit is None else f"answers from a confidence of {now.limit:.4f} on")
+    if answer["on_test"]:
+        lines.append(
+            f"  on the test scans it answers {_figure(answer['on_test']['answered'])}, of those right "
+            f"{_figure(answer['on_test']['right'])}"
+        )
+    lines.append(f"scans unlike its own: {'refused' if now.gate == 'refuse' else 'answered with a warning'}")
+    if stops is not None:
+        lines.append(f"  of {stops['own']['n']} own validation scans it stops {_figure(stops['own']['stopped'])}")
+        lines += [f"  of {row['n']} of {row['name']}: {_figure(row['stopped'])}" for row in stops["foreign"]]
+    return answer, "\n".join(lines)
+
+
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, findings: [{scan, top, probabilities, covered, notes, like} | {scan, error}]}; a folder or zip is read as
-    one series. like: {farther_than: share of the training scans that lie nearer, of: how many}, or null where nothing
-    can be said. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out,
-    restored scans and outlines are written, and their files told: files: [path].
+    """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
+    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
+    scans and outlines are written, and their files told: files: [path]. like is {farther_than (0..1), of (training
+    scans), unlike} or null: how far out the scan lies among them.
+
+    The run answers on its terms (see `terms`): with a temperature, uncalibrated holds the probabilities as the network
+    gives them; where it does not answer, top is "" and status ("unknown" or "refused"), reason and likeliest are added.
 
     Exit code 2, with the same shape, where one of the scans has an error.
     """
@@ -466,7 +525,11 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
                 told.append(f"{box['class']} {box['score']:.3f} at {', '.join(f'{v:g}' for v in box['box'])}{at}")
         told += [f"{name.replace('_', ' ')} {value}" for name, value in finding.get("facts", {}).items()]
         told += finding.get("files", [])
-        lines.append(f"{finding['scan']}: " + ("; ".join(told) if "boxes" in finding else ", ".join(told)))
+        said = ("; " if "boxes" in finding else ", ").join(told)
+        if finding.get("status"):
+            refused_to = "is not answered" if finding["status"] == "refused" else "I don't know"
+            said = f"{refused_to}. {finding['reason']}" + (f" ({said})" if said else "")
+        lines.append(f"{finding['scan']}: {said}")
         lines.extend(f"  note: {note}" for note in finding["notes"])
     refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
     if refused:

@@ -309,6 +309,8 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         "multi_label": predictor.multi_label,
         **experiment.data.model_dump(exclude={"dataset", "exclude"}),
         "settled": predictor.settled,
+        "terms": {name: getattr(predictor.terms, name) for name in ("temperature", "limit", "gate")},
+        "expects": {name: predictor.fingerprint.get(name) or {} for name in ("bits", "channels", "sizes")},
         "unit": predictor.unit,
         "mean": [float(v) for v in predictor.mean],
         "std": [float(v) for v in predictor.std],

@@ -3,12 +3,16 @@
 The features that go into the last layer are averaged over places, standardized by the training scans, and compared by
 the mean distance to the five nearest training scans of other patients (deep nearest neighbours, Sun et al., ICML 2022).
 Every training scan has such a distance, too: the share of them that is nearer says how far out a new scan lies.
+
+A network knows its training scans by heart, so new ones of the very same kind lie farther out than those. What counts
+as too far is therefore told by the validation scans: of scans that come as they came, no more than `ALPHA` lie so far
+out by chance (conformal p-values: Bates et al., Ann Stat 51:149-178, 2023).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +27,12 @@ from builder.scan import Scan
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FAR", "Nearness", "likeness", "of_run"]
+__all__ = ["ALPHA", "FAR", "Nearness", "of_run", "spread", "words"]
 
+ALPHA = 0.05
+"""The share of scans like the validation scans that are told as unlike the training."""
 FAR = 0.99
-"""A scan that is farther out than this share of the training scans is told as unlike them."""
+"""Without enough validation scans: one that is farther out than this share of the training scans is told so."""
 NEIGHBOURS = 5
 _MOST_ROWS = 300  # of the training side: enough for a share of 99 %, seconds on a processor
 _FEWEST = 20
@@ -40,37 +46,53 @@ class Nearness:
     Attributes:
         rows: (N, F) float32, standardized. mean, scale: (F,) of the standardization.
         distances: (N,) float64, ascending: of each training scan to its nearest ones of other patients.
+        own: (V,) float64, of the validation scans to their nearest training scans, in the order of `own_patients` (V,).
     """
 
     rows: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
     distances: np.ndarray
+    own: np.ndarray
+    own_patients: np.ndarray
+
+    def distance(self, features: np.ndarray) -> float:
+        """The mean distance of `features` (F,) to the nearest training scans."""
+        return _distance(self.rows, (features - self.mean) / self.scale)
 
     def farther_than(self, features: np.ndarray) -> float:
         """The share (0..1) of the training scans that lie nearer to the others than `features` (F,) do."""
-        standard = (features - self.mean) / self.scale
-        nearest = np.sort(np.sqrt(((self.rows - standard) ** 2).mean(1)))[:NEIGHBOURS]
-        return float(np.searchsorted(self.distances, nearest.mean(), side="left") / len(self.distances))
+        return float(np.searchsorted(self.distances, self.distance(features), side="left") / len(self.distances))
+
+    def unlike(self, distance: float, beside: np.ndarray | None = None) -> bool:
+        """Whether a scan lies too far out.
+
+        Args:
+            beside: (V,) bool, the validation scans that it is compared with; None: all.
+        """
+        own = self.own if beside is None else self.own[beside]
+        if (len(own) + 1) * ALPHA < 1:  # too few to tell so small a share
+            return bool(np.searchsorted(self.distances, distance, side="left") >= FAR * len(self.distances))
+        return bool((1 + (own >= distance).sum()) / (1 + len(own)) <= ALPHA)
+
+    def like(self, features: np.ndarray) -> dict[str, Any]:
+        """{farther_than (0..1), of (training scans), unlike}, as JSON data."""
+        far = self.unlike(self.distance(features))
+        return {"farther_than": self.farther_than(features), "of": len(self.distances), "unlike": far}
 
 
-def words(share: float, num: int) -> str:
-    """A sentence for a scan that is unlike the training scans; "" for one that is not."""
-    if share < FAR:
+def _distance(rows: np.ndarray, standard: np.ndarray) -> float:
+    return float(np.sort(np.sqrt(((rows - standard) ** 2).mean(1)))[:NEIGHBOURS].mean())
+
+
+def words(like: dict[str, Any]) -> str:
+    """A sentence for a scan that is unlike the training scans (`Nearness.like`); "" for one that is not."""
+    if not like["unlike"]:
         return ""
     return (
-        f"To this network the scan looks unlike its training scans: it lies farther out than {100 * share:.0f} % of "
-        f"{num} of them. The answer may mean little."
+        f"To this network the scan looks unlike its training scans: it lies farther out than "
+        f"{100 * like['farther_than']:.0f} % of {like['of']} of them. The answer may mean little."
     )
-
-
-def likeness(known: Nearness | None, predictor: Predictor, scan: Scan) -> tuple[dict[str, Any] | None, list[str]]:
-    """({farther_than (0..1), of (training scans)} or None where nothing can be said, what to warn of in words)."""
-    if known is None:
-        return None, []
-    share, num = known.farther_than(features_of(predictor, scan)), len(known.distances)
-    said = words(share, num)
-    return {"farther_than": share, "of": num}, [said] if said else []
 
 
 def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
@@ -83,7 +105,7 @@ def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
-                return Nearness(kept["rows"], kept["mean"], kept["scale"], kept["distances"])
+                return Nearness(**{field.name: kept[field.name] for field in fields(Nearness)})
     except (OSError, ValueError, KeyError):
         pass  # not there, of other weights, or cut off while it was written: it is made (again)
     made = _made(predictor, folder, home)
@@ -126,17 +148,8 @@ def _made(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
     cases = dataset.indices("train", labelled=False)
     if len(cases) < _FEWEST:
         return None
-    cases = cases[np.unique(np.linspace(0, len(cases) - 1, min(len(cases), _MOST_ROWS)).astype(int))]
-    rows = []
-    if data.fit == "patches":  # every scan has a size of its own
-        rows = [features_of(predictor, dataset.scan(int(case))) for case in cases]
-    else:
-        prepared = dataset.prepared(data)
-        for case in cases:
-            places = prepared.rows_of(np.array([case]))
-            images = prepared.rows(places[:: max(1, len(places) // 8)]).astype(np.float32) / np.float32(prepared.unit)
-            rows.append(_features(predictor, images).mean(0))
-    table = np.stack(rows)
+    cases, held_out = spread(cases), spread(dataset.indices("val", labelled=False))
+    table = _table(predictor, dataset, cases)
     mean, scale = table.mean(0), table.std(0) + 1e-6 * (1 + np.abs(table).max())
     table = ((table - mean) / scale).astype(np.float32)
     groups = dataset.groups[cases]
@@ -147,7 +160,31 @@ def _made(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
             distances.append(others.mean())
     if len(distances) < _FEWEST:
         return None
-    return Nearness(table, mean.astype(np.float32), scale.astype(np.float32), np.sort(np.array(distances)))
+    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
+    own = [_distance(table, (row - mean) / scale) for row in _table(predictor, dataset, held_out)]
+    return Nearness(
+        table, mean, scale, np.sort(np.array(distances)), np.array(own, np.float64), dataset.patients[held_out]
+    )
+
+
+def spread(cases: np.ndarray) -> np.ndarray:
+    """At most `_MOST_ROWS` of them, evenly spread."""
+    return cases[np.unique(np.linspace(0, max(0, len(cases) - 1), min(len(cases), _MOST_ROWS)).astype(int))]
+
+
+def _table(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> np.ndarray:
+    """(N, F) float32: the features of cases of a data set."""
+    data = predictor.experiment.data
+    if not len(cases):
+        return np.zeros((0, 1), np.float32)
+    if data.fit == "patches":  # every scan has a size of its own
+        return np.stack([features_of(predictor, dataset.scan(int(case))) for case in cases])
+    prepared, rows = dataset.prepared(data), []
+    for case in cases:
+        places = prepared.rows_of(np.array([case]))
+        images = prepared.rows(places[:: max(1, len(places) // 8)]).astype(np.float32) / np.float32(prepared.unit)
+        rows.append(_features(predictor, images).mean(0))
+    return np.stack(rows)
 
 
 def _features(predictor: Predictor, images: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def compared(judge: Predictor, scan: Scan, better: Scan) -> Opinion:
             f"The run {judge.experiment.name!r} tells no classes; name one that says what a scan shows."
         )
     after = judge.finding(better)
-    return Opinion(before.probabilities, after.probabilities, before.top, after.top)
+    return Opinion(before.probabilities, after.probabilities, before.likeliest, after.likeliest)
 
 
 def as_scan(scan: Scan, enhanced: np.ndarray) -> Scan:

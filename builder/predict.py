@@ -24,6 +24,7 @@ from builder.gathering import SourceRefused, gather
 from builder.sandbox import Sandbox
 from builder.scans import Scan, Unreadable
 from builder.spec import Data, Experiment, SpecError
+from builder.terms import ANSWERED, REFUSED, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +66,10 @@ class Finding:
         notes: warnings and remarks in words.
         slices: which slices of the scan were seen, in order, counted from 1 (0: a black one); () for one picture.
         num_slices: how many slices the scan has.
+        status: "answered"; "unknown" where the run keeps silent about the class, "refused" where it is not asked at all
+            (see `terms`); then `reason` says why, and `top` is "".
+        likeliest: the class with the largest probability, told or not. uncalibrated: the probabilities as the network
+            gives them, where a temperature is put to them; {} otherwise.
     """
 
     probabilities: dict[str, float]
@@ -77,6 +82,10 @@ class Finding:
     num_slices: int = 1
     layout: str = "maps"
     found: task.Found = field(default_factory=task.Found)
+    status: str = ANSWERED
+    reason: str = ""
+    likeliest: str = ""
+    uncalibrated: dict[str, float] = field(default_factory=dict)
 
     @property
     def pictures(self) -> np.ndarray:
@@ -94,8 +103,13 @@ class Finding:
 
     def plain(self) -> dict[str, Any]:
         """The finding without its arrays, as JSON data; of a series or volume also {slices: {of, seen, telling}}, of
-        tasks that tell more also {boxes, outline, enhanced, facts}."""
+        tasks that tell more also {boxes, outline, enhanced, facts}; {status, reason, likeliest} where the run does not
+        answer, {uncalibrated} where a temperature is put to its probabilities."""
         told: dict[str, Any] = {}
+        if self.status != ANSWERED:
+            told |= {"status": self.status, "reason": self.reason, "likeliest": self.likeliest}
+        if self.uncalibrated:
+            told["uncalibrated"] = self.uncalibrated
         if self.slices:
             told["slices"] = {"of": self.num_slices, "seen": list(self.slices), "telling": self.telling}
         if self.found.boxes is not None:
@@ -137,6 +151,7 @@ class Predictor:
     settled: dict[str, float] = field(default_factory=dict)
     epoch: int = 0
     step: int = 0
+    terms: Terms = field(default_factory=Terms)
     _grown: dict[int, torch.nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -170,6 +185,7 @@ class Predictor:
         ]
         if wild:
             raise PredictError(f"The weights {file.name} hold values that are no finite numbers, first in {wild[0]}.")
+        sha256 = _sha256(file)
         return cls(
             experiment=experiment,
             classes=tuple(facts["classes"]),
@@ -177,13 +193,14 @@ class Predictor:
             unit=facts["unit"],
             mean=np.asarray(facts["mean"], np.float32),
             std=np.asarray(facts["std"], np.float32),
-            weights_sha256=_sha256(file),
+            weights_sha256=sha256,
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
             device=device,
             settled=facts["settled"],
             epoch=facts["epoch"],
             step=facts["step"],
+            terms=Terms.of(folder, sha256),
         )
 
     @property
@@ -390,15 +407,10 @@ class Predictor:
         on every slice."""
         data, of, kind = self.experiment.data, len(scan.pixels), self._kind
         each = data.slices == "each"
-        images = np.stack([self.prepared(scan, k) for k in range(of)]) if each else self.prepared(scan)[None]
+        images, slices = self._seen(scan)
         answers = self.answers(images)
         found = kind.found(self.asked, scan, answers)
-        slices: tuple[int, ...] = tuple(range(1, of + 1)) if each and of > 1 else ()
-        if data.blocks:
-            slices = voxels.seen(images.shape[2], of)
-        elif data.layout != "maps":
-            slices = tuple(index + 1 for index in chosen(of, data))
-        notes = [*scan.notes, *differences(scan, self.fingerprint), *found.notes]
+        notes = [*scan.notes, *differences(scan, self.fingerprint).values(), *found.notes]
         if said := views.words(self.experiment.training.test_time):
             notes.append(f"{said} A heat map shows the scan as it is.")
         if data.blocks:
@@ -422,8 +434,45 @@ class Predictor:
             covered = self._covered(image, answers[0], occlude)
         elif occlude:
             raise PredictError(f"{kind.title} cannot be asked with regions covered.")
-        told = tuple(dict.fromkeys(notes))
-        return Finding(found.probabilities, found.top, heatmap, image, covered, told, slices, of, layout, found)
+        told = tuple(dict.fromkeys(notes if not self.terms.note else [*notes, self.terms.note]))
+        answer = self.terms.said(found.probabilities, self.multi_label)
+        return Finding(
+            probabilities=answer.probabilities,
+            top=found.top if answer.status == ANSWERED else "",
+            heatmap=heatmap,
+            image=image,
+            covered=covered,
+            notes=told,
+            slices=slices,
+            num_slices=of,
+            layout=layout,
+            found=found,
+            status=answer.status,
+            reason=answer.reason,
+            likeliest=found.top,
+            uncalibrated=found.probabilities if answer.probabilities is not found.probabilities else {},
+        )
+
+    def refused(self, scan: Scan, reason: str) -> Finding:
+        """What is told of a scan that the run is not asked about: the scan as it would be seen, and why not."""
+        images, slices = self._seen(scan)
+        each = slices and self.experiment.data.slices == "each"
+        image, layout = (images, "series") if each else (images[0], self.experiment.data.layout)
+        return Finding(
+            {}, "", None, image, (), scan.notes, slices, len(scan.pixels), layout, status=REFUSED, reason=reason
+        )
+
+    def _seen(self, scan: Scan) -> tuple[np.ndarray, tuple[int, ...]]:
+        """What the network is shown of a scan, one row an answer, and `Finding.slices`."""
+        data, of = self.experiment.data, len(scan.pixels)
+        each = data.slices == "each"
+        images = np.stack([self.prepared(scan, k) for k in range(of)]) if each else self.prepared(scan)[None]
+        slices: tuple[int, ...] = tuple(range(1, of + 1)) if each and of > 1 else ()
+        if data.blocks:
+            slices = voxels.seen(images.shape[2], of)
+        elif data.layout != "maps":
+            slices = tuple(index + 1 for index in chosen(of, data))
+        return images, slices
 
     def _heat(self, images: np.ndarray, found: task.Found) -> np.ndarray | None:
         """Grad-CAM of the slice with the most outlined on it (the middle one without any), in its place among black
@@ -649,30 +698,33 @@ def blanked(image: np.ndarray, box: Box) -> np.ndarray:
     return result
 
 
-def differences(scan: Scan, fingerprint: dict[str, Any]) -> list[str]:
-    """In words, where `scan` is unlike the scans of the training: the answer may then mean little."""
-    said = []
+def differences(scan: Scan, fingerprint: dict[str, Any]) -> dict[str, str]:
+    """Where `scan` is unlike the scans of the training, so that the answer may mean little: {what of it: in words}.
+
+    What: "modality", "untold" (its modality), "bits", "colour", "size".
+    """
+    said = {}
     known = [name for name in fingerprint.get("modalities", {}) if name != "unknown"]
     if known and scan.modality and scan.modality not in known:
-        said.append(f"This scan is of modality {scan.modality}; the training scans were {_listed(known)}.")
+        said["modality"] = f"This scan is of modality {scan.modality}; the training scans were {_listed(known)}."
     elif known and not scan.modality:
-        said.append(f"This file does not say its modality; the training scans were {_listed(known)}.")
+        said["untold"] = f"This file does not say its modality; the training scans were {_listed(known)}."
     bits = {int(b) for b in fingerprint.get("bits", {})}
     if bits and scan.bits not in bits:
-        said.append(
+        said["bits"] = (
             f"This scan stores {scan.bits} bits a pixel; the training scans stored {_listed(map(str, sorted(bits)))}."
         )
     channels = {int(c) for c in fingerprint.get("channels", {})}
     have = scan.pixels.shape[1]
     if channels and have not in channels:
         kind = {1: "grey", 3: "coloured"}
-        said.append(f"This scan is {kind.get(have, f'of {have} channels')}; the training scans were not.")
+        said["colour"] = f"This scan is {kind.get(have, f'of {have} channels')}; the training scans were not."
     sizes = fingerprint.get("sizes") or {}
     low, high = sizes.get("min"), sizes.get("max")
     if low and high:
         height, width = scan.pixels.shape[2:]
         if max(height, width) > 2 * max(high) or min(height, width) * 2 < min(low):
-            said.append(
+            said["size"] = (
                 f"This scan is {width} x {height} pixels; the training scans were from {low[1]} x {low[0]} "
                 f"to {high[1]} x {high[0]}."
             )

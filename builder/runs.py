@@ -120,6 +120,8 @@ KINDS = (
     "gather",
     "evidence",
     "verify",
+    "confidence",
+    "gated",
     "export",
     "augment",
     "look",

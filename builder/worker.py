@@ -226,6 +226,7 @@ def predict(work: Work) -> Steps:
     The scan is either in `files` (one, or the slices of a series; number `member` of them where there are several
     scans), or `case` number n of `dataset`.
     """
+    from builder import gate, nearness
     from builder.asking import keep, telling_slice, the_scan_in
     from builder.data import Dataset
     from builder.predict import Predictor, read
@@ -244,19 +245,18 @@ def predict(work: Work) -> Steps:
     asked = Run(work.home, payload["run"])
     state = payload.get("checkpoint") or "best"
     predictor = Predictor.open(asked.folder, checkpoint=state)
-    yield Progress(step=2, total=4, note="asking the network")
-    finding = predictor.finding(scan, occlude=[tuple(box) for box in payload.get("occlude") or ()])
     answered_by = {"state": state, "epoch": predictor.epoch, "step": predictor.step}
-    result = {"finding": finding.plain(), "by": answered_by, **_pictures(work.folder, finding)}
-    if payload.get("occlude"):  # a question beside the first one, which has kept the scan
-        return result
+    if payload.get("occlude"):  # a question beside the first one, which has kept the scan and passed the gate
+        finding = predictor.finding(scan, occlude=[tuple(box) for box in payload["occlude"]])
+        return {"finding": finding.plain(), "by": answered_by, **_pictures(work.folder, finding)}
+    yield Progress(step=2, total=4, note="comparing it with the training scans")
+    # The last state is of the moment: how near the training scans lie is not kept for it.
+    known = nearness.of_run(predictor, asked.folder, work.home) if state == "best" else None
+    yield Progress(step=3, total=4, note="asking the network")
+    finding, like = gate.answered(predictor, scan, known)
+    result = {"finding": finding.plain(), "by": answered_by, "like": like, **_pictures(work.folder, finding)}
     result |= keep(work.folder, scan, finding, predictor)
     result["telling"] = telling_slice(len(scan.pixels), finding)
-    yield Progress(step=3, total=4, note="comparing it with the training scans")
-    if state == "best":  # the last state is of the moment: how near the training scans lie is not kept for it
-        result["like"] = _nearness(work, asked, predictor, scan, result["finding"]["notes"])
-    else:
-        result["like"] = None
     return result
 
 
@@ -280,15 +280,6 @@ def _pictures(folder: Path, finding: Any) -> dict[str, Any]:
     return {**result, "image": "input.png", "heatmap": None if heat is None else "heat.png"}
 
 
-def _nearness(work: Work, run: Run, predictor: Any, scan: Any, notes: list[str]) -> dict[str, Any] | None:
-    """{farther_than, of}: how far out the scan lies for this network; a scan that is unlike gets a note."""
-    from builder import nearness
-
-    like, said = nearness.likeness(nearness.of_run(predictor, run.folder, work.home), predictor, scan)
-    notes += said
-    return like
-
-
 def predict_many(work: Work) -> Steps:
     """Asks a run about every scan in `files`: {scans: [...], refused (how many)}; pictures are PNG files in the folder.
 
@@ -298,7 +289,7 @@ def predict_many(work: Work) -> Steps:
     import numpy as np
     from PIL import Image
 
-    from builder import nearness
+    from builder import gate, nearness
     from builder.asking import keyed, picture_of, scans_in, telling_slice
     from builder.predict import Predictor
 
@@ -320,13 +311,11 @@ def predict_many(work: Work) -> Steps:
             row["error"] = came.reason
             continue
         try:
-            finding = predictor.finding(came.scan)
+            finding, like = gate.answered(predictor, came.scan, known)
         except ValueError as error:  # words for people: this scan cannot be asked about, the others can
             row["error"] = str(error)
             continue
         told = finding.plain()
-        like, said = nearness.likeness(known, predictor, came.scan)
-        told["notes"] += said
         if like is not None:
             row["like"] = like
         name = f"scan-{came.number:04d}.png"
@@ -436,6 +425,23 @@ def verify(work: Work) -> Steps:
     finally:
         if payload.get("file"):
             _drop_ticket(work.home, file)
+
+
+def confidence(work: Work) -> Steps:
+    """Judges a run's confidence on its validation scans; the result is `calibrate.judge`."""
+    from builder.calibrate import judge
+
+    yield Progress(note="asking the validation scans")
+    return judge(Run(work.home, work.job.payload["run"]), work.home, work.count)
+
+
+def gated(work: Work) -> Steps:
+    """Measures what a run's gate stops: `gate.measure`. The payload is {run, foreign (id of a data set, or "")}."""
+    from builder.gate import measure
+
+    yield Progress(note="looking at the scans")
+    payload = work.job.payload
+    return measure(Run(work.home, payload["run"]), work.home, str(payload.get("foreign") or ""), work.count)
 
 
 def export(work: Work) -> Steps:
@@ -690,6 +696,8 @@ KINDS: dict[str, Handler] = {
     "gather": gather,
     "evidence": evidence,
     "verify": verify,
+    "confidence": confidence,
+    "gated": gated,
     "export": export,
     "augment": augment,
     "look": look,

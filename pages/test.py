@@ -173,13 +173,14 @@ def answer(run: Run, source: Source | None) -> None:
         if by := result.get("by"):
             st.caption(f":material/history: Answered by {trained.by_words(by)}")
         if said.get("label") and finding.get("top"):
-            right = said["label"] == finding.get("top")
+            right = said["label"] == finding["top"]
             icon = ":green[:material/check_circle:]" if right else ":orange[:material/cancel:]"
             st.markdown(f"{icon} Its label is **{plain(said['label'])}**.")
         left, right_side = st.columns([1.75, 1], gap="medium")
         with left, st.container(key="found-on-scan"):
             answers.scan(told)
         with right_side:
+            answers.silent(told)
             for applies, draw in answers.PARTS:
                 if applies(finding):
                     draw(told)
@@ -194,7 +195,7 @@ def answer(run: Run, source: Source | None) -> None:
         correction.draw(told, dataset, run.experiment.task, case, files, member)
     if told.has("enhanced"):
         opinions.draw(told, usable_runs())
-    if finding.get("top"):
+    if answers.likeliest(finding):
         looked(run, source, told)
 
 
@@ -214,9 +215,13 @@ def looked(run: Run, source: Source | None, told: Answer) -> None:
                 opacity = st.session_state.get("heat-opacity", 0.6)
                 over = heat.overlay(picture, warm, opacity)
                 st.image(
-                    heat.enlarged(over, _SIDE_PX), width="stretch", alt=f"Where the evidence for {finding['top']} lies"
+                    heat.enlarged(over, _SIDE_PX),
+                    width="stretch",
+                    alt=f"Where the evidence for {answers.likeliest(finding)} lies",
                 )
-                st.caption(f"What speaks for {plain(finding['top'])} (Grad-CAM){which_slice(finding, place)}")
+                st.caption(
+                    f"What speaks for {plain(answers.likeliest(finding))} (Grad-CAM){which_slice(finding, place)}"
+                )
                 st.slider("Strength of the heat map", 0.0, 1.0, 0.6, 0.05, key="heat-opacity")
     if can_be_covered(run):
         cover(run, source, told.job, picture, finding)
@@ -337,7 +342,7 @@ def covered(finding: Mapping[str, Any]) -> None:
     result = jobs.result(_COVER)
     if result is None:
         return
-    top = finding["top"]
+    top = answers.likeliest(finding)
     for number, entry in enumerate(result["finding"]["covered"], 1):
         change = 100 * entry["change"].get(top, 0.0)
         now = max(entry["probabilities"], key=entry["probabilities"].get)
@@ -351,7 +356,7 @@ def covered(finding: Mapping[str, Any]) -> None:
         turned = f" The answer is now **{plain(now)}**." if now != top else ""
         many = len(result["finding"]["covered"]) > 1
         st.markdown(f"{f'Box {number}: ' if many else ''}{words}{turned}")
-        answers.bars(entry["probabilities"], now, finding["probabilities"], key=f"covered-{number}")
+        answers.bars(entry["probabilities"], now, answers.given(finding), key=f"covered-{number}")
 
 
 def nothing_yet() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.measures import conformal
-from builder.measures.classes import Predictions, at_thresholds, calibration, report, temperature, youden
+from builder.measures.classes import Predictions, report
 from builder.spec import Data, Experiment, Problem, Training
 from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task
 from tasks import perfusion, phantoms, recognition_starters
@@ -181,16 +181,8 @@ class Recognition(Task):
         resamples: int,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """{operating_points {class: ...}, calibration, sets, silence}: thresholds after Youden, a temperature and the
-        limits of sets that hold the truth, all chosen on the validation side."""
-        before, here = Predictions(**chosen_on), Predictions(**examined)
-        points = at_thresholds(here, youden(before), resamples, seed)
-        return {
-            "operating_points": dict(zip(classes, points, strict=True)),
-            "calibration": calibration(here, temperature(before)),
-            "sets": conformal.report(before, here, resamples=resamples, seed=seed),
-            "silence": conformal.silence(here),
-        }
+        """As `measures.conformal.carried`."""
+        return conformal.carried(Predictions(**chosen_on), Predictions(**examined), classes, resamples, seed)
 
     def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
         """AUC (mean over classes, one against the rest), accuracy, balanced accuracy and macro F1.

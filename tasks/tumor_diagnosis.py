@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.data import pixel_aspect
-from builder.measures import outlines
+from builder.measures import conformal, outlines
+from builder.measures.classes import Predictions
 from builder.measures.extent import extent
 from builder.spec import Data, Experiment, Problem
 from builder.targets import Target, Targets
@@ -238,6 +239,19 @@ class TumorDiagnosis(Task):
     ) -> dict[str, Any]:
         """As `tumor_figures.report`."""
         return tumor_figures.report(examined, classes, resamples, seed)
+
+    def carried(
+        self,
+        chosen_on: Examined,
+        examined: Examined,
+        classes: tuple[str, ...],
+        multi_label: bool,
+        resamples: int,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Of the types, as `measures.conformal.carried`; {} where either side has none."""
+        before, here = Predictions.of(chosen_on), Predictions.of(examined)
+        return {} if before is None or here is None else conformal.carried(before, here, classes, resamples, seed)
 
     # -- the way in -----------------------------------------------------------------------------------------------
 

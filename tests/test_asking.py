@@ -127,8 +127,9 @@ def test_a_scan_of_the_training_is_like_it_and_noise_is_not(learned: tuple[Path,
     ]
     assert np.mean(shares) < 0.8
     noise = np.random.default_rng(0).integers(0, 255, (1, 1, 64, 64)).astype(np.uint8)
-    far = known.farther_than(nearness.features_of(predictor, replace(dataset.scan(0), pixels=noise)))
-    assert far > 0.99 and "unlike" in nearness.words(far, len(known.distances)) and not nearness.words(0.5, 30)
+    like = known.like(nearness.features_of(predictor, replace(dataset.scan(0), pixels=noise)))
+    assert like["farther_than"] > 0.99 and like["unlike"] and "unlike" in nearness.words(like)
+    assert not nearness.words({"farther_than": 0.5, "of": 30, "unlike": False})
     again = nearness.of_run(predictor, run.folder, home)
     assert again is not None and np.array_equal(again.distances, known.distances)
 

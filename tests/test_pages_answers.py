@@ -139,10 +139,20 @@ def test_another_network_tells_whether_it_changes_its_mind_on_the_enhanced_scan(
 
 
 def test_a_confidence_is_told_with_the_calibration_of_the_run(home: Path, learned: Run) -> None:  # noqa: F811
-    (learned.folder / "evaluation-test.json").write_text(json.dumps({"calibration": {"temperature": 2.0}}))
-    finding = {**BASE, "top": "dog", "probabilities": {"cat": 0.1, "dog": 0.9}}
+    finding = {**BASE, "top": "dog", "probabilities": {"cat": 0.25, "dog": 0.75}}
+    finding["uncalibrated"] = {"cat": 0.1, "dog": 0.9}
     text = said(asked(home, learned, finding, "scan")).replace("\\", "")
-    assert "dog · 75.0 %" in text and "temperature is 2.00" in text and "it would say 90.0 %" in text
+    assert "dog · 75.0 %" in text and "Calibrated with the temperature" in text and "itself says 90.0 %" in text
+
+
+def test_a_run_that_is_not_sure_enough_says_so_and_one_that_refuses_shows_why(home: Path, learned: Run) -> None:  # noqa: F811
+    finding = {**BASE, "probabilities": {"cat": 0.45, "dog": 0.55}, "status": "unknown", "likeliest": "dog"}
+    finding["reason"] = "It is not sure enough: its likeliest class has 55 %."
+    text = said(asked(home, learned, finding, "scan")).replace("\\", "")
+    assert "I don't know" in text and "not sure enough" in text and "dog · 55" not in text
+    refused = {**BASE, "status": "refused", "likeliest": "", "reason": "This scan is of modality MR."}
+    text = said(asked(home, learned, refused, "scan")).replace("\\", "")
+    assert "Not answered" in text and "of modality MR" in text and "refuse such scans" in text
 
 
 def test_a_scan_far_from_the_training_is_told_so(home: Path, learned: Run) -> None:  # noqa: F811

@@ -210,7 +210,7 @@ LIKE = Scan(np.zeros((1, 1, 512, 512), np.int16), modality="CT", bits=12, format
 
 
 def test_a_scan_like_those_of_the_training_is_not_remarked_on():
-    assert differences(LIKE, TRAINED_ON) == []
+    assert differences(LIKE, TRAINED_ON) == {}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_scan_like_those_of_the_training_is_not_remarked_on():
     ],
 )
 def test_a_scan_unlike_those_of_the_training_is_told(scan: Scan, words: str):
-    assert any(words in note for note in differences(scan, TRAINED_ON))
+    assert any(words in note for note in differences(scan, TRAINED_ON).values())
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

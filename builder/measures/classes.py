@@ -6,7 +6,7 @@ each class is (accuracy, F1, PPV, NPV, calibration) over all patients at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from builder.measures import bootstrap
 from builder.measures.bootstrap import RESAMPLES, mean_defined, ratio
+from builder.measures.slopes import slope_and_intercept
 
 SPECIFICITIES = (0.9, 0.95)
 """Where sensitivity is read off the ROC curve."""
@@ -41,6 +42,18 @@ class Predictions:
     def multi_label(self) -> bool:
         """True where a case may have several classes, or none."""
         return self.labels.ndim == 2
+
+    @classmethod
+    def of(cls, examined: Mapping[str, np.ndarray]) -> Predictions | None:
+        """The answers with classes among what a run answered on a split, of the cases whose class is known; None where
+        there are none, or no two classes."""
+        if any(name not in examined for name in ("probabilities", "labels", "patients", "cases")):
+            return None
+        chances, labels = np.asarray(examined["probabilities"], np.float64), examined["labels"]
+        known = np.ones(len(labels), bool) if labels.ndim == 2 else labels >= 0
+        if chances.ndim != 2 or chances.shape[1] < (1 if labels.ndim == 2 else 2) or not known.any():
+            return None
+        return cls(chances[known], labels[known], examined["patients"][known], examined["cases"][known])
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
@@ -337,22 +350,28 @@ def temperature(predictions: Predictions) -> float | None:
     """The temperature that makes the probabilities most likely true, to be fitted on the validation side.
 
     Minimizes the negative log-likelihood of `tempered` probabilities over 0.05..20 (Guo et al., ICML 2017); above 1 the
-    network is too sure of itself. None without cases.
+    network is too sure of itself. Where no temperature is better than none it is 1, so that it never makes the
+    likelihood of what it is fitted on worse. None without cases.
     """
     from scipy.optimize import minimize_scalar
 
     if not len(predictions.labels):
         return None
+
+    def cost(exponent: float) -> float:
+        return surprise(predictions, float(np.exp(exponent)))
+
+    found = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x)) if cost(found.x) < cost(0.0) else 1.0
+
+
+def surprise(predictions: Predictions, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood (nats a case, or a label of several) of `tempered` probabilities; 0 is best."""
     given, _ = _indicators(predictions)
-
-    def surprise(exponent: float) -> float:
-        chance = tempered(predictions.probabilities, float(np.exp(exponent)), predictions.multi_label)
-        if predictions.multi_label:
-            return -float(np.log(np.clip(np.where(given, chance, 1 - chance), _SURE, None)).mean())
-        return -float(np.log(np.clip(chance[given], _SURE, None)).mean())
-
-    found = minimize_scalar(surprise, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    chance = tempered(predictions.probabilities, temperature, predictions.multi_label)
+    if predictions.multi_label:
+        return -float(np.log(np.clip(np.where(given, chance, 1 - chance), _SURE, None)).mean())
+    return -float(np.log(np.clip(chance[given], _SURE, None)).mean())
 
 
 def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool) -> np.ndarray:
@@ -369,19 +388,27 @@ def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool) -
 
 
 def calibration(predictions: Predictions, fitted: float | None = None) -> dict[str, Any]:
-    """{temperature, given: {brier, ece, reliability}, tempered: the same with `fitted`, None without one}."""
+    """{temperature, given: {brier, ece, nll, reliability, slopes [a class: {slope, intercept: {value, low, high}}]},
+    tempered: the same with `fitted`, None without one}."""
 
     def told(these: Predictions) -> dict[str, Any]:
         ones = np.ones((1, len(these.labels)))
+        given, _ = _indicators(these)
         found = {"brier": brier(these, ones)[0], "ece": calibration_error(these, ones)[0]}
+        found["nll"] = surprise(these) if len(these.labels) else np.nan
         plain = {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
-        return {**plain, "reliability": reliability(these)}
+        columns = zip(these.probabilities.T, given.T, strict=True)
+        slopes = [slope_and_intercept(chances, positive, these.patients) for chances, positive in columns]
+        return {**plain, "reliability": reliability(these), "slopes": slopes}
 
-    after = None
-    if fitted is not None:
-        moved = tempered(predictions.probabilities, fitted, predictions.multi_label)
-        after = told(Predictions(moved, predictions.labels, predictions.patients, predictions.cases))
+    after = None if fitted is None else told(warmed(predictions, fitted))
     return {"temperature": fitted, "given": told(predictions), "tempered": after}
+
+
+def warmed(predictions: Predictions, temperature: float) -> Predictions:
+    """The same answers with `tempered` probabilities."""
+    moved = tempered(predictions.probabilities, temperature, predictions.multi_label)
+    return Predictions(moved, predictions.labels, predictions.patients, predictions.cases)
 
 
 def _confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from builder.measures import bootstrap
 from builder.measures.bootstrap import ratio
-from builder.measures.classes import Predictions
+from builder.measures.classes import Predictions, at_thresholds, calibration, temperature, youden
 
 LEVELS = (0.8, 0.9, 0.95)
 """How often the truth shall be in the set."""
@@ -108,4 +108,18 @@ def silence(here: Predictions) -> dict[str, list[float]] | None:
         "answered": ((ends + 1) / len(order)).tolist(),
         "right": right[ends].tolist(),
         "from": confidence[order][ends].tolist(),
+    }
+
+
+def carried(
+    before: Predictions, here: Predictions, classes: Sequence[str], resamples: int = bootstrap.RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """{operating_points {class: ...}, calibration, sets, silence}: thresholds after Youden, a temperature and the
+    limits of sets that hold the truth, all chosen on the validation side (`before`) and judged on another (`here`)."""
+    points = at_thresholds(here, youden(before), resamples, seed)
+    return {
+        "operating_points": dict(zip(classes, points, strict=True)),
+        "calibration": calibration(here, temperature(before)),
+        "sets": report(before, here, resamples=resamples, seed=seed),
+        "silence": silence(here),
     }

@@ -149,6 +149,11 @@ def people(sensitivity: float, specificity: float, prevalence: float, of: int = 
 # -- shares and their intervals ---------------------------------------------------------------------------------------
 
 
+def share(hits: np.ndarray, patients: np.ndarray) -> Figure:
+    """The share of `hits` (n,) bool with its interval, as cases of these patients (n,) tell it; None without cases."""
+    return _share(hits, patients).plain() if len(hits) else {"value": None, "low": None, "high": None}
+
+
 @dataclass(frozen=True)
 class _Share:
     """A share of cases, with the number of independent cases that would tell as much; variance of the share."""

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from builder import nearness
+from builder import gate, nearness
 from builder.predict import Finding, Predictor, opened
 from builder.sandbox import Sandbox
 
@@ -33,14 +33,11 @@ Then = Callable[["Scan", Sequence[Path], Finding], Any]
 def finding_of(predictor: Predictor, known: nearness.Nearness | None, scan: Scan) -> tuple[Finding, dict[str, Any]]:
     """What a run says of a scan, and the same as JSON data with how like the training scans it is.
 
-    The data are `predict.Finding.plain` with {like: {farther_than (0..1), of (training scans)} or None}; a scan that is
-    unlike them has a sentence about it among its notes. This is what `python -m builder predict` and the service say.
+    The data are `predict.Finding.plain` with {like: `Nearness.like` or None}; a scan that is unlike them is refused, or
+    has a sentence about it among its notes (`gate`). This is what `python -m builder predict` and the service say.
     """
-    found = predictor.finding(scan)
-    told = found.plain()
-    told["like"], said = nearness.likeness(known, predictor, scan)
-    told["notes"] += said
-    return found, told
+    found, like = gate.answered(predictor, scan, known)
+    return found, {**found.plain(), "like": like}
 
 
 class Answerer:

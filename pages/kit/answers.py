@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from builder import outputs
 from builder.evaluate import evaluation
-from builder.measures.classes import tempered
 from builder.runs import Run
+from builder.terms import REFUSED, UNKNOWN
 from pages.kit import charts, figures, operating, viewer, volumes
 from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
 
-__all__ = ["PARTS", "Answer", "bars", "headline", "likeness", "scan", "threshold_of"]
+__all__ = ["PARTS", "Answer", "bars", "given", "headline", "likeliest", "likeness", "scan", "silent", "threshold_of"]
 
 _HEIGHT = 460
 _LISTED = 40
@@ -75,18 +74,27 @@ class Answer:
 # -- confidence -------------------------------------------------------------------------------------------------------
 
 
-def calibrated(answer: Answer) -> tuple[dict[str, float], float | None]:
-    """The probabilities with the run's temperature, and that; as they are, and None, where the run has none.
+def likeliest(finding: Mapping[str, Any]) -> str:
+    """The class with the largest probability, told or kept silent about; "" where the task tells no classes."""
+    return str(finding.get("top") or finding.get("likeliest") or "")
 
-    The temperature was fitted on the validation side when the test side was opened.
-    """
-    raw: dict[str, float] = dict(answer.finding["probabilities"])
-    told = (evaluation(answer.run) or {}).get("calibration") or {}
-    temperature = told.get("temperature")
-    if not raw or not temperature:
-        return raw, None
-    moved = tempered(np.array([list(raw.values())]), float(temperature), answer.multi_label)[0]
-    return dict(zip(raw, map(float, moved), strict=True)), float(temperature)
+
+def given(finding: Mapping[str, Any]) -> dict[str, float]:
+    """The probabilities as the network gives them, without a temperature: what thresholds are chosen on."""
+    found: dict[str, float] = dict(finding.get("uncalibrated") or finding.get("probabilities") or {})
+    return found
+
+
+def silent(answer: Answer) -> None:
+    """Why the run does not answer, where it does not."""
+    reason = answer.finding.get("reason")
+    if not reason:
+        return
+    st.markdown(f":orange[:material/front_hand:] {plain(reason)}")
+    if answer.finding["status"] == REFUSED:
+        st.caption("It is told to refuse such scans on its Results page, where that can be changed.")
+    else:
+        st.caption("From which confidence on it answers is chosen on its Results page.")
 
 
 def likeness(answer: Answer) -> None:
@@ -96,6 +104,8 @@ def likeness(answer: Answer) -> None:
         return
     share, of = 100 * like["farther_than"], like["of"]
     words = f"farther out than {share:.0f} % of {of} training scans" if share >= 50 else f"like its {of} training scans"
+    if like.get("unlike"):
+        words += ", and than new scans of that kind lie"
     st.caption(f":material/social_distance: To the network this scan is {words}.")
 
 
@@ -105,9 +115,12 @@ def likeness(answer: Answer) -> None:
 def headline(answer: Answer) -> str:
     """What was found, in one line of markdown."""
     finding, said = answer.finding, []
-    if finding.get("top"):
-        chances, _ = calibrated(answer)
-        said.append(f"{plain(finding['top'])} · {100 * chances[finding['top']]:.1f} %")
+    if finding.get("status") == REFUSED:
+        return "Not answered: this scan is unlike those it has learned from"
+    if finding.get("status") == UNKNOWN:
+        said.append("I don't know")
+    elif finding.get("top"):
+        said.append(f"{plain(finding['top'])} · {100 * finding['probabilities'][finding['top']]:.1f} %")
     if finding.get("boxes") is not None:
         shown = boxes_from(answer, threshold_of(answer))
         said.append(amount(len(shown), "lesion") + " found" if shown else "No lesion found")
@@ -259,17 +272,17 @@ def box_list(answer: Answer) -> None:
 
 
 def probabilities(answer: Answer) -> None:
-    """A bar a class, with the run's calibration where it has one."""
-    chances, temperature = calibrated(answer)
-    bars(chances, answer.finding["top"])
-    if temperature is not None:
+    """A bar a class, and what such an answer is worth."""
+    finding, first = answer.finding, likeliest(answer.finding)
+    bars(finding["probabilities"], finding["top"])
+    if finding.get("uncalibrated"):
         st.caption(
-            f"Calibrated: the run's temperature is {temperature:.2f} (fitted on its validation scans). As it answers, "
-            f"it would say {100 * answer.finding['probabilities'][answer.finding['top']]:.1f} %."
+            "Calibrated with the temperature that was fitted on its validation scans. The network itself says "
+            f"{100 * finding['uncalibrated'][first]:.1f} %."
         )
     if words := named(answer):
         st.caption(f":material/checklist: {words}")
-    for words in operating.in_words(answer.run, answer.finding["probabilities"]):
+    for words in operating.in_words(answer.run, given(finding)):
         st.caption(f":material/balance: {words}")
 
 
@@ -279,7 +292,7 @@ def named(answer: Answer, level: float = 0.9) -> str:
     row = next((row for row in told.get("levels", ()) if row["level"] == level and row["limit"] is not None), None)
     if row is None:
         return ""
-    raw = answer.finding["probabilities"]
+    raw = given(answer.finding)
     inside = [plain(name) for name in sorted(raw, key=lambda name: -raw[name]) if raw[name] >= row["limit"]]
     promise = (
         f"In {100 * level:.0f} of 100 scans that come as its validation scans came, the truth is among what it names"

@@ -15,6 +15,7 @@ from builder.asking import keyed
 from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.sources import SourceRefused, gather
+from builder.terms import REFUSED
 from pages.kit import answers, dropbox, jobs, style
 from pages.kit.uploads import Received
 from pages.kit.words import amount, plain
@@ -91,6 +92,8 @@ def table(scans: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[
         row: dict[str, Any] = {"scan": told["number"] + 1, "name": names.get(told["key"], ""), "files": told["files"]}
         if finding.get("top"):
             row |= {"answer": finding["top"], "probability": round(finding["probabilities"][finding["top"]], 4)}
+        elif finding.get("status"):
+            row["answer"] = "refused" if finding["status"] == REFUSED else "I don't know"
         row |= {f"p({name})": round(value, 4) for name, value in (finding.get("probabilities") or {}).items()}
         if finding.get("boxes") is not None:
             least = answers.chosen_threshold(finding)
@@ -101,7 +104,9 @@ def table(scans: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[
         if finding.get("enhanced") is not None:
             row["enhanced"] = " x ".join(str(n) for n in finding["enhanced"]["shape"][:1:-1])
         row |= {f"{name} ({unit})" if unit else name: value for name, value, unit in answers.facts(finding)}
-        row["remarks"] = told.get("error") or " ".join(finding.get("notes") or ())
+        row["remarks"] = told.get("error") or " ".join(
+            [*([finding["reason"]] if finding.get("reason") else []), *finding.get("notes", ())]
+        )
         rows.append(row)
     return rows
 

@@ -80,7 +80,7 @@ def _label(answer: Answer, dataset: Dataset, case: int | None) -> tuple[str, ...
             format_func=plain,
         )  # fmt: skip
         return tuple(picked)
-    first_one = dataset.classes[known] if isinstance(known, int) else answer.finding.get("top")
+    first_one = dataset.classes[known] if isinstance(known, int) else answers.likeliest(answer.finding)
     known_one = first_one if first_one in dataset.classes else None
     # A press on the class that is chosen already says it again; it does not take it away.
     chosen = st.pills(

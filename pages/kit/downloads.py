@@ -134,6 +134,9 @@ def table(finding: Mapping[str, Any]) -> bytes:
         writer.writerow(["box", box["class"], box["score"], box["slice"] + 1, *box["box"]])
     for name, value in (finding.get("facts") or {}).items():
         writer.writerow(["fact", name, value])
+    for name in ("status", "reason"):
+        if finding.get(name):
+            writer.writerow([name, "", finding[name]])
     for note in finding.get("notes") or ():
         writer.writerow(["note", note])
     return text.getvalue().encode("utf-8-sig")
@@ -175,7 +178,7 @@ def overlay(answer: Answer, index: int) -> np.ndarray:
 def sheet(answer: Answer, notice: str) -> bytes:
     """Returns one PNG: the slice that tells most, as it is and with what was found, and the answer in words."""
     index = int(answer.result.get("telling") or 0)
-    lines = [f"Run {answer.run.id}", notice]
+    lines = [*filter(None, [answer.finding.get("reason")]), f"Run {answer.run.id}", notice]
     if not answer.has("scan"):
         picture = heat.loaded(answer.folder / answer.result["image"])
         return heat.sheet(picture, None, answer.finding["probabilities"], lines)

@@ -199,7 +199,27 @@ def calibration(found: Mapping[str, Any]) -> None:
         st.caption(
             f"Its temperature is {told['temperature']:.2f}: it is {sure} of itself. Calibration error "
             f"{written(told['given']['ece'])}{f', {written(after)} once calibrated' if after is not None else ''}. "
-            "The Test page tells calibrated confidences."
+            "Whether it answers calibrated is chosen under *When it answers, and how sure*."
+        )
+    _slopes(found, told)
+
+
+def _slopes(found: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """The calibration slope and intercept of each class, as it answers and calibrated; of two classes, of one."""
+    names = list(found["classes"])
+    shown = range(1, 2) if len(names) == 2 and not isinstance(found["confusion"][0][0], list) else range(len(names))
+    rows = []
+    for words, kind in (("as it answers", told["given"]), ("calibrated", told.get("tempered"))):
+        slopes = (kind or {}).get("slopes") or ()  # an evaluation of before tells none
+        for k in shown if slopes else ():
+            if slopes[k]["slope"]["value"] is not None:
+                figures = {"Slope": interval(slopes[k]["slope"]), "Intercept": interval(slopes[k]["intercept"])}
+                rows.append({"Class": names[k], "How": words, **figures})
+    if rows:
+        st.dataframe(rows, hide_index=True, key="calibration-slopes")
+        st.caption(
+            "A slope under 1: too sure of itself; 1 is right. An intercept above 0: it names the class too seldom; 0 "
+            "is right."
         )
 
 
@@ -542,6 +562,7 @@ def lines(
     points: Mapping[str, tuple[float, float]] | None = None,
     mode: str = "lines",
     log_y: bool = False,
+    height: int = 320,
 ) -> None:
     """Draws finished curves."""
     import plotly.graph_objects as go
@@ -562,7 +583,7 @@ def lines(
                 name=escape(name), showlegend=False,
             )  # fmt: skip
     figure.update_layout(
-        height=320,
+        height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         xaxis={"title": x_title, **({"range": list(x_range)} if x_range else {})},
         yaxis={

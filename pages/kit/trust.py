@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import beat, blanked, evidence, figures, go, jobs, operating, scans, style
+from pages.kit import beat, blanked, evidence, figures, go, jobs, operating, scans, style, terms
 from pages.kit.words import plain
 
 __all__ = ["everything", "test_side"]
@@ -90,6 +90,7 @@ def everything(run: Run) -> None:
                 draw(whole)
     sections(whole, beside)
     operating.at_my_prevalence(run, found)
+    terms.card(run, _has_classes(run))
     if _has_classes(run):
         blanked.card(run)
     before_and_after(run)
