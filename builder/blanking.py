@@ -135,7 +135,7 @@ def ask(
     known = ("class", "boxes", "mask") if experiment.data.layout == "maps" else ("class",)
     targets = Targets(dataset, experiment.data, prepared, cases, known)
     inside, marked = (
-        _lesions(targets, experiment.data.size_px) if "boxes" in known else (None, np.zeros(len(targets), bool))
+        lesions(targets, experiment.data.size_px) if "boxes" in known else (None, np.zeros(len(targets), bool))
     )
     names = [name for name, probe in PROBES.items() if not probe.needs or marked.sum() >= _FEW]
     chances: dict[str, np.ndarray] = {}
@@ -146,7 +146,7 @@ def ask(
             part = slice(start, start + _BATCH)
             images = prepared.rows(targets.rows[part]).astype(np.float32) / np.float32(prepared.unit)
             images = blanked(name, images, None if inside is None else inside[part])
-            rows.append(_chances(predictor, kind, images))
+            rows.append(chances_of(predictor, kind, images))
             if progress:
                 progress(min(total, at * len(targets) + start + len(images)), total)
         chances[name] = np.concatenate(rows)
@@ -192,7 +192,7 @@ def _middle(image: np.ndarray) -> np.ndarray:
     return grey
 
 
-def _chances(predictor: Predictor, kind: task.Task, images: np.ndarray) -> np.ndarray:
+def chances_of(predictor: Predictor, kind: task.Task, images: np.ndarray) -> np.ndarray:
     """Probabilities of the classes (B, K) for prepared images."""
     import torch
 
@@ -204,7 +204,7 @@ def _chances(predictor: Predictor, kind: task.Task, images: np.ndarray) -> np.nd
     return found
 
 
-def _lesions(targets: Targets, side: int) -> tuple[np.ndarray, np.ndarray]:
+def lesions(targets: Targets, side: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, side, side) bool where lesions are, and (N,) bool which rows have any."""
     inside = np.zeros((len(targets), side, side), bool)
     if targets.masks is not None:

@@ -219,7 +219,7 @@ class Predictor:
 
     def run(self, images: np.ndarray) -> torch.Tensor:
         """The raw output, float32 on the device, for prepared `images` (B, ...) float32 in [0, 1]."""
-        output: torch.Tensor = self.net(self._tensor(images)).float()
+        output: torch.Tensor = self.net(self.tensor(images)).float()
         return output
 
     def answers(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
@@ -266,7 +266,7 @@ class Predictor:
 
         def run(tile: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                return net(self._tensor(tile)).float().cpu().numpy()
+                return net(self.tensor(tile)).float().cpu().numpy()
 
         output = torch.from_numpy(tiling.whole(image, run, cut, self.experiment.data.scale))[None]
         return self._kind.answers(self.experiment, self.net, output.to(self.device), self.multi_label)
@@ -371,7 +371,7 @@ class Predictor:
         size = max(1, _BATCH // self.num_slices)
         with torch.inference_mode():
             for k in range(0, len(images), size):
-                output = self.net(self._tensor(np.asarray(images[k : k + size]))).float()
+                output = self.net(self.tensor(np.asarray(images[k : k + size]))).float()
                 told = self._kind.exported(self.experiment, self.net, output, self.multi_label)
                 found += list(told.float().cpu().numpy())
         return found
@@ -517,7 +517,7 @@ class Predictor:
         """
         for layer, layout in self._spatial_layers():
             found = self.net.get_submodule(f"layers.{layer}")
-            inputs = self._tensor(image[None])
+            inputs = self.tensor(image[None])
             heat = grad_cam(
                 self.net,
                 found,
@@ -551,7 +551,8 @@ class Predictor:
                 return found[::-1]
         return []
 
-    def _tensor(self, images: np.ndarray) -> torch.Tensor:
+    def tensor(self, images: np.ndarray) -> torch.Tensor:
+        """Prepared `images` (B, ...) as the network takes them: normalized, on its device."""
         import torch
 
         shape = (-1, *[1] * (-self.experiment.data.channel_axis - 1))

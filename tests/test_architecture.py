@@ -153,6 +153,8 @@ ENGINE = {
     "operating": "measures runs",
     "reader": "data evaluate measures runs",
     "blanking": "data measures parting predict runs targets task",
+    "saliency": "predict spec task",
+    "sanity": "blanking data measures parting predict runs saliency targets task",
     "baseline": "spec network data evaluate measures runs",
     "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing",
     "preflight": "parts spec data task batches learner",

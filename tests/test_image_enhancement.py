@@ -258,7 +258,7 @@ def test_a_whole_scan_comes_out_the_same_however_it_is_cut(run):
 
         def ask(tile: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                return net(asked._tensor(tile)).numpy()
+                return net(asked.tensor(tile)).numpy()
 
         return tiling.whole(picture, ask, cut)
 

@@ -281,7 +281,7 @@ def test_a_run_shows_its_own_weights_and_only_in_its_own_network(home: Path, tmp
 
     predictor = Predictor.open(run.folder)
     with torch.inference_mode():
-        scores = predictor.net(predictor._tensor(predictor.prepared(scan)[None]))[0].numpy()
+        scores = predictor.net(predictor.tensor(predictor.prepared(scan)[None]))[0].numpy()
     assert np.allclose(array(tmp_path, answer["layers"][answer["order"][-1]]["maps"]), scores, atol=1e-5)
     first = experiment.network[0].id
     other = experiment.replace(f"network.{first}.params.out_channels", 8)

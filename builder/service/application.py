@@ -35,6 +35,7 @@ class Like(BaseModel):
 
     farther_than: float = Field(description="share (0..1) of the training scans that lie nearer to the others")
     of: int = Field(description="how many training scans were compared with")
+    unlike: bool = Field(description="farther out than nearly all validation scans: unlike what it learned from")
 
 
 class Found(BaseModel):
