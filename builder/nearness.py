@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder import cutting
-from builder.data import UnknownDataset
+from builder.data import Dataset, UnknownDataset
 from builder.parting import dataset_of
 from builder.predict import Predictor
 from builder.scan import Scan
