@@ -230,6 +230,7 @@ def told(
         "band": BAND,
         "now": now,
         "goal": goal,
+        "higher": higher,
         "verdict": verdict,
         "needed": needed,
         "gain_doubled": gain,

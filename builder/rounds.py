@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,10 +136,14 @@ class Round:
         """The runs of the members, in order; some may be gone."""
         return [Run(self.home, str(one["run"])) for one in self.plan["members"]]
 
-    def view(self) -> RoundView:
-        """How it is going."""
+    def view(self, view_of: Callable[[Run], RunView] = Run.view) -> RoundView:
+        """How it is going.
+
+        Args:
+            view_of: tells the state of a run; one that remembers what it has read is cheaper than reading it all.
+        """
         return RoundView(
-            tuple(run.view() if (run.folder / "experiment.json").is_file() else None for run in self.runs())
+            tuple(view_of(run) if (run.folder / "experiment.json").is_file() else None for run in self.runs())
         )
 
     def result(self) -> dict[str, Any] | None:

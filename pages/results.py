@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import streamlit as st
 
 from builder.evaluate import evaluation
+from builder.parting import Parting
 from builder.runs import Run
 from builder.spec import SpecError
 from builder.task import TASKS
-from pages.kit import go, style, trust
+from pages.kit import folding, forecast, go, style, trust
+from pages.kit.run_list import view_of
 from pages.kit.trained import chosen_run, usable_runs
 from pages.kit.words import plain
 
@@ -25,7 +27,21 @@ def page(runs: Sequence[Run]) -> None:
             go.to("runs", run=run.id)
         if st.button("Test a scan", key="to-test", type="primary", icon=":material/biotech:"):
             go.to("test", run=run.id)
+    folding.told(run)
     trust.everything(run)
+    _several(run)
+
+
+def _several(run: Run) -> None:
+    """Questions about a run's document that take several trainings; not of a run that is itself a part of one."""
+    try:
+        experiment, part = run.experiment, Parting.of(run.folder)
+    except (SpecError, OSError, ValueError):
+        return
+    if part is None:
+        view = view_of(run)
+        folding.card(experiment, run, view)
+        forecast.card(experiment, run, view)
 
 
 def _caption(run: Run) -> str:
