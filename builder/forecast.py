@@ -143,7 +143,7 @@ def gather(
             progress(number + 1, len(parts) + 1)
     if any(a is None for a in noted):
         raise FoldError(f"The figure {name} is not defined on the validation scans, so there is no curve.")
-    values = _drawn([a for a in noted if a is not None], name, resamples)
+    values = drawn([a for a in noted if a is not None], name, resamples)
     if not np.isfinite(values[0]).all():
         raise FoldError(f"The figure {name} is not defined for every training, so there is no curve.")
     sides = [case.split for case in dataset.cases]
@@ -168,7 +168,7 @@ def gather(
     )
 
 
-def _drawn(noted: Sequence[bootstrap.Asked], name: str, resamples: int) -> np.ndarray:
+def drawn(noted: Sequence[bootstrap.Asked], name: str, resamples: int) -> np.ndarray:
     """(1 + resamples, P): the figure of each training as it is, then on each draw of patients, the same for all."""
     people = np.unique(noted[0].patients)
     codes = [np.searchsorted(people, one.patients) for one in noted]

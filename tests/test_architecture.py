@@ -121,7 +121,8 @@ ENGINE = {
     "folding": "task data evaluate folds measures rounds runs spec",
     "curve_fit": "",
     "forecast": "task data curve_fit evaluate folding folds measures rounds runs spec",
-    "gathered": "folding forecast rounds",
+    "seeds": "task data evaluate folding folds forecast measures rounds runs spec",
+    "gathered": "folding forecast rounds seeds",
     "branch": "spec runs checkpoint parting",
     "carrying": "checkpoint",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "

@@ -87,14 +87,14 @@ def _drawn(found: Mapping[str, Any]) -> None:
     st.markdown(f"**{plain(_sentence(found))}**")
     if found.get("synthetic"):
         st.caption(":orange[:material/science: Synthetic scans: these numbers say nothing about real ones.]")
-    left, right = st.columns([1.15, 1], gap="medium")
+    left, right = st.columns([1.3, 1], gap="medium")
     with left:
-        _table(found)
+        _chart(found)
+    with right:
         for note in found["notes"]:
             st.caption(plain(note))
-    with right:
-        _chart(found)
-        _folds(found["members"], str(found["headline"]))
+    _table(found)
+    _folds(found["members"], str(found["headline"]))
 
 
 def _sentence(found: Mapping[str, Any]) -> str:

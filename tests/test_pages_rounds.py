@@ -1,0 +1,126 @@
+"""The cards of cross-validation and forecast: begin, watch, stop, go on, what went wrong, and the answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_intake import nearby  # noqa: F401 (a fixture)
+from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
+
+from builder import folding, forecast
+from builder.forecast import told
+from builder.rounds import RoundStore
+from builder.runs import EpochEnded, Finished, Record, Run, RunStore, Saved, Started
+from tests.test_curve_fit import measured
+from tests.test_pages_shell import opened, said
+from tests.tiny_runs import small_set
+
+pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
+
+
+def ended(run: Run, status: str = "done", reason: str = "") -> None:
+    with Record(run.folder / "events.jsonl") as record:
+        record.append(Started(device="cpu"))
+        record.append(EpochEnded(1, 4, {"train/loss": 0.9, "val/loss": 0.8, "val/auc": 0.7}, 1.0))
+        record.append(Saved(4, 1, True, "best.safetensors"))
+        record.append(Finished(status, reason))
+    run.marker.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run on 36 phantoms that looks as if it had learned."""
+    from builder import task
+
+    home = tmp_path / "home"
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    dataset = small_set(home, "recognition", tmp_path / "source")
+    starter = next(s for s in task.find("recognition").starters() if s.name == "tiny-cnn")
+    run = RunStore(home).create(starter.replace("data.dataset", dataset.id), queue=False)
+    (run.folder / "best.safetensors").write_bytes(b"")
+    ended(run)
+    return run
+
+
+def press(session, key: str):
+    return session.button(key=key).click().run(timeout=60)
+
+
+def test_a_press_begins_the_folds_which_can_be_stopped_and_go_on(trained: Run):
+    session = opened("results", run=trained.id)
+    assert "Would it hold on other patients?" in said(session) and "5 trainings" in said(session)
+    session = press(session, "folding-begin")
+    (one,) = RoundStore(trained.home).rounds(folding.KIND)
+    assert one.plan["of"] == trained.id and len(one.runs()) == 5
+    assert "fold 3 of 5" in said(session) and not session.exception
+    session = press(session, "folding-stop")
+    for run in one.runs():
+        assert run.stop_wanted
+        ended(run, "stopped", "It was taken out of the queue before it began.")
+    session = opened("results", run=trained.id)
+    assert "0 of 5 trainings have ended" in said(session) and "fold 1 of 5: stopped" in said(session)
+    session = press(session, "folding-resume")
+    assert [run.view().status for run in one.runs()] == ["queued"] * 5 and not session.exception
+
+
+def test_too_few_patients_are_refused_in_words_on_the_card(trained: Run):
+    session = opened("results", run=trained.id)
+    session.segmented_control(key="folding-folds").set_value(10).run(timeout=60)
+    session = press(session, "forecast-begin")
+    assert "24 training patients at least" in said(session).replace("\\", "") and not session.exception
+    assert not RoundStore(trained.home).rounds(forecast.KIND)
+
+
+def test_when_all_have_ended_the_answers_are_asked_for_once_and_then_drawn(trained: Run):
+    one = folding.begin(trained.home, trained.experiment, 2, of=trained.id, queue=False)
+    for run in one.runs():
+        ended(run)
+    session = opened("results", run=trained.id)
+    session.run(timeout=60)
+    jobs = [job for job in RunStore(trained.home).jobs() if job.kind == "gather"]
+    assert len(jobs) == 1 and jobs[0].payload == {"round": one.id}
+    figure = {"value": 0.81, "low": 0.7, "high": 0.9, "mean": 0.83, "sd": 0.02, "folds": [0.81, 0.85], "ranked": True}
+    members = [
+        {"run": run.id, "words": f"fold {k + 1} of 2", "n": 15, "value": 0.8} for k, run in enumerate(one.runs())
+    ]
+    found = {
+        "folds": 2, "repeats": 1, "headline": "auc", "n": 30, "patients": 12, "metrics": {"auc": figure},
+        "members": members, "notes": ["A note."], "synthetic": True,
+        "single": {"run": trained.id, "split": "val", "n": 6, "metrics": {"auc": {"value": 1.0, "low": 1, "high": 1}}},
+    }  # fmt: skip
+    one.keep(found)
+    session = opened("results", run=trained.id)
+    text = said(session).replace("\\", "")
+    assert (
+        "AUC 0.810 (0.700–0.900) over 30 scans of 12 patients" in text and "0.830 ± 0.020" in text and "A note." in text
+    )
+    assert not session.exception
+
+
+@pytest.mark.parametrize(("noise", "law"), [(0.0, lambda n: 0.95 - 0.9 * n**-0.45), (0.001, lambda n: 0.8)])
+def test_a_forecast_is_drawn_with_its_answer_in_words(trained: Run, monkeypatch, noise: float, law):
+    monkeypatch.setattr(forecast, "_FEWEST", 4)
+    one = forecast.begin(trained.home, trained.experiment, (0.25, 0.5, 1.0), draws=1, queue=False)
+    for run in one.runs():
+        ended(run)
+    points, values = measured(0, noise, law)
+    for point in points:
+        point["words"] = "a part"
+    found = told(points, values, "auc", {"ill": 100, "well": 300})
+    one.keep({**found, "headline": "auc", "synthetic": False})
+    session = opened("results", run=trained.id)
+    text = said(session).replace("\\", "")
+    assert ("further cases are needed" in text) == (found["verdict"] == "needs")
+    assert ("More of the same data will not help" in text) == (found["verdict"] == "enough")
+    assert not session.exception and json.dumps(found)
+
+
+def test_the_page_of_a_fold_says_what_it_is_and_offers_no_folds_of_folds(trained: Run):
+    one = folding.begin(trained.home, trained.experiment, 2, queue=False)
+    part = one.runs()[0]
+    (part.folder / "best.safetensors").write_bytes(b"")
+    ended(part)
+    session = opened("results", run=part.id)
+    assert "fold 1 of 2" in said(session) and "Would it hold on other patients?" not in said(session)
