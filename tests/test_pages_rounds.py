@@ -14,7 +14,8 @@ from builder.forecast import told
 from builder.rounds import RoundStore
 from builder.runs import EpochEnded, Finished, Record, Run, RunStore, Saved, Started
 from tests.test_curve_fit import measured
-from tests.test_pages_shell import opened, said
+from tests.test_pages_shell import opened
+from tests.test_pages_shell import said as shown
 from tests.tiny_runs import small_set
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
@@ -44,6 +45,10 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def said(session) -> str:
+    return shown(session).replace("\\", "")
+
+
 def press(session, key: str):
     return session.button(key=key).click().run(timeout=60)
 
@@ -69,7 +74,7 @@ def test_too_few_patients_are_refused_in_words_on_the_card(trained: Run):
     session = opened("results", run=trained.id)
     session.segmented_control(key="folding-folds").set_value(10).run(timeout=60)
     session = press(session, "forecast-begin")
-    assert "24 training patients at least" in said(session).replace("\\", "") and not session.exception
+    assert "24 training patients at least" in said(session) and not session.exception
     assert not RoundStore(trained.home).rounds(forecast.KIND)
 
 
@@ -92,7 +97,7 @@ def test_when_all_have_ended_the_answers_are_asked_for_once_and_then_drawn(train
     }  # fmt: skip
     one.keep(found)
     session = opened("results", run=trained.id)
-    text = said(session).replace("\\", "")
+    text = said(session)
     assert (
         "AUC 0.810 (0.700–0.900) over 30 scans of 12 patients" in text and "0.830 ± 0.020" in text and "A note." in text
     )
@@ -111,7 +116,7 @@ def test_a_forecast_is_drawn_with_its_answer_in_words(trained: Run, monkeypatch,
     found = told(points, values, "auc", {"ill": 100, "well": 300})
     one.keep({**found, "headline": "auc", "synthetic": False})
     session = opened("results", run=trained.id)
-    text = said(session).replace("\\", "")
+    text = said(session)
     assert ("further cases are needed" in text) == (found["verdict"] == "needs")
     assert ("More of the same data will not help" in text) == (found["verdict"] == "enough")
     assert not session.exception and json.dumps(found)
