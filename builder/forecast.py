@@ -78,9 +78,7 @@ def members(
             sides = {ids[i]: "val" if groups[i] in aside else "train" for i in inside} | {
                 ids[i]: "test" for i in judged
             }
-            words = f"{100 * share:g} % of the training patients" + (
-                f", draw {draw + 1}" if draws > 1 and share < 1 else ""
-            )
+            words = f"{100 * share:g} % of the patients" + (f", draw {draw + 1}" if draws > 1 and share < 1 else "")
             about = {"words": words, "share": share, "draw": draw, "cases": len(inside), "patients": len(part)}
             document = _as_long(plain, len(train) / len(inside))
             document = document.replace("training.seed", plain.training.seed + draw)
@@ -231,6 +229,7 @@ def told(
         "now": now,
         "goal": goal,
         "higher": higher,
+        "ceiling": bool(bounded and float(sign * (curve.best - curve.at(np.array([now]))[0, 0])) < goal),
         "verdict": verdict,
         "needed": needed,
         "gain_doubled": gain,
@@ -289,6 +288,11 @@ def _notes(luck: float | None, rows: int) -> list[str]:
 def words(found: Mapping[str, Any], name: str) -> str:
     """The answer in one or two sentences."""
     goal, gain, needed = found["goal"], found["gain_doubled"], found["needed"]
+    if found["verdict"] == "enough" and found["ceiling"]:
+        return (
+            f"{name} is within {goal:g} of the most that it can be on these scans, so no number of further cases can "
+            f"give {goal:+g}. Harder or other scans to judge by would tell more."
+        )
     if found["verdict"] == "enough":
         return (
             f"More of the same data will not help: even {REACH:g} times as many cases would hardly give {goal:+g} "

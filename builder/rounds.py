@@ -307,7 +307,7 @@ def _is_id(id: str) -> bool:
 
 def renamed(experiment: Experiment, words: str) -> Experiment:
     """The document under a name that says which part of a round it is."""
-    return experiment.replace("name", f"{experiment.name[: 117 - len(words)]} · {words}")
+    return experiment.replace("name", f"{words} · {experiment.name[: 117 - len(words)]}")
 
 
 def ended_badly(views: Sequence[RunView | None], members: Sequence[Member]) -> list[str]:

@@ -60,6 +60,11 @@ def test_a_flat_curve_says_that_more_of_the_same_will_not_help():
         assert found["words"].startswith("More of the same data will not help")
 
 
+def test_a_figure_at_its_ceiling_is_said_to_be_there():
+    found = said(0, 0.001, law=lambda n: 0.995)
+    assert found["ceiling"] and "within 0.02 of the most that it can be" in found["words"]
+
+
 def test_a_curve_that_drowns_in_noise_is_said_to_tell_nothing():
     verdicts = [said(seed, 0.04)["verdict"] for seed in range(10)]
     assert verdicts.count("cannot tell") >= 8

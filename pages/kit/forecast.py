@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,12 +120,25 @@ def _chart(found: Mapping[str, Any]) -> None:
     )  # fmt: skip
     at_now = curve["value"][max(inside)]
     goal = at_now - found["goal"] if not found["higher"] else at_now + found["goal"]
-    figure.add_hline(y=goal, line={"color": colours[2], "dash": "dot"}, annotation_text=f"{found['goal']:+g}")
-    figure.add_vline(x=now, line={"color": "#8a94a6", "dash": "dot"}, annotation_text="now")
+    if not found["ceiling"]:
+        figure.add_hline(
+            y=goal, line={"color": colours[2], "dash": "dot"}, annotation_text=f"{found['goal']:+g}",
+            annotation_position="top left",
+        )  # fmt: skip
+    # A line of plotly's own would put its words at 10 ** now: on an axis of powers it counts notes by their exponent.
+    figure.add_shape(
+        type="line", x0=now, x1=now, y0=0, y1=1, yref="paper", line={"color": "#8a94a6", "dash": "dot", "width": 1.5}
+    )
+    figure.add_annotation(
+        x=math.log10(now), y=0, yref="paper", text="now", showarrow=False, xanchor="left", yanchor="bottom", xshift=4
+    )
     figure.update_layout(
         height=330, margin={"l": 8, "r": 16, "t": 28, "b": 8},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": "Training cases", "type": "log", "tickformat": ",.0f"}, yaxis={"title": name},
+        xaxis={
+            "title": "Training cases", "type": "log", "tickformat": ",.0f", "dtick": "D2",
+            "range": [math.log10(cases[0] * 0.92), math.log10(cases[-1])],
+        }, yaxis={"title": name},
     )  # fmt: skip
     told = ", ".join(f"{p['cases']:,} cases {p['value']:.3f}" for p in points)
     st.plotly_chart(figure, key=f"{KEY}-chart", config={"displayModeBar": False}, alt=f"{name}: {told}")

@@ -16,7 +16,7 @@ from pages.kit import go, jobs, style
 from pages.kit.run_list import view_of
 from pages.kit.words import duration, plain
 
-__all__ = ["begin", "cost", "followed", "newest"]
+__all__ = ["asked", "begin", "cost", "followed", "newest", "refused"]
 
 _LOOK_S = 1.0
 
@@ -62,7 +62,7 @@ def followed(one: Round, key: str, title: str, draw: Callable[[Mapping[str, Any]
     if bad:
         _stuck(one, key, view, bad)
         return False
-    _ask(one, key)
+    asked({"round": one.id}, f"{key}-{one.id}", key)
     return False
 
 
@@ -116,16 +116,14 @@ def _stuck(one: Round, key: str, view: RoundView, bad: Sequence[str]) -> None:
         )  # fmt: skip
 
 
-def _ask(one: Round, key: str) -> None:
-    """All have ended: their answers are gathered, by itself the first time."""
-    slot = f"{key}-{one.id}"
-    asked = f"{slot}-asked"
-    if jobs.of_slot(slot) is None and not st.session_state.get(asked):
-        st.session_state[asked] = True
-        begin(lambda: jobs.submit("gather", {"round": one.id}, slot), key)
+def asked(payload: dict[str, Any], slot: str, key: str) -> None:
+    """All have ended: their answers are put together, by itself the first time."""
+    if jobs.of_slot(slot) is None and not st.session_state.get(f"{slot}-asked"):
+        st.session_state[f"{slot}-asked"] = True
+        begin(lambda: jobs.submit("gather", payload, slot), key)
     view = jobs.watch(slot, "Asking about what was held out")
-    if view is None:
+    if view is None or view.status == "done":  # done, and yet no answer that fits: a run was made anew since
         st.button(
             "Put the answers together", key=f"{key}-gather", icon=":material/functions:", type="primary",
-            on_click=begin, args=(lambda: jobs.submit("gather", {"round": one.id}, slot), key),
+            on_click=begin, args=(lambda: jobs.submit("gather", payload, slot), key),
         )  # fmt: skip
