@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from builder import commands, round_commands, run_commands
+from builder import commands, round_commands, run_commands, study_commands
 from builder.commands import Answer, Mistake, say
 from builder.execute import home
+from builder.parts.search import STRATEGIES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--data", metavar="N", help="id or name of the data set")
         made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
     _of_rounds(command)
+    made = command("search", study_commands.search, "Which settings win: try those that an experiment leaves open.")
+    made.add_argument("experiment", metavar="FILE|STUDY", help="the experiment as JSON; with --resume a study")
+    made.add_argument("--data", metavar="N", help="id or name of the data set")
+    made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
+    made.add_argument("--trials", type=int, metavar="N", help="how many; with --resume how many more")
+    made.add_argument("--strategy", choices=STRATEGIES.names, help="how trials are chosen")
+    made.add_argument("--resume", action="store_true", help="let a study go on that was stopped or interrupted")
     command("runs", commands.runs, "List the runs, the newest first.")
     _of_runs(command)
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")

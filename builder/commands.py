@@ -191,7 +191,7 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
     parameters, flops}"""
     from builder import network
 
-    experiment, dataset = _read(asked)
+    experiment, dataset = read_experiment(asked)
     classes = len(dataset.classes) if dataset is not None else 2
     planned = network.plan_of(experiment, classes)
     nodes = [
@@ -231,7 +231,7 @@ def check(asked: argparse.Namespace) -> tuple[Answer, str]:
 
     An experiment that only lacks a data set (an error of path data.dataset) exits with 0: `train` takes --data.
     """
-    experiment, dataset = _read(asked)
+    experiment, dataset = read_experiment(asked)
     found = _problems(experiment, dataset)
     answer = {"problems": found}
     rows = [(p["severity"], p["path"], p["message"]) for p in found]
@@ -252,7 +252,7 @@ def preflight(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder import task
 
     data_folder()
-    experiment, dataset = _read(asked)
+    experiment, dataset = read_experiment(asked)
     if dataset is None:
         raise Mistake("No data set is chosen: name one with --data, or put its id into the experiment as data.dataset.")
     found = _problems(experiment, dataset)
@@ -297,7 +297,7 @@ def ready(asked: argparse.Namespace) -> tuple[Experiment, Dataset]:
         Mistake: no data set, or an error in the document.
     """
     data_folder()  # before anything else is said
-    experiment, dataset = _read(asked)
+    experiment, dataset = read_experiment(asked)
     if dataset is None:
         raise Mistake("No data set is chosen: name one with --data, or put its id into the experiment as data.dataset.")
     found = _problems(experiment, dataset)
@@ -578,7 +578,7 @@ def export(asked: argparse.Namespace) -> tuple[Answer, str]:
 
     what: Run | Experiment
     if asked.run == "-" or asked.run.endswith(".json"):
-        what, _ = _read(argparse.Namespace(experiment=asked.run, data=asked.data))
+        what, _ = read_experiment(argparse.Namespace(experiment=asked.run, data=asked.data))
         experiment, classes = what, len(exports.classes_of(what, home())[0])
         named = {"experiment": what.name}
     else:
@@ -640,7 +640,7 @@ def _starters() -> list[Experiment]:
     return [experiment for name in task.TASKS.names for experiment in task.find(name).starters()]
 
 
-def _read(asked: argparse.Namespace) -> tuple[Experiment, Dataset | None]:
+def read_experiment(asked: argparse.Namespace) -> tuple[Experiment, Dataset | None]:
     """The experiment in the file, with --data and --set applied, and its data set where it names one."""
     from builder.data import Dataset
     from builder.spec import Experiment

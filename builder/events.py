@@ -336,6 +336,11 @@ class Fold:
             words = {"done": "Done.", "stopped": "Stopped.", "failed": "Failed.", "lost": "Lost."}
             self._say(event, " ".join(filter(None, (words.get(event.status, event.status), event.reason))))
 
+    @property
+    def epochs(self) -> dict[int, dict[str, float]]:
+        """{epoch: its metrics} of the epochs that count."""
+        return {epoch: metrics for epoch, (_, metrics) in self._epochs.items()}
+
     def _start(self, event: Started) -> None:
         self.finished = self.broke = None
         self._device = event.device or self._device

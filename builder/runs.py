@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from builder.spec import Experiment
 
 __all__ = [
+    "CONTINUED",
     "KINDS",
     "OF",
     "TIME",
@@ -129,7 +130,10 @@ KINDS = (
     "finder",
     "weights",
     "network",
+    "search",
 )
+CONTINUED = ("train", "search")
+"""Kinds whose work goes on from a saved state: one whose process was ended is started again."""
 _TAIL_BYTES = 16384  # longer than any one event
 _ID = re.compile(r"^[0-9a-f-]{1,64}\Z")
 
@@ -456,6 +460,11 @@ class RunFollower:
         self._monitor = monitor
         self._fold = Fold(monitor)
 
+    @property
+    def epochs(self) -> dict[int, dict[str, float]]:
+        """{epoch from 1: its metrics} of the epochs that count, as of the last refresh."""
+        return self._fold.epochs
+
     def refresh(self) -> RunView:
         # The marker and the process first, the events last: the end is written before the marker goes, so this order
         # can never see "not wanted, not alive, not finished" of a run that just ended.
@@ -580,6 +589,12 @@ class RunStore:
             raise _in_words(error) from error
         finally:
             shutil.rmtree(passing, ignore_errors=True)
+
+    def fresh_id(self) -> str:
+        """A name for a run that is to be made later (`create(id=)`): it sorts behind all there are now."""
+        parent = self.home / "runs"
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._fresh_id(parent)
 
     @staticmethod
     def _fresh_id(parent: Path) -> str:

@@ -38,6 +38,7 @@ from pathlib import Path
 from builder import wastebin
 from builder.execute import EXIT_DISK_FULL, alive, exit_words
 from builder.runs import (
+    CONTINUED,
     Claim,
     Event,
     Finished,
@@ -84,6 +85,7 @@ THREADLESS = {
 ATTEMPTS = 3
 BACKOFF_S = (0.5, 5.0)  # before the second and the third attempt
 SHORT_SLOTS = 2
+WATCHERS = ("search",)
 NICE = 5  # of the supervisor; its workers go to 10
 POLL_S = 0.1
 STOP_PATIENCE_S = 60.0
@@ -313,12 +315,18 @@ class Supervisor:
                 self._start(job, marker, attempt + 1, slot)
 
     def _free_slot(self, job: Job) -> int | None:
-        """A free place for `job`, None when there is none. A run that waits for its next try keeps its place."""
+        """A free place for `job`, None when there is none. A run that waits for its next try keeps its place.
+
+        What only watches over other jobs takes no place: it must neither wait for them nor keep them waiting.
+        """
+        if job.kind in WATCHERS:
+            return 0
         training = job.kind == "train"
-        at_work = [w for w in self.workers.values() if not w.claim.away]
+        at_work = [w for w in self.workers.values() if not w.claim.away and w.job.kind not in WATCHERS]
         taken = {w.claim.slot for w in at_work if (w.job.kind == "train") == training}
         free = [slot for slot in range(self.train_slots if training else SHORT_SLOTS) if slot not in taken]
-        kept = len([id for id in self._retries if id != job.id]) if training and job.id not in self._retries else 0
+        waits = [id for id in self._retries if id != job.id and (self.home / "runs" / id).is_dir()]
+        kept = len(waits) if training and job.id not in self._retries else 0
         return free[0] if len(free) > kept else None
 
     def _mind_pause(self, worker: Worker) -> None:
@@ -463,7 +471,7 @@ class Supervisor:
             self._close(marker, Finished("stopped", "It did not answer the wish to stop and was ended."))
         elif code == EXIT_DISK_FULL:
             self._close(marker, Finished("failed", disk_full_words(job.kind)))
-        elif job.kind != "train":
+        elif job.kind not in CONTINUED:
             self._close(marker, Finished("failed", words))
         elif tries >= ATTEMPTS:
             reason = f"{words} It was tried {ATTEMPTS} times; press Resume to try again from the last saved state."

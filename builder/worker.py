@@ -22,6 +22,7 @@ from builder.board import Board
 from builder.execute import EXIT_AGAIN, EXIT_DISK_FULL, alive
 from builder.faults import note_fault, quieten, sentence
 from builder.runs import (
+    CONTINUED,
     Claim,
     EpochEnded,
     Event,
@@ -678,6 +679,35 @@ def finder(work: Work) -> Steps:
     return {**found.to_json(), "digest": subject_digest(experiment)}
 
 
+def search(work: Work) -> Steps:
+    """Drives a study to its end: {study, status, trials (that ended), best (a number or none)}; the payload is {study}.
+
+    It computes nothing itself: its trials are runs in the queue, so it takes no place of those for training.
+    """
+    from builder.check import problems
+    from builder.data import Dataset
+    from builder.search.driver import Driver, costs_of
+    from builder.search.ground import RunGround, named_executor
+    from builder.search.studies import StudyStore
+
+    study = StudyStore(work.home).study(str(work.job.payload["study"]))
+    yield Progress(note="reading the study")
+    dataset = Dataset.open(work.home, study.experiment.data.dataset)
+    num_classes = len(dataset.classes)
+    driver = Driver(
+        study,
+        RunGround(work.home, study.id, named_executor(work.home)),
+        stop=lambda: work.stop() and work.job.stop_wanted,  # not where a signal ends this process alone
+        sound=lambda made: [p.message for p in problems(made, dataset.fingerprint) if p.severity == "error"],
+        costs=lambda made, names: costs_of(made, names, num_classes),
+    )
+    for done, wanted in driver.steps():
+        yield Progress(step=done, total=wanted, note="searching")
+    view = study.view()
+    best = view.best.number if view.best else None
+    return {"study": study.id, "status": view.status, "trials": sum(t.ended for t in view.trials), "best": best}
+
+
 KINDS: dict[str, Handler] = {
     "train": train,
     "import": import_scans,
@@ -705,6 +735,7 @@ KINDS: dict[str, Handler] = {
     "finder": finder,
     "weights": weights,
     "network": foreign_network,
+    "search": search,
 }
 
 
@@ -788,7 +819,7 @@ def _work(work: Work, handler: Handler) -> tuple[Finished | None, dict[str, Any]
             break
     if event.status != "stopped" or work.job.stop_wanted or not work.told_to_end:
         return event, None
-    if work.job.kind == "train":
+    if work.job.kind in CONTINUED:
         work.tell(Warned("The working process was asked to end from outside; its state is saved."))
         return None, None
     return Finished("failed", "The working process was asked to end from outside; start it again."), None

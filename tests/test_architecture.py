@@ -208,6 +208,7 @@ COMMAND_LINE = (
     "commands",
     "run_commands",
     "round_commands",
+    "study_commands",
 )  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (

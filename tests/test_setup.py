@@ -34,7 +34,7 @@ IMPORT_NAMES = {
     "streamlit-drawable-canvas": "streamlit_drawable_canvas",
 }
 # Found by pydicom when it decodes, never imported by us.
-PLUGINS = {"python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls"}
+PLUGINS = {"python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "cmaes"}  # optuna loads cmaes
 
 
 def _requirements(name: str) -> dict[str, Requirement]:

@@ -7,6 +7,7 @@ Such a dimension is *active* in a document in which its path leads to a setting,
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -314,11 +315,15 @@ def _put(experiment: Experiment, path: str, value: Value) -> Experiment:
         return _augmented(experiment, path.removeprefix("training.augment."), value)
     if domain(experiment, path) is None and path not in _NO_LEARNING:
         raise SpecError(f"There is no choice at {path!r} in this document.")
-    return experiment.replace(path, _neat_number(value))
+    return experiment.replace(path, neat(value))
 
 
-def _neat_number(value: Value) -> Value:
-    return float(f"{value:.10g}") if isinstance(value, float) else value
+def neat(value: Value) -> Value:
+    """The value without the tail that steps leave on it (0.30000000000000004 -> 0.3); all else as it is."""
+    if not isinstance(value, float):
+        return value
+    short = float(f"{value:.12g}")
+    return short if abs(short - value) <= 8 * sys.float_info.epsilon * abs(value) else value
 
 
 def _augmented(experiment: Experiment, name: str, value: Value) -> Experiment:

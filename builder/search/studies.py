@@ -307,13 +307,13 @@ class StudyFold:
         self.trials: dict[int, TrialView] = {}
         self.importance: dict[str, float] = {}
         self.finished: dict[str, Any] | None = None
-        self._past = self._clock = 0.0
+        self._past = self.clock = 0.0
 
     def add(self, event: Mapping[str, Any]) -> None:
         kind, number = event.get("event"), int(event.get("trial", -1))
         if kind == "began":
-            self._past, self._clock, self.finished = self._past + self._clock, 0.0, None
-        self._clock = max(self._clock, float(event.get("clock", 0.0)))
+            self._past, self.clock, self.finished = self._past + self.clock, 0.0, None
+        self.clock = max(self.clock, float(event.get("clock", 0.0)))
         if kind == "finished":
             self.finished = dict(event)
         elif kind == "weighed":
@@ -351,7 +351,7 @@ class StudyFold:
     @property
     def seconds(self) -> float:
         """How long the drivers have worked."""
-        return self._past + self._clock
+        return self._past + self.clock
 
     def view(self, wishes: list[dict[str, int]], **known: Any) -> StudyView:
         """The state so far. `known`: status, reason, stopping."""
