@@ -21,6 +21,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -166,7 +167,8 @@ class Driver:
         storage = self._storage
         if storage is None:
             storage = self._kept(lambda: storage_at(self.study.storage_url))
-        directions = ["maximize" if up else "minimize" for up in self.rising]
+        ways = optuna.study.StudyDirection
+        directions = [ways.MAXIMIZE if up else ways.MINIMIZE for up in self.rising]
         made = self._kept(
             lambda: optuna.create_study(
                 storage=storage,
@@ -264,7 +266,7 @@ class Driver:
             again = next((trial for trial in self._all() if trial.number == wish["requeue"]), None)
             if again is not None:
                 facts = {"wish": place, "requeued_from": again.number}
-                self._kept(lambda again=again, facts=facts: self.optuna.enqueue_trial(again.params, facts))
+                self._kept(partial(self.optuna.enqueue_trial, again.params, facts))
 
     def _spent(self) -> str | None:
         """Why no further trial begins; None while one may."""
@@ -345,7 +347,7 @@ class Driver:
             there = domain(document, dimension.path)
             if there is None:
                 continue
-            values[dimension.path] = self._kept(lambda d=dimension, t=there: suggest(trial, d, t))
+            values[dimension.path] = self._kept(partial(suggest, trial, dimension, there))
             document = apply(document, {dimension.path: values[dimension.path]})
         return values
 
@@ -429,7 +431,7 @@ class Driver:
             self._mark_retried(trial, look.reason or "Its process was ended; it was begun again.")
             self.ground.again(facts["run"])
             return
-        more = {
+        more: dict[str, Any] = {
             "best_epoch": look.best_epoch,
             "epochs": max(look.epochs, default=0),
             "seconds": round(look.seconds, 3),
