@@ -1,0 +1,83 @@
+"""Real processes: whoever is killed in a search, it goes on, and every trial is trained once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from planted import BLUR, RATE, study_of
+from service import Service, until
+
+from builder.runs import Run
+from builder.search.studies import Study, trial_of
+from tests.study_supervisor import COMMAND
+
+EPOCHS = 2
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path / "home", COMMAND)
+    yield made
+    made.close()
+
+
+def running(study: Study, number: int) -> Run | None:
+    """The run of a trial once it is at its third step."""
+    found = [trial for trial in study.view().trials if trial.number == number]
+    run = Run(study.home, found[0].run) if found else None
+    return run if run is not None and run.view().status == "running" and run.view().step >= 3 else None
+
+
+def test_a_search_outlives_its_workers_its_driver_and_the_service(service: Service):
+    service.hold(3)
+    study = study_of(service.home, RATE, BLUR, epochs=EPOCHS, strategy="random", num_trials=4)
+    service.ready()
+    driver = study.resume()
+    assert study.resume().id == driver.id, "a second click starts no second driver"
+
+    until(lambda: running(study, 0))  # a worker in the middle of a trial
+    service.kill(running(study, 0))
+    until(lambda: running(study, 0))
+    service.kill(driver)  # the driver: it is started again by itself
+    until(lambda: (claim := driver.claim) is not None and claim.alive and claim.attempt == 2)
+
+    service.release()
+    until(lambda: sum(trial.ended for trial in study.view().trials) >= 1)
+    service.hold(3)
+    supervisor, claim = (
+        service.supervisor,
+        driver.claim,
+    )  # everything but the training: no browser, no server, no driver
+    service.kill(supervisor)
+    if claim is not None and claim.alive:
+        service.kill(claim)
+    service.release()
+    service.executor.ensure()
+    study.resume()
+    until(lambda: study.view().status == "done")
+
+    view = study.view()
+    assert [trial.status for trial in view.trials] == ["done"] * 4 and view.trained == view.wanted == 4
+    assert view.trials[0].retried == 1 and sum(trial.retried for trial in view.trials[1:]) == 0
+    runs = service.store.runs()
+    assert sorted(trial_of(run.folder) for run in runs) == [(study.id, number) for number in range(4)]
+    assert all(trial.epochs == EPOCHS for trial in view.trials)
+
+
+def test_a_stopped_search_saves_its_trial_and_one_click_lets_it_go_on(service: Service):
+    service.hold(3)
+    study = study_of(service.home, RATE, epochs=EPOCHS, strategy="random", num_trials=2)
+    service.ready()
+    study.resume()
+    until(lambda: running(study, 0))
+    study.stop()
+    until(lambda: study.view().status == "stopped")
+    run = Run(study.home, study.view().trials[0].run)
+    until(lambda: run.view().status == "stopped")
+    service.release()
+    study.resume()
+    until(lambda: study.view().status == "done")
+    assert [trial.status for trial in study.view().trials] == ["done", "done"]
+    assert len(service.store.runs()) == 2
