@@ -1,4 +1,4 @@
-"""A supervisor that drives studies for real over toy trainings (see `fake_supervisor`). The product never imports it."""
+"""A supervisor that drives studies for real over toy trainings, see `fake_supervisor`. Only tests import it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_search_outlives_its_workers_its_driver_and_the_service(service: Servi
     assert [trial.status for trial in view.trials] == ["done"] * 4 and view.trained == view.wanted == 4
     assert view.trials[0].retried == 1 and sum(trial.retried for trial in view.trials[1:]) == 0
     runs = service.store.runs()
-    assert sorted(trial_of(run.folder) for run in runs) == [(study.id, number) for number in range(4)]
+    assert sorted(str(trial_of(run.folder)) for run in runs) == [str((study.id, number)) for number in range(4)]
     assert all(trial.epochs == EPOCHS for trial in view.trials)
 
 
