@@ -289,9 +289,9 @@ def test_the_figures_are_plain_data_of_the_trials(searched):
     x, y, trials = figures.slices(view, LR)
     assert len(x) == len(y) == len(trials) == 30
     flat = figures.contour(view, LR, SMOOTHING, [LR])
-    assert flat is not None and flat.surface.shape == (32, 32)
-    row, column = divmod(int(flat.surface.argmax()), 32)
+    assert flat is not None and flat.surface.shape == (24, 24)
+    row, column = divmod(int(flat.surface.argmax()), 24)
     assert abs(flat.y[row] - view.best.params[SMOOTHING]) < 0.2
     assert 0.1 < flat.x[column] / view.best.params[LR] < 10
     beside = figures.contour(view, "training.optimizer", LR, [LR])
-    assert beside is not None and beside.surface.shape == (32, 2) and beside.words_x
+    assert beside is not None and beside.surface.shape == (24, 2) and beside.words_x

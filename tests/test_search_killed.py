@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from planted import BLUR, RATE, study_of
 from service import Service, until
 
+from builder.__main__ import main
 from builder.runs import Run
 from builder.search.studies import Study, trial_of
 from tests.study_supervisor import COMMAND
@@ -66,7 +68,7 @@ def test_a_search_outlives_its_workers_its_driver_and_the_service(service: Servi
     assert all(trial.epochs == EPOCHS for trial in view.trials)
 
 
-def test_a_stopped_search_saves_its_trial_and_one_click_lets_it_go_on(service: Service):
+def test_a_stopped_search_saves_its_trial_and_one_command_lets_it_go_on(service: Service, monkeypatch, capsys):
     service.hold(3)
     study = study_of(service.home, RATE, epochs=EPOCHS, strategy="random", num_trials=2)
     service.ready()
@@ -77,7 +79,9 @@ def test_a_stopped_search_saves_its_trial_and_one_click_lets_it_go_on(service: S
     run = Run(study.home, study.view().trials[0].run)
     until(lambda: run.view().status == "stopped")
     service.release()
-    study.resume()
-    until(lambda: study.view().status == "done")
-    assert [trial.status for trial in study.view().trials] == ["done", "done"]
-    assert len(service.store.runs()) == 2
+    monkeypatch.setenv("SCANLOOM_HOME", str(service.home))
+    assert main(["search", study.id, "--resume", "--trials", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["study"] == study.id and told["status"] == "done" and told["wanted"] == 3
+    assert [trial["status"] for trial in told["trials"]] == ["done"] * 3
+    assert {trial["run"] for trial in told["trials"]} == {run.id for run in service.store.runs()}

@@ -8,6 +8,7 @@ import pytest
 from little_run import starter
 
 from builder import task
+from builder.__main__ import main
 from builder.catalog import Text
 from builder.check import problems
 from builder.parts.search import PRUNERS, STRATEGIES
@@ -202,3 +203,13 @@ def test_a_study_is_a_folder_that_is_found_again(tmp_path: Path):
         store.study("0")
     with pytest.raises(ValueError, match="no search"):
         store.create(TINY, queue=False)
+
+
+def test_the_command_line_refuses_what_cannot_be_searched(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("SCANLOOM_HOME", str(tmp_path / "home"))
+    file = tmp_path / "e.json"
+    for experiment, words in ((TINY, "has no search"), (asking(RATE), "No data set is chosen")):
+        file.write_text(experiment.dumps())
+        assert main(["search", str(file), "--json"]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "home" / "studies").exists()

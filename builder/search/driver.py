@@ -35,7 +35,7 @@ from builder.search import objectives, strategies
 from builder.search.grid import points_of
 from builder.search.ground import Ground, Look
 from builder.search.space import apply, domain, neat, ordered
-from builder.search.studies import Study, StudyFold
+from builder.search.studies import Study, StudyFold, told
 from builder.spec import Dimension, Experiment, SpecError
 from builder.task import offered
 
@@ -155,8 +155,8 @@ class Driver:
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
             os.ftruncate(self._record, whole)
-        for line in text[:whole].splitlines():
-            self._fold.add(json.loads(line))
+        for event in told(text[:whole]):
+            self._fold.add(event)
 
     # --------------------------------------------------------------------------------------------------- the storage
 
@@ -394,8 +394,8 @@ class Driver:
         metric = self.metrics[0]
         if metric in COSTS:
             return False
-        told = self._fold.trials[trial.number].curve[0] if trial.number in self._fold.trials else []
-        last = told[-1] if told else 0
+        known = self._fold.trials[trial.number].curve[0] if trial.number in self._fold.trials else []
+        last = known[-1] if known else 0
         new = [epoch for epoch in sorted(look.epochs) if epoch > last]
         for epoch in new:
             value = look.epochs[epoch].get(f"val/{metric}")
@@ -456,7 +456,7 @@ class Driver:
         metric, up = self.metrics[0], self.rising[0]
         best = look.best_epoch
         if best not in look.epochs:
-            scores = {epoch: told.get(f"val/{metric}", math.nan) for epoch, told in look.epochs.items()}
+            scores = {epoch: found.get(f"val/{metric}", math.nan) for epoch, found in look.epochs.items()}
             scores = {epoch: value for epoch, value in scores.items() if math.isfinite(value)}
             best = (max if up else min)(scores, key=scores.__getitem__) if scores else max(look.epochs, default=0)
         found = []

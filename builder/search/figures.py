@@ -101,7 +101,7 @@ class Contour:
 
 
 def contour(
-    view: StudyView, path_x: str, path_y: str, logarithmic: Sequence[str] = (), objective: int = 0, size: int = 32
+    view: StudyView, path_x: str, path_y: str, logarithmic: Sequence[str] = (), objective: int = 0, size: int = 24
 ) -> Contour | None:
     """The surface over two choices; None with fewer than three trials that have both.
 
@@ -144,6 +144,7 @@ def importance(view: StudyView, logarithmic: Sequence[str] = ()) -> dict[str, fl
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     found, trials = dict[str, float](), done(view)
     for path in paths(view):
         having = [trial for trial in trials if path in trial.params]

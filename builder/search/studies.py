@@ -278,8 +278,8 @@ class StudyFollower:
             chunk = b""
         end = chunk.rfind(b"\n") + 1
         self.offset += end
-        for line in chunk[:end].splitlines():
-            self._fold.add(json.loads(line))
+        for event in told(chunk[:end]):
+            self._fold.add(event)
         wishes = self.study.wishes()
         if view is not None and view.active:
             status, reason = ("running" if view.status == "paused" else view.status), view.reason
@@ -334,7 +334,6 @@ class StudyFold:
                 if not epochs or epoch > epochs[-1]:
                     epochs.append(epoch)
                     values.append(float(event["value"]))
-                    self.trials[number] = replace(trial, epochs=epoch)
             elif kind == "retried":
                 self.trials[number] = replace(trial, retried=trial.retried + 1, reason=str(event.get("reason", "")))
             elif kind == "ended":
@@ -343,7 +342,7 @@ class StudyFold:
                     status=str(event["status"]),
                     values=tuple(float(value) for value in event.get("values") or ()),
                     best_epoch=int(event.get("best_epoch") or 0),
-                    epochs=int(event.get("epochs") or trial.epochs),
+                    epochs=int(event.get("epochs") or (trial.curve[0] or [0])[-1]),
                     seconds=float(event.get("seconds") or 0.0),
                     retried=max(trial.retried, int(event.get("retried") or 0)),
                     reason=str(event.get("reason", "")),
@@ -356,7 +355,7 @@ class StudyFold:
 
     def view(self, wishes: list[dict[str, int]], **known: Any) -> StudyView:
         """The state so far. `known`: status, reason, stopping."""
-        trials = tuple(self.trials[number] for number in sorted(self.trials))
+        trials = tuple(_reached(self.trials[number]) for number in sorted(self.trials))
         done = [trial for trial in trials if trial.status == "done" and len(trial.values) == len(self.objectives)]
         begun = [trial for trial in trials if trial.status != "refused"]
         best = None
@@ -380,6 +379,19 @@ class StudyFold:
             epochs_planned=sum(int(trial.params.get("training.epochs", self.epochs)) for trial in begun),
             **known,
         )
+
+
+def told(text: bytes) -> list[dict[str, Any]]:
+    """The events in whole lines of a study's record."""
+    found: list[dict[str, Any]] = json.loads(
+        b"[" + b",".join(text.splitlines()) + b"]"
+    )  # one call: a tenth of the time
+    return found
+
+
+def _reached(trial: TrialView) -> TrialView:
+    """A trial at work with the epochs that it has told so far; one that has ended as it is."""
+    return trial if trial.ended or not trial.curve[0] else replace(trial, epochs=trial.curve[0][-1])
 
 
 def front(trials: list[TrialView], rising: tuple[bool, ...]) -> tuple[int, ...]:
