@@ -157,7 +157,8 @@ ENGINE = {
     "saliency": "predict spec task",
     "sanity": "blanking data measures parting predict runs saliency targets task",
     "baseline": "spec network data evaluate measures runs",
-    "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing",
+    "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing "
+    "parting",
     "preflight": "parts spec data task batches learner",
     "finder": "spec data task learner",
     "gap": "parts spec network dropping",

@@ -67,13 +67,14 @@ class _Axes:
         share = 0.5 if high == low else (value - low) / (high - low)
         return begin + min(1.02, max(-0.02, share)) * (end - begin)
 
-    def drawn(self, x_title: str, y_title: str, x_ticks: Sequence[float] = ()) -> None:
+    def drawn(self, x_title: str, y_title: str, x_ticks: Sequence[float] | None = ()) -> None:
+        """Lines and numbers of the scales; `x_ticks` None: the axis carries no numbers."""
         bottom, right = self.height - _BOTTOM, self.width - _RIGHT
         for value in self._ticks(self.y, self.log_y):
             _, at = self.at(self.x[0], value)
             self.parts.append(f'<path d="M{_LEFT},{at:.1f}H{right:.1f}" stroke="{_GRID}"/>')
             self.parts.append(text(_LEFT - 7, at + 4, _short(value), size=10.5, colour=_FAINT, anchor="end"))
-        for value in x_ticks or self._ticks(self.x, self.log_x):
+        for value in () if x_ticks is None else x_ticks or self._ticks(self.x, self.log_x):
             at, _ = self.at(value, self.y[0])
             self.parts.append(f'<path d="M{at:.1f},{bottom}v4" stroke="{_FAINT}"/>')
             self.parts.append(text(at, bottom + 17, _short(value), size=10.5, colour=_FAINT, anchor="middle"))
@@ -236,7 +237,7 @@ def spread(rows: Mapping[str, Sequence[float | None]], y_title: str, *, width: f
         return ""
     y_range = _reach([float(v) for values in known.values() for v in values], False)
     axes = _Axes((0.0, float(len(known))), y_range, width, height, False, False)
-    axes.drawn("", y_title, x_ticks=(-1e9,))
+    axes.drawn("", y_title, x_ticks=None)
     for number, (name, values) in enumerate(known.items()):
         low, first, middle, third, high = (float(v) for v in np.quantile(values, (0, 0.25, 0.5, 0.75, 1)))
         x, _ = axes.at(number + 0.5, y_range[0])
@@ -260,7 +261,7 @@ def bars(
         return ""
     top = max(1e-9, max(value for _, value in rows))
     axes = _Axes((0.0, float(len(rows))), (0.0, top * 1.08), width, height, False, False)
-    axes.drawn(x_title, y_title, x_ticks=(-1e9,))
+    axes.drawn(x_title, y_title, x_ticks=None)
     room = (width - _LEFT - _RIGHT) / len(rows)
     for number, (name, value) in enumerate(rows):
         x, y = axes.at(number + 0.5, value)

@@ -21,6 +21,7 @@ from builder.data import SPLITS, Dataset
 from builder.evaluate import evaluation, openings_file
 from builder.evidence import environment, hashes, recipe
 from builder.operating import Choice
+from builder.parting import Parting, dataset_of
 from builder.runs import Run
 from builder.spec import Experiment
 
@@ -39,14 +40,15 @@ class NoEvidence(ValueError):
 def gather(run: Run, home: Path) -> Facts:
     """All that is known of a run whose test side was opened.
 
-    Returns, as JSON data: format, run, name, task, title, made, digest, data {id, ...}, flow, recipe, layers,
-    beginning, training, evaluation, operating, probes, baseline, openings, environment, hashes.
+    Returns, as JSON data: format, run, name, task, title, made, digest, came (of sides of its own: `parting`),
+    data {id, ...}, flow, recipe, layers, beginning, training, evaluation, operating, probes,
+    baseline, openings, environment, hashes.
 
     Raises:
         NoEvidence: the test side was not opened, or labels or weights changed since. UnknownDataset, SpecError.
     """
     experiment = run.experiment
-    kind, dataset = task.find(experiment.task), Dataset.open(home, experiment.data.dataset)
+    kind, dataset = task.find(experiment.task), dataset_of(run.folder, home, experiment.data.dataset)
     found = current(run, dataset)
     return {
         "format": FORMAT,
@@ -57,6 +59,7 @@ def gather(run: Run, home: Path) -> Facts:
         "headline": kind.headline,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "digest": experiment.digest,
+        "came": dict(own.came) if (own := Parting.of(run.folder)) else {},
         "data": {"id": dataset.id, "edited": dataset.edited, **dataset.fingerprint.to_json()},
         "flow": flow(dataset, experiment),
         "recipe": recipe.said(experiment),

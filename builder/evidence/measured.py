@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from builder.evidence import charts, markup
-from builder.measures.named import interval, metric_words, written
+from builder.evidence.words import shown as interval
+from builder.measures.named import metric_words, written
 
 Found = Mapping[str, Any]
 _WAYS = {"output": "This network", "input": "The input as it is", "true": "The good scan"}
@@ -300,20 +301,17 @@ def _windows(found: Found, told: Any) -> str:
         parts.append(markup.table(head, rows))
     keys, tissues = ("rmse", "bias", "noise_std", "noise_frequency", "edge_px"), found.get("tissue_bias") or {}
     named = list(dict.fromkeys(tissue for row in tissues.values() for tissue in row))
-    rows = [
-        [
-            _way(way), *(interval(row[key]) for key in keys),
-            *(interval((tissues.get(way) or {}).get(tissue)) for tissue in named), row["setting"],
+    columns = {
+        _way(way): [
+            *(interval(row[key]) for key in keys),
+            *(interval((tissues.get(way) or {}).get(tissue)) for tissue in named),
+            row["setting"],
         ]
         for way, row in (found.get("ways") or {}).items()
-    ]  # fmt: skip
-    head = [
-        "Picture",
-        *(metric_words(k) for k in keys),
-        *(f"Bias, {t}" for t in named),
-        "Setting, chosen on validation",
-    ]
-    return "".join(parts) + markup.p(f"In stored values{unit}") + markup.table(head, rows)
+    }  # fmt: skip
+    titles = [*(metric_words(k) for k in keys), *(f"Bias, {t}" for t in named), "Setting, chosen on validation"]
+    rows = [[title, *cells] for title, *cells in zip(titles, *columns.values(), strict=True)]
+    return "".join(parts) + markup.p(f"In stored values{unit}") + markup.table(["", *columns], rows)
 
 
 def _noise(found: Found, told: Any) -> str:
@@ -353,6 +351,8 @@ _PARTS: dict[str, tuple[str, Callable[[Found, Any], str]]] = {
     "windows": ("Beside the input and plain filters", _windows),
     "noise_power": ("What became of the noise", _noise),
     "per_picture": ("Picture by picture", _per_picture),
+    "undefined": ("Cases where a figure is undefined", lambda found, told: markup.other(told)),
+    "tolerance": ("Tolerance of the surface Dice", lambda found, told: markup.other(told)),
     "misses": ("Lesions that were missed, the gravest first", _listed),
     "false_alarms": ("False alarms, the surest first", _listed),
     "worst": ("The worst outlines", _listed),

@@ -2,7 +2,7 @@
 
     <run>-evidence/report.html     for people: stands alone, opens without a network, prints
                    pack.json       the same as data (see `facts.gather`)
-                   experiment.json, best.safetensors, choices.jsonl      what is needed to ask again
+                   experiment.json, best.safetensors, choices.jsonl, sides.json      what is needed to ask again
                    methods.md, model-card.md, checklists.csv, split.csv, network.svg, data-flow.svg
                    manifest.json   {file: SHA-256}; its own SHA-256 names the pack
 
@@ -29,11 +29,13 @@ from builder.evaluate import evaluate
 from builder.evidence import checklists, facts, flow, hashes, report, words
 from builder.evidence.facts import Facts, NoEvidence
 from builder.measures.bootstrap import RESAMPLES
+from builder.parting import dataset_of
 from builder.runs import Run, append_whole, write_atomic
 
 MANIFEST, DATA = "manifest.json", "pack.json"
 RECORD = "evidence.jsonl"
-_ASIS = ("experiment.json", "best.safetensors", "choices.jsonl")  # of the run's folder
+ASIS = ("experiment.json", "best.safetensors", "choices.jsonl", "sides.json")
+"""Files of a run's folder that are needed to ask it again."""
 Told = Callable[[int, int], None]
 
 
@@ -51,7 +53,7 @@ def make(
         NoEvidence: the test side was never opened. OSError: the folder cannot be written.
         UnknownDataset, PredictError, EvaluateError: as `evaluate`.
     """
-    dataset = Dataset.open(home, run.experiment.data.dataset)
+    dataset = dataset_of(run.folder, home, run.experiment.data.dataset)
     if facts.evaluation(run) is not None and facts.outdated(run, dataset):
         evaluate(run, home, resamples=resamples, progress=told)
     found = facts.gather(run, home)
@@ -106,7 +108,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _fill(folder: Path, run: Run, dataset: Dataset, found: Facts) -> str:
     """Writes all files and, last, the manifest; returns its SHA-256."""
-    for name in _ASIS:
+    for name in ASIS:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, folder / name)
     lists = checklists.filled(found)
@@ -131,7 +133,7 @@ def _fill(folder: Path, run: Run, dataset: Dataset, found: Facts) -> str:
 def _split(dataset: Dataset) -> list[list[Any]]:
     """Case, number of its patient, side: who is where, without any pseudonym."""
     rows: list[list[Any]] = [["case", "patient", "side"]]
-    rows += [[case.id, int(n), case.split] for case, n in zip(dataset.imported, dataset.patients, strict=True)]
+    rows += [[case.id, int(n), case.split] for case, n in zip(dataset.cases, dataset.patients, strict=True)]
     return rows
 
 

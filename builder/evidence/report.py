@@ -11,7 +11,8 @@ from builder.blanking import PROBES
 from builder.evidence import charts, flow, markup, measured, words
 from builder.evidence.checklists import SOURCES, Filled, open_items
 from builder.evidence.facts import Facts
-from builder.measures.named import interval, metric_words, written
+from builder.evidence.words import shown as interval
+from builder.measures.named import metric_words, written
 
 _CHAPTERS = (
     ("results", "Results on the test side"),
@@ -79,8 +80,26 @@ def _head(found: Facts, title: str) -> str:
             if data.get("synthetic")
             else ""
         )
+        + _own_sides(found)
         + f'<div class="key">{cards}{markup.card("on the test side, kept aside", tested)}</div>'
     )
+
+
+def _own_sides(found: Facts) -> str:
+    """What a run with sides of its own was measured on, and leaks between sides: said before any figure."""
+    data, said = found["data"], []
+    if found["came"]:
+        what = found["came"].get("words") or "a part of the data"
+        said.append(
+            f"This run is {what}: its figures are of the scans held out of it, not of the data set's test side."
+        )
+    twins = int((data.get("duplicates") or {}).get("across_splits") or 0)
+    astride = int(data.get("num_patients_astride") or 0)
+    if twins or astride:
+        told = [f"{twins} pictures (exactly or almost)"] if twins else []
+        told += [f"{astride} patients"] if astride else []
+        said.append(f"LEAKY: {' and '.join(told)} are on more than one side, so the figures flatter.")
+    return "".join(markup.p(words, "notice bad") for words in said)
 
 
 def _results(found: Facts) -> str:

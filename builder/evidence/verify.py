@@ -23,7 +23,7 @@ from builder.data import Dataset, UnknownDataset
 from builder.evaluate import evaluate
 from builder.evidence import environment, facts, hashes
 from builder.evidence.opened import NoPack, opened
-from builder.evidence.pack import DATA, MANIFEST, Told, digests
+from builder.evidence.pack import ASIS, DATA, MANIFEST, Told, digests
 from builder.runs import Run, read_json
 
 TOLERANCE = 5e-4
@@ -37,6 +37,7 @@ _TITLES = {
     "experiment.json": "The document in the pack",
     "best.safetensors": "The weights in the pack",
     "choices.jsonl": "The operating points in the pack",
+    "sides.json": "The sides of the run in the pack",
     "methods.md": "The methods paragraph",
     "model-card.md": "The model card",
     "checklists.csv": "The checklists",
@@ -284,7 +285,7 @@ def _twin(place: Path, pack: Path, dataset: Dataset, found: Mapping[str, Any]) -
     (folder / "dataset.json").write_text(json.dumps(described))
     run = Run(place, str(found["run"]))
     run.folder.mkdir(parents=True)
-    for name in ("experiment.json", "best.safetensors", "choices.jsonl"):
+    for name in ASIS:
         if (pack / name).is_file():
             shutil.copyfile(pack / name, run.folder / name)
     return run

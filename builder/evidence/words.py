@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.evidence.facts import Facts
-from builder.measures.named import interval, metric_words
+from builder.measures import named
+from builder.measures.named import metric_words
 
 _SIDES = {"train": "training", "val": "validation", "test": "test"}
 _CLINICAL = (
@@ -20,6 +21,11 @@ _PATIENTS = {
     "official split": "is not known; the split that came with the scans was kept",
     "one image = one patient": "is not known; each image counted as a patient of its own",
 }
+
+
+def shown(figure: Mapping[str, float | None] | None) -> str:
+    """A figure with its interval; of one patient, which a note says once, the figure alone."""
+    return named.interval(figure).partition(" (one patient")[0]
 
 
 def known(found: Facts) -> dict[str, str]:
@@ -146,7 +152,7 @@ def model_card(found: Facts) -> str:
     ):
         lines += [f"## {title}", "", text.strip(), ""]
     lines += ["## Figures on the test side", "", "| figure | value (95 % interval) |", "|---|---|"]
-    lines += [f"| {metric_words(name)} | {interval(figure)} |" for name, figure in evaluation["metrics"].items()]
+    lines += [f"| {metric_words(name)} | {shown(figure)} |" for name, figure in evaluation["metrics"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -154,9 +160,7 @@ def results(found: Facts, most: int) -> str:
     """The first figures with their intervals, the headline first: "AUC 0.931 (0.90–0.96), ..."."""
     metrics = found["evaluation"]["metrics"]
     names = [found["headline"], *(name for name in metrics if name != found["headline"])]
-    told = [
-        f"{metric_words(n)} {interval(metrics[n])}" for n in names if (metrics.get(n) or {}).get("value") is not None
-    ]
+    told = [f"{metric_words(n)} {shown(metrics[n])}" for n in names if (metrics.get(n) or {}).get("value") is not None]
     return "; ".join(told[:most]) or "no figure is defined on these cases"
 
 
@@ -249,6 +253,9 @@ def _uncertainty(evaluation: Mapping[str, Any]) -> str:
 
 
 def _openings(found: Facts) -> str:
+    if found["came"]:
+        what = found["came"].get("words") or "sides of its own"
+        return f"they were held out of this run ({what}); the test side stayed closed"
     own, all_ = sum(row.get("run") == found["run"] for row in found["openings"]), len(found["openings"])
     times = "once" if own == 1 else f"{own} times"
     return f"the test side was opened {times} for this run, {all_} in all"
@@ -258,7 +265,7 @@ def _diagnostic(found: Facts) -> str:
     rows = found["evaluation"].get("per_class") or {}
     told = []
     for name, row in rows.items():
-        parts = [f"{metric_words(k).lower()} {interval(row[k])}" for k in ("sensitivity", "specificity") if row.get(k)]
+        parts = [f"{metric_words(k).lower()} {shown(row[k])}" for k in ("sensitivity", "specificity") if row.get(k)]
         if parts:
             told.append(f"{name}: {', '.join(parts)}")
     return "; ".join(told) + "." if told else results(found, 3) + "."
@@ -298,10 +305,10 @@ def _points_words(found: Facts) -> str:
         if here:
             told.append(
                 f"{label} is answered from a probability of {row['threshold']:.3f} on (sensitivity "
-                f"{interval(here['sensitivity'])}, specificity {interval(here['specificity'])}; where "
+                f"{shown(here['sensitivity'])}, specificity {shown(here['specificity'])}; where "
                 f"{100 * row['prevalence']:.3g} of 100 have it, "
-                f"false-discovery rate {interval(here['false_discovery'])}, "
-                f"false-omission rate {interval(here['false_omission'])})"
+                f"false-discovery rate {shown(here['false_discovery'])}, "
+                f"false-omission rate {shown(here['false_omission'])})"
             )
     point = found["evaluation"].get("operating_point") or {}
     if not told and point.get("threshold") is not None:
