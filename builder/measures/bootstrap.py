@@ -81,14 +81,14 @@ def draws(
     num_cases, num_patients = len(codes), int(codes.max(initial=-1)) + 1
     strata = [np.arange(num_patients)] if strata is None else strata
     rows = max(1, min(resamples, CELLS // max(num_cases, num_patients, width, 1)))
+    own = np.array_equal(codes, np.arange(num_cases))  # a patient a case, in order
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
-        times = np.zeros((count, num_patients))
-        for members in strata:
-            picked = rng.integers(0, len(members), (count, len(members)))
-            flat = picked + np.arange(count)[:, None] * len(members)
-            times[:, members] = np.bincount(flat.ravel(), minlength=count * len(members)).reshape(count, -1)
-        yield times[:, codes]
+        begins = np.arange(count)[:, None] * num_patients
+        picked = [members[rng.integers(0, len(members), (count, len(members)))] + begins for members in strata]
+        flat = picked[0].ravel() if len(picked) == 1 else np.concatenate([part.ravel() for part in picked])
+        times = np.bincount(flat, minlength=count * num_patients).reshape(count, num_patients).astype(np.float64)
+        yield times if own else times[:, codes]
 
 
 def spread(

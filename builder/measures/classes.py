@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from builder.measures import bootstrap
 from builder.measures.bootstrap import RESAMPLES, mean_defined, ratio
+from builder.measures.ranks import Ranks
 from builder.measures.slopes import slope_and_intercept
 
 SPECIFICITIES = (0.9, 0.95)
@@ -65,7 +67,7 @@ def areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.n
     The weighted Mann-Whitney statistic; ties count half. With whole weights it equals scikit-learn's `roc_auc_score`
     on the repeated cases.
     """
-    return _area(*_by_score(weights, scores, positive))
+    return Ranks(scores, positive).read(weights)[0]
 
 
 def sensitivity_at(
@@ -73,7 +75,7 @@ def sensitivity_at(
 ) -> np.ndarray:
     """The highest sensitivity that a threshold reaches at no less than each specificity, for each row of `weights`
     (B, N): (B, len(specificities)) float64, NaN where one side has no weight."""
-    return _at_specificity(*_by_score(weights, scores, positive), specificities)
+    return Ranks(scores, positive).read(weights, specificities)[1]
 
 
 def _by_score(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,23 +87,6 @@ def _by_score(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> 
     ups = np.add.reduceat(sorted_weights * signs, starts, axis=1)
     downs = np.add.reduceat(sorted_weights * ~signs, starts, axis=1)
     return ups, downs
-
-
-def _area(ups: np.ndarray, downs: np.ndarray) -> np.ndarray:
-    below = np.cumsum(downs, axis=1) - downs / 2
-    return ratio((ups * below).sum(1), ups.sum(1) * downs.sum(1))
-
-
-def _at_specificity(ups: np.ndarray, downs: np.ndarray, specificities: Sequence[float]) -> np.ndarray:
-    cleared = np.cumsum(downs, axis=1)  # negatives below the threshold, were it just above this score
-    lost = np.cumsum(ups, axis=1)
-    found = []
-    for specificity in specificities:
-        enough = cleared >= specificity * cleared[:, -1:] - 1e-9
-        at = enough.argmax(1)  # the last score has cleared them all
-        missed = np.take_along_axis(lost, at[:, None], 1)[:, 0] if specificity > 0 else np.zeros(len(lost))
-        found.append(np.where(cleared[:, -1] > 0, 1 - ratio(missed, lost[:, -1]), np.nan))
-    return np.stack(found, 1)
 
 
 _BY_PREVALENCE = ("accuracy", "f1", "brier", "ece", "class/ppv", "class/npv", "class/f1")
@@ -116,38 +101,55 @@ def figures(predictions: Predictions, weights: np.ndarray, ranked: bool = True) 
     A class is answered where its probability is the largest (single-label) or at least 0.5 (multi-label). What is
     undefined (no positive case, nothing answered) is NaN and left out of means over classes.
     """
-    given, answered = _indicators(predictions)
-    num_classes = given.shape[1]
-    tp, fp, fn, tn = _cells(given, answered, weights)
-    total = weights.sum(1)
-    sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
-    f1 = ratio(2 * tp, 2 * tp + fp + fn)
-    if predictions.multi_label:
-        accuracy, balanced = ratio((tp + tn).sum(1), total * num_classes), mean_defined((sensitivity + specificity) / 2)
-    else:
-        accuracy, balanced = ratio(tp.sum(1), total), mean_defined(sensitivity)
-    found = {
-        "accuracy": accuracy,
-        "balanced_accuracy": balanced,
-        "f1": mean_defined(f1),
-        "brier": brier(predictions, weights),
-        "ece": calibration_error(predictions, weights),
-        "class/sensitivity": sensitivity,
-        "class/specificity": specificity,
-        "class/ppv": ratio(tp, tp + fp),
-        "class/npv": ratio(tn, tn + fn),
-        "class/f1": f1,
-    }
-    if not ranked:
-        return found
-    area, at = [], []
-    for k in range(num_classes):
-        ups, downs = _by_score(weights, predictions.probabilities[:, k], given[:, k])
-        area.append(_area(ups, downs))
-        at.append(_at_specificity(ups, downs, SPECIFICITIES))
-    fixed = {f"class/{name}": np.stack([row[:, j] for row in at], 1) for j, name in enumerate(FIXED)}
-    by_class = np.stack(area, 1)
-    return {"auc": mean_defined(by_class), **found, "class/auc": by_class, **fixed}
+    return _Tallies(predictions).figures(weights, ranked)
+
+
+class _Tallies:
+    """What of each case is added up for the figures of a set of predictions: worked out once for all draws."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        given, answered = _indicators(predictions)
+        self.multi_label, self.num_classes = predictions.multi_label, given.shape[1]
+        cells = np.concatenate([given & answered, ~given & answered, given & ~answered, ~given & ~answered], axis=1)
+        self._cells = cells.astype(np.float64)
+        held = _bins_of_cases(predictions, BINS)
+        self._sums = np.concatenate([self._cells, _squares(predictions)[:, None], held], axis=1)
+        self._probabilities, self._given = predictions.probabilities, given
+
+    @cached_property
+    def _ranks(self) -> list[Ranks]:
+        return [Ranks(self._probabilities[:, k], self._given[:, k]) for k in range(self.num_classes)]
+
+    def figures(self, weights: np.ndarray, ranked: bool = True, shares: bool = True) -> dict[str, np.ndarray]:
+        """As `classes.figures`; `shares` False leaves out Brier score and calibration error."""
+        sums = weights @ (self._sums if shares else self._cells)
+        tp, fp, fn, tn = np.split(sums[:, : 4 * self.num_classes], 4, axis=1)
+        total = weights.sum(1)
+        sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+        f1 = ratio(2 * tp, 2 * tp + fp + fn)
+        if self.multi_label:
+            accuracy = ratio((tp + tn).sum(1), total * self.num_classes)
+            balanced = mean_defined((sensitivity + specificity) / 2)
+        else:
+            accuracy, balanced = ratio(tp.sum(1), total), mean_defined(sensitivity)
+        found = {"accuracy": accuracy, "balanced_accuracy": balanced, "f1": mean_defined(f1)}
+        if shares:
+            rest = sums[:, 4 * self.num_classes :]
+            found |= {"brier": ratio(rest[:, 0], total), "ece": _error_of_bins(rest[:, 1:])}
+        found |= {
+            "class/sensitivity": sensitivity,
+            "class/specificity": specificity,
+            "class/ppv": ratio(tp, tp + fp),
+            "class/npv": ratio(tn, tn + fn),
+            "class/f1": f1,
+        }
+        if not ranked:
+            return found
+        columns = np.ascontiguousarray(weights.T)
+        read = [ranks.of_columns(columns, SPECIFICITIES) for ranks in self._ranks]
+        fixed = {f"class/{name}": np.stack([at[:, j] for _, at in read], 1) for j, name in enumerate(FIXED)}
+        by_class = np.stack([area for area, _ in read], 1)
+        return {"auc": mean_defined(by_class), **found, "class/auc": by_class, **fixed}
 
 
 FIXED = tuple(f"sensitivity_at_specificity_{round(100 * s)}" for s in SPECIFICITIES)
@@ -178,11 +180,13 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
     for name in ("auc", "balanced_accuracy", "f1"):
         rests_on[name] = smallest
 
+    tallies = _Tallies(predictions)
+
     def by_class(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return {n: v for n, v in figures(predictions, weights).items() if n not in _BY_PREVALENCE}
+        return {n: v for n, v in tallies.figures(weights, shares=False).items() if n not in _BY_PREVALENCE}
 
     def by_prevalence(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return {n: v for n, v in figures(predictions, weights, ranked=False).items() if n in _BY_PREVALENCE}
+        return {n: v for n, v in tallies.figures(weights, ranked=False).items() if n in _BY_PREVALENCE}
 
     who = predictions.patients
     result = bootstrap.intervals(by_class, who, resamples, seed, strata=_strata(predictions), rests_on=rests_on)
@@ -311,9 +315,15 @@ def brier(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
     One label: half the squared distance between the probabilities and the truth, so that for two classes it is the
     usual (p - y)^2. Several labels: mean of (p - y)^2 over labels. (Brier, Monthly Weather Review 78:1-3, 1950.)
     """
+    return ratio(weights @ _squares(predictions), weights.sum(1))
+
+
+def _squares(predictions: Predictions) -> np.ndarray:
+    """What each case adds to the Brier score: (N,)."""
     given, _ = _indicators(predictions)
     squares = (predictions.probabilities - given) ** 2
-    return ratio(weights @ (squares.mean(1) if predictions.multi_label else squares.sum(1) / 2), weights.sum(1))
+    found: np.ndarray = squares.mean(1) if predictions.multi_label else squares.sum(1) / 2
+    return found
 
 
 def calibration_error(predictions: Predictions, weights: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -323,12 +333,21 @@ def calibration_error(predictions: Predictions, weights: np.ndarray, bins: int =
     2017). One label: the confidence is the largest probability, right is that class. Several: each label's probability,
     right is that the label is given. It is never 0 on few cases, even for perfect probabilities.
     """
+    return _error_of_bins(weights @ _bins_of_cases(predictions, bins))
+
+
+def _bins_of_cases(predictions: Predictions, bins: int) -> np.ndarray:
+    """What each case adds to each bin of confidence: number, confidence, right answers; (N, bins * 3)."""
     confidence, right, case = _confidences(predictions)
-    held = _binned(confidence, bins)
-    table = np.zeros((len(weights), bins, 3))
     by_case = np.zeros((len(predictions.labels), bins, 3))
-    np.add.at(by_case, (case, held), np.stack([np.ones_like(confidence), confidence, right], 1))
-    table = (weights @ by_case.reshape(len(by_case), -1)).reshape(table.shape)
+    parts = np.stack([np.ones_like(confidence), confidence, right], 1)
+    np.add.at(by_case, (case, _binned(confidence, bins)), parts)
+    return by_case.reshape(len(by_case), -1)
+
+
+def _error_of_bins(sums: np.ndarray) -> np.ndarray:
+    """The calibration error of sums (B, bins * 3) of `_bins_of_cases`: (B,)."""
+    table = sums.reshape(len(sums), -1, 3)
     return ratio(np.abs(table[..., 1] - table[..., 2]).sum(1), table[..., 0].sum(1))
 
 
