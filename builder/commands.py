@@ -479,9 +479,12 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     The run answers on its terms (see `terms`): with a temperature, uncalibrated holds the probabilities as the network
     gives them; where it does not answer, top is "" and status ("unknown" or "refused"), reason and likeliest are added.
 
+    worth tells how often such an answer is wrong, where the run was measured on its test side: {classes: {class:
+    {answered, threshold, prevalence, by, false_discovery | false_omission}}} or {boxes: {threshold, false_discovery}}.
+
     Exit code 2, with the same shape, where one of the scans has an error.
     """
-    from builder import nearness, outlined
+    from builder import nearness, operating, outlined
     from builder.derived import write
     from builder.predict import Predictor, opened
     from builder.sandbox import Sandbox
@@ -491,13 +494,13 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     out = Path(asked.out).absolute() if asked.out else None
     run = run_of(asked.run)
     predictor = Predictor.open(run.folder)
-    known = nearness.of_run(predictor, run.folder, home())
+    known, worth = nearness.of_run(predictor, run.folder, home()), operating.worth(run)
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
             try:
                 with opened([_existing(typed)], box) as (scan, files):
-                    answered, found = finding_of(predictor, known, scan)
+                    answered, found = finding_of(predictor, known, scan, worth)
                     if out is not None and answered.found.enhanced is not None:
                         made_by = f"run {asked.run} ({predictor.experiment.name})"
                         written = write(

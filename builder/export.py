@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import keras_export, network, onnx_export, program_export, pytorch_export, task
+from builder import keras_export, network, onnx_export, operating, program_export, pytorch_export, task
 from builder.data import Dataset, UnknownDataset
 from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
@@ -316,6 +316,8 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         "std": [float(v) for v in predictor.std],
         "named_windows": {name: list(pair) for name, pair in NAMED_WINDOWS.items()},
     }
+    if run is not None and (known := operating.worth(run)):
+        settings["worth"] = known
     texts = {
         "experiment.json": experiment.dumps(),
         "README.md": readme(target.name, target.title, predictor, run),

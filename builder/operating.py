@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.measures.operating import Separation
+from builder.measures.operating import Separation, rest
 from builder.runs import Run, append_whole
 
 FILE = "choices.jsonl"
@@ -100,3 +100,56 @@ def told(run: Run) -> dict[str, dict[str, Any]]:
         if here is not None and here.usable and 0 < choice.prevalence < 1:
             found[label] = here.at(choice.threshold, choice.prevalence)
     return found
+
+
+def worth(run: Run) -> dict[str, Any]:
+    """What answers of a run are worth on its test side, for whoever gets one: {} where it was not measured.
+
+    Returns:
+        {classes {class: {threshold, prevalence, by ("a person", who kept it, or "validation", where sensitivity +
+        specificity are highest), sensitivity, specificity, false_discovery, false_omission: {value, low, high}}}} of
+        runs that answer with classes; {boxes {threshold, false_discovery}} of those that answer with boxes. Prevalence
+        is the one that a person gave, else that of the test scans.
+    """
+    try:
+        report = json.loads((run.folder / "evaluation-test.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for label, row in (report.get("operating_points") or {}).items():
+        here = separation(run, label, "test") if row else None
+        if here is not None and here.usable:
+            found[label] = {**here.at(row["threshold"], here.prevalence), "by": "validation"}
+    found |= {label: {**row, "by": "a person"} for label, row in told(run).items()}
+    if found:
+        return {"classes": {label: {name: row[name] for name in _WORTH} for label, row in found.items()}}
+    point, ppv = report.get("operating_point") or {}, (report.get("metrics") or {}).get("ppv")
+    if point.get("threshold") is None or not ppv:
+        return {}
+    return {"boxes": {"threshold": point["threshold"], "false_discovery": rest(ppv)}}
+
+
+def beside(found: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """How often an answer like this one is wrong: what stands beside the scores of a finding.
+
+    Args:
+        found: a finding as JSON data (`predict.Finding.plain`); thresholds are held against the probabilities as the
+            network gave them, calibrated or not. known: `worth`.
+    Returns:
+        {worth: {classes {class: {answered, threshold, prevalence, by, and false_discovery where it is answered, else
+        false_omission}}} or {boxes ...} as `worth` tells it}; {} where nothing is known or nothing is told.
+    """
+    if "boxes" in known and found.get("boxes") is not None:
+        return {"worth": {"boxes": known["boxes"]}}
+    chances = found.get("uncalibrated") or found.get("probabilities") or {}
+    rows = {}
+    for label, row in (known.get("classes") or {}).items():
+        if label in chances:
+            yes = chances[label] >= row["threshold"]
+            name = "false_discovery" if yes else "false_omission"
+            kept = {key: row[key] for key in ("threshold", "prevalence", "by", name)}
+            rows[label] = {"answered": bool(yes), **kept}
+    return {"worth": {"classes": rows}} if rows else {}
+
+
+_WORTH = ("threshold", "prevalence", "by", "sensitivity", "specificity", "false_discovery", "false_omission")

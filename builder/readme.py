@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from builder import task
+from builder import operating, task
 from builder.lessons import lesson
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS
@@ -123,7 +123,24 @@ def _figures(run: Run) -> str:
             f"| {_cell(name)} | {row['n']} | {' | '.join(_short(row[key]) for key in columns)} |"
             for name, row in per_class.items()
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_worth(run)])
+
+
+def _worth(run: Run) -> list[str]:
+    """How often answers of the run are wrong on its test side, as lines of Markdown."""
+    known = operating.worth(run)
+    if "boxes" in known:
+        point = known["boxes"]
+        rate = f"{_interval(point['false_discovery']).replace(' | ', ' (')})"
+        return ["", f"Of the boxes with a score of {point['threshold']:.3f} or more, this share is false: {rate}."]
+    rows = [
+        f"| {_cell(name)} | {row['threshold']:.3f} ({row['by']}) | {100 * row['prevalence']:.3g} in 100 | "
+        f"{_short(row['false_discovery'])} | {_short(row['false_omission'])} |"
+        for name, row in (known.get("classes") or {}).items()
+    ]
+    head = "| class | answered from, chosen by | have it | false-discovery rate | false-omission rate |"
+    told = "False-discovery rate: share of such answers that is false. False-omission rate: of the others, who have it."
+    return ["", told, "", head, "|---|---|---|---|---|", *rows] if rows else []
 
 
 _COLUMNS = {"sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC", "map50": "AP50"}

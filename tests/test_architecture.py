@@ -147,7 +147,7 @@ ENGINE = {
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
     "dicomweb": "",
-    "service": "asking beside dicomweb faults gate nearness predict runs sandbox scan takeout",
+    "service": "asking beside dicomweb faults gate nearness operating predict runs sandbox scan takeout",
     "compare": "task data runs evaluate measures",
     "hardest": "spec task data checkpoint learner",
     "evaluate": "spec task data runs predict measures views parting",
@@ -178,7 +178,7 @@ ENGINE = {
     "keras_import": "foreign recognised keras_recognised keras_reading",
     "onnx_import": "foreign recognised onnx_recognised onnx_reading",
     "foreign_child": "foreign keras_import onnx_import weights",
-    "readme": "parts spec network task predict runs lessons",
+    "readme": "parts spec network task predict runs lessons operating",
     "keras_text": "listing tracing",
     "pytorch_export": "parts spec network task lessons listing predict prepared batches weights",
     "keras_export": "network listing predict task tracing keras_text recognised",
@@ -186,7 +186,7 @@ ENGINE = {
     "onnx_export": "spec network listing predict task tracing onnx_operators recognised",
     "program_export": "network listing predict task tracing",
     "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
-    "onnx_export program_export",
+    "onnx_export program_export operating",
 }
 TASKS = (
     "catalog parts spec network scan data targets augment views task blocks measures losses batches degrade "

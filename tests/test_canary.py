@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from builder.__main__ import main
+from builder.data import Dataset
 
 CANARIES = (
     "ZZPHI",  # in name, id and free text
@@ -101,6 +102,13 @@ def test_a_canary_patient_leaves_no_trace_in_data_folder_logs_tensorboard_or_exp
     said = json.dumps({k: v for k, v in finding.items() if k != "scan"})
     assert not any(word in said for word in CANARIES)
     exported = ask("export", run, "--out", tmp_path / "out")
+    packed = ask("evidence", run, "--out", tmp_path / "out")
+    assert Path(packed["file"]).is_file() and ask("verify", packed["file"])["holds"]
+    private = {case.patient for case in Dataset.open(home, imported["dataset"]).cases}
+    assert len(private) == 24
+    for where, data in contents(Path(packed["folder"])):
+        assert not [name for name in private if name.encode() in data], f"a pseudonym in {where}"
+        assert str(home).encode() not in data and str(tmp_path).encode() not in data, f"a path in {where}"
 
     folder = home / "runs" / run
     assert (folder / "events.jsonl").is_file() and (folder / "worker.log").is_file()

@@ -176,3 +176,18 @@ def test_the_command_line_makes_and_verifies_a_pack(
     assert not told["holds"] and told["numbers"]["checked"] == 0 and "The weights in the pack" in bad(told)
     assert main(["verify", str(tmp_path / "nothing")]) == 2
     assert "There is nothing at" in capsys.readouterr().err
+
+
+def test_a_finding_tells_how_often_such_an_answer_is_wrong(packed: Packed) -> None:
+    _, run, _ = packed
+    known = operating.worth(run)
+    label = next(iter(operating.chosen(run)))
+    assert known["classes"][label]["by"] == "a person" and known["classes"][label]["threshold"] == 0.4
+    others = [row["by"] for name, row in known["classes"].items() if name != label]
+    assert set(others) <= {"validation"}, "classes that nobody chose for are told as the validation side chose"
+    for chance, name in ((0.9, "false_discovery"), (0.1, "false_omission")):
+        told = operating.beside({"probabilities": {label: 0.5}, "uncalibrated": {label: chance}}, known)
+        row = told["worth"]["classes"][label]
+        assert row["answered"] == (chance > 0.4) and row[name] == known["classes"][label][name]
+    assert operating.beside({"probabilities": {"something else": 1.0}}, known) == {}
+    assert operating.worth(Run(run.home, "20260101-000000-000000")) == {}

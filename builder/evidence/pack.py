@@ -34,7 +34,7 @@ from builder.runs import Run, append_whole, write_atomic
 
 MANIFEST, DATA = "manifest.json", "pack.json"
 RECORD = "evidence.jsonl"
-ASIS = ("experiment.json", "best.safetensors", "choices.jsonl", "sides.json")
+ASIS = ("experiment.json", "best.safetensors", "choices.jsonl", "sides.json", "terms.jsonl")
 """Files of a run's folder that are needed to ask it again."""
 Told = Callable[[int, int], None]
 

@@ -38,6 +38,7 @@ _TITLES = {
     "best.safetensors": "The weights in the pack",
     "choices.jsonl": "The operating points in the pack",
     "sides.json": "The sides of the run in the pack",
+    "terms.jsonl": "The terms on which the run answers, in the pack",
     "methods.md": "The methods paragraph",
     "model-card.md": "The model card",
     "checklists.csv": "The checklists",

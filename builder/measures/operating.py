@@ -96,8 +96,8 @@ class Separation:
             "specificity": specificity.plain(),
             "ppv": ppv,
             "npv": npv,
-            "false_discovery": _rest(ppv),
-            "false_omission": _rest(npv),
+            "false_discovery": rest(ppv),
+            "false_omission": rest(npv),
             "people": people(sensitivity.value, specificity.value, prevalence),
         }
 
@@ -203,7 +203,7 @@ def _predictive(own: _Share, other: _Share, prevalence: float) -> Figure:
     return {"value": value, "low": min(low, value), "high": max(high, value)}
 
 
-def _rest(figure: Figure) -> Figure:
+def rest(figure: Figure) -> Figure:
     """What is left to 1."""
     low, high = figure["high"], figure["low"]
     return {

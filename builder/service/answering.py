@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from builder import gate, nearness
+from builder import gate, nearness, operating
 from builder.predict import Finding, Predictor, opened
 from builder.sandbox import Sandbox
 
@@ -30,14 +30,18 @@ READERS = 2
 Then = Callable[["Scan", Sequence[Path], Finding], Any]
 
 
-def finding_of(predictor: Predictor, known: nearness.Nearness | None, scan: Scan) -> tuple[Finding, dict[str, Any]]:
+def finding_of(
+    predictor: Predictor, known: nearness.Nearness | None, scan: Scan, worth: dict[str, Any] | None = None
+) -> tuple[Finding, dict[str, Any]]:
     """What a run says of a scan, and the same as JSON data with how like the training scans it is.
 
     The data are `predict.Finding.plain` with {like: `Nearness.like` or None}; a scan that is unlike them is refused, or
-    has a sentence about it among its notes (`gate`). This is what `python -m builder predict` and the service say.
+    has a sentence about it among its notes (`gate`). `worth`, as `operating.worth` tells it, adds how often such an
+    answer is wrong (`operating.beside`). This is what `python -m builder predict` and the service say.
     """
     found, like = gate.answered(predictor, scan, known)
-    return found, {**found.plain(), "like": like}
+    told = {**found.plain(), "like": like}
+    return found, {**told, **operating.beside(told, worth or {})}
 
 
 class Answerer:
@@ -51,6 +55,7 @@ class Answerer:
         self.run, self.home = run, home
         self.predictor = Predictor.open(run.folder)
         self._known: nearness.Nearness | None = None
+        self._worth = operating.worth(run)
         self._network = threading.Lock()
         self._boxes: SimpleQueue[Sandbox] = SimpleQueue()
         self._stack = ExitStack()
@@ -79,7 +84,7 @@ class Answerer:
         try:
             with opened(list(files), box) as (scan, paths):
                 with self._network:
-                    found, told = finding_of(self.predictor, self._known, scan)
+                    found, told = finding_of(self.predictor, self._known, scan, self._worth)
                 made = {} if then is None else {"made": then(scan, paths, found)}
                 return {"run": self.run.id, "findings": [{"scan": name, **told}], **made}
         finally:

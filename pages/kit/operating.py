@@ -242,14 +242,14 @@ def _drawn(
 
 
 def in_words(run: Run, probabilities: Mapping[str, float]) -> list[str]:
-    """For each class with a kept threshold, what its answer on one scan is worth, in a sentence.
+    """For each class with a kept threshold, and for the likeliest one at least, what its answer on one scan is worth.
 
     Args:
         probabilities: as the network gave them (not calibrated): that is what thresholds are chosen on.
     """
-    said = []
-    for label, told in operating.told(run).items():
-        if label not in probabilities:
+    said, top = [], max(probabilities, key=probabilities.__getitem__, default="")
+    for label, told in (operating.worth(run).get("classes") or {}).items():
+        if label not in probabilities or (told["by"] == "validation" and label != top):
             continue
         yes = probabilities[label] >= told["threshold"]
         figure = told["false_discovery" if yes else "false_omission"]
