@@ -219,6 +219,7 @@ def _of_rounds(command: Callable[..., argparse.ArgumentParser]) -> None:
         if name == "crossvalidate":
             made.add_argument("--folds", type=int, default=5, help="2 to 20 (default %(default)s)")
             made.add_argument("--repeats", type=int, default=1, help="fold anew so many times (default %(default)s)")
+            made.add_argument("--nested", action="store_true", help="the document's search inside each fold")
         else:
             made.add_argument("--draws", type=int, default=2, help="parts of each small size (default %(default)s)")
 

@@ -7,6 +7,7 @@ Its docstring is the layout of the JSON.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,19 @@ def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
     dataset, synthetic, edited, notes, interval}
 
     Trains fold after fold here; Ctrl-C stops and keeps what was learned, and the id of the round goes on from there.
-    With --queue the folds only join the queue of the app: {round, runs, status}.
+    With --queue the folds only join the queue of the app: {round, runs, status}. With --nested the search of the
+    document is carried out inside each fold, by the app's own workers: {nested, folds, task, objective, headline, n,
+    patients, metrics, members: [{study, run, words, trial, own, held_out, n}], own, held_out, optimism: {value, low,
+    high}, over_fitted, words, best, dataset, synthetic}, with --queue {nested, studies, status}.
     """
     from builder import folding
 
+    if asked.nested:
+        return _nested(asked)
+
     def begin(experiment: Experiment) -> Round:
+        if experiment.search is not None:
+            say("The search in the document is left out; --nested carries it out inside each fold.")
         return folding.begin(where(), experiment, asked.folds, asked.repeats, asked.seed, queue=asked.queue)
 
     one = _round(asked, folding.KIND, begin)
@@ -65,6 +74,42 @@ def forecast(asked: argparse.Namespace) -> tuple[Answer, str]:
         interval = f"{_number(point['low'])} to {_number(point['high'])}"
         rows.append((f"{100 * point['share']:g} %", str(point["cases"]), _number(point["value"]), interval))
     return found, "\n".join([found["words"], table(rows), *found["notes"]])
+
+
+def _nested(asked: argparse.Namespace) -> tuple[Answer, str]:
+    from builder import nested
+
+    named = str(asked.experiment)
+    if named != "-" and not Path(named).exists():
+        one = nested.Nested(where(), named)
+        if not (one.folder / "plan.json").is_file():
+            raise Mistake(f"{named} is neither a file nor a nested estimate of this data folder.")
+        if one.result() is None:
+            one.resume()
+    else:
+        experiment, _ = ready(asked)
+        one = nested.begin(where(), experiment, asked.folds, asked.seed)
+    studies = [study.id for study in one.studies()]
+    say(
+        f"Nested estimate {one.id}: a search in each of {len(studies)} folds; the id instead of a file goes on with it."
+    )
+    if asked.queue:
+        return {"nested": one.id, "studies": studies, "status": "queued"}, f"{one.id}: the searches are in the queue."
+    if (found := one.result()) is None:
+        try:
+            views = one.views()
+            while any(view.active for view in views):
+                time.sleep(1.0)
+                views = one.views()
+        except KeyboardInterrupt:
+            one.stop()
+            raise
+        stuck = [view for view in views if view.status != "done"]
+        if stuck:
+            words = f"A search is {stuck[0].status}: {stuck[0].reason} Go on with {one.id}."
+            raise Mistake(words, {"error": words, "nested": one.id})
+        found = nested.gather(one)
+    return found, str(found["words"])
 
 
 def _round(asked: argparse.Namespace, kind: str, begin: Callable[[Experiment], Round]) -> Round:

@@ -393,12 +393,15 @@ def reading(work: Work) -> Steps:
 
 
 def gather(work: Work) -> Steps:
-    """What the runs of a round say together, once all have ended: `folding.gather` and its like. The payload is
-    {round}."""
+    """What the runs of a round, or the searches of a nested estimate, say together once all have ended:
+    `folding.gather` and its like. The payload is {round} or {nested}."""
+    from builder import nested
     from builder.gathered import gather as gathered
     from builder.rounds import RoundStore
 
     yield Progress(note="asking about what was held out")
+    if "nested" in work.job.payload:
+        return nested.gather(nested.Nested(work.home, str(work.job.payload["nested"])), progress=work.count)
     return gathered(RoundStore(work.home).round(str(work.job.payload["round"])), work.count)
 
 

@@ -11,16 +11,17 @@ import little_run
 import numpy as np
 import pytest
 
-from builder import folding, forecast, task
+from builder import folding, forecast, nested, task
 from builder.branch import branch
 from builder.data import Dataset
 from builder.evaluate import evaluate, kept, was_opened
+from builder.execute import LocalExecutor
 from builder.folds import FoldError, groups_of
 from builder.gathered import gather
 from builder.parting import Parting, dataset_of
 from builder.rounds import Round, RoundStore, ended_badly
 from builder.runs import Finished, Record, Run, RunStore
-from builder.spec import Experiment
+from builder.spec import Dimension, Experiment, Search
 from builder.train import train
 from tasks import phantoms
 
@@ -240,3 +241,73 @@ def test_the_command_line_tells_a_round_that_has_ended_and_refuses_what_is_none(
     assert "of the kind folds" in json.loads(capsys.readouterr().out)["error"]
     assert main(["crossvalidate", "nothing", "--json"]) == 2
     assert "neither a file nor a round" in json.loads(capsys.readouterr().out)["error"]
+
+
+def searched(made: Made, home: Path, own: tuple[float, ...]) -> nested.Nested:
+    """A nested estimate whose searches have ended: each winner is the run of a fold, `own` its figure in its search."""
+    search = Search(dimensions=(Dimension(path="training.optimizer.params.lr", low=1e-4, high=1e-2, log=True),))
+    one = nested.begin(home, made.experiment.replace("search", search.model_dump(mode="json")), 3)
+    for study, run, value in zip(one.studies(), made.round.runs(), own, strict=True):
+        events = (
+            {"event": "asked", "trial": 0, "run": run.id, "params": {"training.optimizer.params.lr": 0.001}},
+            {"event": "ended", "trial": 0, "status": "done", "values": [value], "best_epoch": 1},
+            {"event": "finished", "status": "done"},
+        )
+        (study.folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        (study.folder / "driver.json").unlink()
+    return one
+
+
+def test_a_search_inside_each_fold_sees_its_own_sides_and_its_winner_is_judged_on_what_was_held_out(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(LocalExecutor, "ensure", lambda self: None)
+    home = tmp_path / "home"
+    shutil.copytree(made.home, home)
+    one = searched(made, home, (0.99, 0.98, 0.99))
+    for study, run in zip(one.studies(), made.round.runs(), strict=True):
+        assert Parting.of(study.folder).sides == Parting.of(run.folder).sides  # type: ignore[union-attr]
+    found = nested.gather(one)
+    pooled = made.round.result()
+    assert pooled is not None and found["metrics"]["auc"]["value"] == pytest.approx(pooled["metrics"]["auc"]["value"])
+    assert [row["held_out"] for row in found["members"]] == pytest.approx(pooled["metrics"]["auc"]["folds"])
+    assert found["optimism"]["value"] == pytest.approx(0.98667 - pooled["metrics"]["auc"]["mean"], abs=1e-4)
+    assert one.result() == json.loads(json.dumps(found)) and not was_opened(made.dataset)
+    (one.studies()[1].folder / "events.jsonl").unlink()
+    with pytest.raises(FoldError, match="2 of 3 searches have ended"):
+        nested.gather(one)
+
+
+def test_flattery_is_told_where_it_is_shown_and_only_there():
+    rows = [{"own": 0.95 + d, "held_out": 0.86 + d} for d in (0.0, 0.01, -0.01, 0.005, 0.0)]
+    found = nested.told(rows, {"value": 0.86, "low": 0.8, "high": 0.91}, "auc", best=0.96)
+    assert (
+        found["over_fitted"] and "over-fitted its validation scans: they flatter its winner by 0.090" in found["words"]
+    )
+    assert (
+        found["words"].startswith("The best trial's own auc is 0.960.") and "0.860 (0.800 to 0.910)" in found["words"]
+    )
+    rows = [{"own": 0.9 + d, "held_out": 0.9 - d} for d in (0.03, -0.03, 0.01, 0.0)]
+    found = nested.told(rows, None, "auc")
+    assert not found["over_fitted"] and "is not shown" in found["words"]
+    rows = [{"own": 0.2, "held_out": 0.3}, {"own": 0.21, "held_out": 0.32}]
+    assert nested.told(rows, None, "rmse", rising=False)["optimism"]["value"] == pytest.approx(0.105)
+    assert nested.told([{"own": 1.0, "held_out": None}] * 3, None, "parameters")["optimism"] is None
+
+
+def test_a_trial_of_a_search_inside_a_fold_learns_on_the_sides_of_its_fold(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from builder.search.ground import RunGround
+
+    monkeypatch.setattr(LocalExecutor, "ensure", lambda self: None)
+    home = tmp_path / "home"
+    shutil.copytree(made.home / "datasets", home / "datasets")
+    shutil.copytree(made.home / "runs", home / "runs")
+    one = searched(made, home, (0.9, 0.9, 0.9))
+    study = one.studies()[2]
+    ground = RunGround(home, study.id, LocalExecutor(home))
+    name = ground.fresh()
+    ground.begin(name, made.experiment, 0)
+    own = Parting.of(Run(home, name).folder)
+    assert own is not None and own == Parting.of(study.folder) and own.words == "search in fold 3 of 3"
