@@ -62,6 +62,21 @@ class Parting:
         return str(self.came.get("words", ""))
 
 
+def adopt(folder: Path) -> None:
+    """Writes the sides of a search into the folder of one of its trials, before it learns; nothing where the search has
+    none, or the trial has its own already.
+
+    Args:
+        folder: of a run; `trial.json` in it names the study (see `search.studies`).
+    """
+    named = str((read_json(folder / "trial.json") or {}).get("study", ""))
+    if not named or "/" in named or (folder / FILE).is_file():
+        return
+    own = Parting.of(folder.parents[1] / "studies" / named)
+    if own is not None:
+        own.write(folder)
+
+
 def dataset_of(folder: Path, home: Path, dataset: str) -> Dataset:
     """The data set that the run in `folder` learns from, on the run's own sides.
 

@@ -128,10 +128,11 @@ Handler = Callable[[Work], Steps]
 def train(work: Work) -> Steps:
     """Trains the run's experiment; continues where its last checkpoint was made."""
     from builder import task
-    from builder.parting import dataset_of
+    from builder.parting import adopt, dataset_of
     from builder.train import train as training
 
     assert isinstance(work.job, Run)
+    adopt(work.folder)
     experiment = work.job.experiment
     dataset = dataset_of(work.folder, work.home, experiment.data.dataset)
     work.board = Board(work.folder, work.attempt, dataset.classes)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from builder.evaluate import evaluation
+from builder.execute import home
 from builder.parting import Parting
 from builder.runs import Run
+from builder.search.studies import Study, trial_of
 from builder.spec import SpecError
 from builder.task import TASKS
-from pages.kit import folding, forecast, go, style, trust
+from pages.kit import folding, forecast, go, study_worth, style, trust
 from pages.kit.run_list import view_of
 from pages.kit.trained import chosen_run, usable_runs
 from pages.kit.words import plain
@@ -40,6 +42,8 @@ def _several(run: Run) -> None:
         return
     if part is None:
         view = view_of(run)
+        if (trial := trial_of(run.folder)) is not None:
+            study_worth.cards(Study(home(), trial[0]))
         folding.card(experiment, run, view)
         forecast.card(experiment, run, view)
 

@@ -15,10 +15,9 @@ from builder import folding, forecast, nested, task
 from builder.branch import branch
 from builder.data import Dataset
 from builder.evaluate import evaluate, kept, was_opened
-from builder.execute import LocalExecutor
 from builder.folds import FoldError, groups_of
 from builder.gathered import gather
-from builder.parting import Parting, dataset_of
+from builder.parting import Parting, adopt, dataset_of
 from builder.rounds import Round, RoundStore, ended_badly
 from builder.runs import Finished, Record, Run, RunStore
 from builder.spec import Dimension, Experiment, Search
@@ -254,14 +253,13 @@ def searched(made: Made, home: Path, own: tuple[float, ...]) -> nested.Nested:
             {"event": "finished", "status": "done"},
         )
         (study.folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-        (study.folder / "driver.json").unlink()
     return one
 
 
 def test_a_search_inside_each_fold_sees_its_own_sides_and_its_winner_is_judged_on_what_was_held_out(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(LocalExecutor, "ensure", lambda self: None)
+    monkeypatch.setattr(nested.Study, "resume", lambda self: None)
     home = tmp_path / "home"
     shutil.copytree(made.home, home)
     one = searched(made, home, (0.99, 0.98, 0.99))
@@ -295,19 +293,20 @@ def test_flattery_is_told_where_it_is_shown_and_only_there():
     assert nested.told([{"own": 1.0, "held_out": None}] * 3, None, "parameters")["optimism"] is None
 
 
-def test_a_trial_of_a_search_inside_a_fold_learns_on_the_sides_of_its_fold(
+def test_a_trial_of_a_search_inside_a_fold_takes_the_sides_of_its_fold_before_it_learns(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from builder.search.ground import RunGround
-
-    monkeypatch.setattr(LocalExecutor, "ensure", lambda self: None)
+    monkeypatch.setattr(nested.Study, "resume", lambda self: None)
     home = tmp_path / "home"
     shutil.copytree(made.home / "datasets", home / "datasets")
-    shutil.copytree(made.home / "runs", home / "runs")
-    one = searched(made, home, (0.9, 0.9, 0.9))
-    study = one.studies()[2]
-    ground = RunGround(home, study.id, LocalExecutor(home))
-    name = ground.fresh()
-    ground.begin(name, made.experiment, 0)
-    own = Parting.of(Run(home, name).folder)
+    study = searched(made, home, (0.9, 0.9, 0.9)).studies()[2]
+    facts = json.dumps({"study": study.id, "trial": 0})
+    run = RunStore(home).create(
+        made.experiment, queue=False, fill=lambda folder: (folder / "trial.json").write_text(facts)
+    )
+    adopt(run.folder)
+    own = Parting.of(run.folder)
     assert own is not None and own == Parting.of(study.folder) and own.words == "search in fold 3 of 3"
+    alone = RunStore(home).create(made.experiment, queue=False)
+    adopt(alone.folder)
+    assert Parting.of(alone.folder) is None

@@ -9,13 +9,16 @@ import pytest
 from test_intake import nearby  # noqa: F401 (a fixture)
 from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
 
-from builder import folding, forecast
+from builder import folding, forecast, nested, seeds
 from builder.forecast import told
 from builder.rounds import RoundStore
 from builder.runs import EpochEnded, Finished, Record, Run, RunStore, Saved, Started
+from builder.search.studies import StudyStore
+from builder.spec import Dimension, Search
 from tests.test_curve_fit import measured
 from tests.test_pages_shell import opened
 from tests.test_pages_shell import said as shown
+from tests.test_seeds import figures as figures_of
 from tests.tiny_runs import small_set
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
@@ -129,3 +132,46 @@ def test_the_page_of_a_fold_says_what_it_is_and_offers_no_folds_of_folds(trained
     ended(part)
     session = opened("results", run=part.id)
     assert "fold 1 of 2" in said(session) and "Would it hold on other patients?" not in said(session)
+
+
+def test_the_winner_of_a_search_is_set_against_the_default_and_tried_inside_folds(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(nested.Study, "resume", lambda self: None)
+    search = Search(dimensions=(Dimension(path="training.optimizer.params.lr", low=1e-4, high=1e-2, log=True),))
+    study = StudyStore(trained.home).create(
+        trained.experiment.replace("search", search.model_dump(mode="json")), queue=False
+    )
+    params = {"training.optimizer.params.lr": 0.004}
+    document = trained.experiment.replace(*params.popitem()).replace("name", "tiny-cnn, trial 0")
+    winner = RunStore(trained.home).create(document, queue=False)
+    (winner.folder / "trial.json").write_text(json.dumps({"study": study.id, "trial": 0}))
+    (winner.folder / "best.safetensors").write_bytes(b"")
+    ended(winner)
+    lines = (
+        {"event": "asked", "trial": 0, "run": winner.id, "params": {"training.optimizer.params.lr": 0.004}},
+        {"event": "ended", "trial": 0, "status": "done", "values": [0.9], "best_epoch": 1, "seconds": 60},
+        {"event": "finished", "status": "done"},
+    )
+    (study.folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    session = opened("results", run=winner.id)
+    assert "What is the winner worth?" in said(session) and "6 trainings" in said(session)
+    session = press(session, "worth-seeds-begin")
+    (one,) = RoundStore(trained.home).rounds("seeds")
+    assert [member.about["arm"] for member in one.members()] == ["default", "winner"] * 3
+    assert not session.exception
+    assert "winner, seed 1" in said(session), session.query_params
+    for run in one.runs():
+        ended(run)
+    said_of = seeds.told(*figures_of(0.05, 0.005, 3, 0), name="auc")
+    rows_of = [{**row, "seed": k} for k, row in enumerate(said_of["by_seed"])]
+    one.keep({**said_of, "by_seed": rows_of, "headline": "auc"})
+    session = press(opened("results", run=winner.id), "worth-nested-begin")
+    assert "The winner is better than the default" in said(session) and not session.exception
+    (inside,) = nested.known(trained.home, study.id)
+    assert len(inside.studies()) == 3 and "searches have ended" in said(session)
+    rows = [{"words": f"fold {k}", "own": 0.95 + k / 100, "held_out": 0.86 + k / 100} for k in range(3)]
+    told_ = {**nested.told(rows, None, "auc", 0.9), "objective": "auc", "members": rows}
+    (inside.folder / "result.json").write_text(json.dumps(told_))
+    session = opened("results", run=winner.id)
+    assert "has over-fitted its validation scans" in said(session) and not session.exception

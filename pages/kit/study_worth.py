@@ -11,9 +11,9 @@ from builder import nested, seeds
 from builder.execute import home
 from builder.nested import Nested
 from builder.rounds import RoundStore
+from builder.runs import StoreError
 from builder.search.studies import Study, StudyView
 from pages.kit import charts, figures, go, rounds, style
-from pages.kit.study_list import view_of
 from pages.kit.words import plain
 
 __all__ = ["cards"]
@@ -26,7 +26,10 @@ SEEDS_KEY, NESTED_KEY = "worth-seeds", "worth-nested"
 
 def cards(study: Study) -> None:
     """The two questions about a winner, once a search with one objective has ended; nothing before."""
-    view = view_of(study)
+    try:
+        view = study.view()
+    except (StoreError, OSError, ValueError):
+        return
     if view.active or view.best is None or not view.best.run:
         return
     with style.card("What is the winner worth?", key="worth"):
