@@ -141,7 +141,8 @@ def keyed(home: Path, name: str) -> str:
 def keep(folder: Path, scan: Scan, finding: Finding, predictor: Predictor) -> dict[str, Any]:
     """Writes the scan and what was found on it into the job's folder, for the viewer and for downloads.
 
-    Returns: {outputs: names that were kept, heat: {title, slices (from 0), most} or None}.
+    Returns: {outputs: names that were kept, heat: {title, slices (from 0), most, method (of
+    `saliency`, where it is one)} or None}.
     """
     found = finding.found
     outputs.keep(folder, "scan", scan)
@@ -165,6 +166,7 @@ def keep(folder: Path, scan: Scan, finding: Finding, predictor: Predictor) -> di
         if slices:
             outputs.keep(folder, "heat", _plane(scan, _bytes(maps)))
             heat = {"title": f"What speaks for {finding.likeliest} (Grad-CAM)", "slices": slices, "most": 1.0}
+            heat["method"] = "grad_cam"
     return {"outputs": [*kept, *(["heat"] if heat else [])], "heat": heat}
 
 

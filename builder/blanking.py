@@ -20,6 +20,7 @@ import numpy as np
 
 from builder import task
 from builder.data import Dataset
+from builder.lettering import lettering
 from builder.measures import bootstrap
 from builder.measures.classes import Predictions, figures
 from builder.parting import dataset_of
@@ -46,14 +47,15 @@ class Probe:
     """One way of taking something away.
 
     Attributes:
-        title, help: for people. telling: a high figure says that the network goes by what is left. needs: a lesion must
-        be known for it.
+        title, help: for people. telling: a high figure says that the network goes by what is left. needs: what must be
+        known to lie somewhere for it: "", "lesion" or "text". only: asked of scans that have it alone.
     """
 
     title: str
     help: str
     telling: bool = False
-    needs: bool = False
+    needs: str = ""
+    only: bool = False
 
 
 PROBES = {
@@ -65,8 +67,19 @@ PROBES = {
         "Its border alone", "Only the outermost 15 % of each side are left: markers, text, collimation.", telling=True
     ),
     "coarse": Probe("Blurred to 16 pixels", f"{COARSE_PX} x {COARSE_PX} grey values are left of it: no detail at all."),
-    "without_lesion": Probe("Without its lesions", "What people outlined or boxed is blank.", telling=True, needs=True),
-    "lesion": Probe("Its lesions alone", "Everything but what people outlined or boxed is blank.", needs=True),
+    "without_lesion": Probe(
+        "Without its lesions", "What people outlined or boxed is blank.", telling=True, needs="lesion"
+    ),
+    "lesion": Probe(
+        "Its lesions alone", "Everything but what people outlined or boxed is blank.", needs="lesion", only=True
+    ),
+    "without_text": Probe(
+        "Without its text",
+        "Rows of thin bright strokes on a dark ground are blank: burnt-in letters mostly. Pale or dark letters and "
+        "letters over tissue are missed, and a ruler may be taken for letters.",
+        needs="text",
+    ),
+    "text": Probe("Its text alone", "Everything but such rows of strokes is blank.", True, needs="text", only=True),
 }
 
 
@@ -74,7 +87,8 @@ def blanked(name: str, images: np.ndarray, inside: np.ndarray | None = None) -> 
     """Images with something taken away, as new arrays.
 
     Args:
-        name: one of `PROBES`. images: (B, ..., H, W) float32 in [0, 1]. inside: (B, H, W) bool, where lesions are.
+        name: one of `PROBES`. images: (B, ..., H, W) float32 in [0, 1]. inside: (B, H, W) bool, where lesions
+            or letters are.
     Returns: as `images`.
     """
     if name == "whole":
@@ -90,7 +104,7 @@ def blanked(name: str, images: np.ndarray, inside: np.ndarray | None = None) -> 
         gone = np.broadcast_to(away < 0.5 - _RING, (len(images), height, width))
     else:
         assert inside is not None
-        gone = inside if name == "without_lesion" else ~inside
+        gone = ~inside if PROBES[name].only else inside
     gone = gone.reshape(len(images), *[1] * (images.ndim - 3), height, width)
     fill = np.median(images, axis=(-2, -1), keepdims=True)
     return np.where(gone, fill, images).astype(np.float32)
@@ -113,8 +127,8 @@ def ask(
 ) -> dict[str, Any]:
     """Asks a run about its validation scans as they are and with parts taken away; kept as `blanked.json`.
 
-    Returns, as JSON data: {run, n, patients, with_lesions, probes {name: {auc, accuracy: {value, low, high}, n}},
-    verdicts [sentences], checkpoint}. Intervals are a bootstrap over patients; all probes meet the same draws.
+    Returns, as JSON data: {run, n, patients, with_lesions, with_text, probes {name: {auc, accuracy: {value, low, high},
+    n}}, verdicts [sentences], checkpoint}. Intervals are a bootstrap over patients; all probes meet the same draws.
 
     Raises:
         NotAsked: a task that does not tell classes apart, or no validation scan with a class, or fewer than two classes
@@ -134,10 +148,11 @@ def ask(
     prepared = dataset.prepared(experiment.data)
     known = ("class", "boxes", "mask") if experiment.data.layout == "maps" else ("class",)
     targets = Targets(dataset, experiment.data, prepared, cases, known)
-    inside, marked = (
-        lesions(targets, experiment.data.size_px) if "boxes" in known else (None, np.zeros(len(targets), bool))
-    )
-    names = [name for name, probe in PROBES.items() if not probe.needs or marked.sum() >= _FEW]
+    there = {"text": _letters(prepared, targets)}
+    has = {"lesion": np.zeros(len(targets), bool), "text": np.asarray(there["text"].any((1, 2)))}
+    if "boxes" in known:
+        there["lesion"], has["lesion"] = lesions(targets, experiment.data.size_px)
+    names = [name for name, probe in PROBES.items() if not probe.needs or has[probe.needs].sum() >= _FEW]
     chances: dict[str, np.ndarray] = {}
     total = len(names) * len(targets)
     for at, name in enumerate(names):
@@ -145,13 +160,14 @@ def ask(
         for start in range(0, len(targets), _BATCH):
             part = slice(start, start + _BATCH)
             images = prepared.rows(targets.rows[part]).astype(np.float32) / np.float32(prepared.unit)
-            images = blanked(name, images, None if inside is None else inside[part])
+            where = there.get(PROBES[name].needs)
+            images = blanked(name, images, None if where is None else where[part])
             rows.append(chances_of(predictor, kind, images))
             if progress:
                 progress(min(total, at * len(targets) + start + len(images)), total)
         chances[name] = np.concatenate(rows)
-    _draw(run, prepared, targets, inside, marked, names)
-    report = _report(chances, targets, marked, dataset, resamples)
+    _draw(run, prepared, targets, there, has, names)
+    report = _report(chances, targets, has, dataset, resamples)
     told = {"run": run.id, "checkpoint": predictor.weights_sha256, **report}
     write_atomic(run.folder / FILE, json.dumps(told))
     return told
@@ -171,15 +187,31 @@ def drawn(run: Run, name: str) -> Path:
     return run.folder / f"blanked-{name}.png"
 
 
+def _letters(prepared: Any, targets: Targets) -> np.ndarray:
+    """(N, H, W) bool: where letters seem to be on each row."""
+    found = []
+    for start in range(0, len(targets), _BATCH):
+        images = prepared.rows(targets.rows[start : start + _BATCH]).astype(np.float32) / np.float32(prepared.unit)
+        found.append(lettering(images))
+    return np.concatenate(found)
+
+
 def _draw(
-    run: Run, prepared: Any, targets: Targets, inside: np.ndarray | None, marked: np.ndarray, names: list[str]
+    run: Run,
+    prepared: Any,
+    targets: Targets,
+    there: dict[str, Any],
+    has: dict[str, np.ndarray],
+    names: list[str],
 ) -> None:
     from PIL import Image
 
-    chosen = np.concatenate([np.flatnonzero(marked), np.flatnonzero(~marked)])[:_DRAWN]
-    images = prepared.rows(targets.rows[chosen]).astype(np.float32) / np.float32(prepared.unit)
     for name in names:
-        shown = blanked(name, images, None if inside is None else inside[chosen])
+        marked = has[PROBES[name].needs or "lesion"]
+        chosen = np.concatenate([np.flatnonzero(marked), np.flatnonzero(~marked)])[:_DRAWN]
+        images = prepared.rows(targets.rows[chosen]).astype(np.float32) / np.float32(prepared.unit)
+        where = there.get(PROBES[name].needs)
+        shown = blanked(name, images, None if where is None else where[chosen])
         strip = np.concatenate([_middle(image) for image in shown], 1)
         Image.fromarray((strip.clip(0, 1) * 255).round().astype(np.uint8)).save(drawn(run, name))
 
@@ -217,24 +249,29 @@ def lesions(targets: Targets, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _report(
-    chances: dict[str, np.ndarray], targets: Targets, marked: np.ndarray, dataset: Dataset, resamples: int
+    chances: dict[str, np.ndarray], targets: Targets, has: dict[str, np.ndarray], dataset: Dataset, resamples: int
 ) -> dict[str, Any]:
     assert targets.classes is not None
     own, first = np.unique(targets.cases, return_index=True)
     labels, patients = targets.classes[first], dataset.patients[own]
-    has = np.array([marked[targets.cases == case].any() for case in own])
+    cases_with = {what: np.array([rows[targets.cases == case].any() for case in own]) for what, rows in has.items()}
+    asked: dict[str, Predictions] = {}
     probes: dict[str, Any] = {}
     for name, rows in chances.items():
         by_case = np.stack([rows[targets.cases == case].mean(0) for case in own])
         # Without lesions a scan shows all that it shows as it is: only scans that have one can be asked about theirs.
-        use = has | (name != "lesion") if PROBES[name].needs else np.ones(len(own), bool)
+        use = cases_with[PROBES[name].needs] if PROBES[name].only else np.ones(len(own), bool)
         predictions = Predictions(by_case[use], labels[use], patients[use], own[use])
         told = _figures(predictions, resamples)
         probes[name] = {**told, "n": int(use.sum())}
+        asked[name] = predictions
+    if "without_text" in asked:
+        probes["without_text"]["lost"] = _lost(asked["whole"], asked["without_text"], resamples)
     return {
         "n": len(own),
         "patients": len(np.unique(patients)),
-        "with_lesions": int(has.sum()),
+        "with_lesions": int(cases_with["lesion"].sum()),
+        "with_text": int(cases_with["text"].sum()),
         "probes": probes,
         "verdicts": verdicts(probes),
     }
@@ -247,6 +284,16 @@ def _figures(predictions: Predictions, resamples: int) -> dict[str, Any]:
         return {name: values for name, values in figures(predictions, weights).items() if name in ("auc", "accuracy")}
 
     return bootstrap.intervals(told, predictions.patients, resamples)
+
+
+def _lost(whole: Predictions, without: Predictions, resamples: int) -> dict[str, Any]:
+    """By how much the AUC falls where something is taken away, on the same draws of patients."""
+
+    def told(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"lost": figures(whole, weights)["auc"] - figures(without, weights)["auc"]}
+
+    found: dict[str, Any] = bootstrap.intervals(told, whole.patients, resamples, shares=())["lost"]
+    return found
 
 
 def verdicts(probes: dict[str, Any]) -> list[str]:
@@ -267,12 +314,22 @@ def verdicts(probes: dict[str, Any]) -> list[str]:
             "without_middle": "outside of the middle of the scan",
             "border": "on the border of the scan",
             "without_lesion": "outside of the lesions",
+            "text": "in letters that are burnt into the scan",
         }[name]
         said.append(
             (
                 left,
                 f"{probe.title}: still AUC {told['value']:.2f} ({told['low']:.2f} to {told['high']:.2f}), of "
                 f"{whole['value']:.2f} on the whole scan. {part.capitalize()} of what it goes by lies {where}.",
+            )
+        )
+    lost = probes.get("without_text", {}).get("lost")
+    if lost and lost["low"] is not None and lost["low"] > 0:
+        said.append(
+            (
+                lost["value"] / (whole["value"] - 0.5),
+                f"{PROBES['without_text'].title}: its AUC falls by {lost['value']:.2f} ({lost['low']:.2f} to "
+                f"{lost['high']:.2f}). Some of what it goes by are letters that are burnt into the scan.",
             )
         )
     coarse = probes.get("coarse", {}).get("auc")

@@ -47,8 +47,8 @@ METHODS = {
         "and restless (Sundararajan et al. 2017).",
     ),
 }
-STRIDES = 9  # places of the grey patch along a side
-_PATCH = 0.2  # its side, of the picture's
+STRIDES = 7  # places of the grey patch along a side
+_PATCH = 0.25  # its side, of the picture's
 _STEPS = 16  # on the way from grey to the scan
 _SMOOTH = 1 / 50  # of the side: the width over which fine maps are smoothed for the eye
 _BATCH = 32
@@ -123,9 +123,17 @@ def _occlusion(predictor: Predictor, image: np.ndarray, class_index: int) -> np.
 
 
 def _integrated(predictor: Predictor, image: np.ndarray, class_index: int) -> np.ndarray:
-    """(H, W) or (S, H, W): integrated gradients from an even grey picture, summed over channels, smoothed."""
-    import torch
+    """(H, W) or (S, H, W): what speaks for the class, pixel by pixel, summed over channels and smoothed for the eye."""
     from scipy.ndimage import gaussian_filter
+
+    maps = _attributed(predictor, image, class_index).sum(predictor.experiment.data.channel_axis)
+    sigma = _SMOOTH * max(maps.shape[-2:])
+    return np.asarray(gaussian_filter(np.maximum(maps, 0), [0] * (maps.ndim - 2) + [sigma, sigma]))
+
+
+def _attributed(predictor: Predictor, image: np.ndarray, class_index: int) -> np.ndarray:
+    """Integrated gradients of every value of an image, from an even grey picture: they add up to the score's change."""
+    import torch
 
     grey = np.broadcast_to(np.median(image, axis=(-2, -1), keepdims=True), image.shape)
     slopes = np.zeros(image.shape, np.float64)
@@ -141,10 +149,7 @@ def _integrated(predictor: Predictor, image: np.ndarray, class_index: int) -> np
         slopes += found.double().sum(0).cpu().numpy()
     shape = [1] * image.ndim
     shape[predictor.experiment.data.channel_axis] = -1
-    each = (image - grey) / predictor.std.reshape(shape) * slopes / _STEPS
-    maps = each.sum(predictor.experiment.data.channel_axis)
-    sigma = _SMOOTH * max(maps.shape[-2:])
-    return np.asarray(gaussian_filter(np.maximum(maps, 0), [0] * (maps.ndim - 2) + [sigma, sigma]))
+    return np.asarray((image - grey) / predictor.std.reshape(shape) * slopes / _STEPS)
 
 
 def _for_slices(predictor: Predictor, heat: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ LAYERS = {"last": 0.0, "upper": 0.5, "all": 1.0}
 ALIKE = 0.5
 """From which mean rank correlation on two maps count as the same."""
 SHIFT = 0.02  # of the side
-_ASKED = 6  # scans whose maps are compared
+_ASKED = 5  # scans whose maps are compared
 _LESIONS = 24  # scans with a lesion on which maps are laid
 _GRID = 32  # maps are compared on so many places a side
 _NEAR = 0.02  # of the side: a hit may lie so far outside of a lesion

@@ -7,7 +7,7 @@ this contract alone; nobody outside of `tasks/` asks which one it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,26 @@ class Shown:
     boxes: tuple[tuple[float, float, float, float, int, float], ...] | None = None
     outline: np.ndarray | None = None
     picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A slice of a scan that a run has restored, all in stored values.
+
+    Attributes:
+        case: position in the data set; slice: from 0. source: as it came, (C, h, w); output: as it was made, and
+        target: as it should be, (C, H, W), perhaps finer. counted: (H, W) bool, what is neither padding nor cut off.
+        pixel_mm: side of a pixel of `target`, None where unknown. window: (low, high) of what a reader looks at.
+    """
+
+    case: int
+    slice: int
+    source: np.ndarray
+    output: np.ndarray
+    target: np.ndarray
+    counted: np.ndarray
+    pixel_mm: float | None
+    window: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -366,6 +386,10 @@ class Task(ABC):
         """What is chosen on the validation side (`chosen_on`) and judged on another: thresholds, calibration. It joins
         the report."""
         return {}
+
+    def restorations(self, asked: Asked, dataset: Dataset, cases: np.ndarray, most: int) -> Iterator[Restoration]:
+        """Up to `most` slices of each case as a task that makes pictures restores them; none of other tasks."""
+        return iter(())
 
     # -- the way in -----------------------------------------------------------------------------------------------
 

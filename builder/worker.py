@@ -45,7 +45,7 @@ RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "predict-many", "takeout", "correct", "weights", "network", "verify")
+PRIVATE_KINDS = ("import", "predict", "predict-many", "explain", "takeout", "correct", "weights", "network", "verify")
 
 
 class Stopped(Exception):
@@ -229,20 +229,12 @@ def predict(work: Work) -> Steps:
     scans), or `case` number n of `dataset`.
     """
     from builder import gate, nearness
-    from builder.asking import keep, telling_slice, the_scan_in
-    from builder.data import Dataset
-    from builder.predict import Predictor, read
-    from builder.sandbox import Sandbox
+    from builder.asking import keep, telling_slice
+    from builder.predict import Predictor
 
     payload = work.job.payload
     yield Progress(step=0, total=4, note="reading the scan")
-    if payload.get("files") and payload.get("member") is not None:
-        scan = the_scan_in([Path(file) for file in payload["files"]], int(payload["member"]))
-    elif payload.get("files"):
-        with Sandbox() as box:
-            scan = read([Path(file) for file in payload["files"]], box)
-    else:
-        scan = Dataset.open(work.home, payload["dataset"]).scan(int(payload["case"]))
+    scan = _scan_of(work)
     yield Progress(step=1, total=4, note="preparing the network")
     asked = Run(work.home, payload["run"])
     state = payload.get("checkpoint") or "best"
@@ -260,6 +252,85 @@ def predict(work: Work) -> Steps:
     result |= keep(work.folder, scan, finding, predictor)
     result["telling"] = telling_slice(len(scan.pixels), finding)
     return result
+
+
+def _scan_of(work: Work) -> Any:
+    """The scan that a question is about (see `predict`)."""
+    from builder.asking import the_scan_in
+    from builder.data import Dataset
+    from builder.predict import read
+    from builder.sandbox import Sandbox
+
+    payload = work.job.payload
+    files = [Path(file) for file in payload.get("files") or ()]
+    if files and payload.get("member") is not None:
+        return the_scan_in(files, int(payload["member"]))
+    if files:
+        with Sandbox() as box:
+            return read(files, box)
+    return Dataset.open(work.home, payload["dataset"]).scan(int(payload["case"]))
+
+
+def explain(work: Work) -> Steps:
+    """Where what speaks for the answer to a scan lies, by one method of `saliency`: {method, heatmap, heatmaps}, names
+    of PNG files, None and [] where nothing speaks for it. The payload is that of `predict`, with {method}."""
+    import numpy as np
+
+    from builder import saliency
+    from builder.predict import Predictor
+
+    payload = work.job.payload
+    method = str(payload["method"])
+    yield Progress(step=0, total=2, note="reading the scan")
+    scan = _scan_of(work)
+    yield Progress(step=1, total=2, note="asking where it looks")
+    predictor = Predictor.open(Run(work.home, payload["run"]).folder, checkpoint=payload.get("checkpoint") or "best")
+    if method not in saliency.METHODS:
+        raise StoreError(f"There is no way to ask called {method!r}; there are {', '.join(saliency.METHODS)}.")
+    if words := saliency.refused(predictor.experiment, len(predictor.classes), method):
+        raise StoreError(words)
+    finding = predictor.finding(scan)
+    if not finding.likeliest:
+        raise StoreError("The run names no class for this scan, so there is no answer to explain.")
+    each = finding.slices and predictor.experiment.data.slices == "each"
+    image = finding.image[finding.telling] if each else finding.image
+    heat = saliency.explain(predictor, image, predictor.classes.index(finding.likeliest), method)
+    names: list[str] = []
+    if heat is not None:
+        if each:  # of slices that are answered one by one the most telling one is asked about
+            maps = np.zeros((len(finding.slices), *heat.shape[-2:]), np.float32)
+            maps[finding.telling] = heat
+            heat = maps
+        _save_picture(work.folder / "heat.png", heat[None] if heat.ndim == 2 else heat[finding.telling][None])
+        for n in range(len(finding.slices)):
+            _save_picture(work.folder / f"heat-{n:03d}.png", heat[n][None])
+            names.append(f"heat-{n:03d}.png")
+    return {"method": method, "heatmap": None if heat is None else "heat.png", "heatmaps": names}
+
+
+def audited(work: Work) -> Steps:
+    """Searches restored scans for what was made up or taken away: `hallucination.audit`. The payload is {run}."""
+    from builder.hallucination import audit
+
+    yield Progress(note="searching restored scans")
+    return audit(Run(work.home, work.job.payload["run"]), work.home, work.count)
+
+
+def diagnosed(work: Work) -> Steps:
+    """Whether a diagnosis is more often right on restored scans, by {run, judge}: `hallucination.diagnose`."""
+    from builder.hallucination import diagnose
+
+    yield Progress(note="asking the other network, before and after")
+    payload = work.job.payload
+    return diagnose(Run(work.home, payload["run"]), Run(work.home, payload["judge"]), work.home, work.count)
+
+
+def explained(work: Work) -> Steps:
+    """Tests what a run's heat maps are worth; the result is `sanity.examine`."""
+    from builder.sanity import examine
+
+    yield Progress(note="asking with and without its weights")
+    return examine(Run(work.home, work.job.payload["run"]), work.home, work.count)
 
 
 def _pictures(folder: Path, finding: Any) -> dict[str, Any]:
@@ -731,6 +802,10 @@ KINDS: dict[str, Handler] = {
     "evidence": evidence,
     "verify": verify,
     "confidence": confidence,
+    "audited": audited,
+    "diagnosed": diagnosed,
+    "explain": explain,
+    "explained": explained,
     "gated": gated,
     "export": export,
     "augment": augment,

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from builder import saliency
 from builder.data import Dataset, UnknownDataset
 from builder.execute import home
 from builder.runs import Run, StoreError
+from builder.saliency import METHODS
 from builder.spec import SpecError
 from builder.task import TASKS, find
 from pages.kit import (
@@ -21,6 +23,7 @@ from pages.kit import (
     correction,
     downloads,
     dropbox,
+    explained,
     go,
     heat,
     jobs,
@@ -37,6 +40,7 @@ from pages.kit.words import plain
 _CSS = """<style>.st-key-seen img,.st-key-looked img{image-rendering:pixelated;border-radius:.4rem}</style>"""
 _SLOT = "ask"  # of the dropzone and of the job that answers
 _COVER = "cover"  # of the job that answers with areas covered
+_FIRST = "grad_cam"  # of the ways to ask where it looked: every answer comes with it
 _SIDE_PX = 420
 _ONE, _MANY = "One scan", "Many scans"
 _PICKED = "picked-of-many"  # (files, number) of the scan that is looked at
@@ -211,20 +215,68 @@ def looked(run: Run, source: Source | None, told: Answer) -> None:
             st.image(heat.enlarged(picture, _SIDE_PX), width="stretch", alt="The scan as the network saw it")
             st.caption(f"As the network saw it{which_slice(finding, place)}")
         with two, st.container(key="looked", gap="xsmall"):
-            if warm is not None:
-                opacity = st.session_state.get("heat-opacity", 0.6)
-                over = heat.overlay(picture, warm, opacity)
-                st.image(
-                    heat.enlarged(over, _SIDE_PX),
-                    width="stretch",
-                    alt=f"Where the evidence for {answers.likeliest(finding)} lies",
-                )
-                st.caption(
-                    f"What speaks for {plain(answers.likeliest(finding))} (Grad-CAM){which_slice(finding, place)}"
-                )
-                st.slider("Strength of the heat map", 0.0, 1.0, 0.6, 0.05, key="heat-opacity")
+            method = where(run, source, told, finding)
+            where_it_looked(run, told, method, picture, warm, place)
     if can_be_covered(run):
         cover(run, source, told.job, picture, finding)
+
+
+def where(run: Run, source: Source | None, told: Answer, finding: Mapping[str, Any]) -> str:
+    """The choice of the way in which it is asked where the network looked; another one than the first is a job."""
+    try:
+        offered = [name for name in METHODS if not saliency.refused(run.experiment, len(told.classes), name)]
+    except (SpecError, OSError):
+        offered = []
+    if len(offered) < 2 or source is None:
+        return _FIRST
+    doubted = {name for name in offered if explained.verdict(run, name)}
+    method = st.segmented_control(
+        "Where it looked",
+        offered,
+        format_func=lambda name: f":gray[~~{METHODS[name].title}~~]" if name in doubted else METHODS[name].title,
+        default=_FIRST,
+        required=True,
+        key=f"method-{told.job}",
+        help=" ".join(f"{METHODS[name].title}: {METHODS[name].help}" for name in offered),
+    )
+    method = str(method or _FIRST)
+    slot = f"explain-{method}-{told.job}"
+    if method != _FIRST and jobs.of_slot(slot) is None:
+        try:
+            jobs.submit("explain", {**source.payload(run), "method": method}, slot)
+        except StoreError as error:
+            st.error(plain(str(error)), icon=":material/error:")
+    return method
+
+
+def where_it_looked(
+    run: Run, told: Answer, method: str, picture: np.ndarray, warm: np.ndarray | None, place: int | None
+) -> None:
+    """The map over the scan: in colour, or greyed with the reason where it has failed its tests."""
+    if method != _FIRST:
+        slot = f"explain-{method}-{told.job}"
+        jobs.watch(slot, f"Asking: {METHODS[method].title}")
+        job, result = jobs.of_slot(slot), jobs.result(slot)
+        if job is None or result is None:
+            return
+        name = result["heatmap"] if place is None else next(iter(result["heatmaps"][place : place + 1]), None)
+        warm = heat.loaded(job.folder / name) if name else None
+    if warm is None:
+        st.caption(f"{METHODS[method].title}: nothing in the scan speaks for the answer.")
+        return
+    doubt, top = explained.verdict(run, method), answers.likeliest(told.finding)
+    over = heat.overlay(picture, warm, st.session_state.get("heat-opacity", 0.6), greyed=bool(doubt))
+    st.image(heat.enlarged(over, _SIDE_PX), width="stretch", alt=f"Where the evidence for {top} lies")
+    st.caption(f"What speaks for {plain(top)} ({METHODS[method].title}){which_slice(told.finding, place)}")
+    if doubt:
+        st.caption(f":orange[:material/block: Greyed, not to be believed. {plain(doubt)}]")
+    elif doubt is None:
+        st.caption(
+            ":material/help: Nobody has tested yet whether such maps of this run show what it learned: see its results."
+        )
+    else:
+        st.caption(":green[:material/check_circle:] Such maps of this run have passed their tests.")
+    st.slider("Strength of the heat map", 0.0, 1.0, 0.6, 0.05, key="heat-opacity")
 
 
 def can_be_covered(run: Run) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from builder.measures import pictures as measured
 from builder.measures.baselines import MOST_DB, baselines, settle
 from builder.measures.bootstrap import intervals, means
 from builder.restored import ct_range, restored
-from builder.task import Asked, Examined, Found
+from builder.task import Asked, Examined, Found, Restoration
 
 if TYPE_CHECKING:
     from builder.data import Dataset
@@ -84,9 +84,7 @@ def examined(
         first cases: poor, restored and good, in stored values.
     """
     data = asked.experiment.data
-    is_ct = data.window == "ct full"
-    low, high = (float(v) for v in dataset.fingerprint.value_range)
-    windows = WINDOWS_HU if is_ct else {"all values": (low, high if high > low else low + 1)}
+    is_ct, windows = data.window == "ct full", _windows(asked, dataset)
     settings = _settled(asked, dataset, others, pairs, next(iter(windows.values())))
     ways: list[str] = []
     rows: list[dict[str, np.ndarray]] = []
@@ -94,24 +92,18 @@ def examined(
     about: list[tuple[int, int, str]] = []
     examples: dict[str, np.ndarray] = {}
     for number, case in enumerate(cases.tolist()):
-        for scan, place, poor, good, line in _questions(asked, dataset, case, MOST_SLICES, pairs):
-            (answer,) = asked.answers([poor])
-            source, wanted = _stored(poor, line), _stored(good, line)
-            better = _stored(pictures(asked, [answer])[0], line)
-            if scan.pixels.dtype.kind != "f":
-                better = np.rint(better)
-            made = {measured.OUTPUT: better, **baselines(source, settings, data.scale)}
-            counted = _counted(scan, place, wanted, line)
+        for one in restorations(asked, dataset, np.array([case]), MOST_SLICES, pairs):
+            wanted, better, counted = one.target, one.output, one.counted[None]
+            made = {measured.OUTPUT: better, **baselines(one.source, settings, data.scale)}
             made = {way: np.where(counted, picture, wanted) for way, picture in made.items()}
-            spacing = scan.spacing_mm[2]
-            told = measured.compare(made, wanted, windows, spacing / data.scale if spacing else None)
+            told = measured.compare(made, wanted, windows, one.pixel_mm)
             ways = list(made)
             rows.append(_of_counted(told, float(counted.mean())))
             tissues.append(_tissue_bias(made, wanted, counted) if is_ct else np.zeros((len(made), 0)))
-            about.append((int(dataset.patients[case]), place, dataset.cases[case].id))
+            about.append((int(dataset.patients[case]), one.slice, dataset.cases[case].id))
             if len(examples) < _EXAMPLES and f"example_{number}" not in examples:
                 shown = (made[measured.INPUT], better, wanted)
-                examples[f"example_{number}"] = np.stack([one.mean(0) for one in shown]).astype(np.float32)
+                examples[f"example_{number}"] = np.stack([part.mean(0) for part in shown]).astype(np.float32)
         if progress:
             progress(number + 1, len(cases))
     found = measured.Pictures.of(
@@ -126,6 +118,28 @@ def examined(
         "unit": np.array("HU" if is_ct else ""),
         **examples,
     }
+
+
+def restorations(asked: Asked, dataset: Dataset, cases: np.ndarray, most: int, pairs: bool) -> Iterator[Restoration]:
+    """Up to `most` slices of each case, evenly spread, as the network restores them; seen through the first window."""
+    data, window = asked.experiment.data, next(iter(_windows(asked, dataset).values()))
+    for case in cases.tolist():
+        for scan, place, poor, good, line in _questions(asked, dataset, case, most, pairs):
+            (answer,) = asked.answers([poor])
+            wanted, better = _stored(good, line), _stored(pictures(asked, [answer])[0], line)
+            if scan.pixels.dtype.kind != "f":
+                better = np.rint(better)
+            counted, spacing = _counted(scan, place, wanted, line)[0], scan.spacing_mm[2]
+            pixel_mm = spacing / data.scale if spacing else None
+            yield Restoration(case, place, _stored(poor, line), better, wanted, counted, pixel_mm, window)
+
+
+def _windows(asked: Asked, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """Windows in which the pictures are judged, in stored values, the headline's first."""
+    if asked.experiment.data.window == "ct full":
+        return WINDOWS_HU
+    low, high = (float(v) for v in dataset.fingerprint.value_range)
+    return {"all values": (low, high if high > low else low + 1)}
 
 
 def _settled(

@@ -7,7 +7,7 @@ their stored values (`builder.restored`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from builder.parts.training import LOSSES
 from builder.spec import Data, Experiment, Node, Problem
-from builder.task import Asked, Examined, Found, Objective, Shown, Task, pooled_rows
+from builder.task import Asked, Examined, Found, Objective, Restoration, Shown, Task, pooled_rows
 from builder.views import View, back
 from tasks import enhancement_checks, enhancement_figures, enhancement_starters
 
@@ -224,6 +224,11 @@ class ImageEnhancement(Task):
     ) -> dict[str, Any]:
         """Figures beside those of the baselines (`enhancement_figures.report`)."""
         return enhancement_figures.report(examined, resamples, seed)
+
+    def restorations(self, asked: Asked, dataset: Dataset, cases: np.ndarray, most: int) -> Iterator[Restoration]:
+        """As `enhancement_figures.restorations`."""
+        pairs = asked.experiment.data.degrade.name == "none"
+        return enhancement_figures.restorations(asked, dataset, cases, most, pairs)
 
     # -- the way in -----------------------------------------------------------------------------------------------
 

@@ -154,8 +154,10 @@ ENGINE = {
     "evaluate": "spec task data runs predict measures views parting",
     "operating": "measures runs",
     "reader": "data evaluate measures runs",
-    "blanking": "data measures parting predict runs targets task",
+    "lettering": "",
+    "blanking": "data lettering measures parting predict runs targets task",
     "saliency": "predict spec task",
+    "hallucination": "degrade measures opinion parting predict restored runs scan task",
     "sanity": "blanking data measures parting predict runs saliency targets task",
     "baseline": "spec network data evaluate measures runs",
     "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing "

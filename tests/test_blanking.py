@@ -14,6 +14,7 @@ from PIL import Image
 from builder import blanking
 from builder.blanking import PROBES, NotAsked, ask, blanked, verdicts
 from builder.data import Dataset
+from builder.lettering import lettering
 from builder.runs import Run
 from tests.tiny_runs import tiny_run
 
@@ -36,6 +37,11 @@ def planted(home: Path, by: str) -> tuple[Dataset, Run]:
                 image[y : y + 6, x : x + 6] += 90
             if by == "marker" and sick:
                 image[1:4, 1:6] = 250
+            if by == "letters":
+                image[:9] = rng.normal(15, 4, (9, SIDE))
+                wide = 2 if sick else 1  # of each stroke
+                for at in range(2, 26, 4):
+                    image[2:7, at : at + wide] = 250
             Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"s{k}.png")
             Image.fromarray(mask).save(folder / f"s{k}-mask.png")
             rows.writerow((f"s{k}.png", "sick" if sick else "well", f"p{k}", f"s{k}-mask.png"))
@@ -89,11 +95,50 @@ def test_each_probe_takes_away_what_it_says_and_leaves_the_rest(name: str, shape
         "border": np.pad(np.zeros((14, 14), bool), 3, constant_values=True),
         "without_lesion": ~inside[0],
         "lesion": inside[0],
+        "without_text": ~inside[0],
+        "text": inside[0],
     }
     if name == "coarse":
         assert not same.any() and found.mean() == pytest.approx(images.mean(), abs=0.02)
     else:
         assert np.array_equal(same, expected[name])
+
+
+def lettered(seed: int, words: str) -> np.ndarray:
+    """A noisy scan (1, 96, 96) in [0, 1] with a round bright organ, and words burnt into its dark corner."""
+    from PIL import ImageDraw
+
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:96, :96]
+    grey = rng.normal(20, 6, (96, 96)) + 150 * ((rows - 60) ** 2 + (columns - 50) ** 2 < 24**2)
+    image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    ImageDraw.Draw(image).text((4, 4), words, fill=255)
+    return np.asarray(image, np.float32)[None] / 255
+
+
+def test_burnt_in_letters_are_found_and_a_scan_without_any_is_left_alone():
+    bare, written = (np.stack([lettered(seed, words) for seed in range(8)]) for words in ("", "LEFT 12"))
+    assert not lettering(bare).any()
+    found = lettering(written)
+    letters = (written - bare)[:, 0] > 0.3
+    assert bool(np.all(found.any((1, 2)))) and found[letters].mean() > 0.9 and found.mean() < 0.1
+    assert not found[:, 40:].any(), "the organ is no letter"
+    assert np.array_equal(lettering(np.repeat(written[:, None], 3, 1)), found), "slices share their letters"
+
+
+def test_a_run_that_reads_burnt_in_letters_is_exposed(tmp_path: Path):
+    told = {"whole": {"auc": {"value": 0.95, "low": 0.9, "high": 0.99}}}
+    told["text"] = {"auc": {"value": 0.93, "low": 0.85, "high": 0.98}}
+    lost = {"value": 0.4, "low": 0.3, "high": 0.5}
+    told["without_text"] = {"auc": {"value": 0.55, "low": 0.4, "high": 0.7}, "lost": lost}
+    said = " ".join(verdicts(told))
+    assert "letters that are burnt into the scan" in said and "AUC falls by 0.40 (0.30 to 0.50)" in said
+    home = tmp_path / "home"
+    _, run = planted(home, "letters")
+    found = ask(run, home, resamples=200)
+    assert found["with_text"] == found["n"] and found["probes"]["text"]["auc"]["low"] > 0.7
+    assert found["probes"]["without_text"]["lost"]["low"] > 0.1
+    assert any(words.startswith("Its text alone: still AUC") for words in found["verdicts"])
 
 
 def test_a_run_without_classes_and_one_that_learned_nothing_are_told_in_words(tmp_path: Path):

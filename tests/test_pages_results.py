@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
 
-from builder import blanking, operating
+from builder import blanking, calibrate, operating
 from builder.data import Dataset
 from builder.evaluate import evaluate, examples
 from builder.evidence import pack, verify
+from builder.hallucination import audit
 from builder.labels import record
 from builder.runs import Run, RunStore
 from builder.task import TASKS
@@ -205,3 +207,67 @@ def test_beside_an_answer_stands_all_that_it_may_be(
     broken = {"value": 0.8, "low": 0.7, "high": 0.87}
     assert "(on its test scans, in 80)" in said_of(chances, 0.25, coverage=broken)
     assert "test scans" not in said_of(chances, 0.25, coverage={**broken, "high": 0.93})
+
+
+# -- the terms, its maps, and what it makes up ------------------------------------------------------------------------
+
+
+def test_the_terms_of_a_run_are_chosen_on_the_page_and_told_with_what_they_come_to(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, _ = reported("recognition")
+    calibrate.judge(run, home)
+    session = shown(home, run, monkeypatch)
+    assert "Calibrate its probabilities" in {toggle.label for toggle in session.toggle}
+    session.toggle(key=f"terms-calibrated-{run.id}").set_value(True).run()
+    assert calibrate.chosen(run).temperature
+    choice: Any = session.segmented_control(key=f"terms-by-{run.id}")
+    choice.set_value("coverage").run()
+    now = calibrate.chosen(run)
+    assert (now.by, now.wanted) == ("coverage", 0.8) and now.temperature and now.limit
+    session.slider(key=f"terms-wanted-coverage-{run.id}").set_value(40.0).run()
+    assert calibrate.chosen(run).wanted == 0.4 and not session.exception
+    assert "test scan" in said(session) and "It answers from a confidence of" in said(session)
+    policy: Any = session.segmented_control(key=f"terms-gate-{run.id}")
+    policy.set_value("refuse").run()
+    assert calibrate.chosen(run).gate == "refuse" and calibrate.chosen(run).wanted == 0.4
+    stopped = {"value": 0.05, "low": 0.01, "high": 0.2}
+    told: dict[str, Any] = {"checkpoint": "", "own": {"n": 40, "stopped": stopped, "grounds": {"features": 2}}}
+    told["foreign"] = [{"dataset": "x", "name": "Others", "n": 30, "stopped": stopped, "grounds": {"size": 9}}]
+    (run.folder / "gate.json").write_text(json.dumps(told))
+    text = said(session.run()).replace("\\", "")
+    assert "Of 40 own validation scans" in text and "unlike them to the network (2)" in text and "*Others*" in text
+    (run.folder / "terms.jsonl").unlink()
+
+
+def test_maps_that_fail_their_tests_are_told_with_the_reason(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, _ = reported("tumor_diagnosis")
+    alike = {"last": 0.9, "upper": 0.8, "all": 0.7}
+    row = {"randomised": alike, "shifted": 0.9, "empty": 0.0}
+    part = {"value": 0.4, "low": 0.3, "high": 0.5}
+    lesions = {"n": 9, "hit": part, "inside": part, "area": 0.05}
+    methods = {"grad_cam": {**row, "ok": False, "reason": "They show the picture.", "lesions": lesions}}
+    methods["occlusion"] = {**row, "ok": True, "reason": "", "lesions": None}
+    told = {"checkpoint": calibrate.weights_of(run), "n": 5, "learned": {"ok": True, "reason": ""}, "methods": methods}
+    (run.folder / "explained.json").write_text(json.dumps(told))
+    text = said(shown(home, run, monkeypatch)).replace("\\", "")
+    assert "Grad-CAM**: They show the picture." in text and "Covering parts**: passed" in text
+    assert "it covers 5 % of the scan" in text
+    from pages.kit.explained import verdict
+
+    assert verdict(run, "grad_cam") and verdict(run, "occlusion") == "" and verdict(run, "integrated_gradients") is None
+    (run.folder / "explained.json").unlink()
+
+
+def test_an_enhancer_shows_what_it_made_up_and_what_a_diagnosis_says(
+    reported: Callable[[str], Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run, _ = reported("image_enhancement")
+    session = shown(home, run, monkeypatch)
+    assert {"ask-audited"} <= {button.key for button in session.button}
+    assert "names no classes here" in said(session), "why there is no test of maps"
+    audit(run, home, resamples=40)
+    text = said(shown(home, run, monkeypatch))
+    assert "Does it make things up?" in text and "A mild filter invents nothing" in text

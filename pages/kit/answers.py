@@ -17,7 +17,7 @@ from builder import outputs
 from builder.evaluate import evaluation
 from builder.runs import Run
 from builder.terms import REFUSED, UNKNOWN
-from pages.kit import charts, figures, operating, viewer, volumes
+from pages.kit import charts, explained, figures, operating, viewer, volumes
 from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
 
@@ -83,6 +83,12 @@ def given(finding: Mapping[str, Any]) -> dict[str, float]:
     """The probabilities as the network gives them, without a temperature: what thresholds are chosen on."""
     found: dict[str, float] = dict(finding.get("uncalibrated") or finding.get("probabilities") or {})
     return found
+
+
+def greyed(answer: Answer) -> bool:
+    """Whether the heat on the scan is a map that has failed its tests (see `sanity`): then it is not shown there."""
+    method = (answer.result.get("heat") or {}).get("method")
+    return bool(method and explained.verdict(answer.run, method))
 
 
 def silent(answer: Answer) -> None:
@@ -160,7 +166,7 @@ def scan(answer: Answer) -> None:
         layers.append(viewer.mask_of_output(answer.job, ["Outlined by the network"]))
     if answer.truth.get("mask"):
         layers.append(answer.truth["mask"])
-    if answer.has("heat"):
+    if answer.has("heat") and not greyed(answer):
         told = answer.result["heat"]
         layers.append(viewer.heat_of_output(answer.job, told["title"], slices=told["slices"]))
     quiet = not answer.has("mask") and answer.finding.get("boxes") is None

@@ -26,7 +26,7 @@ def card(run: Run) -> None:
         )
         if found is not None:
             for words in found["verdicts"]:
-                bad = "still AUC" in words
+                bad = "still AUC" in words or "AUC falls" in words
                 st.markdown(f":{'orange' if bad else 'gray'}[:material/{'warning' if bad else 'info'}: {plain(words)}]")
             _bars(found)
             _pictures(run, found)

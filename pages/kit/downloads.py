@@ -158,7 +158,12 @@ def overlay(answer: Answer, index: int) -> np.ndarray:
         flat[mask & core] = 0.7 * flat[mask & core] + 0.3 * amber
         flat[mask & ~core] = amber
         flat = flat.round().astype(np.uint8)
-    elif answer.has("heat") and not answer.has("enhanced") and answer.finding.get("boxes") is None:
+    elif (
+        answer.has("heat")
+        and not answer.has("enhanced")
+        and answer.finding.get("boxes") is None
+        and not answers.greyed(answer)
+    ):
         slices = answer.result["heat"]["slices"]
         if slices is None or index in slices:
             at = index if slices is None else slices.index(index)

@@ -29,21 +29,26 @@ def enlarged(picture: np.ndarray, side_px: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 
-def overlay(picture: np.ndarray, heat: np.ndarray, opacity: float) -> np.ndarray:
+def overlay(picture: np.ndarray, heat: np.ndarray, opacity: float, greyed: bool = False) -> np.ndarray:
     """Returns uint8 (H, W, 3): the heat in colour over the picture, stronger where there is more of it.
 
     Args:
         picture: uint8 (H, W) or (H, W, 3). heat: uint8 (H, W), 255 = most. opacity: 0..1 of the hottest place.
+        greyed: all in greys, the picture too: the map is not to be believed.
     """
     grey = np.repeat(picture[..., None], 3, 2) if picture.ndim == 2 else picture
+    stops = _STOPS
+    if greyed:
+        grey = np.repeat(grey.mean(2, keepdims=True), 3, 2)
+        stops = np.repeat(np.array([[70], [90], [110], [130], [150]], np.float32), 3, 1)
     if heat.shape != grey.shape[:2]:
         size = (grey.shape[1], grey.shape[0])
         heat = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
     share = heat.astype(np.float32) / 255
-    at = share * (len(_STOPS) - 1)
-    low = np.clip(at.astype(int), 0, len(_STOPS) - 2)
+    at = share * (len(stops) - 1)
+    low = np.clip(at.astype(int), 0, len(stops) - 2)
     part = (at - low)[..., None]
-    colour = _STOPS[low] * (1 - part) + _STOPS[low + 1] * part
+    colour = stops[low] * (1 - part) + stops[low + 1] * part
     alpha = (share * opacity)[..., None]
     return np.clip(grey * (1 - alpha) + colour * alpha, 0, 255).round().astype(np.uint8)
 

@@ -16,7 +16,20 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
-from pages.kit import beat, blanked, evidence, figures, go, jobs, operating, scans, style, terms
+from pages.kit import (
+    beat,
+    blanked,
+    evidence,
+    explained,
+    figures,
+    go,
+    hallucination,
+    jobs,
+    operating,
+    scans,
+    style,
+    terms,
+)
 from pages.kit.words import plain
 
 __all__ = ["everything", "test_side"]
@@ -93,6 +106,8 @@ def everything(run: Run) -> None:
     terms.card(run, _has_classes(run))
     if _has_classes(run):
         blanked.card(run)
+    explained.card(run)
+    hallucination.card(run)
     before_and_after(run)
     galleries(run, whole)
     evidence.card(run)
