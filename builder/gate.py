@@ -104,9 +104,9 @@ def measure(
         raise ValueError("These are the scans that the run has learned from: choose another data set.")
     known = nearness.of_run(predictor, run.folder, home)
     own = dataset_of(run.folder, home, own_id)
-    cases = nearness.spread(own.indices("val", labelled=False))[:_MOST]
+    cases = nearness.spread(own.indices("val", labelled=False), _MOST)
     other = Dataset.open(home, foreign) if foreign else None
-    others = nearness.spread(np.arange(len(other)))[:_MOST] if other is not None else np.zeros(0, np.int64)
+    others = nearness.spread(np.arange(len(other)), _MOST) if other is not None else np.zeros(0, np.int64)
     total = len(cases) + len(others)
     half = np.unique(own.patients[cases], return_inverse=True)[1] % 2 if len(cases) else np.zeros(0, int)
     seen = []

@@ -172,7 +172,8 @@ def verdicts(found: dict[str, Any]) -> list[str]:
         own, plain = (found["ways"][way][kind] for way in ("output", "filter"))
         if own["value"] is None or own["value"] <= 0:
             continue
-        many = f"{own['value']:.2g} a slice ({own['low']:.2g} to {own['high']:.2g})"
+        reach = "one patient: no interval" if own["low"] is None else f"{own['low']:.2g} to {own['high']:.2g}"
+        many = f"{own['value']:.2g} a slice ({reach})"
         said.append(f"{what}: {many}; a mild plain filter {plain['value']:.2g}.")
     return said or [
         f"On {found['n']} validation slices no structure was made up or taken away that a reader could see (from "
@@ -295,10 +296,11 @@ def _compared(rows: np.ndarray, patients: np.ndarray, resamples: int) -> dict[st
         "worse": "The diagnosis is less often right on restored scans: do not restore scans for it.",
         "not shown": "The diagnosis is not shown to be right more often, or less often, on restored scans.",
     }[verdict]
-    points = [100 * (v or 0.0) for v in (gain["value"], gain["low"], gain["high"])]
+    low, high = gain["low"], gain["high"]
+    reach = "one patient: no interval" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
     words += (
         f" Right before {100 * found['before']['value']:.1f} of 100, after {100 * found['after']['value']:.1f}: "
-        f"{points[0]:+.1f} points ({points[1]:+.1f} to {points[2]:+.1f}). It changes its mind on "
+        f"{100 * gain['value']:+.1f} points ({reach}). It changes its mind on "
         f"{100 * found['changed']['value']:.1f} of 100 scans: {better} turn right, {worse} turn wrong."
     )
     return {**found, "better": better, "worse": worse, "verdict": verdict, "words": words}

@@ -165,3 +165,5 @@ def test_the_verdict_follows_the_interval(right: int, verdict: str) -> None:
     told = hallucination._compared(rows, np.arange(20), 400)
     assert told["verdict"] == verdict and (told["better"], told["worse"]) == (right, 20 - right)
     assert "changes its mind on 100.0 of 100" in told["words"]
+    alone = hallucination._compared(rows, np.zeros(20), 50)
+    assert alone["verdict"] == "not shown" and "one patient: no interval" in alone["words"]

@@ -100,6 +100,7 @@ def _confidence(run: Run) -> None:
         st.slider(
             words, low, high, min(high, max(low, first)), 1.0 if kind == COVERAGE else 0.5,
             key=f"terms-wanted-{kind}-{run.id}", on_change=_choose, args=(run,),
+            format="%.0f" if kind == COVERAGE else "%.1f",
         )  # fmt: skip
     _curve(found, now)
     _on_test(run, now)
