@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from builder import commands, round_commands, run_commands, study_commands
+from builder import commands, round_commands, run_commands, study_commands, trust_commands
 from builder.commands import Answer, Mistake, say
 from builder.execute import home
 from builder.parts.search import STRATEGIES
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "shortcuts", commands.shortcuts, "What does a run go by? Its answers with parts of scans taken away."
     )
     made.add_argument("run", metavar="RUN")
-    made = command("terms", commands.terms, "On which terms does a run answer? Shows them, or chooses them.")
+    made = command("terms", trust_commands.terms, "On which terms does a run answer? Shows them, or chooses them.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--calibrate", choices=("on", "off"), help="put the validation side's temperature to its answers")
     made.add_argument("--answer", type=float, metavar="SHARE", help="answer this share of scans, the surest; 1 is all")
@@ -171,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--measure", nargs="?", const="", metavar="DATASET", help="measure what the gate stops, also of this data set"
     )
+    made = command("explain", trust_commands.explain, "Can its heat maps be believed? Tests that they must pass.")
+    made.add_argument("run", metavar="RUN")
+    made = command(
+        "hallucinations", trust_commands.hallucinations, "What does an enhancer make up or hide, and who is misled?"
+    )
+    made.add_argument("run", metavar="RUN", help="an image enhancement run")
+    made.add_argument("--judge", metavar="RUN", help="a run that tells classes, to be asked before and after")
     made = command("predict", commands.predict, "Ask a run about scans.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("scans", metavar="SCAN", nargs="+", help="a file, or a folder that holds one series")

@@ -88,7 +88,7 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
         seed=asked.seed,
         keep_out_of=asked.keep_out_of or (),
     )
-    told = _Progress()
+    told = Telling()
     while True:
         try:
             step = next(steps)
@@ -121,7 +121,7 @@ def export_labels(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.label_export import export_labels as exported
 
     dataset = Dataset.open(data_folder(), asked.dataset)
-    told = _Progress()
+    told = Telling()
     answer: Answer = {}
     for done, total, so_far in exported(dataset, asked.to, Path(asked.out).expanduser().absolute()):
         told.show(done, total, "cases written")
@@ -259,7 +259,7 @@ def preflight(asked: argparse.Namespace) -> tuple[Answer, str]:
     errors = [p for p in found if p["severity"] == "error"]
     if errors:
         raise Mistake(f"Nothing was tried: {_count_words(errors)}", {"error": "not tried", "problems": found})
-    told = _Progress()
+    told = Telling()
     with tempfile.TemporaryDirectory() as folder:
         answer = flying.preflight(
             experiment,
@@ -364,22 +364,22 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, split, n, patients, metrics: {name: {value, low, high}}, per_class, confusion, majority_accuracy, ...}"""
     from builder.evaluate import evaluate as measured
 
-    run, told = run_of(asked.run), _Progress()
+    run, told = run_of(asked.run), Telling()
     found = measured(
         run, home(), asked.split, progress=lambda done, total: told.show(done, total, "asking the network")
     )
     told.end()
-    rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found["metrics"].items()]
+    rows = [(name.replace("_", " "), with_interval(figure)) for name, figure in found["metrics"].items()]
     if "majority_accuracy" in found:
         rows.append(("accuracy of the commonest class", f"{found['majority_accuracy']:.4f}"))
     for window, row in found.get("windows", {}).items():  # restored scans beside those of plain filters
-        shown = [f"{way} {_figure(f['psnr_db'])} dB" for way, f in row["ways"].items()]
+        shown = [f"{way} {with_interval(f['psnr_db'])} dB" for way, f in row["ways"].items()]
         rows.append((f"PSNR, {window} ({row['low']:g} to {row['high']:g})", "; ".join(shown)))
     for name, row in found.get("per_class", {}).items():
         told_of = [key for key in ("sensitivity", "specificity", "map50") if isinstance(row.get(key), dict)]
-        rows.append((f"{name} ({row['n']})", ", ".join(f"{key} {_figure(row[key])}" for key in told_of)))
+        rows.append((f"{name} ({row['n']})", ", ".join(f"{key} {with_interval(row[key])}" for key in told_of)))
     for rate, figure in found.get("froc", {}).get("at", {}).items():
-        rows.append((f"sensitivity at {rate} false alarms a scan", _figure(figure)))
+        rows.append((f"sensitivity at {rate} false alarms a scan", with_interval(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
     return found, f"{title}\n{table(rows)}{notes}"
@@ -390,14 +390,14 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.baseline import baseline as measured
     from builder.data import Dataset
 
-    told = _Progress()
+    told = Telling()
     dataset = Dataset.open(data_folder(), asked.dataset)
     found = measured(dataset, test=asked.test, told=lambda done, total: told.show(done, total, "looking at the scans"))
     told.end()
     lines = [f"{found['features']}; chosen on the validation side: {found['chosen']} ({found['seconds']:.0f} s)"]
     for side, words in (("val", "validation"), ("test", "test")):
         if found[side]:
-            rows = [(name.replace("_", " "), _figure(figure)) for name, figure in found[side]["metrics"].items()]
+            rows = [(name.replace("_", " "), with_interval(figure)) for name, figure in found[side]["metrics"].items()]
             lines += [f"{found[side]['n']} scans of the {words} split, 95 % intervals over patients", table(rows)]
     return found, "\n".join(lines)
 
@@ -406,68 +406,12 @@ def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, n, patients, with_lesions, probes: {name: {auc, accuracy, n}}, verdicts: [sentence], checkpoint}"""
     from builder.blanking import PROBES, ask
 
-    run, told = run_of(asked.run), _Progress()
+    run, told = run_of(asked.run), Telling()
     found = ask(run, data_folder(), lambda done, total: told.show(done, total, "asking with parts taken away"))
     told.end()
-    rows = [(PROBES[name].title, f"AUC {_figure(row['auc'])}") for name, row in found["probes"].items()]
+    rows = [(PROBES[name].title, f"AUC {with_interval(row['auc'])}") for name, row in found["probes"].items()]
     title = f"{found['n']} validation scans of {found['patients']} patients, 95 % intervals over patients"
     return found, "\n".join([title, table(rows), *found["verdicts"]])
-
-
-def terms(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, temperature, by, wanted, limit, gate, confidence (what the validation side says, or null), on_test: {n,
-    answered, right, silent_right} | null (while the test side is closed, or every scan is answered), stops: {own,
-    foreign} | null}
-
-    With --calibrate, --answer, --mistakes, --gate new terms are chosen; what is not named stays as it is.
-    """
-    from builder import calibrate, gate
-    from builder.data import Dataset
-    from builder.terms import ALWAYS, COVERAGE, RISK
-
-    run, told = run_of(asked.run), _Progress()
-    now = calibrate.chosen(run)
-    choices: dict[str, Any] = {"calibrated": now.temperature is not None, "by": now.by, "wanted": now.wanted}
-    choices |= {"gate": asked.gate or now.gate}
-    if asked.calibrate:
-        choices["calibrated"] = asked.calibrate == "on"
-    if asked.answer is not None:
-        by, wanted = (ALWAYS, 1.0) if asked.answer >= 1 else (COVERAGE, asked.answer)
-        choices |= {"by": by, "wanted": wanted}
-    if asked.mistakes is not None:
-        choices |= {"by": RISK, "wanted": asked.mistakes}
-    confidence = calibrate.kept(run)
-    try:
-        if (choices["calibrated"] or choices["by"]) and confidence is None:
-            confidence = calibrate.judge(
-                run, data_folder(), lambda done, total: told.show(done, total, "asking the validation scans")
-            )
-            told.end()
-        if any(value is not None for value in (asked.calibrate, asked.answer, asked.mistakes, asked.gate)):
-            now = calibrate.choose(run, **choices)
-        if asked.measure is not None:
-            other = Dataset.open(data_folder(), asked.measure).id if asked.measure else ""
-            gate.measure(run, data_folder(), other, lambda done, total: told.show(done, total, "looking at scans"))
-            told.end()
-    except ValueError as error:
-        raise Mistake(str(error)) from error
-    stops = gate.kept(run)
-    found = {name: value for name, value in now.plain().items() if name not in ("weights", "at")}
-    answer = {"run": run.id, **found, "confidence": confidence, "on_test": None, "stops": None}
-    answer["on_test"] = calibrate.on_test(run) if now.limit is not None else None
-    answer["stops"] = None if stops is None else {name: stops[name] for name in ("own", "foreign")}
-    lines = [f"temperature {now.temperature:.3f}" if now.temperature else "its probabilities as the network gives them"]
-    lines.append("answers every scan" if now.limit is None else f"answers from a confidence of {now.limit:.4f} on")
-    if answer["on_test"]:
-        lines.append(
-            f"  on the test scans it answers {_figure(answer['on_test']['answered'])}, of those right "
-            f"{_figure(answer['on_test']['right'])}"
-        )
-    lines.append(f"scans unlike its own: {'refused' if now.gate == 'refuse' else 'answered with a warning'}")
-    if stops is not None:
-        lines.append(f"  of {stops['own']['n']} own validation scans it stops {_figure(stops['own']['stopped'])}")
-        lines += [f"  of {row['n']} of {row['name']}: {_figure(row['stopped'])}" for row in stops["foreign"]]
-    return answer, "\n".join(lines)
 
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -718,7 +662,7 @@ def _worked(run: Run) -> RunView:
         say("Stopping; what it learned is being saved.")
 
     before = {number: signal.signal(number, be_stopped) for number in (signal.SIGINT, signal.SIGTERM)}
-    follower, told, epoch = RunFollower(run), _Progress(), 0
+    follower, told, epoch = RunFollower(run), Telling(), 0
     try:
         while worker.poll() is None:
             view = follower.refresh()
@@ -736,7 +680,7 @@ def _worked(run: Run) -> RunView:
         worker.wait()
 
 
-def _tell(view: RunView, epoch: int, told: _Progress) -> int:
+def _tell(view: RunView, epoch: int, told: Telling) -> int:
     """Progress, and a line for an epoch that ended since `epoch`; returns the last ended epoch."""
     ended = len(view.curves.get("val/loss", ((), ()))[0])
     if ended > epoch:
@@ -749,7 +693,7 @@ def _tell(view: RunView, epoch: int, told: _Progress) -> int:
     return epoch
 
 
-class _Progress:
+class Telling:
     """A line on stderr that renews itself on a terminal; elsewhere a line at every tenth part."""
 
     def __init__(self) -> None:
@@ -793,7 +737,8 @@ def _existing(typed: str) -> Path:
     return path.absolute()
 
 
-def _figure(figure: dict[str, float | None]) -> str:
+def with_interval(figure: dict[str, float | None]) -> str:
+    """A figure with its interval, in words."""
     if figure["value"] is None:
         return "undefined"
     if figure["low"] is None:

@@ -213,6 +213,7 @@ COMMAND_LINE = (
     "run_commands",
     "round_commands",
     "study_commands",
+    "trust_commands",
 )  # the headless twin of the pages may ask what they may ask
 
 HEAVY = (

@@ -12,6 +12,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from builder import hallucination, task
+from builder.__main__ import main
 from builder.data import Dataset
 from builder.hallucination import NotAudited, audit, diagnose
 from builder.measures.structures import FROM_NOISE, KINDS, MADE_UP, TAKEN_AWAY, differing
@@ -156,6 +157,17 @@ def test_a_diagnosis_is_counted_before_and_after_with_a_paired_interval(
         diagnose(run, run, home)
     with pytest.raises(NotAudited, match="makes no pictures"):
         audit(judge, home)
+
+
+def test_the_command_line_tells_both(
+    enhancer: tuple[Path, Dataset, Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _, run = enhancer
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    assert main(["hallucinations", run.id]) == 0
+    out = capsys.readouterr().out
+    assert "A mild Gaussian filter" in out and "made up" in out
+    assert main(["explain", run.id]) == 2 and "names no classes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("right", "verdict"), [(20, "better"), (0, "worse"), (10, "not shown")])
