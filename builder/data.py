@@ -144,6 +144,7 @@ class Clean:
     content: str
     notes: tuple[str, ...] = ()
     grid: Grid | None = None
+    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class Case:
         boxes: None where nobody looked for any, () where somebody did and there are none.
         mask: where it lies; None where there is none.
         target: the clean scan of a pair.
+        body: the part of the body, where its file says so.
     """
 
     id: str
@@ -191,6 +193,7 @@ class Case:
     boxes: tuple[Box, ...] | None = None
     mask: Packed | None = None
     target: Clean | None = None
+    body: str = ""
 
     def to_json(self) -> str:
         """One line of cases.jsonl; what the case does not carry is not named."""
@@ -243,12 +246,15 @@ class Case:
             self.boxes,
             None if self.mask is None else self.mask.present,
             self.target is not None,
+            self.body,
         )
 
 
 def _plain(picture: Case | Clean) -> dict[str, Any]:
     """The fields of a stored picture as plain data, without those that are told apart."""
     found = {name: value for name, value in picture.__dict__.items() if name not in ("boxes", "mask", "target", "grid")}
+    if not picture.body:
+        del found["body"]
     return found if picture.grid is None else {**found, "grid": picture.grid.to_json()}
 
 
@@ -596,6 +602,7 @@ class Dataset:
             notes=case.notes,
             valid=valid,
             grid=case.grid,
+            body=case.body,
         )
 
     def _window(self, center: float, width: float, function: str, name: str, offset: int, length: int) -> Window:

@@ -151,7 +151,7 @@ def _header(file: DicomFile) -> Header:
     grey = kind if kind in ("MONOCHROME1", "MONOCHROME2") else ""
     return Header(
         format="dicom",
-        modality=_modality(ds),
+        modality=_code(ds, "Modality"),
         rows=whole(ds, "Rows", None, 1, 65535),
         cols=whole(ds, "Columns", None, 1, 65535),
         slices=whole(ds, "NumberOfFrames", 1, 0, 2**31) or 1,
@@ -169,6 +169,7 @@ def _header(file: DicomFile) -> Header:
         series=text(ds, "SeriesInstanceUID") or None,
         instance=text(ds, "SOPInstanceUID") or None,
         outlines=_outlines(ds) if "SegmentSequence" in ds else (),
+        body=_code(ds, "BodyPartExamined"),
     )
 
 
@@ -181,9 +182,9 @@ def _number(ds: Dataset) -> int | None:
     return int(found[0]) if len(found) == 1 else None
 
 
-def _modality(ds: Dataset) -> str:
-    """The modality as a short code; anything that is no code is left out, it could be anything."""
-    code = text(ds, "Modality").upper()
+def _code(ds: Dataset, name: str) -> str:
+    """A short code, such as the modality; anything that is no code is left out, it could be anything."""
+    code = text(ds, name).upper()
     return code if 0 < len(code) <= 16 and code.replace("_", "").isalnum() and code.isascii() else ""
 
 
@@ -227,6 +228,7 @@ def _reading(file: DicomFile) -> Reading:
         series=header.series,
         notes=notes,
         grid=grid_of([places[frame] for frame in in_order], y, x, depth),
+        body=header.body,
     )
 
 

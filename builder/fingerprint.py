@@ -22,7 +22,7 @@ class Fingerprint:
         cases_per_split: {split: number of cases}, labelled or not; {} where an older version made the dataset.
         num_patients_astride: patients with cases on more than one side, as only a split that came with the data says.
         sizes: {"min"|"median"|"max": [height_px, width_px]}.
-        bits: {stored bits: number of cases}; modalities, channels likewise.
+        bits: {stored bits: number of cases}; modalities, channels, bodies (parts of the body) likewise.
         spacing_mm: {"min"|"median"|"max": [z, y, x]} over the cases that know it; {} where none does.
         num_slices: {"min"|"median"|"max": n}.
         value_range: smallest and largest stored value.
@@ -66,6 +66,7 @@ class Fingerprint:
     mask_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     box_sizes_px: Mapping[str, Sequence[float]] = field(default_factory=dict)
     mask_names: tuple[str, ...] = ()
+    bodies: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for json.dumps."""
@@ -104,6 +105,7 @@ class Fact:
     boxes: tuple[Box, ...] | None = None
     structures: tuple[int, ...] | None = None
     paired: bool = False
+    body: str = ""
 
 
 def fingerprint(
@@ -169,6 +171,7 @@ def fingerprint(
         channels=_tally(f.shape[1] for f in facts),
         bits=_tally(f.bits for f in facts),
         modalities=_tally(f.modality or "unknown" for f in facts),
+        bodies=_tally(f.body or "unknown" for f in facts),
         formats=_tally(f.format or "unknown" for f in facts),
         spacing_mm=_three([tuple(round(v, 4) if v else None for v in s) for s in spacings]),
         num_slices={k: v[0] for k, v in _three([f.shape[:1] for f in facts]).items()},

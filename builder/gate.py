@@ -1,9 +1,9 @@
 """What is done with a scan that is unlike those a run has learned from: it is answered with a warning, or refused.
 
-Unlike is a scan of another modality, of another depth of grey, grey where the others are in colour, far larger or
-smaller, or one that lies too far out in what the network itself makes of it (`nearness`). The policy is one for a run
-(`Terms.gate`), and goes for every way of asking it. How often it stops a run's own validation scans, which it should
-not, and scans of another data set, which it should, is measured.
+Unlike is a scan of another modality or part of the body (where files say so), of another depth of grey, grey where the
+others are in colour, far larger or smaller, or one that lies too far out in what the network itself makes of it
+(`nearness`). The policy is one for a run (`Terms.gate`), and goes for every way of asking it. How often it stops a
+run's own validation scans, which it should not, and scans of another data set, which it should, is measured.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = ["GROUNDS", "Looked", "answered", "kept", "look", "measure"]
 FILE = "gate.json"
 GROUNDS = {
     "modality": "another modality",
+    "body": "another part of the body",
     "bits": "another depth of grey",
     "colour": "grey or in colour, unlike the others",
     "size": "far larger or smaller",

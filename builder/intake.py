@@ -421,6 +421,7 @@ class _Intake:
             "content": content,
             "notes": scan.notes,
             "grid": scan.grid,
+            "body": scan.body,
         }
 
     def _window(self, window: Window) -> tuple[float, float, str, str, int, int]:

@@ -702,7 +702,7 @@ def blanked(image: np.ndarray, box: Box) -> np.ndarray:
 def differences(scan: Scan, fingerprint: dict[str, Any]) -> dict[str, str]:
     """Where `scan` is unlike the scans of the training, so that the answer may mean little: {what of it: in words}.
 
-    What: "modality", "untold" (its modality), "bits", "colour", "size".
+    What: "modality", "untold" (its modality), "body", "bits", "colour", "size".
     """
     said = {}
     known = [name for name in fingerprint.get("modalities", {}) if name != "unknown"]
@@ -710,6 +710,9 @@ def differences(scan: Scan, fingerprint: dict[str, Any]) -> dict[str, str]:
         said["modality"] = f"This scan is of modality {scan.modality}; the training scans were {_listed(known)}."
     elif known and not scan.modality:
         said["untold"] = f"This file does not say its modality; the training scans were {_listed(known)}."
+    bodies = [name for name in fingerprint.get("bodies", {}) if name != "unknown"]
+    if bodies and scan.body and scan.body not in bodies:
+        said["body"] = f"This scan shows {scan.body}; the training scans showed {_listed(bodies)}."
     bits = {int(b) for b in fingerprint.get("bits", {})}
     if bits and scan.bits not in bits:
         said["bits"] = (

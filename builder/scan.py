@@ -128,6 +128,7 @@ class Header:
     series: str | None = None
     instance: str | None = None
     outlines: tuple[str, ...] = ()  # of a segmentation: the SOP instance UIDs of the images it was drawn on
+    body: str = ""  # BodyPartExamined
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ class Scan:
     float32, never fewer bits than the source has. spacing_mm: (z, y, x), None where the file does not say. valid:
     (S, H, W) bool, False where the file marks padding, or None. patient, study, series are raw identities. grid: where
     it lies in the patient, where the file says so. order: for a series, which of the files each slice came from. names:
-    of a mask, (value, name) of the structures that its file names.
+    of a mask, (value, name) of the structures that its file names. body: the part of the body, a short code such as
+    "CHEST", "" where the file does not say.
     """
 
     pixels: np.ndarray
@@ -156,6 +158,7 @@ class Scan:
     grid: Grid | None = None
     order: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
+    body: str = ""
 
 
 @dataclass
@@ -186,6 +189,7 @@ class Reading:
     grid: Grid | None = None
     order: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
+    body: str = ""
 
     def scan(self, pixels: np.ndarray, valid: np.ndarray | None) -> Scan:
         """The finished scan, with the pixels that were decoded meanwhile."""
@@ -205,6 +209,7 @@ class Reading:
             self.grid,
             self.order,
             self.names,
+            self.body,
         )
 
 

@@ -62,6 +62,7 @@ def read_series(paths: Sequence[Path]) -> Reading:
         notes=notes,
         grid=grid_of([Place(h.origin, h.orientation) for _, h in chosen], *first.spacing_mm[1:], depth),
         order=tuple(numbers[path] for path, _ in chosen),
+        body=first.body,
     )
 
 

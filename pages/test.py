@@ -210,12 +210,12 @@ def looked(run: Run, source: Source | None, told: Answer) -> None:
     with style.card("As the network saw it", key="as-seen"):
         if place is not None:
             slice_slider(told.job, finding)
+        method = where(run, source, told, finding)
         one, two, _ = st.columns([1, 1, 1.15], gap="medium")
         with one, st.container(key="seen", gap="xsmall"):
             st.image(heat.enlarged(picture, _SIDE_PX), width="stretch", alt="The scan as the network saw it")
             st.caption(f"As the network saw it{which_slice(finding, place)}")
         with two, st.container(key="looked", gap="xsmall"):
-            method = where(run, source, told, finding)
             where_it_looked(run, told, method, picture, warm, place)
     if can_be_covered(run):
         cover(run, source, told.job, picture, finding)

@@ -202,6 +202,7 @@ def test_a_network_without_a_layer_that_keeps_height_and_width_says_that_it_has_
 
 TRAINED_ON = {
     "modalities": {"CT": 30},
+    "bodies": {"CHEST": 28, "unknown": 2},
     "bits": {"12": 30},
     "channels": {"1": 30},
     "sizes": {"min": [256, 256], "median": [512, 512], "max": [512, 512]},
@@ -218,6 +219,7 @@ def test_a_scan_like_those_of_the_training_is_not_remarked_on():
     [
         (replace(LIKE, modality="MR"), "of modality MR"),
         (replace(LIKE, modality=""), "does not say its modality"),
+        (replace(LIKE, body="KNEE"), "shows KNEE"),
         (replace(LIKE, bits=8), "8 bits"),
         (replace(LIKE, pixels=np.zeros((1, 3, 512, 512), np.uint8)), "coloured"),
         (replace(LIKE, pixels=np.zeros((1, 1, 64, 64), np.int16)), "64 x 64"),
