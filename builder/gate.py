@@ -35,7 +35,7 @@ GROUNDS = {
     "bits": "another depth of grey",
     "colour": "grey or in colour, unlike the others",
     "size": "far larger or smaller",
-    "features": "unlike them to the network",
+    "features": "unlike them in itself, or to the network",
 }
 """What a scan is stopped for."""
 _MOST = 200  # scans of a data set that are looked at

@@ -2,6 +2,9 @@
 
 The features that go into the last layer are averaged over places, standardized by the training scans, and compared by
 the mean distance to the five nearest training scans of other patients (deep nearest neighbours, Sun et al., ICML 2022).
+A last layer knows only what tells its classes apart, and may take an ultrasound for a brain: so the picture itself is
+compared in the same way, as 8 x 8 grey values and by how restless it is at four finenesses. The three distances, each
+as a multiple of its usual size among the training scans, are averaged.
 Every training scan has such a distance, too: the share of them that is nearer says how far out a new scan lies.
 
 A network knows its training scans by heart, so new ones of the very same kind lie farther out than those. What counts
@@ -38,6 +41,9 @@ _MOST_ROWS = 300  # of the training side: enough for a share of 99 %, seconds on
 _MOST_OWN = 150  # of the validation side: enough for a share of 5 %
 _FEWEST = 20
 _BATCH = 32
+_SIDE = 8  # of the small picture
+_LEVELS = 4  # of fineness, each half the one before
+_LEAST = 0.02  # spread of a grey value
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,9 @@ class Nearness:
     """The training scans as a run's last layer sees them.
 
     Attributes:
-        rows: (N, F) float32, standardized. mean, scale: (F,) of the standardization.
+        rows: (N, F) float32, standardized: what the network makes of each, its grey values, its restlessness.
+        mean, scale: (F,) of the standardization. parts: (3,) how many columns belong to each. usual: (3,) the median
+        distance in each.
         distances: (N,) float64, ascending: of each training scan to its nearest ones of other patients.
         own: (V,) float64, of the validation scans to their nearest training scans, in the order of `own_patients` (V,).
     """
@@ -53,13 +61,16 @@ class Nearness:
     rows: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    parts: np.ndarray
+    usual: np.ndarray
     distances: np.ndarray
     own: np.ndarray
     own_patients: np.ndarray
 
     def distance(self, features: np.ndarray) -> float:
         """The mean distance of `features` (F,) to the nearest training scans."""
-        return _distance(self.rows, (features - self.mean) / self.scale)
+        apart = _apart(self.rows, (features - self.mean) / self.scale, self.parts)
+        return float((apart / self.usual).mean())
 
     def farther_than(self, features: np.ndarray) -> float:
         """The share (0..1) of the training scans that lie nearer to the others than `features` (F,) do."""
@@ -82,8 +93,12 @@ class Nearness:
         return {"farther_than": self.farther_than(features), "of": len(self.distances), "unlike": far}
 
 
-def _distance(rows: np.ndarray, standard: np.ndarray) -> float:
-    return float(np.sort(np.sqrt(((rows - standard) ** 2).mean(1)))[:NEIGHBOURS].mean())
+def _apart(rows: np.ndarray, standard: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(3,): the mean distance of `standard` (F,) to its nearest rows (N, F) in each part."""
+    squares = (rows - standard) ** 2
+    ends = np.cumsum(parts)
+    each = [squares[:, end - size : end].mean(1) for size, end in zip(parts, ends, strict=True)]
+    return np.array([np.sort(np.sqrt(row))[:NEIGHBOURS].mean() for row in each])
 
 
 def words(like: dict[str, Any]) -> str:
@@ -91,7 +106,7 @@ def words(like: dict[str, Any]) -> str:
     if not like["unlike"]:
         return ""
     return (
-        f"To this network the scan looks unlike its training scans: it lies farther out than "
+        "The scan looks unlike the training scans, in itself or to the network: it lies farther out than "
         f"{100 * like['farther_than']:.0f} % of {like['of']} of them. The answer may mean little."
     )
 
@@ -126,7 +141,7 @@ def features_of(predictor: Predictor, scan: Scan) -> np.ndarray:
         images = [cutting.middle(image, data.shape[1:]) for image in images]
     elif data.fit == "patches":  # of any size: the middle tells as much, and every scan the same amount
         images = [_middle(image, data.size_px) for image in images]
-    found: np.ndarray = _features(predictor, np.stack(images)).mean(0)
+    found: np.ndarray = _described(predictor, np.stack(images)).mean(0)
     return found
 
 
@@ -152,19 +167,26 @@ def _made(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
     cases, held_out = spread(cases), spread(dataset.indices("val", labelled=False), _MOST_OWN)
     table = _table(predictor, dataset, cases)
     mean, scale = table.mean(0), table.std(0) + 1e-6 * (1 + np.abs(table).max())
+    parts = np.array([table.shape[1] - _SIDE**2 - 2 * _LEVELS, _SIDE**2, 2 * _LEVELS])
+    scale[parts[0] :] = np.maximum(scale[parts[0] :], _LEAST)  # a corner that is always black tells little
     table = ((table - mean) / scale).astype(np.float32)
     groups = dataset.groups[cases]
-    distances = []
-    for row, group in zip(table, groups, strict=True):
-        others = np.sort(np.sqrt(((table[groups != group] - row) ** 2).mean(1)))[:NEIGHBOURS]
-        if len(others):
-            distances.append(others.mean())
-    if len(distances) < _FEWEST:
+    beside = [table[groups != group] for group in groups]
+    apart = [_apart(others, row, parts) for others, row in zip(beside, table, strict=True) if len(others)]
+    if len(apart) < _FEWEST:
         return None
+    usual = np.median(apart, axis=0) + 1e-9
     mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-    own = [_distance(table, (row - mean) / scale) for row in _table(predictor, dataset, held_out)]
+    own = [_apart(table, (row - mean) / scale, parts) for row in _table(predictor, dataset, held_out)]
     return Nearness(
-        table, mean, scale, np.sort(np.array(distances)), np.array(own, np.float64), dataset.patients[held_out]
+        rows=table,
+        mean=mean,
+        scale=scale,
+        parts=parts,
+        usual=usual,
+        distances=np.sort((np.array(apart) / usual).mean(1)),
+        own=(np.array(own).reshape(-1, len(parts)) / usual).mean(1),
+        own_patients=dataset.patients[held_out],
     )
 
 
@@ -177,15 +199,43 @@ def _table(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> np.ndar
     """(N, F) float32: the features of cases of a data set."""
     data = predictor.experiment.data
     if not len(cases):
-        return np.zeros((0, 1), np.float32)
+        return np.zeros((0, 1), np.float32)  # nothing is asked of it
     if data.fit == "patches":  # every scan has a size of its own
         return np.stack([features_of(predictor, dataset.scan(int(case))) for case in cases])
     prepared, rows = dataset.prepared(data), []
     for case in cases:
         places = prepared.rows_of(np.array([case]))
         images = prepared.rows(places[:: max(1, len(places) // 8)]).astype(np.float32) / np.float32(prepared.unit)
-        rows.append(_features(predictor, images).mean(0))
+        rows.append(_described(predictor, images).mean(0))
     return np.stack(rows)
+
+
+def _described(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+    """(B, F) float32: what the network makes of prepared images, their grey values, and how restless they are."""
+    grey = images.reshape(len(images), -1, *images.shape[-2:]).mean(1)
+    return np.concatenate([_features(predictor, images), _thumbnails(grey), _restlessness(grey)], 1).astype(np.float32)
+
+
+def _thumbnails(grey: np.ndarray) -> np.ndarray:
+    """(B, 64): pictures (B, H, W) as 8 x 8 grey values."""
+    import torch
+    from torch.nn import functional
+
+    small = functional.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(grey, np.float32))[:, None], _SIDE)
+    return small.flatten(1).numpy()
+
+
+def _restlessness(grey: np.ndarray) -> np.ndarray:
+    """(B, 8): the logarithm of the mean step between neighbours, down and across, at four finenesses."""
+    told = []
+    for _ in range(_LEVELS):
+        for axis in (1, 2):
+            steps = np.abs(np.diff(grey, axis=axis))
+            told.append(np.log(1e-4 + steps.mean((1, 2)) if steps.size else np.full(len(grey), 1e-4)))
+        height, width = (max(1, side // 2) for side in grey.shape[1:])
+        if min(grey.shape[1:]) >= 2:
+            grey = grey[:, : 2 * height, : 2 * width].reshape(len(grey), height, 2, width, 2).mean((2, 4))
+    return np.stack(told, 1)
 
 
 def _features(predictor: Predictor, images: np.ndarray) -> np.ndarray:

@@ -236,7 +236,7 @@ def test_the_terms_of_a_run_are_chosen_on_the_page_and_told_with_what_they_come_
     told["foreign"] = [{"dataset": "x", "name": "Others", "n": 30, "stopped": stopped, "grounds": {"size": 9}}]
     (run.folder / "gate.json").write_text(json.dumps(told))
     text = said(session.run()).replace("\\", "")
-    assert "Of 40 own validation scans" in text and "unlike them to the network (2)" in text and "*Others*" in text
+    assert "Of 40 own validation scans" in text and "or to the network (2)" in text and "*Others*" in text
     (run.folder / "terms.jsonl").unlink()
 
 

@@ -198,7 +198,7 @@ def test_scans_like_the_validation_scans_are_stopped_no_more_often_than_is_said(
     for seed in range(2000):
         far = np.random.default_rng(seed).exponential(1, 41)
         nothing = np.zeros(0)
-        known = nearness.Nearness(nothing, nothing, nothing, np.sort(far[:5]), far[:40], np.arange(40))
+        known = nearness.Nearness(*[nothing] * 5, np.sort(far[:5]), far[:40], np.arange(40))
         stopped.append(known.unlike(float(far[40])))
     assert np.mean(stopped) <= nearness.ALPHA + 0.015
     assert known.unlike(1000.0) and not known.unlike(0.0)
@@ -215,7 +215,7 @@ def test_what_the_gate_stops_is_measured_on_own_and_foreign_scans(learned: Learn
     assert found["own"]["n"] == len(dataset.indices("val", labelled=False))
     assert found["own"]["stopped"]["value"] <= 0.5
     (row,) = found["foreign"]
-    assert row["n"] == len(other) and row["stopped"]["value"] >= found["own"]["stopped"]["value"]
+    assert row["n"] == len(other) and row["stopped"]["value"] > 0.9 and row["grounds"]["features"] > 0
     again = gate.measure(run, home)
     assert again["foreign"] == found["foreign"], "what was measured before is kept"
     with pytest.raises(ValueError, match="choose another"):
