@@ -120,6 +120,11 @@ def test_a_modality_table_is_applied(read: Reader):
     assert scan.pixels.dtype == np.uint16 and scan.bits == 16
 
 
+def test_the_part_of_the_body_is_told_where_it_is_a_code(read: Reader):
+    assert read(dicom_bytes(BodyPartExamined="CHEST")).body == "CHEST"
+    assert read(dicom_bytes(BodyPartExamined="of Mrs^Example")).body == read(dicom_bytes()).body == ""
+
+
 def test_palette_colours_become_red_green_and_blue(read: Reader):
     index = np.arange(256, dtype=np.uint8).reshape(16, 16)
     ds = dicom_dataset(index, PhotometricInterpretation="PALETTE COLOR")
