@@ -198,7 +198,9 @@ def test_scans_like_the_validation_scans_are_stopped_no_more_often_than_is_said(
     for seed in range(2000):
         far = np.random.default_rng(seed).exponential(1, 41)
         nothing = np.zeros(0)
-        known = nearness.Nearness(*[nothing] * 5, np.sort(far[:5]), far[:40], np.arange(40))
+        known = nearness.Nearness(
+            nothing, nothing, nothing, nothing, nothing, np.sort(far[:5]), far[:40], np.arange(40)
+        )
         stopped.append(known.unlike(float(far[40])))
     assert np.mean(stopped) <= nearness.ALPHA + 0.015
     assert known.unlike(1000.0) and not known.unlike(0.0)
