@@ -384,13 +384,13 @@ def _figures(reading: Reading, truth: np.ndarray, answers: list[list[tuple[int, 
     return figures
 
 
-_WHO = {"alone": "The reader alone", "with_model": "The reader with the model", "model": "the model"}
+_WHO = {"alone": "The reader alone", "with_model": "The reader with the network"}
 
 
 def _words(one: str, other: str, figure: Mapping[str, float | None]) -> str:
     """A paired difference in a sentence."""
     who = _WHO[one]
-    than = {"alone": "alone", "model": "the model"}[other]
+    than = {"alone": "alone", "model": "the network"}[other]
     difference, low, high = figure["difference"], figure["low"], figure["high"]
     if difference is None:
         return "There is no such case among those that were read."

@@ -454,14 +454,14 @@ def blanked(work: Work) -> Steps:
 
 
 def reading(work: Work) -> Steps:
-    """Begins a blind reading: {reading, cases}. The payload is {run, split, num, seed}; see `reader.begin`."""
+    """Begins a blind reading: {run, reading, cases}. The payload is {run, split, num, seed}; see `reader.begin`."""
     from builder.reader import begin
 
     payload = work.job.payload
     yield Progress(note="asking the network about the scans")
     run = Run(work.home, payload["run"])
     made = begin(run, work.home, payload["split"], int(payload["num"]), int(payload["seed"]), work.count)
-    return {"reading": made.id, "cases": len(made.cases)}
+    return {"run": run.id, "reading": made.id, "cases": len(made.cases)}
 
 
 def gather(work: Work) -> Steps:

@@ -23,7 +23,11 @@ PAGES = {
         ("training.py", "Training", ":material/model_training:"),
     ],
     "Watch": [("runs.py", "Runs", ":material/show_chart:")],
-    "Use": [("results.py", "Results", ":material/verified:"), ("test.py", "Test a scan", ":material/biotech:")],
+    "Use": [
+        ("results.py", "Results", ":material/verified:"),
+        ("test.py", "Test a scan", ":material/biotech:"),
+        ("reader.py", "Reader and network", ":material/visibility_off:"),
+    ],
 }
 EDITS = ("", "data", "network", "training")  # Home and the pages that change the open experiment
 listed = {

@@ -58,7 +58,7 @@ def test_a_reader_who_follows_the_model_becomes_the_model_and_one_who_never_does
     apart = follows["differences"]["with_model - alone"]["accuracy"]
     moves = follows["changes"]
     assert apart["difference"] == pytest.approx((moves["to_right"] - moves["to_wrong"]) / 200) and apart["low"] > 0
-    assert "The reader with the model is better than alone" in apart["words"]
+    assert "The reader with the network is better than alone" in apart["words"]
     assert moves["followed_wrong"] == moves["to_wrong"] > 0 and moves["rescued"] == moves["to_right"]
     assert sum(moves[k] for k in ("to_right", "to_wrong", "kept_right", "kept_wrong")) == 200
     assert stays["changes"]["kept_right"] == 200 and stays["alone"]["accuracy"]["value"] == 1

@@ -1,0 +1,133 @@
+"""What a reading came to: readers alone, the network alone, and readers with the network, on the same scans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from builder.execute import home
+from builder.measures.named import interval, metric_words
+from builder.reader import Reading, readings, report
+from builder.runs import Run, RunStore
+from pages.kit import charts, style
+from pages.kit.words import amount, plain
+
+__all__ = ["card"]
+
+_SIDES = {"alone": "Reader alone", "model": "Network alone", "with_model": "Reader with the network"}
+_ALL = "All readers"
+
+
+def card(run: Run, reading: Reading, open_at_once: bool) -> None:
+    """The comparison; while one still reads it lies behind a button, because it tells about the scans to come."""
+    if not open_at_once and not st.toggle(
+        "Show what it came to until now", key="show-reading", help="For who does not read any more: it is not blind."
+    ):
+        return
+    try:
+        changed = (reading.folder / "answers.jsonl").stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    found = _report(run.id, reading.id, changed)
+    with style.card("What it came to", key="reading-results"):
+        if not found["readers"]:
+            st.caption("Nobody has read a scan to the end yet.")
+            return
+        told = {mine["reader"]: mine for mine in found["readers"]}
+        if found["together"]:
+            told = {_ALL: found["together"], **told}
+        who = next(iter(told))
+        if len(told) > 1:
+            who = st.segmented_control("Whose", list(told), default=who, required=True, key="whose", format_func=plain)
+        _one(found, told[who], who)
+
+
+@st.cache_data(max_entries=32, show_spinner="Comparing")
+def _report(run: str, reading: str, changed: int) -> dict[str, Any]:
+    return report(next(r for r in readings(RunStore(home()).run(run)) if r.id == reading))
+
+
+def _one(found: Mapping[str, Any], told: Mapping[str, Any], who: str) -> None:
+    st.caption(
+        f"{amount(told['n'], 'scan')} of {amount(told['patients'], 'patient')}"
+        + (f", averaged over {told['readers']} readers" if who == _ALL else f" of {found['cases']:,}")
+        + ". 95 % intervals over patients: they speak of other patients, not of other readers."
+    )
+    left, right = st.columns([1.15, 1], gap="medium")
+    with left:
+        _intervals(told)
+    with right:
+        for pair in ("with_model - alone", "with_model - model", "alone - model"):
+            figure = told["differences"][pair]["balanced_accuracy"]
+            shown = figure["low"] is not None and not figure["low"] <= 0 <= figure["high"]
+            colour = "gray" if not shown else "green" if figure["difference"] > 0 else "orange"
+            st.markdown(f":{colour}[:material/{'trending_up' if shown else 'drag_handle'}:] {plain(figure['words'])}")
+        st.caption("Of balanced accuracy: the mean over the classes of the share that was recognised.")
+        if "changes" in told:
+            _changes(told)
+    _table(told, found["classes"])
+
+
+def _changes(told: Mapping[str, Any]) -> None:
+    """How the network's answer moved the reader."""
+    moves, seconds = told["changes"], told["seconds"]
+    st.markdown(
+        f"Having seen its answer, **{moves['to_right']}** became right and **{moves['to_wrong']}** wrong. "
+        f"**{moves['followed_wrong']}** right answers were given up for a wrong one of the network; "
+        f"**{moves['rescued']}** wrong ones were mended by it."
+    )
+    st.caption(
+        f"Half of the first answers took {seconds['alone']:.0f} s or less, of the second ones "
+        f"{seconds['with_model']:.0f} s."
+    )
+
+
+def _intervals(told: Mapping[str, Any]) -> None:
+    """Accuracy and balanced accuracy of the three, each a point with its interval."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = ("accuracy", "balanced_accuracy")
+    for number, (side, words) in enumerate(_SIDES.items()):
+        rows = [told[side][name] for name in names]
+        values = [row["value"] for row in rows]
+        figure.add_scatter(
+            x=values, y=[k + (1 - number) * 0.22 for k in range(len(names))], mode="markers", name=words,
+            marker={"size": 11, "color": charts.palette()[number]},
+            error_x={
+                "type": "data", "symmetric": False, "thickness": 2, "color": charts.palette()[number],
+                "array": [_reach(row, "high") for row in rows], "arrayminus": [_reach(row, "low") for row in rows],
+            },
+            customdata=[interval(row) for row in rows],
+            hovertemplate=f"{words}: %{{customdata}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        height=290,
+        margin={"l": 8, "r": 16, "t": 8, "b": 8},
+        xaxis={"range": [0, 1.02], "title": "Share of right answers"},
+        yaxis={"tickvals": [0, 1], "ticktext": [metric_words(name) for name in names], "range": [-0.6, 1.6]},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+    )
+    words = "; ".join(f"{words} {interval(told[side]['accuracy'])}" for side, words in _SIDES.items())
+    st.plotly_chart(figure, key="reading-intervals", config={"displayModeBar": False}, alt=f"Accuracy: {words}")
+
+
+def _reach(row: Mapping[str, float | None], end: str) -> float:
+    """How far the interval reaches from the value to one of its ends."""
+    value, edge = row["value"], row[end]
+    return 0.0 if value is None or edge is None else abs(edge - value)
+
+
+def _table(told: Mapping[str, Any], classes: list[str]) -> None:
+    rows = [
+        {
+            "Class": name,
+            "Figure": kind.capitalize(),
+            **{words: interval(told[side][f"{kind} of {name}"]) for side, words in _SIDES.items()},
+        }
+        for name in classes
+        for kind in ("sensitivity", "specificity")
+    ]
+    st.dataframe(rows, hide_index=True, key="reading-classes")

@@ -1,0 +1,58 @@
+"""The page of blind readings: nothing of the label or the network before the first answer, and all of it at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
+
+from builder import reader
+from builder.runs import Run
+from tests.little_run import little
+from tests.test_pages_shell import opened, said, title_of
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Run]]:
+    home = tmp_path_factory.mktemp("read") / "home"
+    _, run = little(home)
+    yield home, run
+
+
+def pressed(session: AppTest, key: str) -> AppTest:
+    return next(button for button in session.button if button.key == key).click().run()
+
+
+def test_a_reader_answers_blind_then_sees_the_network_and_in_the_end_what_it_came_to(
+    learned: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run = learned
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    session = opened("reader", run=run.id)
+    assert title_of(session) == "Who is right?" and "There is none yet" in said(session)
+    reading = reader.begin(run, home, "val", num=2, seed=4)
+    session = opened("reader", run=run.id, reading=reading.id)
+    session.text_input(key="reader-code").input("A/B")
+    session = next(b for b in session.button if b.label == "Begin").click().run()
+    assert "initials or a code" in session.error[0].value and not reading.answers()
+    session.text_input(key="reader-code").input("M.K.")
+    session = next(b for b in session.button if b.label == "Begin").click().run()
+    for number in range(2):
+        turn = reading.turn("M.K.")
+        assert turn is not None and turn.done == number
+        before = said(session)
+        assert "The network says" not in before and not session.get("plotly_chart"), "blind until the first answer"
+        session = pressed(session, "say-1")
+        assert f"You said **{reading.classes[1]}**" in said(session) and "The network says" in said(session)
+        session = pressed(session, "say-1" if number else "say-0")
+    assert not session.exception
+    assert "What it came to" in said(session) and "The reader with the network" in said(session)
+    answers = reading.answers()["M.K."].said
+    order = [case.id for case in reading.order("M.K.")]
+    assert [answers[reader.ALONE][id] for id in order] == [(1,), (1,)]
+    assert [answers[reader.BOTH][id] for id in order] == [(0,), (1,)]
+    resumed = opened("reader", run=run.id, reading=reading.id, reader="M.K.")
+    assert "What it came to" in said(resumed) and not resumed.exception
