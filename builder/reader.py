@@ -338,8 +338,9 @@ def _compared(
         name: bootstrap.Asked(_figures(reading, truth, answers), patients, None, 0) for name, answers in sides.items()
     }
     told: dict[str, Any] = {"n": len(cases), "patients": len(np.unique(patients))}
+    rests_on = _rests_on(reading, truth, patients)
     for name, side in asked.items():
-        told[name] = bootstrap.intervals(side.figures, patients, resamples, seed)
+        told[name] = bootstrap.intervals(side.figures, patients, resamples, seed, rests_on=rests_on)
     told["differences"] = {}
     for one, other in (("with_model", "alone"), ("with_model", "model"), ("alone", "model")):
         apart = bootstrap.differences(asked[other], asked[one], resamples, seed)
@@ -348,6 +349,16 @@ def _compared(
             for name, figure in apart.items()
         }
     return told
+
+
+def _rests_on(reading: Reading, truth: np.ndarray, patients: np.ndarray) -> dict[str, int]:
+    """How many patients each figure rests on, for intervals of shares that are 0 or 1 on every draw."""
+    having = [len(np.unique(patients[truth[:, k]])) for k in range(truth.shape[1])]
+    lacking = [len(np.unique(patients[~truth[:, k]])) for k in range(truth.shape[1])]
+    found = {"balanced_accuracy": min(count for count in (*having, *lacking, len(truth)) if count)}
+    for name, one, other in zip(reading.classes, having, lacking, strict=True):
+        found |= {f"sensitivity of {name}": one, f"specificity of {name}": other}
+    return found
 
 
 def _table(answers: list[tuple[int, ...]], num_classes: int) -> np.ndarray:

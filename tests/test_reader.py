@@ -88,6 +88,21 @@ def test_figures_are_those_of_a_count_by_hand_and_of_all_readers_their_mean(tmp_
     assert together["alone"]["accuracy"]["value"] == pytest.approx(mean)
 
 
+def test_a_class_of_five_patients_that_was_always_right_is_not_told_as_surely_as_all_the_others(tmp_path):
+    """Nothing missed of five: the exact lower bound is 0.478 (Clopper and Pearson), whatever else was read."""
+    reading = planted(tmp_path / "1", num=40)
+    told = json.loads((reading.folder / "reading.json").read_text())
+    for k, case in enumerate(told["cases"]):
+        case["truth"], case["patient"] = [int(k < 5)], k
+    (reading.folder / "reading.json").write_text(json.dumps(told))
+    reading = Reading(reading.folder)
+    read_all(reading, "A", lambda c: c.truth[0], lambda c, first: first)
+    alone = report(reading, resamples=100)["readers"][0]["alone"]
+    assert alone["sensitivity of lesion"]["low"] == pytest.approx(0.478, abs=1e-3)
+    assert alone["balanced_accuracy"]["low"] == pytest.approx(0.478, abs=1e-3)
+    assert alone["specificity of lesion"]["low"] == pytest.approx(0.900, abs=1e-3)
+
+
 def test_the_interval_of_a_paired_difference_covers_no_difference_in_95_of_100_studies(tmp_path):
     """Readers who change their minds at random, as often for better as for worse."""
     covered = 0

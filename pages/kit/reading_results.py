@@ -12,6 +12,7 @@ from builder.measures.named import interval, metric_words
 from builder.reader import Reading, readings, report
 from builder.runs import Run, RunStore
 from pages.kit import charts, style
+from pages.kit.readings import leave
 from pages.kit.words import amount, plain
 
 __all__ = ["card"]
@@ -32,6 +33,8 @@ def card(run: Run, reading: Reading, open_at_once: bool) -> None:
         changed = 0
     found = _report(run.id, reading.id, changed)
     with style.card("What it came to", key="reading-results"):
+        if open_at_once:
+            st.button("Other readings", key="after-reading", icon=":material/arrow_back:", on_click=leave)
         if not found["readers"]:
             st.caption("Nobody has read a scan to the end yet.")
             return
@@ -51,8 +54,8 @@ def _report(run: str, reading: str, changed: int) -> dict[str, Any]:
 
 def _one(found: Mapping[str, Any], told: Mapping[str, Any], who: str) -> None:
     st.caption(
-        f"{amount(told['n'], 'scan')} of {amount(told['patients'], 'patient')}"
-        + (f", averaged over {told['readers']} readers" if who == _ALL else f" of {found['cases']:,}")
+        f"{told['n']:,} of {amount(found['cases'], 'scan')} read to the end, {amount(told['patients'], 'patient')}"
+        + (f", averaged over {told['readers']} readers" if who == _ALL else "")
         + ". 95 % intervals over patients: they speak of other patients, not of other readers."
     )
     left, right = st.columns([1.15, 1], gap="medium")
@@ -62,8 +65,10 @@ def _one(found: Mapping[str, Any], told: Mapping[str, Any], who: str) -> None:
         for pair in ("with_model - alone", "with_model - model", "alone - model"):
             figure = told["differences"][pair]["balanced_accuracy"]
             shown = figure["low"] is not None and not figure["low"] <= 0 <= figure["high"]
-            colour = "gray" if not shown else "green" if figure["difference"] > 0 else "orange"
-            st.markdown(f":{colour}[:material/{'trending_up' if shown else 'drag_handle'}:] {plain(figure['words'])}")
+            colour, icon = ("green", "trending_up") if (figure["difference"] or 0) > 0 else ("orange", "trending_down")
+            if not shown:
+                colour, icon = "gray", "drag_handle"
+            st.markdown(f":{colour}[:material/{icon}:] {plain(figure['words'])}")
         st.caption("Of balanced accuracy: the mean over the classes of the share that was recognised.")
         if "changes" in told:
             _changes(told)
