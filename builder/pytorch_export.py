@@ -1,4 +1,4 @@
-"""The PyTorch project: model.py, train.py and predict.py, which need nothing of ScanLoom, and the weights."""
+"""The PyTorch project: model.py, train.py, predict.py and serve.py, which need nothing of ScanLoom, and the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from builder import network, task
 from builder.lessons import lesson
-from builder.listing import START, attributes, model_source, predict_source, train_source
+from builder.listing import START, TEMPLATES, attributes, model_source, predict_source, train_source
 from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.prepared import Prepared
@@ -42,6 +42,7 @@ def write(folder: Path, predictor: Predictor) -> str:
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
         "predict.py": predict_source(network_text, *packages, says=kind.says, activated=kind.activated),
+        "serve.py": _serve_source(),
         "train.py": train_source(experiment, predictor.multi_label, begins, kind.says),
         **taught.files,
     }
@@ -61,17 +62,23 @@ def write(folder: Path, predictor: Predictor) -> str:
 
 
 def _of_volumes(folder: Path, predictor: Predictor) -> str:
-    """The project of a network for patches of volumes: model.py, predict.py and cutting.py, without a train.py."""
+    """The project of a network for patches of volumes: model.py, predict.py, serve.py and cutting.py, no train.py."""
     experiment, kind = predictor.experiment, task.find(predictor.experiment.task)
     told = predict_source("network_volumes.py.txt", "cutting", "torch", says=kind.says, activated=kind.activated)
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
         "predict.py": told,
+        "serve.py": _serve_source(),
         "cutting.py": (Path(__file__).parent / "cutting.py").read_text(encoding="utf-8"),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ""
+
+
+def _serve_source() -> str:
+    """The text of serve.py: predict.py over HTTP."""
+    return (TEMPLATES / "serve.py.txt").read_text(encoding="utf-8")
 
 
 def _tensors(net: nn.Module, names: Mapping[str, str]) -> dict[str, torch.Tensor]:

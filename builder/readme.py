@@ -15,7 +15,7 @@ from builder.spec import Experiment
 
 _READING = ("numpy", "pillow", "pydicom")
 PACKAGES: dict[str, tuple[str, ...]] = {
-    "pytorch": ("torch", "safetensors", *_READING),
+    "pytorch": ("torch", "safetensors", *_READING, "fastapi", "uvicorn"),
     "keras": ("keras", "torch", *_READING),
     "onnx": ("onnxruntime", *_READING),
     "torch-export": ("torch", *_READING),
@@ -176,6 +176,7 @@ _USE = {
 ```
 python -m pip install -r requirements.txt
 python predict.py scan.png        # {{answer}}, one JSON line a scan
+python serve.py                   # the same over HTTP, for other programs on this machine; its first lines say how
 {{again}}
 ```
 

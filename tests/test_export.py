@@ -8,6 +8,8 @@ import os
 import struct
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
@@ -200,6 +202,42 @@ def png_of_16_bit_colour(rows: int, cols: int) -> bytes:
     head = struct.pack(">LLBBBBB", cols, rows, 16, 2, 0, 0, 0)
     body = zlib.compress((b"\0" + bytes(6 * cols)) * rows)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_serve_py_answers_over_http_what_predict_py_answers_and_refuses_an_open_door(folder, tmp_path):
+    scans = [tmp_path / f"{number}.png" for number in range(2)] + [tmp_path / "none.png"]
+    for number, path in enumerate(scans[:2]):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 50), np.uint8)).save(path)
+    scans[2].write_bytes(b"nothing")
+    command = [sys.executable, "-B", "predict.py", *map(str, scans)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SERVICE_"))}
+    lines = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout.splitlines()
+    expected = [json.loads(line) for line in lines]
+    open_door = [sys.executable, "-B", "serve.py", "--address", "0.0.0.0"]
+    refused = subprocess.run(open_door, cwd=folder, capture_output=True, text=True, env=environment)
+    assert refused.returncode == 1 and "SERVICE_TOKEN" in refused.stderr and "Traceback" not in refused.stderr
+    command = [sys.executable, "-B", "serve.py", "--port", "0", "--out", str(tmp_path)]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        url = server.stdout.readline().strip()
+        for path, answer in zip(scans, expected, strict=True):
+            status, told = _posted(f"{url}/predict", path.read_bytes())
+            assert told == {name: value for name, value in answer.items() if name != "scan"}
+            assert status == (422 if "error" in answer else 200)
+        assert _posted(f"{url}/predict", b"", Origin="http://evil.example")[0] == 403
+        assert _posted(f"{url}/predict", b"", Host="evil.example")[0] == 403
+    finally:
+        server.terminate()
+        server.wait(20)
+        server.stdout.close()
+
+
+def _posted(url: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
 
 
 def test_the_readme_names_what_predict_py_does_not_read(folder):
