@@ -218,6 +218,7 @@ def test_serve_py_answers_over_http_what_predict_py_answers_and_refuses_an_open_
     assert refused.returncode == 1 and "SERVICE_TOKEN" in refused.stderr and "Traceback" not in refused.stderr
     command = [sys.executable, "-B", "serve.py", "--port", "0", "--out", str(tmp_path)]
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
     try:
         url = server.stdout.readline().strip()
         for path, answer in zip(scans, expected, strict=True):
