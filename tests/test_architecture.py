@@ -148,7 +148,7 @@ ENGINE = {
     "derived": "scan dicom series derived_files",
     "opinion": "scans predict",
     "dicomweb": "",
-    "service": "asking beside dicomweb faults gate nearness operating predict runs sandbox scan takeout",
+    "service": "asking beside dicomweb faults gate nearness operating predict runs sandbox scan takeout terms",
     "compare": "task data runs evaluate measures",
     "hardest": "spec task data checkpoint learner",
     "evaluate": "spec task data runs predict measures views parting",

@@ -144,6 +144,22 @@ def test_a_zip_is_read_as_one_series_and_a_zip_of_nothing_is_refused(
 
 
 @pytest.mark.keeps_processes
+def test_the_terms_that_people_choose_while_it_serves_hold_for_the_next_scan_a_strange_one_is_refused(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCANLOOM_HOME", str(served.home))
+    strange = tmp_path / "strange.dcm"
+    strange.write_bytes(corpus.dicom_bytes(Modality="CT"))
+    for gate, status in (("refuse", "refused"), ("warn", None)):
+        assert main(["terms", served.run.id, "--gate", gate]) == 0
+        capsys.readouterr()
+        assert main(["predict", served.run.id, str(strange), "--json"]) == 0
+        expected = json.loads(capsys.readouterr().out)
+        assert expected["findings"][0].get("status") == status, expected
+        assert asked(f"{served.url}/predict?name={strange}", strange.read_bytes()) == (200, expected)
+
+
+@pytest.mark.keeps_processes
 def test_only_this_machine_may_ask_and_no_page_of_another_site(served: Served) -> None:
     scan = served.scans[0].read_bytes()
     assert asked(f"{served.url}/run", Host="evil.example")[0] == 403

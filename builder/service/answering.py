@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from builder import gate, nearness, operating
 from builder.predict import Finding, Predictor, opened
 from builder.sandbox import Sandbox
+from builder.terms import Terms
 
 if TYPE_CHECKING:
     from builder.runs import Run
@@ -84,7 +86,8 @@ class Answerer:
         try:
             with opened(list(files), box) as (scan, paths):
                 with self._network:
-                    found, told = finding_of(self.predictor, self._known, scan, self._worth)
+                    terms = Terms.of(self.run.folder, self.predictor.weights_sha256)  # as they are now
+                    found, told = finding_of(replace(self.predictor, terms=terms), self._known, scan, self._worth)
                 made = {} if then is None else {"made": then(scan, paths, found)}
                 return {"run": self.run.id, "findings": [{"scan": name, **told}], **made}
         finally:

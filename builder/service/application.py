@@ -35,11 +35,15 @@ class Like(BaseModel):
 
     farther_than: float = Field(description="share (0..1) of the training scans that lie nearer to the others")
     of: int = Field(description="how many training scans were compared with")
+    unlike: bool = Field(description="too far out for this network")
     unlike: bool = Field(description="farther out than nearly all validation scans: unlike what it learned from")
 
 
 class Found(BaseModel):
-    """What a run says of one scan; tasks that tell more add boxes, outline, enhanced, facts, slices."""
+    """What a run says of one scan; tasks that tell more add boxes, outline, enhanced, facts, slices.
+
+    Where the run does not answer, top is "" and status ("unknown" or "refused"), reason and likeliest are added.
+    """
 
     model_config = ConfigDict(extra="allow")
     scan: str = Field(description="what the scan was called in the request")

@@ -22,6 +22,7 @@ from builder.predict import Finding
 from builder.scan import Scan
 from builder.service.answering import Answerer
 from builder.service.receiving import Room
+from builder.terms import ANSWERED
 
 __all__ = ["add", "results"]
 
@@ -103,8 +104,11 @@ def results(
 ) -> tuple[list[tuple[str, Path]], list[tuple[str, str]]]:
     """What was found as DICOM files in `place`: ([(kind, file)], [(kind, why it could not be made)]).
 
-    A report (SR) of every finding that has something to say, and of an outline a segmentation (SEG).
+    A report (SR) of every finding that has something to say, and of an outline a segmentation (SEG). Where the run does
+    not answer, nothing is made: a report could not say so.
     """
+    if found.status != ANSWERED:
+        return [], [("sr", found.reason)]
     folder = place / "found"
     folder.mkdir()
     keep(folder, scan, found, answerer.predictor)
