@@ -35,7 +35,6 @@ class Like(BaseModel):
 
     farther_than: float = Field(description="share (0..1) of the training scans that lie nearer to the others")
     of: int = Field(description="how many training scans were compared with")
-    unlike: bool = Field(description="too far out for this network")
     unlike: bool = Field(description="farther out than nearly all validation scans: unlike what it learned from")
 
 
