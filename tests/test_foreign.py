@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from builder import foreign, keras_recognised, network, onnx_export, task
 from builder.check import problems
+from builder.execute import locked
 from builder.export import untrained
 from builder.foreign import ForeignError, Imported, read
 from builder.foreign_child import parsed
@@ -27,11 +28,11 @@ from builder.spec import Experiment, Node
 
 
 def small(starter: Experiment) -> Experiment:
-    """A starter with smaller scans; a detector also with a small backbone of the same family (the real one is among the
-    starters of the other tasks): torch's exporter takes ten seconds for each of its five backbones."""
+    """A starter with smaller scans, and with a small backbone of the same family: torch's exporter takes ten seconds
+    for the real one, which one starter keeps."""
     sides = {"recognition": 32, "tumor_diagnosis": 64, "lesion_detection": 64, "image_enhancement": 24}
     found = starter.replace("data.size_px", sides[starter.task])
-    if starter.task == "lesion_detection" and any(node.id == "backbone" for node in starter.network):
+    if any(node.id == "backbone" for node in starter.network):
         found = found.replace("network.backbone.params.model", "test_efficientnet")
         found = found.replace("network.backbone.params.weights", "none")
     return found
@@ -48,6 +49,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """Every starter as NAME/model.keras and NAME.onnx, the network behind it, and how far Keras is from it."""
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("foreign")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # workers are next to each other: the second takes what the first has made
+        root = root.parent.parent / "foreign"
+        root.mkdir(exist_ok=True)
     nets = {name: untrained(experiment, root) for name, experiment in STARTERS.items()}
     for predictor in nets.values():
         for module in predictor.net.modules():
@@ -57,16 +61,21 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
                 module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr]
     images = {name: torch.rand(2, *network.input_shape(e)) for name, e in STARTERS.items()}
     hints = {name: told(p.experiment, len(p.classes)) for name, p in nets.items()}
-    apart = keras_twin.asked({name: p.net for name, p in nets.items()}, images, root / "keras", hints)
-    for name, found in apart.items():
-        if not isinstance(found, str):  # in shares of its largest score: those of a deep network can be in the hundreds
-            with torch.inference_mode():
-                apart[name] = found / max(1.0, float(nets[name].net(images[name]).abs().max()))
+    kept = root / "apart.json"
+    with locked(root / "lock", wait=True):
+        if kept.exists():
+            return root, nets, json.loads(kept.read_text())
+        apart = keras_twin.asked({name: p.net for name, p in nets.items()}, images, root / "keras", hints)
+        for name, found in apart.items():
+            if not isinstance(found, str):  # in shares of its largest score: deep networks have scores in the hundreds
+                with torch.inference_mode():
+                    apart[name] = found / max(1.0, float(nets[name].net(images[name]).abs().max()))
+        kept.write_text(json.dumps(apart))
     return root, nets, apart
 
 
 @pytest.fixture(scope="module")
-def filed(exported) -> dict[str, dict]:
+def filed(exported, tmp_path_factory) -> dict[str, dict]:
     """{text of a last layer: how Keras files it}, all of them asked in one process: each start of Keras takes five
     seconds."""
     layers = []
@@ -77,7 +86,7 @@ def filed(exported) -> dict[str, dict]:
             made = keras_recognised.alone(Marked(found)) if found is not None else None
             assert made is not None
             layers.append(made.source)
-    return keras_twin.filed(layers, exported[0] / "alone")
+    return keras_twin.filed(layers, tmp_path_factory.mktemp("alone") / "models")
 
 
 def same_answers(found: Imported, predictor: Predictor) -> float:
