@@ -63,6 +63,14 @@ def test_tpe_finds_a_planted_optimum_in_fewer_trials_than_random_draws(tmp_path:
     assert median(needed["tpe"]) < 0.8 * median(needed["random"]), needed
 
 
+def test_as_many_trials_are_at_work_at_once_as_were_asked_for(tmp_path: Path, memory):
+    study, ground, most = study_of(tmp_path, epochs=9, num_trials=10, parallel=4), Planted(), 0
+    for done, wanted in driver_of(study, ground, memory()).steps():
+        most = max(most, len(ground.begun) - done)
+        assert wanted == 10
+    assert most == 4 and sorted(ground.begun) == list(range(10)) and study.view().trained == 10
+
+
 def test_momentum_is_chosen_only_with_an_optimizer_that_has_one(tmp_path: Path, memory):
     momentum = "training.optimizer.params.momentum"
     optimizer = Dimension(path="training.optimizer", choices=("momentum", "adamw"))
