@@ -12,6 +12,7 @@ from builder.task import TASKS, find
 from pages.kit import curves, draft, go, jobs, style
 from pages.kit.draft import Draft, DraftMissing
 from pages.kit.machine import free_disk_bytes, memory_words, this_machine
+from pages.kit.run_groups import own
 from pages.kit.words import ago, amount, duration, plain, size
 
 NUM_RECENT = 6
@@ -260,7 +261,7 @@ def what_is_here() -> None:
 
 jobs.keep_in_url(DEMO)
 arrive()
-own_runs = RunStore(home()).runs()[:NUM_RECENT]
+own_runs = own(RunStore(home()).runs())[:NUM_RECENT]
 newcomer = not own_runs and not draft.recent(1)
 actions = style.heading(
     "Teach a network to read scans" if newcomer else "Where was I?",

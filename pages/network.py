@@ -13,7 +13,7 @@ from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
 from builder.task import TASKS, find
-from pages.kit import canvas, findings, forms, go, layers, style, takeaway, think, weights
+from pages.kit import canvas, findings, forms, go, layers, locks, style, takeaway, think, weights
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
@@ -191,6 +191,7 @@ def inspector(draft: drafts.Draft, found: findings.Findings, *, whole: bool = Tr
         actions(draft, node)
     else:
         findings.repairs(draft, [p for p in found.about(path) if not p.path.startswith(f"{path}.params.")], "form")
+    locks.presence(draft, path, "this layer")
     plainly = [p for p in spec.params if not isinstance(p, Digest)]
     forms.section(draft, f"{path}.params", plainly, found.problems, num_columns=1)
     weights.form(draft, node, found.problems)
@@ -494,6 +495,7 @@ def editor(draft: drafts.Draft) -> None:
         takeaway.watch(draft)
 
 
+locks.dress()
 opened = drafts.current()
 if opened is None:
     nothing_open()

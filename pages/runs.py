@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
@@ -19,6 +19,7 @@ from pages.kit.run_board import boards
 from pages.kit.run_compare import compared
 from pages.kit.run_difference import shown_better
 from pages.kit.run_film import screened
+from pages.kit.run_groups import groups, own, searches
 from pages.kit.run_hardest import hardest
 from pages.kit.run_list import begun, dress, experiment_of, labels_of, name_of, run_list, shown_ids, view_of
 from pages.kit.run_log import happened
@@ -31,6 +32,7 @@ _LOOK_S = 1.0
 _LISTED = 12
 
 
+Trials = Mapping[str, Sequence[Run]]
 Standing = tuple[tuple[str, str, bool, bool, bool], ...]
 
 
@@ -39,7 +41,7 @@ def standing(views: dict[str, RunView]) -> Standing:
     return tuple((id, v.status, v.stopping, v.pausing, v.best is not None) for id, v in views.items())
 
 
-def live(runs: Sequence[Run], shown: Sequence[str], states: Standing) -> None:
+def live(runs: Sequence[Run], trials: Trials, shown: Sequence[str], states: Standing) -> None:
     """Everything that moves: the list, the state of the run, the curves. Runs again by itself while a run is active."""
     views = {run.id: view_of(run) for run in runs}
     if st.query_params.get("run") != ",".join(shown):
@@ -55,6 +57,8 @@ def live(runs: Sequence[Run], shown: Sequence[str], states: Standing) -> None:
         run_list(listed, views, shown)
         if len(runs) > _LISTED:
             st.toggle(f"Show all {len(runs)}", key="all-runs")
+        if trials:
+            searches(trials, shown)
     with right:  # a box for each part always: what grows in one never moves the charts, which would cost their zoom
         with st.container(key="run-state"):
             state(by_id[shown[0]], views[shown[0]])
@@ -96,8 +100,8 @@ def nothing_yet() -> None:
             go.to("home")
 
 
-def page(runs: Sequence[Run]) -> None:
-    """The page."""
+def page(runs: Sequence[Run], trials: Trials) -> None:
+    """The page. `trials`: of each search; they are not in `runs` but for those that are looked at."""
     shown = shown_ids(runs)
     by_id = {run.id: run for run in runs}
     focus = by_id[shown[0]]
@@ -111,7 +115,7 @@ def page(runs: Sequence[Run]) -> None:
     if refused:
         st.error(plain(refused), icon=":material/error:")
     every = _LOOK_S if any(v.active for v in views.values()) else None
-    st.fragment(run_every=every, key="live-runs")(live)(runs, shown, standing(views))
+    st.fragment(run_every=every, key="live-runs")(live)(runs, trials, shown, standing(views))
     foretold(focus, view)
     whose = ""
     if len(shown) > 1:
@@ -130,9 +134,10 @@ def page(runs: Sequence[Run]) -> None:
 
 dress()
 undo()
-known = RunStore(home()).runs()
+everything = RunStore(home()).runs()
+known = own(everything, st.query_params.get("run", "").split(",")) or everything[:1]
 if known:
-    page(known)
+    page(known, groups(everything))
 else:
     nothing_yet()
 out_of_sight()

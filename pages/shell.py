@@ -21,6 +21,7 @@ PAGES = {
     "Build": [
         ("network.py", "Network", ":material/account_tree:"),
         ("training.py", "Training", ":material/model_training:"),
+        ("search.py", "Which settings win?", ":material/travel_explore:"),
     ],
     "Watch": [("runs.py", "Runs", ":material/show_chart:")],
     "Use": [
@@ -29,7 +30,7 @@ PAGES = {
         ("reader.py", "Reader and network", ":material/visibility_off:"),
     ],
 }
-EDITS = ("", "data", "network", "training")  # Home and the pages that change the open experiment
+EDITS = ("", "data", "network", "training", "search")  # Home and the pages that change the open experiment
 listed = {
     section: [
         st.Page(HERE / file, title=title, icon=icon, default=file == "home.py", url_path=file.removesuffix(".py"))

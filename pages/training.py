@@ -31,6 +31,7 @@ from pages.kit import (
     jobs,
     landscape,
     layers,
+    locks,
     preflight,
     rate,
     style,
@@ -350,6 +351,7 @@ def rename(draft: drafts.Draft) -> None:
 def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = False) -> None:
     """What will run, what it costs, what is in the way; and the start."""
     now = draft.experiment
+    wrong = [p for p in found.problems if not p.path.startswith("search")]  # a run is no search: they are for its page
     with st.container(key="start", border=True):
         st.subheader("Before the start", anchor=False)
         if st.session_state.get("name") != now.name:
@@ -358,7 +360,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         costs(draft, found)
         preflight.check(draft, found)
         for heading, severity in (("In the way", "error"), ("To think about", "warning")):
-            faults = [p for p in found.problems if p.severity == severity]
+            faults = [p for p in wrong if p.severity == severity]
             if faults:
                 st.markdown(f"**{heading}**")
                 for number, problem in enumerate(faults):
@@ -367,7 +369,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         refused = st.session_state.pop("start-refused", "")
         if refused:
             st.markdown(f":red[:material/error: {plain(refused)}]")
-        blocked = len(found.errors)
+        blocked = sum(p.severity == "error" for p in wrong)
         branched = branching.origin(draft) is not None
         pressed = st.button(
             "Start the branch" if branched else "Start training",
@@ -379,7 +381,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         )
         if blocked:
             st.caption(f"It can start once {amount(blocked, 'thing')} above {'is' if blocked == 1 else 'are'} mended.")
-        elif found.problems:
+        elif wrong:
             st.caption("It may start; the warnings are for you to judge.")
         else:
             st.caption(":green[:material/check_circle:] Everything is in order.")
@@ -409,7 +411,7 @@ def costs(draft: drafts.Draft, found: findings.Findings) -> None:
 
 def start(draft: drafts.Draft) -> None:
     """Puts the experiment into the queue and goes where it can be watched. A double click starts one run."""
-    now = draft.experiment
+    now = draft.experiment.model_copy(update={"search": None})
     digest, at, id = st.session_state.get("last-start", ("", 0.0, ""))
     if digest == now.digest and time.monotonic() - at < _AGAIN_S:
         go.to("runs", run=id)
@@ -463,6 +465,7 @@ def page(draft: drafts.Draft) -> None:
 
 
 st.html(_CSS)
+locks.dress()
 jobs.keep_in_url(augmenting.SLOT)
 jobs.keep_in_url(preflight.SLOT)
 jobs.keep_in_url(rate.SLOT)

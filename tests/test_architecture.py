@@ -159,6 +159,7 @@ ENGINE = {
     "saliency": "predict spec task",
     "hallucination": "degrade measures opinion parting predict restored runs scan task",
     "sanity": "blanking data measures parting predict runs saliency targets task",
+    "hindsight": "",
     "baseline": "spec network data evaluate measures runs",
     "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing "
     "parting",

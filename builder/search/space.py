@@ -23,7 +23,7 @@ _NO_LEARNING = {  # they change how a run is computed, counted or repeated, not 
     *("training.seed", "training.monitor", "training.checkpoint_every_s", "training.compile", "training.resident"),
     *("training.channels_last", "training.mixed_precision", "data.slices"),
 }
-_CATALOGS: dict[str, Catalog] = {
+CATALOGS: dict[str, Catalog] = {
     "data.degrade": DEGRADATIONS,
     "training.optimizer": OPTIMIZERS,
     "training.schedule": SCHEDULES,
@@ -50,13 +50,13 @@ def _domain(experiment: Experiment, path: str) -> Domain | None:
     if path in _NO_LEARNING:
         return None
     section, _, rest = path.partition(".")
-    if path in _CATALOGS:
+    if path in CATALOGS:
         return _names(experiment, path)
-    for place in _CATALOGS:
+    for place in CATALOGS:
         if path.startswith(f"{place}.params."):
             if place == "data.degrade" and experiment.task != "image_enhancement":
                 return None
-            return _setting(_CATALOGS[place], experiment.at(place).name, path)
+            return _setting(CATALOGS[place], experiment.at(place).name, path)
     if section == "network":
         return _of_layer(experiment, rest)
     if path.startswith("training.augment."):
@@ -101,7 +101,7 @@ def _paths(experiment: Experiment) -> Iterator[str]:
         if node.name in LAYERS:
             yield from (f"network.{node.id}.params.{param.name}" for param in LAYERS[node.name].params)
     for place in ("training.optimizer", "training.schedule", "training.loss", "training.average"):
-        yield from _with_params(place, _CATALOGS[place], experiment.at(place))
+        yield from _with_params(place, CATALOGS[place], experiment.at(place))
     chosen = {choice.name for choice in experiment.training.augment}
     for name, part in AUGMENTATIONS.items():
         yield f"training.augment.{name}"
@@ -134,7 +134,7 @@ def _alternatives(experiment: Experiment, path: str = "") -> Iterator[Experiment
 
 def _parent(path: str) -> bool:
     """Whether other settings may hang on the choice at `path`."""
-    return path in _CATALOGS or path.startswith(("network.", "training.augment.")) and ".params." not in path
+    return path in CATALOGS or path.startswith(("network.", "training.augment.")) and ".params." not in path
 
 
 def _stem(path: str) -> str:
@@ -145,8 +145,8 @@ def _stem(path: str) -> str:
 def _names(experiment: Experiment, path: str) -> Domain | None:
     if path == "data.degrade" and experiment.task != "image_enhancement":
         return None
-    catalog = losses(experiment.task) if path == "training.loss" else _CATALOGS[path]
-    title = _CATALOGS[path].name.capitalize()
+    catalog = losses(experiment.task) if path == "training.loss" else CATALOGS[path]
+    title = CATALOGS[path].name.capitalize()
     here = str(experiment.at(path).name)
     default = here if here in catalog else catalog.names[0]
     names = tuple(name for name in catalog if path != "data.degrade" or name != "none")
@@ -262,7 +262,7 @@ def value_at(experiment: Experiment, path: str, found: Domain | None = None) -> 
     except SpecError:
         there = None
     if _parent(path) and not path.endswith(".name"):
-        if path in _CATALOGS:
+        if path in CATALOGS:
             return there.name if there is not None else None
         return ABSENT if there is None else PRESENT
     return found.default if there is None and found is not None else there
@@ -297,7 +297,7 @@ def apply(experiment: Experiment, values: Mapping[str, Value]) -> Experiment:
 
 
 def _put(experiment: Experiment, path: str, value: Value) -> Experiment:
-    if path in _CATALOGS:
+    if path in CATALOGS:
         if value == experiment.at(path).name:
             return experiment
         return experiment.replace(path, {"name": value, "params": {}})

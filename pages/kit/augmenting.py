@@ -18,7 +18,7 @@ from builder.parts.training import TRAINING
 from builder.runs import RunStore, StoreError
 from builder.spec import Choice, Experiment, Problem
 from pages.kit import draft as drafts
-from pages.kit import examples, findings, forms, jobs, style
+from pages.kit import examples, findings, forms, jobs, locks, style
 from pages.kit.words import amount, plain
 
 __all__ = ["SLOT", "card"]
@@ -111,7 +111,10 @@ def operation(draft: drafts.Draft, part: Part, found: findings.Findings, shown: 
         key = f"switch:{part.name}"
         if st.session_state.get(key) != chosen:
             st.session_state[key] = chosen
-        st.toggle(part.title, value=chosen, key=key, help=plain(part.help), on_change=switch, args=(draft, part.name))
+        with locks.beside(draft, path, at_end=True):
+            st.toggle(
+                part.title, value=chosen, key=key, help=plain(part.help), on_change=switch, args=(draft, part.name)
+            )
         if shown is not None:
             small(shown, part)
         if not chosen:

@@ -17,7 +17,7 @@ import streamlit as st
 from builder.catalog import Catalog, Domain, Flag, Float, Int, OneOf, Part, Text
 from builder.spec import Choice, Experiment, Problem, SpecError
 from builder.task import offered
-from pages.kit import findings
+from pages.kit import findings, locks
 from pages.kit.draft import Draft, spared
 from pages.kit.words import plain
 
@@ -88,16 +88,17 @@ def field(
     unit = getattr(domain, "unit", "")
     if unit and unit not in name.lower().split():
         name = f"{name} ({unit})"
-    if isinstance(domain, Flag):
-        st.toggle(name, value=value is True, **common)
-    elif isinstance(domain, OneOf):
-        _one_of(name, domain, value, common)
-    elif isinstance(domain, Int):
-        _int(name, domain, value, common)
-    elif isinstance(domain, Float):
-        _float(name, domain, value, common)
-    else:
-        st.text_input(name, value=str(value), **common)
+    with locks.beside(draft, path, disabled=disabled, at_end=isinstance(domain, Flag)):
+        if isinstance(domain, Flag):
+            st.toggle(name, value=value is True, **common)
+        elif isinstance(domain, OneOf):
+            _one_of(name, domain, value, common)
+        elif isinstance(domain, Int):
+            _int(name, domain, value, common)
+        elif isinstance(domain, Float):
+            _float(name, domain, value, common)
+        else:
+            st.text_input(name, value=str(value), **common)
     if refused is not None:
         st.caption(f":red[{plain(refused)}]")
     marks(draft, problems_at(problems, path))
@@ -241,15 +242,16 @@ def choice(
     names = catalog.names if now.name in catalog else [*catalog.names, now.name]
     if st.session_state.get(path) != now.name:
         st.session_state[path] = now.name
-    st.selectbox(
-        label or catalog.name.capitalize(),
-        names,
-        index=names.index(now.name),
-        key=path,
-        format_func=lambda name: catalog[name].title if name in catalog else name,
-        on_change=_switch,
-        args=(draft, path, catalog),
-    )
+    with locks.beside(draft, path):
+        st.selectbox(
+            label or catalog.name.capitalize(),
+            names,
+            index=names.index(now.name),
+            key=path,
+            format_func=lambda name: catalog[name].title if name in catalog else name,
+            on_change=_switch,
+            args=(draft, path, catalog),
+        )
     marks(draft, [*problems_at(problems, path), *problems_at(problems, f"{path}.name")])
     if now.name not in catalog:
         return None

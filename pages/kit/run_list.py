@@ -12,22 +12,24 @@ from builder.execute import home
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
 from builder.spec import Experiment, SpecError
 from pages.kit import curves, style
+from pages.kit.run_groups import trial_number
 from pages.kit.words import ago, plain
 
 __all__ = ["begun", "dress", "experiment_of", "labels_of", "name_of", "only", "run_list", "shown_ids", "view_of"]
 
 _CSS = """<style>
 [class*=st-key-limb-][class*=-meant] button{box-shadow:inset 4px 0 0 #4a78ef}
-.st-key-run-list .stButton>button{justify-content:flex-start;text-align:left;padding:.35rem .6rem;min-height:3.3rem}
-.st-key-run-list .stButton>button>div,.st-key-run-list .stButton>button>div>span,
-.st-key-run-list [data-testid=stMarkdownContainer]{width:100%}
-.st-key-run-list .stButton p{display:grid;grid-template-columns:minmax(0,1fr) max-content;gap:.1rem .5rem;
+[class*=st-key-run-list] .stButton>button{justify-content:flex-start;text-align:left;padding:.35rem .6rem;
+ min-height:3.3rem}
+[class*=st-key-run-list] .stButton>button>div,[class*=st-key-run-list] .stButton>button>div>span,
+[class*=st-key-run-list] [data-testid=stMarkdownContainer]{width:100%}
+[class*=st-key-run-list] .stButton p{display:grid;grid-template-columns:minmax(0,1fr) max-content;gap:.1rem .5rem;
  align-items:center;white-space:normal}
-.st-key-run-list .stButton p strong{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-weight:600}
+[class*=st-key-run-list] .stButton p strong{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-weight:600}
 [class*=st-key-limb-1-]{padding-left:1.1rem}[class*=st-key-limb-2-]{padding-left:2.2rem}
 [class*=st-key-limb-3-]{padding-left:3.3rem}
 [class*=st-key-limb-]:not([class*=st-key-limb-0-]) .stButton>button{border-left:3px solid #8b7bd8}
-.st-key-run-list .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
+[class*=st-key-run-list] .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
 </style>"""
 _MOST_SHOWN = 6
 _DEEPEST = 3  # steps to the right that a narrow list can show
@@ -68,8 +70,9 @@ def experiment_of(run: Run) -> Experiment | None:
 
 def name_of(run: Run) -> str:
     """What the run is called."""
-    experiment = experiment_of(run)
-    return experiment.name if experiment else "Unreadable experiment"
+    experiment, number = experiment_of(run), trial_number(run)
+    name = experiment.name if experiment else "Unreadable experiment"
+    return name if number is None else f"{name}, trial {number}"
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:

@@ -27,6 +27,7 @@ _KINDS = {
     "stopped": ("gray", "stop_circle", "stopped"),
     "failed": ("red", "error", "failed"),
     "lost": ("orange", "link_off", "lost"),
+    "interrupted": ("orange", "link_off", "interrupted"),
     "accepted": ("green", "check_circle", "accepted"),
     "repaired": ("orange", "build", "repaired"),
     "refused": ("red", "block", "refused"),

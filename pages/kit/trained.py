@@ -11,6 +11,7 @@ import streamlit as st
 from builder.execute import home
 from builder.runs import Run, RunStore
 from builder.spec import SpecError
+from pages.kit.run_groups import own
 
 __all__ = ["askable_runs", "by_words", "choose_state", "chosen_run", "name_of", "state_of", "states", "usable_runs"]
 
@@ -19,13 +20,17 @@ _STATES = {"best": "Best epoch", "last": "Last saved"}
 
 
 def usable_runs() -> list[Run]:
-    """The runs that have saved a best network, the newest first."""
-    return [run for run in RunStore(home()).runs() if "best" in states(run)]
+    """The runs that have saved a best network, the newest first; of the trials of a search only the one in the URL."""
+    return [run for run in _known() if "best" in states(run)]
 
 
 def askable_runs() -> list[Run]:
     """The runs that have saved any state, the newest first: those of `usable_runs`, and some that still learn."""
-    return [run for run in RunStore(home()).runs() if states(run)]
+    return [run for run in _known() if states(run)]
+
+
+def _known() -> list[Run]:
+    return own(RunStore(home()).runs(), st.query_params.get("run", "").split(","))
 
 
 def states(run: Run) -> list[str]:

@@ -1,0 +1,137 @@
+"""A search while it runs and afterwards: how it stands, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import streamlit as st
+
+from builder.search.studies import Study, StudyView
+from pages.kit import style
+from pages.kit.pairs import band
+from pages.kit.study_list import begun, view_of
+from pages.kit.study_pictures import pictures
+from pages.kit.study_trials import attempt, best, table
+from pages.kit.study_words import experiment_of
+from pages.kit.words import ago, amount, duration, plain
+
+__all__ = ["heading", "page"]
+
+_LOOK_S = 1.5
+_COUNTED = {
+    "done": "Done",
+    "running": "Running",
+    "pruned": "Ended early",
+    "refused": "Over a limit",
+    "failed": "Failed",
+    "stopped": "Stopped",
+}
+
+
+def standing(view: StudyView) -> tuple[object, ...]:
+    """What the buttons above depend on; when it changes the whole page is drawn anew."""
+    return view.status, view.stopping
+
+
+def heading(study: Study) -> None:
+    """The title, and what can be done with the search."""
+    view = view_of(study)
+    task = experiment_of(study).task.replace("_", " ")
+    with style.heading(plain(view.name), f"A search · {plain(task)} · begun {ago(begun(study))}"):
+        actions(study, view)
+
+
+def actions(study: Study, view: StudyView) -> None:
+    """Stop, or go on; and more trials."""
+    over = view.trained >= view.wanted
+    if view.active:
+        st.button(
+            "Stopping ..." if view.stopping else "Stop",
+            key="stop-search",
+            icon=":material/stop:",
+            help="Running trials save their state; Go on lets them continue from there.",
+            disabled=view.stopping,
+            on_click=attempt,
+            args=(study.stop,),
+        )
+    elif not over or view.status != "done":
+        st.button(
+            "Go on",
+            key="resume-search",
+            type="primary",
+            icon=":material/play_arrow:",
+            on_click=attempt,
+            args=(study.resume,),
+        )
+    with st.popover("More trials", icon=":material/add:", key="extend-search"):
+        st.number_input("How many more", 1, 10_000, 10, key="extend-by")
+        st.button("Add them", key="extend-now", type="primary", on_click=extend, args=(study,))
+
+
+def extend(study: Study) -> None:
+    """Adds trials; a search that has ended goes on."""
+    number = int(st.session_state["extend-by"])
+    attempt(lambda: study.extend(number))
+
+
+def page(study: Study) -> None:
+    """What moves, in one fragment that looks again by itself while the search is active."""
+    view = view_of(study)
+    refused = st.session_state.pop("study-refused", "")
+    if refused:
+        st.error(plain(refused), icon=":material/error:")
+    every = _LOOK_S if view.active else None
+    st.fragment(run_every=every, key="live-study")(live)(study, standing(view))
+
+
+def live(study: Study, stood: tuple[object, ...]) -> None:
+    """How the search stands, its pictures, its trials."""
+    view = view_of(study)
+    if standing(view) != stood or st.query_params.get("study") != study.id:
+        st.rerun()
+    with st.container(key="study-state"):
+        state(view)
+    with st.container(key="study-winner"):
+        best(study, view)
+    pictures(study, view)
+    table(study, view)
+
+
+def state(view: StudyView) -> None:
+    """How the search stands, in words and numbers."""
+    counts = Counter(trial.status for trial in view.trials)
+    over = sum(trial.ended and trial.status != "refused" for trial in view.trials)
+    told = [f"{over:,} of {amount(view.wanted, 'trial')}"]
+    if counts["running"]:
+        told.append(f"{counts['running']} running")
+    if view.active:
+        word = "Stopping: running trials save their state" if view.stopping else _ACTIVE.get(view.status, view.status)
+        st.progress(min(1.0, over / view.wanted) if view.wanted else 0.0, text=f"**{word}** · {' · '.join(told)}")
+        if view.reason:
+            st.caption(plain(view.reason))
+    elif view.status == "done":
+        st.success(plain(view.reason) or f"Done: {told[0]}.", icon=":material/check_circle:")
+    elif view.status == "stopped":
+        st.info(f"Stopped after {told[0]}. {plain(view.reason)}", icon=":material/stop_circle:")
+    else:
+        word = "Interrupted" if view.status == "interrupted" else "It did not work"
+        kept = "What was found is kept: press Go on, and nothing is counted twice."
+        st.error(f"**{word}** after {told[0]}. {plain(view.reason)} {kept}", icon=":material/error:")
+    numbers(view, counts)
+
+
+_ACTIVE = {"queued": "Waiting for its turn", "starting": "Starting", "running": "Running", "restarting": "Going on"}
+
+
+def numbers(view: StudyView, counts: Counter[str]) -> None:
+    """The search in a few figures."""
+    rows = [(words, f"{counts[status]:,}") for status, words in _COUNTED.items() if counts[status]]
+    if not view.active:
+        rows = [("Not over" if words == "Running" else words, value) for words, value in rows]
+    if counts["pruned"] and view.epochs_planned:
+        spared = 1 - view.epochs_run / view.epochs_planned
+        rows.append(("Epochs spared", f"{spared:.0%}"))
+    if view.seconds >= 1:
+        rows.append(("Time", duration(view.seconds)))
+    if rows:
+        band(rows)

@@ -1,0 +1,232 @@
+"""Which settings win: the lock beside a choice, the page of a search before, while and after it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_intake import nearby  # noqa: F401 (a fixture)
+
+from builder.runs import Finished, Job, Record, RunStore, Started
+from builder.search.studies import Study, StudyStore
+from pages.kit import locks
+from pages.kit.draft import Draft
+from tests.test_pages_build import a_run, buttons, label, pressed
+from tests.test_pages_shell import no_supervisor, opened, parameter, said, title_of  # noqa: F401 (one is a fixture)
+from tests.told_study import document, told
+
+pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
+RATE = "training.optimizer.params.lr"
+
+
+def a_draft(home: Path, *unlocked: str) -> Draft:
+    draft = Draft.create(document().replace("search", None), at_home=home)
+    for path in unlocked:
+        locks.toggle(draft, path)
+    return draft
+
+
+def search_of(draft: Draft) -> dict[str, tuple[object, ...]]:
+    search = draft.experiment.search
+    return {d.path: (d.low, d.high, d.choices) for d in search.dimensions} if search else {}
+
+
+# -- the lock ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_beside_a_choice_unlocks_it_and_an_undo_locks_it_again(home: Path) -> None:
+    draft = a_draft(home)
+    digest = draft.experiment.digest
+    session = opened("training", draft=draft.id)
+    for path in (RATE, "training.optimizer", "training.batch_size", "data.size_px", "training.augment.rotate"):
+        assert f"unlock:{path}" in buttons(session), path
+    pressed(session, f"unlock:{RATE}")
+    assert list(search_of(draft)) == [RATE] and label(session, f"unlock:{RATE}") == "Lock learning rate again"
+    assert draft.experiment.digest == digest  # what a search may try is no part of what a run does
+    pressed(session, "undo")
+    assert draft.experiment.search is None
+    pressed(session, "redo")
+    pressed(session, f"unlock:{RATE}")
+    assert draft.experiment.search is None  # the last one locked: nothing is left behind
+
+
+def test_the_range_of_an_unlocked_choice_is_changed_in_place(home: Path) -> None:
+    draft = a_draft(home, RATE, "training.optimizer")
+    session = opened("training", draft=draft.id)
+    session.number_input(key=f"range-high-here:{RATE}").set_value(0.05).run()
+    session.multiselect(key="range-choices-here:training.optimizer").set_value(["adam", "sgd"]).run()
+    assert not session.exception
+    assert search_of(draft)[RATE][1] == 0.05 and search_of(draft)["training.optimizer"][2] == ("adam", "sgd")
+    assert locks.words_of(draft.experiment.search.dimensions[1]) == "Adam or SGD"  # type: ignore[union-attr]
+
+
+def test_a_layer_can_be_tried_with_and_without(home: Path) -> None:
+    draft = Draft.create(
+        next(s for s in __import__("builder.task", fromlist=["find"]).find("recognition").starters()), at_home=home
+    )
+    layer = next(n.id for n in draft.experiment.network if n.name == "relu")
+    session = opened("network", draft=draft.id, view="list")
+    session.session_state[f"layer-of:{draft.id}"] = layer
+    session.run()
+    pressed(session, f"presence-network.{layer}")
+    assert search_of(draft)[f"network.{layer}"][2] == ("present", "absent")
+
+
+def test_a_bad_search_does_not_keep_an_ordinary_training_from_starting(home: Path) -> None:
+    draft = a_draft(home, RATE)
+    before = opened("training", draft=draft.id).button(key="start-training").disabled
+    draft.apply(
+        lambda now: now.replace(
+            "search",
+            now.search.model_copy(update={"dimensions": (now.search.dimensions[0].model_copy(update={"low": 9}),)}),
+        ),
+        "an inverted range",
+    )
+    session = opened("training", draft=draft.id)
+    assert session.button(key="start-training").disabled == before and "Search" not in said(session)
+
+
+# -- before it begins -------------------------------------------------------------------------------------------------
+
+
+def test_without_an_experiment_the_page_says_how_to_begin(home: Path) -> None:
+    session = opened("search")
+    assert title_of(session) == "Which settings win?" and "No experiment is open" in said(session)
+    pressed(session, "first-starter")
+    assert "Nothing yet" in said(session) and session.button(key="start-search").disabled
+
+
+def test_the_space_is_made_on_the_page_and_a_bad_one_is_mended_by_its_button(home: Path) -> None:
+    draft = a_draft(home)
+    session = opened("search", draft=draft.id)
+    pressed(session, f"begin-with:{RATE}")
+    session.selectbox(key="unlock-another").set_value("training.l2").run()
+    assert list(search_of(draft)) == [RATE, "training.l2"]
+    session.number_input(key=f"range-low-row:{RATE}").set_value(5.0).run()
+    assert session.button(key="start-search").disabled
+    repair = next(str(b.key) for b in session.button if f":search.{RATE}:" in str(b.key))
+    pressed(session, repair)
+    assert search_of(draft)[RATE][0] < search_of(draft)[RATE][1]  # type: ignore[operator]
+    session.selectbox(key="search.strategy").set_value("random").run()
+    session.multiselect(key="search.objectives").set_value(["auc", "parameters"]).run()
+    assert not session.exception
+    now = draft.experiment.search
+    assert (
+        now is not None
+        and now.strategy.name == "random"
+        and [o.metric for o in now.objectives] == ["auc", "parameters"]
+    )
+    pressed(session, f"relock:{RATE}")
+    assert list(search_of(draft)) == ["training.l2"]
+
+
+def test_a_start_begins_one_search_and_shows_it(home: Path) -> None:
+    draft = a_draft(home, RATE)
+    session = opened("search", draft=draft.id)
+    faults = [b for b in session.button if str(b.key).startswith("repair-search")]
+    if session.button(key="start-search").disabled:  # no data set is on this machine
+        draft.replace("data.dataset", draft.experiment.data.dataset)
+        assert faults or "In the way" in said(session)
+        StudyStore(home).create(draft.experiment)
+    else:
+        pressed(session, "start-search")
+    assert len(StudyStore(home).studies()) == 1
+
+
+# -- while it runs, and after -----------------------------------------------------------------------------------------
+
+
+def driven(home: Path, study: Study) -> Job:
+    """Makes a study look as if a driver were at work on it."""
+    job = study.resume()
+    with Record(job.folder / "events.jsonl") as record:
+        record.append(Started(attempt=1, device="cpu", pid=1))
+    return job
+
+
+def seen(session: AppTest, name: str) -> AppTest:
+    """The page with this picture."""
+    session.segmented_control(key="study-view").set_value(name).run()
+    assert not session.exception, session.exception
+    return session
+
+
+def test_a_finished_search_shows_its_winner_its_pictures_and_opens_it_as_an_experiment(home: Path) -> None:
+    study = told(home, 30)
+    view = study.view()
+    session = opened("search", study=study.id)
+    assert "The winner" in said(session) and "Done" in said(session)
+    for name in ("All choices", "What matters", "Each choice", "In pairs"):
+        assert len(seen(session, name).get("plotly_chart")) == 1, name
+    assert seen(session, "Learning curves").get("bidi_component")
+    assert len(session.dataframe[0].value) == 30
+    pressed(session, "best-experiment")
+    assert view.best is not None
+    made = Draft.open(parameter(session, "draft"), at_home=home).experiment
+    assert made.search is None and made.at(RATE) == pytest.approx(view.best.params[RATE])
+
+
+def test_several_objectives_show_the_compromises(home: Path) -> None:
+    study = told(home, 25, objectives=("auc", "parameters"))
+    session = opened("search", study=study.id)
+    assert session.segmented_control(key="study-view").value == "Compromises"
+    assert session.selectbox(key="study-front").options == [f"Trial {n}" for n in study.view().front]
+
+
+def test_a_running_search_can_be_stopped_and_extended(home: Path) -> None:
+    study = told(home, 12, running=2, finished="")
+    job = driven(home, study)
+    (job.folder / "claim.json").write_text(json.dumps({}))
+    session = opened("search", study=study.id)
+    session.number_input(key="extend-by").set_value(4)
+    pressed(session, "extend-now")
+    assert study.view().wanted == 16
+    if "stop-search" in buttons(session):
+        pressed(session, "stop-search")
+        assert job.stop_wanted
+
+
+def test_a_search_whose_driver_is_gone_goes_on_with_one_press(home: Path) -> None:
+    study = told(home, 10, running=1, finished="")
+    session = opened("search", study=study.id)
+    assert "Interrupted" in said(session) and "nothing is counted twice" in said(session)
+    pressed(session, "resume-search")
+    assert [job.kind for job in RunStore(home).jobs()] == ["search"] and study.view().active
+
+
+def test_a_picked_trial_is_run_again(home: Path) -> None:
+    study = told(home, 8)
+    session = opened("search", study=study.id)
+    session.session_state["trial-picked"] = 3
+    session.run()
+    pressed(session, "requeue-trial")
+    assert study.wishes() == [{"requeue": 3}]
+
+
+def test_of_several_searches_the_newest_is_shown_and_the_list_leads_to_the_others(home: Path) -> None:
+    first, second = told(home, 8, name="first"), told(home, 8, name="second")
+    session = opened("search")
+    assert title_of(session) == "second" and parameter(session, "study") == second.id
+    pressed(session, f"study-{first.id}")
+    assert title_of(session) == "first"
+    draft = a_draft(home, RATE)
+    session = opened("search", draft=draft.id)
+    pressed(session, "study-new")
+    assert title_of(session) == "Which settings win?"
+
+
+def test_the_runs_of_a_search_stand_together_on_the_runs_page(home: Path) -> None:
+    study = told(home, 6)
+    alone = a_run(home, "alone")
+    trials = [a_run(home, "of the search") for _ in range(3)]
+    for number, run in enumerate(trials):
+        (run.folder / "trial.json").write_text(json.dumps({"study": study.id, "trial": number}))
+        with Record(run.folder / "events.jsonl") as record:
+            record.append(Finished("done", ""))
+    session = opened("runs")
+    assert f"only-{alone.id}" in buttons(session) and f"search-{study.id}" in buttons(session)
+    assert not {f"only-{run.id}" for run in trials} & buttons(session)
+    session = opened("runs", run=trials[1].id)
+    assert title_of(session).endswith("trial 1") and f"only-{trials[1].id}" in buttons(session)
