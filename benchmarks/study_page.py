@@ -23,6 +23,7 @@ from pathlib import Path
 import setting
 
 from builder.execute import LocalExecutor
+from builder.runs import Claim, Record, Started
 from builder.search.studies import Study
 
 PICTURES = ("Best so far", "All choices", "What matters", "Each choice", "In pairs", "Learning curves")
@@ -86,7 +87,7 @@ def in_the_browser(home: Path, study: Study, refreshes: int, next_trial: int) ->
 
             for picture in PICTURES:
                 browser.keyed(page, "study-view").get_by_role("radio", name=picture).click()
-                page.wait_for_timeout(4000)
+                page.wait_for_timeout(8000)
                 found[picture] = {}
                 for kind in ("usual", "ended"):
                     each = []
@@ -117,7 +118,10 @@ def main() -> None:
         from tests.told_study import told
 
         study = told(Path(place), asked.trials, running=1, finished="")
-        study.resume()  # in the queue, and nobody works on it: the page looks again and again
+        job = study.resume()
+        Claim.of(os.getpid()).write(job.folder / "claim.json")  # it seems to be driven from here: the page looks again
+        with Record(job.folder / "events.jsonl") as record:
+            record.append(Started(attempt=1, device="cpu", pid=os.getpid()))
         server, next_trial = on_the_server(study, asked.refreshes, asked.trials)
         seen = in_the_browser(Path(place), study, asked.refreshes, next_trial)
         fold = time.process_time()

@@ -10,7 +10,7 @@ from pages.kit.curves import Line
 
 __all__ = ["lines", "ranked"]
 
-_POINTS = 12_000  # of one picture; more than these no browser draws at ease
+_POINTS = 6_000  # of one picture; more than these no browser draws at ease
 _FEW = 12  # so many running trials have a line with a name each
 _GRADES = ("the weakest third", "the middle third", "the best third")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import streamlit as st
@@ -10,7 +11,7 @@ from builder.search.studies import Study, StudyView
 from pages.kit import style
 from pages.kit.pairs import band
 from pages.kit.study_list import begun, view_of
-from pages.kit.study_pictures import pictures
+from pages.kit.study_pictures import LEARNING, pictures
 from pages.kit.study_trials import attempt, best, table
 from pages.kit.study_words import experiment_of
 from pages.kit.words import ago, amount, duration, plain
@@ -18,6 +19,8 @@ from pages.kit.words import ago, amount, duration, plain
 __all__ = ["heading", "page"]
 
 _LOOK_S = 1.5
+_REST_S, _LONG_REST_S = 2.5, 10.0  # between two drawings of the whole page, with few trials and with many
+_MANY = 200
 _COUNTED = {
     "done": "Done",
     "running": "Running",
@@ -28,9 +31,10 @@ _COUNTED = {
 }
 
 
-def standing(view: StudyView) -> tuple[object, ...]:
-    """What the buttons above depend on; when it changes the whole page is drawn anew."""
-    return view.status, view.stopping
+def standing(view: StudyView, curves: bool) -> tuple[object, ...]:
+    """What is drawn below the live part: when it changes the whole page is drawn anew. `curves`: epochs count, too."""
+    ended = sum(trial.ended for trial in view.trials)
+    return view.status, view.stopping, view.wanted, len(view.trials), ended, view.epochs_run if curves else 0
 
 
 def heading(study: Study) -> None:
@@ -75,26 +79,31 @@ def extend(study: Study) -> None:
 
 
 def page(study: Study) -> None:
-    """What moves, in one fragment that looks again by itself while the search is active."""
+    """How the search stands, live; below it what is drawn anew only when a trial has begun or ended.
+
+    A browser takes up to a second to draw a thousand trials: it is not asked to while nothing has changed.
+    """
     view = view_of(study)
     refused = st.session_state.pop("study-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
     every = _LOOK_S if view.active else None
-    st.fragment(run_every=every, key="live-study")(live)(study, standing(view))
-
-
-def live(study: Study, stood: tuple[object, ...]) -> None:
-    """How the search stands, its pictures, its trials."""
-    view = view_of(study)
-    if standing(view) != stood or st.query_params.get("study") != study.id:
-        st.rerun()
-    with st.container(key="study-state"):
-        state(view)
+    curves = st.session_state.get("study-view") == LEARNING
+    st.fragment(run_every=every, key="live-study")(live)(study, standing(view, curves), curves, time.monotonic())
     with st.container(key="study-winner"):
         best(study, view)
     pictures(study, view)
     table(study, view)
+
+
+def live(study: Study, drawn: tuple[object, ...], curves: bool, drawn_at: float) -> None:
+    """How the search stands; asks for the whole page where what is below is out of date."""
+    view = view_of(study)
+    now = standing(view, curves)
+    pause_s = _REST_S if len(view.trials) < _MANY else _LONG_REST_S
+    if now[:2] != drawn[:2] or (now != drawn and time.monotonic() - drawn_at >= pause_s):
+        st.rerun()
+    state(view)
 
 
 def state(view: StudyView) -> None:

@@ -14,10 +14,11 @@ from pages.kit import study_curves, study_figures
 from pages.kit.study_words import experiment_of, names_of, titles_of
 from pages.kit.words import amount, plain
 
-__all__ = ["pictures"]
+__all__ = ["LEARNING", "pictures"]
 
 _COMPROMISES = "Compromises"
-_VIEWS = ("Best so far", "All choices", "What matters", "Each choice", "In pairs", "Learning curves")
+LEARNING = "Learning curves"
+_VIEWS = ("Best so far", "All choices", "What matters", "Each choice", "In pairs", LEARNING)
 _KEPT = 24
 _made: OrderedDict[Hashable, Any] = OrderedDict()
 _lock = threading.Lock()
@@ -55,7 +56,7 @@ def pictures(study: Study, view: StudyView) -> None:
 
 def draw(study: Study, view: StudyView, shown: str, at: int) -> None:
     """The picture of this name, of the objective number `at`."""
-    if shown == "Learning curves":
+    if shown == LEARNING:
         learning(study, view)
         return
     done = sum(trial.status == "done" for trial in view.trials)
