@@ -11,10 +11,11 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 
 from builder.runs import Finished, Job, Record, RunStore, Started
 from builder.search.studies import Study, StudyStore
+from builder.task import find
 from pages.kit import locks
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed
-from tests.test_pages_shell import no_supervisor, opened, parameter, said, title_of  # noqa: F401 (one is a fixture)
+from tests.test_pages_shell import cats, no_supervisor, opened, parameter, said, title_of  # noqa: F401 (two are fixtures)
 from tests.told_study import document, told
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
@@ -63,9 +64,7 @@ def test_the_range_of_an_unlocked_choice_is_changed_in_place(home: Path) -> None
 
 
 def test_a_layer_can_be_tried_with_and_without(home: Path) -> None:
-    draft = Draft.create(
-        next(s for s in __import__("builder.task", fromlist=["find"]).find("recognition").starters()), at_home=home
-    )
+    draft = Draft.create(find("recognition").starters()[0], at_home=home)
     layer = next(n.id for n in draft.experiment.network if n.name == "relu")
     session = opened("network", draft=draft.id, view="list")
     session.session_state[f"layer-of:{draft.id}"] = layer
@@ -77,13 +76,10 @@ def test_a_layer_can_be_tried_with_and_without(home: Path) -> None:
 def test_a_bad_search_does_not_keep_an_ordinary_training_from_starting(home: Path) -> None:
     draft = a_draft(home, RATE)
     before = opened("training", draft=draft.id).button(key="start-training").disabled
-    draft.apply(
-        lambda now: now.replace(
-            "search",
-            now.search.model_copy(update={"dimensions": (now.search.dimensions[0].model_copy(update={"low": 9}),)}),
-        ),
-        "an inverted range",
-    )
+    search = draft.experiment.search
+    assert search is not None
+    inverted = search.dimensions[0].model_copy(update={"low": 9})
+    draft.replace("search", search.model_copy(update={"dimensions": (inverted,)}))
     session = opened("training", draft=draft.id)
     assert session.button(key="start-training").disabled == before and "Search" not in said(session)
 
@@ -122,17 +118,17 @@ def test_the_space_is_made_on_the_page_and_a_bad_one_is_mended_by_its_button(hom
     assert list(search_of(draft)) == ["training.l2"]
 
 
-def test_a_start_begins_one_search_and_shows_it(home: Path) -> None:
-    draft = a_draft(home, RATE)
+def test_a_start_begins_one_search_and_shows_it(home: Path, cats: str) -> None:  # noqa: F811
+    starter = find("recognition").starters()[0].replace("data.dataset", cats)
+    draft = Draft.create(starter, at_home=home)
+    locks.toggle(draft, RATE)
     session = opened("search", draft=draft.id)
-    faults = [b for b in session.button if str(b.key).startswith("repair-search")]
-    if session.button(key="start-search").disabled:  # no data set is on this machine
-        draft.replace("data.dataset", draft.experiment.data.dataset)
-        assert faults or "In the way" in said(session)
-        StudyStore(home).create(draft.experiment)
-    else:
-        pressed(session, "start-search")
-    assert len(StudyStore(home).studies()) == 1
+    pressed(session, "start-search")
+    studies = StudyStore(home).studies()
+    assert len(studies) == 1 and parameter(session, "study") == studies[0].id
+    assert [job.kind for job in RunStore(home).jobs()] == ["search"] and "Waiting for its turn" in str(
+        [p.proto.text for p in session.get("progress")]
+    )
 
 
 # -- while it runs, and after -----------------------------------------------------------------------------------------
@@ -183,9 +179,8 @@ def test_a_running_search_can_be_stopped_and_extended(home: Path) -> None:
     session.number_input(key="extend-by").set_value(4)
     pressed(session, "extend-now")
     assert study.view().wanted == 16
-    if "stop-search" in buttons(session):
-        pressed(session, "stop-search")
-        assert job.stop_wanted
+    pressed(session, "stop-search")
+    assert job.stop_wanted
 
 
 def test_a_search_whose_driver_is_gone_goes_on_with_one_press(home: Path) -> None:
