@@ -50,7 +50,7 @@ _CSS = """<style>
 [class*="st-key-lock-"] button [data-testid=stMarkdownContainer] p{font-size:.8rem}
 [class*="st-key-lock-"] button:hover [data-testid=stMarkdownContainer],
 [class*="st-key-lock-"] button:focus-visible [data-testid=stMarkdownContainer]{opacity:1}
-[class*="st-key-tries-"]{margin-top:-.5rem}
+[class*="st-key-tries-"]{margin-top:-.5rem;align-items:flex-start}
 [class*="st-key-tries-"] button{min-height:0;padding:.1rem .2rem;color:#4a78ef}
 [class*="st-key-tries-"] button p{font-size:.85rem;white-space:nowrap}
 </style>"""
@@ -112,7 +112,7 @@ def option_words(path: str, value: Any) -> str:
     if _of_presence(path):
         return {space.PRESENT: "there", space.ABSENT: "left out"}.get(value, str(value))
     if isinstance(value, float):
-        return _digits(float(f"{value:.4g}"))
+        return _digits(value)
     catalog: Mapping[str, Part] = space.CATALOGS.get(path) or (LAYERS if path.endswith(".name") else {})
     return catalog[value].title if value in catalog else value_words(value)
 
@@ -225,13 +225,15 @@ def words_of(dimension: Dimension) -> str:
             return amount(len(options), "option")
         return " or ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
     step = f" in steps of {_digits(dimension.step)}" if dimension.step not in (0, 1) else ""
-    return f"{_digits(dimension.low)} to {_digits(dimension.high)}{step}"
+    return f"{_digits(dimension.low, 3)} to {_digits(dimension.high, 3)}{step}"
 
 
-def _digits(number: float | None) -> str:
-    """A number without an exponent, as far as one can read it: 0.00008."""
+def _digits(number: float | None, num: int = 4) -> str:
+    """A number of `num` digits without an exponent, as far as one can read it: 0.00008."""
     if number is None:
         return "?"
+    if isinstance(number, float):
+        number = float(f"{number:.{num}g}")
     return f"{number:.7f}".rstrip("0") if 1e-6 <= abs(number) < 1e-3 else f"{number:g}"
 
 
