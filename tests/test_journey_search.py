@@ -1,4 +1,4 @@
-"""A search in one real browser: three choices unlocked, eight trials, their pictures, the winner."""
+"""A search in one real browser: three choices unlocked, eight trials, their pictures, the winner, cross-validated."""
 
 from __future__ import annotations
 
@@ -82,14 +82,16 @@ def test_three_unlocked_choices_eight_trials_and_the_winner(
     assert [trial.status for trial in view.trials] == ["done"] * 8 and view.best is not None
     winner = view.best
 
-    # The winner is an ordinary run, and opens as an experiment of its own.
-    button(page, "best-run").click()
-    page.wait_for_url(f"**/runs?*run={winner.run}*", timeout=LONG_MS)
-    expect(page.get_by_role("heading", name=f"trial {winner.number}")).to_be_visible(timeout=LONG_MS)
-    page.go_back()
-    button(page, "best-experiment").click(timeout=LONG_MS)
+    # The winner opens as an experiment of its own, and is an ordinary run: it is cross-validated like any.
+    button(page, "best-experiment").click()
     page.wait_for_url("**/training?*draft=*", timeout=LONG_MS)
-    rate = keyed(page, "training.optimizer.params.lr").locator("input")
+    rate = keyed(page, CHOICES[0]).locator("input")
     expect(rate).to_be_visible(timeout=LONG_MS)
     assert float(rate.input_value()) == pytest.approx(winner.params[CHOICES[0]], rel=0.01)
+    page.go_back()
+    button(page, "worth-folds").click(timeout=LONG_MS)
+    page.wait_for_url(f"**/results?*run={winner.run}*", timeout=LONG_MS)
+    keyed(page, "folding-folds").get_by_role("radio", name="3").click(timeout=LONG_MS)
+    button(page, "folding-begin").click()
+    expect(keyed(page, "folding-table")).to_be_visible(timeout=4 * LONG_MS)
     assert not chrome.foreign(server.address)

@@ -8,7 +8,7 @@ from collections import Counter
 import streamlit as st
 
 from builder.search.studies import Study, StudyView
-from pages.kit import style
+from pages.kit import study_worth, style
 from pages.kit.pairs import band
 from pages.kit.study_list import begun, view_of
 from pages.kit.study_pictures import LEARNING, pictures
@@ -93,6 +93,7 @@ def page(study: Study) -> None:
     with st.container(key="study-winner"):
         best(study, view)
     pictures(study, view)
+    study_worth.cards(study)
     table(study, view)
 
 
