@@ -158,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
     made.add_argument("--test", action="store_true", help="also on the test side, which counts as an opening of it")
+    made = command("audit", commands.audit, "What leaks between the sides, what gives the label away, doubtful labels.")
+    made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
+    made.add_argument("--quick", action="store_true", help="without the network's features: seconds a thousand scans")
     made = command(
         "shortcuts", commands.shortcuts, "What does a run go by? Its answers with parts of scans taken away."
     )

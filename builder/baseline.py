@@ -24,7 +24,7 @@ from builder.measures.classes import Predictions, report
 from builder.runs import write_atomic
 from builder.spec import Data, Experiment, Node
 
-__all__ = ["BaselineError", "baseline", "kept"]
+__all__ = ["BaselineError", "baseline", "features_of", "kept"]
 
 FILE = "baseline.json"
 TITLE = "Frozen features"
@@ -77,7 +77,7 @@ def baseline(dataset: Dataset, *, test: bool = False, told: Callable[[int, int],
         raise BaselineError("The baseline tells classes apart: it needs training scans of at least two classes.")
     if not len(sides["val"]):
         raise BaselineError("The baseline is chosen on the validation side, which has no labelled scan.")
-    features = _features(dataset, told)
+    features = features_of(dataset, told)
     train = features[sides["train"]]
     mean, std = train.mean(0), train.std(0) + 1e-6
     features = (features - mean) / std
@@ -205,7 +205,7 @@ def _present(labels: np.ndarray) -> np.ndarray:
 # -- features ---------------------------------------------------------------------------------------------------------
 
 
-def _features(dataset: Dataset, told: Callable[[int, int], None] | None) -> np.ndarray:
+def features_of(dataset: Dataset, told: Callable[[int, int], None] | None) -> np.ndarray:
     """(N, F) float32: of every case, also of those that were imported later; what was made once is kept."""
     path = dataset.folder / f"baseline-features-{_VERSION}.npy"
     made: np.ndarray | None = None

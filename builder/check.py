@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from builder import ways
+from builder import leaks, ways
 from builder.augment_safety import verdicts
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
@@ -35,7 +35,9 @@ def problems(
     if planned is None:
         planned = plan_of(experiment, len(fingerprint.classes) if fingerprint else ASSUMED_CLASSES)
     found = [
-        *_settings(experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset", "degrade", "exclude"})),
+        *_settings(
+            experiment, "data", PREPARE, experiment.data.model_dump(exclude={"dataset", "degrade", "exclude", "leaks"})
+        ),
         *_choice(experiment, "data.degrade", DEGRADATIONS),
         *(unfit(experiment) if experiment.task in TASKS else ()),
         *_data(experiment, fingerprint),
@@ -191,7 +193,11 @@ def _data(experiment: Experiment, fingerprint: Fingerprint | None) -> list[Probl
         if experiment.data.dataset:
             return [Problem("data.dataset", f"There is no data set {experiment.data.dataset!r} on this machine.")]
         return [Problem("data.dataset", "No scans are chosen yet. Choose a data set, or import one on the Data page.")]
-    return [*_slices(experiment, fingerprint), *find(experiment.task).problems(experiment, fingerprint)]
+    return [
+        *_slices(experiment, fingerprint),
+        *leaks.problems(experiment, fingerprint),
+        *find(experiment.task).problems(experiment, fingerprint),
+    ]
 
 
 def _slices(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:

@@ -402,6 +402,28 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
     return found, "\n".join(lines)
 
 
+def audit(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{key, n, leak: {stamp, patients, counts, pairs: [{one, other, kind, words, likeness, sides, labels, across,
+    conflict}]}, traces: {made, border: {auc, per_class, tells, words}}, naive: {honest, naive, gain, ...} or {why},
+    suspects: {n, of, cases} or {why}, verdicts: [{grave, about, words}], seconds, at}"""
+    from builder.audit import audit as audited
+    from builder.data import Dataset
+
+    told = _Progress()
+    dataset = Dataset.open(data_folder(), asked.dataset)
+    found = audited(
+        dataset, look=not asked.quick, told=lambda done, total: told.show(done, total, "looking at the scans")
+    )
+    told.end()
+    lines = [f"{'!' if verdict['grave'] else '-'} {verdict['words']}" for verdict in found["verdicts"]]
+    for pair in found["leak"]["pairs"][:10]:
+        sides, labels = (
+            " and ".join(dict.fromkeys(part for part in pair[name] if part)) for name in ("sides", "labels")
+        )
+        lines.append(f"  scans {pair['one']} and {pair['other']}: {pair['words']} ({sides}; {labels or 'no label'})")
+    return found, "\n".join([f"{found['n']:,} scans audited in {found['seconds']:.0f} s", *lines])
+
+
 def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, n, patients, with_lesions, probes: {name: {auc, accuracy, n}}, verdicts: [sentence], checkpoint}"""
     from builder.blanking import PROBES, ask

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import task
+from builder import leaks, task
 from builder.data import Dataset
 from builder.evaluate import answered, kept
 from builder.measures import bootstrap
@@ -100,7 +100,7 @@ def compare(
         "watched": watched,
         "confidence": bootstrap.CONFIDENCE,
         "resamples": resamples,
-        "notes": _notes(split, len(metrics)),
+        "notes": [*_stamps(first, second), *_notes(split, len(metrics))],
     }
 
 
@@ -138,6 +138,13 @@ def _told(figure: Mapping[str, float | None], name: str, known: Mapping[str, boo
         "verdict": "better" if good else "worse",
         "words": f"The second is {'better' if good else 'worse'}: {span}.",
     }
+
+
+def _stamps(first: Run, second: Run) -> list[str]:
+    found = {which: leaks.of_run(run).stamp for which, run in (("first", first), ("second", second))}
+    if found["first"] == found["second"]:
+        return [found["first"]] if found["first"] else []
+    return [f"Of the {which} run: {stamp}" for which, stamp in found.items() if stamp]
 
 
 def _notes(split: str, num: int) -> list[str]:

@@ -6,6 +6,7 @@
                        ledger.jsonl  one file a line       splits.jsonl {group, split}: append-only, groups never move
                        masks.bin, edits.jsonl, drawn/      masks, and what people labelled later: see `labels`
                        prepared/<digest>/{images.npy, stats.json}
+                       audit.json, copies.json          what an audit found: see `audit`
 
 No original file name, path, tag value or UID is in any of them: names, patients and series are HMAC-SHA256 under the
 salt.
@@ -62,6 +63,7 @@ __all__ = [
     "UnknownDataset",
     "UnusableScan",
     "chosen",
+    "copies",
     "datasets",
     "delete",
     "pixel_aspect",
@@ -72,7 +74,7 @@ __all__ = [
 ]
 
 _READ_BYTES = 8 << 20
-_COUNTED = 1  # of what a fingerprint counts: a change makes kept ones void
+_COUNTED = 2  # of what a fingerprint counts: a change makes kept ones void
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{6}$")
 
 
@@ -247,6 +249,7 @@ class Case:
             None if self.mask is None else self.mask.present,
             self.target is not None,
             self.body,
+            self.id,
         )
 
 
@@ -322,16 +325,51 @@ def _summary(folder: Path) -> Summary:
         name=found["name"],
         task=found["task"],
         created=found["created"],
-        changed=max(found["changed"], (folder / "edits.jsonl").stat().st_mtime) if edited else found["changed"],
+        changed=max(found["changed"], *(_mtime(folder / name) for name in ("edits.jsonl", "copies.json"))),
         num_cases=found["num_cases"],
         bytes=sum(found["sizes"].values()) + edited,
-        fingerprint=_edited(folder, found, edited) if edited else Fingerprint.from_json(found["fingerprint"]),
+        fingerprint=_counted(folder, found, edited),
     )
 
 
+def _counted(folder: Path, found: dict[str, Any], edited: int) -> Fingerprint:
+    """As the import left it, or counted anew: with edits, with what an audit found, with what was not counted then."""
+    kept = Fingerprint.from_json(found["fingerprint"])
+    if (
+        edited
+        or copies_size(folder)
+        or (not kept.leaks and (kept.duplicates.get("across_splits") or kept.num_patients_astride))
+    ):
+        return _edited(folder, found, edited)
+    return kept
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def copies_size(folder: Path) -> int:
+    """Bytes of what audits found to be almost the same; 0 where none looked."""
+    try:
+        return (folder / "copies.json").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def copies(folder: Path) -> list[tuple[int, int]]:
+    """Pairs of cases (places) of a dataset's folder that an audit found to be almost the same, beside the import's."""
+    try:
+        return [(int(one), int(other)) for one, other in json.loads((folder / "copies.json").read_text())]
+    except (OSError, ValueError):
+        return []
+
+
 def _edited(folder: Path, found: dict[str, Any], size: int) -> Fingerprint:
-    """The fingerprint with the edits counted in; kept in labelled.json until the next edit or import."""
-    stamp = {"edits": size, "changed": found["changed"], "version": _COUNTED}
+    """The fingerprint with edits and copies counted in; kept in labelled.json until the next of them or an import."""
+    stamp = {"edits": size, "changed": found["changed"], "copies": copies_size(folder), "version": _COUNTED}
     kept: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         kept = json.loads((folder / "labelled.json").read_text())
@@ -349,6 +387,7 @@ def _edited(folder: Path, found: dict[str, Any], size: int) -> Fingerprint:
             synthetic=before.synthetic,
             warnings=said,
             mask_names=structures,
+            copies=copies(folder),
         )
 
     said = found.get("said")

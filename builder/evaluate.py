@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import task, views
+from builder import leaks, task, views
 from builder.data import Dataset
 from builder.measures.bootstrap import RESAMPLES
 from builder.parting import Parting, dataset_of
@@ -49,7 +49,8 @@ def evaluate(
 
     Returns, as JSON data: run, split, task, n, patients, classes, metrics {name: {value, low, high}}, what else the
     task's `report` tells (recognition: per_class, confusion, majority_accuracy, majority_class, roc; detection: froc,
-    ...), interval, notes, dataset, synthetic, checkpoint (SHA-256 of the weights), openings {run, dataset} (test only).
+    ...), interval, notes, dataset, synthetic, leaky (the
+    stamp, "" without a leak), checkpoint (SHA-256 of the weights), openings {run, dataset} (test only).
     A value is None where it is undefined.
 
     Raises:
@@ -76,6 +77,7 @@ def evaluate(
         "dataset": dataset.id,
         "edited": dataset.edited,
         "synthetic": dataset.synthetic,
+        "leaky": leaks.of_run(run, predictor.fingerprint).stamp,
         "checkpoint": predictor.weights_sha256,
         "at": time.time(),
     }
@@ -202,6 +204,14 @@ def count_opening(dataset: Dataset, who: str) -> dict[str, int]:
         os.close(descriptor)
     runs = [json.loads(found)["run"] for found in path.read_text().splitlines() if found]
     return {"run": runs.count(who), "dataset": len(runs)}
+
+
+def openings(dataset: Dataset) -> int:
+    """How often anybody has looked at the test side."""
+    try:
+        return sum(1 for line in _openings(dataset).read_text().splitlines() if line)
+    except OSError:
+        return 0
 
 
 def was_opened(dataset: Dataset) -> bool:

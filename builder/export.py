@@ -307,7 +307,8 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
     settings = {
         "classes": list(predictor.classes),
         "multi_label": predictor.multi_label,
-        **experiment.data.model_dump(exclude={"dataset", "exclude"}),
+        **experiment.data.model_dump(exclude={"dataset", "exclude", "leaks"}),
+        **({"leaky": predictor.leaky} if predictor.leaky else {}),
         "settled": predictor.settled,
         "terms": {name: getattr(predictor.terms, name) for name in ("temperature", "limit", "gate")},
         "expects": {name: predictor.fingerprint.get(name) or {} for name in ("bits", "channels", "sizes")},

@@ -7,6 +7,7 @@ from typing import Any
 
 from builder.labels import Box
 from builder.shortcuts import shortcut
+from builder.splits import join
 
 SPLITS = ("train", "val", "test")
 
@@ -33,6 +34,8 @@ class Fingerprint:
         mask_names: name of each structure; the value k of a mask means the k-th.
         duplicates: {"exact": groups of equal pictures, "near": groups of almost equal ones, "across_splits": groups
             that lie on more than one side, "label_conflicts": groups with different labels}.
+        leaks: {"train": ids of training cases whose patient or (almost) equal picture also lies on another side, "val":
+            ids of validation cases that have one in test}; {} where a version that did not look made the dataset.
         warnings: sentences for people.
     """
 
@@ -55,6 +58,7 @@ class Fingerprint:
     num_slices: Mapping[str, int] = field(default_factory=dict)
     value_range: tuple[float, float] = (0.0, 0.0)
     duplicates: Mapping[str, int] = field(default_factory=dict)
+    leaks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     official_split: bool = False
     synthetic: bool = False
     warnings: tuple[str, ...] = ()
@@ -106,6 +110,7 @@ class Fact:
     structures: tuple[int, ...] | None = None
     paired: bool = False
     body: str = ""
+    case: str = ""
 
 
 def fingerprint(
@@ -118,15 +123,19 @@ def fingerprint(
     synthetic: bool,
     warnings: Iterable[str] = (),
     mask_names: Sequence[str] = (),
+    copies: Iterable[tuple[int, int]] = (),
 ) -> Fingerprint:
-    """Summarises the facts; `warnings` are said before those found here."""
+    """Summarises the facts; `warnings` are said before those found here. `copies` are pairs of places that an audit
+    found to be almost the same, beside those that `alike` tells."""
     counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
     patients: dict[str, set[str]] = {split: set() for split in SPLITS}
     for fact in facts:
         patients[fact.split].add(fact.patient)
         for index in _indices(fact.label):
             counts[fact.split][classes[index]] += 1
-    exact, alike = _clusters(facts, "content"), _clusters(facts, "alike")
+    exact = _grouped([fact.content for fact in facts])
+    together = _together([fact.alike for fact in facts], copies)
+    alike = _grouped(together)
     near = [group for group in alike if len({facts[i].content for i in group}) > 1]
     across = [group for group in alike if len({facts[i].split for i in group}) > 1]
     across_test = [group for group in across if "test" in {facts[i].split for i in group}]
@@ -179,6 +188,7 @@ def fingerprint(
             min((f.value_range[0] for f in facts), default=0.0),
             max((f.value_range[1] for f in facts), default=0.0),
         ),
+        leaks=_leaks(facts, together),
         duplicates={
             "exact": len(exact),
             "near": len(near),
@@ -204,7 +214,13 @@ def fingerprint(
 
 def _shortcut(facts: Sequence[Fact], classes: Sequence[str]) -> str:
     """A warning where what a file is, and not what it shows, tells its class."""
-    facets = {
+    varied = {name: values for name, values in facets(facts).items() if len(set(values)) > 1}
+    return shortcut(varied, [fact.label for fact in facts if isinstance(fact.label, int)], classes)
+
+
+def facets(facts: Sequence[Fact]) -> dict[str, list[str]]:
+    """{name: words of each case}: what a file is, whatever it shows."""
+    return {
         "colour": ["colour" if fact.shape[1] > 1 else "grey" for fact in facts],
         "size": ["{} x {} pixels".format(*fact.shape[2:]) for fact in facts],
         "number of slices": [f"{fact.shape[0]} slices deep" for fact in facts],
@@ -213,8 +229,6 @@ def _shortcut(facts: Sequence[Fact], classes: Sequence[str]) -> str:
         "modality": [f"of modality {fact.modality or 'unknown'}" for fact in facts],
         "pixel spacing": [_spaced(fact.spacing_mm[1:]) for fact in facts],
     }
-    varied = {name: values for name, values in facets.items() if len(set(values)) > 1}
-    return shortcut(varied, [fact.label for fact in facts if isinstance(fact.label, int)], classes)
 
 
 def _spaced(spacing_mm: Sequence[float | None]) -> str:
@@ -262,10 +276,36 @@ def _three(values: list[Any]) -> dict[str, list[Any]]:
     return {"min": list(ordered[0]), "median": list(ordered[len(ordered) // 2]), "max": list(ordered[-1])}
 
 
-def _clusters(facts: Sequence[Fact], name: str) -> list[list[int]]:
-    groups: dict[str, list[int]] = {}
-    for index, fact in enumerate(facts):
-        groups.setdefault(getattr(fact, name), []).append(index)
+def _together(alike: Sequence[str], copies: Iterable[tuple[int, int]]) -> list[int]:
+    """A number for each case: that of the cases that show almost the same."""
+    pairs = list(copies)  # each a node that has the name of its one case in one column, of the other in the other
+    columns = ([*alike, *(alike[pair[side]] for pair in pairs)] for side in (0, 1))
+    return join(len(alike) + len(pairs), *columns)[: len(alike)]
+
+
+def _leaks(facts: Sequence[Fact], together: Sequence[int]) -> dict[str, list[str]]:
+    """Who has its patient, or its picture, on a later side; a blank picture is nobody's."""
+    sides: dict[tuple[str, str | int], set[str]] = {}
+    keys: list[list[tuple[str, str | int]]] = [
+        [("patient", fact.patient), *([("picture", group)] if fact.value_range[0] != fact.value_range[1] else [])]
+        for fact, group in zip(facts, together, strict=True)
+    ]
+    for fact, own in zip(facts, keys, strict=True):
+        for key in own:
+            sides.setdefault(key, set()).add(fact.split)
+    found: dict[str, list[str]] = {"train": [], "val": []}
+    for number, (fact, own) in enumerate(zip(facts, keys, strict=True)):
+        later = SPLITS[SPLITS.index(fact.split) + 1 :]
+        if any(side in sides[key] for key in own for side in later):
+            found[fact.split].append(fact.case or f"c{number:06d}")
+    return found
+
+
+def _grouped(names: Sequence[str | int]) -> list[list[int]]:
+    """Places of equal names, where there is more than one."""
+    groups: dict[str | int, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(name, []).append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -166,7 +166,7 @@ def of_run(folder: Path, experiment: Experiment, scan: Scan, words: str, dataset
 
 def same_preparation(one: Experiment, other: Experiment) -> bool:
     """Whether two experiments make the same picture of a scan, whatever data set they name."""
-    apart = {"dataset", "exclude"}
+    apart = {"dataset", "exclude", "leaks"}
     return one.data.model_dump(exclude=apart) == other.data.model_dump(exclude=apart)
 
 

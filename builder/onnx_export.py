@@ -50,7 +50,8 @@ def write(folder: Path, predictor: Predictor) -> str:
         "multi_label": predictor.multi_label,
         "network_input": NETWORK_INPUT,
         "network_output": NETWORK_OUTPUT,
-        **predictor.experiment.data.model_dump(exclude={"dataset", "exclude"}),
+        **predictor.experiment.data.model_dump(exclude={"dataset", "exclude", "leaks"}),
+        **({"leaky": predictor.leaky} if predictor.leaky else {}),
     }
     for key, value in facts.items():
         whole.metadata_props.add(key=f"scanloom.{key}", value=json.dumps(value, ensure_ascii=False))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder import checkpoint as checkpoints
-from builder import cutting, network, task, tiling, views, voxels
+from builder import cutting, leaks, network, task, tiling, views, voxels
 from builder.data import chosen, prepare, quantize
 from builder.gathering import SourceRefused, gather
 from builder.sandbox import Sandbox
@@ -135,6 +135,7 @@ class Finding:
 class Predictor:
     """A trained run, ready to answer. Made by `Predictor.open`.
 
+    `leaky` is the stamp of a run that was measured on what it has learned from, "" without a leak.
     `epoch` is that of its weights; `step` is 0 but for weights that were saved while it learned.
     """
 
@@ -147,6 +148,7 @@ class Predictor:
     weights_sha256: str
     net: torch.nn.Module
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    leaky: str = ""
     device: str = "cpu"
     settled: dict[str, float] = field(default_factory=dict)
     epoch: int = 0
@@ -196,6 +198,7 @@ class Predictor:
             weights_sha256=sha256,
             net=net.to(device).eval(),
             fingerprint=facts["fingerprint"],
+            leaky=leaks.of_folder(folder, facts["fingerprint"]).stamp,
             device=device,
             settled=facts["settled"],
             epoch=facts["epoch"],
@@ -410,7 +413,12 @@ class Predictor:
         images, slices = self._seen(scan)
         answers = self.answers(images)
         found = kind.found(self.asked, scan, answers)
-        notes = [*scan.notes, *differences(scan, self.fingerprint).values(), *found.notes]
+        notes = [
+            *([self.leaky] if self.leaky else ()),
+            *scan.notes,
+            *differences(scan, self.fingerprint).values(),
+            *found.notes,
+        ]
         if said := views.words(self.experiment.training.test_time):
             notes.append(f"{said} A heat map shows the scan as it is.")
         if data.blocks:

@@ -69,6 +69,8 @@ def _head(title: str, predictor: Predictor, run: Run | None) -> str:
             "",
             f"Run {run.id}, exported as: {title}. {classes}",
         ]
+        if predictor.leaky:
+            lines += ["", f"**{predictor.leaky}**"]
         if facts.get("synthetic"):
             lines += ["", "**It was trained on synthetic phantoms: it knows nothing about people.**"]
         if facts:
@@ -111,6 +113,7 @@ def _figures(run: Run) -> str:
             if "majority_accuracy" in report
             else ""
         ),
+        *_opened(report),
         "",
         "| figure | value | 95 % interval |",
         "|---|---|---|",
@@ -141,6 +144,17 @@ def _worth(run: Run) -> list[str]:
     head = "| class | answered from, chosen by | have it | false-discovery rate | false-omission rate |"
     told = "False-discovery rate: share of such answers that is false. False-omission rate: of the others, who have it."
     return ["", told, "", head, "|---|---|---|---|---|", *rows] if rows else []
+
+
+def _opened(report: dict[str, Any]) -> list[str]:
+    """How often the test side was looked at."""
+    told = report.get("openings") or {}
+    times = int(told.get("dataset", 0))
+    return (
+        [f"The test side had been opened {times} {'time' if times == 1 else 'times'}, {told['run']} for this run."]
+        if times
+        else []
+    )
 
 
 _COLUMNS = {"sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC", "map50": "AP50"}

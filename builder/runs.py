@@ -127,6 +127,7 @@ KINDS = (
     "explain",
     "explained",
     "gated",
+    "audit",
     "export",
     "augment",
     "look",

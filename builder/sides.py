@@ -57,14 +57,24 @@ class Thumbnails:
 
 def thumbnail(scan: Scan) -> np.ndarray:
     """uint8 (64, 64): the middle slice in grey, stretched to a square."""
-    from PIL import Image
+    return small(in_grey(scan))
 
+
+def in_grey(scan: Scan) -> np.ndarray:
+    """float32 (H, W) in 0..1: the middle slice as it is shown, in grey."""
     middle = scan.pixels.shape[0] // 2
     valid = None if scan.valid is None else scan.valid[middle : middle + 1]
-    shown = display(replace(scan, pixels=scan.pixels[middle : middle + 1], valid=valid))[0].mean(axis=0)
+    shown: np.ndarray = display(replace(scan, pixels=scan.pixels[middle : middle + 1], valid=valid))[0].mean(axis=0)
+    return shown
+
+
+def small(shown: np.ndarray) -> np.ndarray:
+    """uint8 (64, 64): what `in_grey` makes, stretched to a square."""
+    from PIL import Image
+
     image = Image.fromarray(np.ascontiguousarray(shown * 255, np.float32))
-    small = np.asarray(image.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
-    return np.rint(np.clip(small, 0, 255)).astype(np.uint8)
+    made = np.asarray(image.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX))
+    return np.rint(np.clip(made, 0, 255)).astype(np.uint8)
 
 
 def compared(base: Dataset | None, fresh: Sequence[Case], thumbs: Thumbnails) -> list[Case]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -92,6 +92,8 @@ class Data(_Frozen):
     degrade: Choice = Choice(name="none")
     exclude: tuple[str, ...] = Field((), max_length=100_000)
     """Ids of training cases that are not learned from; the other sides are never touched."""
+    leaks: Literal["refused", "accepted"] = "refused"
+    """Whether to learn from scans that occur on another side, too: what comes of it is stamped LEAKY."""
 
     @property
     def channels(self) -> int:

@@ -445,6 +445,15 @@ def baseline(work: Work) -> Steps:
     return measured(dataset, test=bool(payload.get("test")), told=work.count)
 
 
+def audit(work: Work) -> Steps:
+    """Audits `dataset`; the result is that of `audit.audit`."""
+    from builder.audit import audit as audited
+    from builder.data import Dataset
+
+    yield Progress(note="looking at the scans")
+    return audited(Dataset.open(work.home, work.job.payload["dataset"]), told=work.count)
+
+
 def blanked(work: Work) -> Steps:
     """Asks a run about its validation scans with parts taken away; the result is `blanking.ask`."""
     from builder.blanking import ask
@@ -796,6 +805,7 @@ KINDS: dict[str, Handler] = {
     "compare": compare,
     "hardest": hardest,
     "baseline": baseline,
+    "audit": audit,
     "blanked": blanked,
     "reading": reading,
     "gather": gather,

@@ -8,7 +8,7 @@ from builder.data import Dataset, Entry, Summary, UnknownDataset, datasets, dele
 from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
-from pages.kit import annotating, draft, go, importing, jobs, scans, style, viewer
+from pages.kit import annotating, audit, draft, go, importing, jobs, scans, style, viewer
 from pages.kit import datasets as shown
 from pages.kit.words import ago, amount, plain, size
 
@@ -186,6 +186,7 @@ def overview(dataset: Dataset) -> None:
         st.markdown(f":material/person: {plain(shown.patient_words(fingerprint))}")
         if fingerprint.synthetic:
             st.markdown(":violet-badge[:material/science: synthetic] These scans are drawn by a program, not taken.")
+    audit.card(dataset)
 
 
 def pictures(dataset: Dataset) -> None:

@@ -18,6 +18,7 @@ from builder.schedule import factor
 from builder.spec import Data, Experiment, SpecError
 from builder.task import TASKS, find, learned_cases, losses
 from pages.kit import (
+    audit,
     augmenting,
     beat,
     branching,
@@ -115,6 +116,7 @@ def dataset(draft: drafts.Draft, found: findings.Findings) -> None:
         if st.button("Data", key="to-data", icon=":material/radiology:", help="Import scans, look at them"):
             go.to("data")
     forms.marks(draft, forms.problems_at(found.problems, "data.dataset"))
+    audit.consent(draft, found)
 
 
 def _dataset_words(summary: Any, id: str) -> str:
@@ -139,7 +141,10 @@ def shown(draft: drafts.Draft, found: findings.Findings) -> None:
     if found.summary is None:
         st.caption("Choose scans, and one of them is shown here as the network will see it.")
         return
-    if any(p.path.startswith("data.") and p.path != "data.dataset" and p.severity == "error" for p in found.problems):
+    if any(
+        p.path.startswith("data.") and p.path not in ("data.dataset", "data.leaks") and p.severity == "error"
+        for p in found.problems
+    ):
         st.caption("The example appears once the preparation is in order.")
         return
     number = st.session_state.get("example-number", 0)

@@ -12,6 +12,7 @@ import pytest
 from builder import evaluate as module
 from builder.data import Dataset
 from builder.evaluate import EvaluateError, evaluate, evaluation
+from builder.fingerprint import Fingerprint
 from builder.runs import Run
 
 
@@ -90,7 +91,11 @@ def test_a_data_set_with_other_classes_is_refused_in_words(little, monkeypatch):
     monkeypatch.setattr(
         module.Dataset,
         "open",
-        classmethod(lambda cls, home, id: type("Other", (), {"classes": ("x",), "multi_label": False})()),
+        classmethod(
+            lambda cls, home, id: type(
+                "Other", (), {"classes": ("x",), "multi_label": False, "fingerprint": Fingerprint()}
+            )()
+        ),
     )
     with pytest.raises(EvaluateError, match="was trained on the classes"):
         evaluate(run, home)

@@ -17,6 +17,7 @@ from builder.runs import Run, StoreError
 from builder.spec import SpecError
 from builder.task import TASKS, find
 from pages.kit import (
+    audit,
     beat,
     blanked,
     evidence,
@@ -53,6 +54,7 @@ def test_side(run: Run, whose: str = "") -> None:
         whose: words behind the title.
     """
     found = evaluation(run)
+    audit.banner(run)
     with style.card(f"On the test scans{whose}", key="test-side"):
         if found is None:
             _closed()
@@ -78,11 +80,13 @@ def test_side(run: Run, whose: str = "") -> None:
 def everything(run: Run) -> None:
     """Draws all that is known of a run on the test scans."""
     found = evaluation(run)
+    audit.banner(run)
     if found is None:
         with style.card(key="test-side"):
             _closed()
             _opener(run, None)
             _watch(run)
+        audit.beside(run)
         return
     whole = {**(found.get("outlines") or {}), **found}  # a task with two answers tells those of the outline apart
     narrow = [part for part in _parts(whole) if not part[3]]
@@ -104,6 +108,7 @@ def everything(run: Run) -> None:
     sections(whole, beside)
     operating.at_my_prevalence(run, found)
     terms.card(run, _has_classes(run))
+    audit.beside(run)
     if _has_classes(run):
         blanked.card(run)
     explained.card(run)
