@@ -93,7 +93,9 @@ def words(fingerprint: Fingerprint) -> list[str]:
     if exact or near:
         sets = [amount(exact, "set") + " of equal pictures"] if exact else []
         sets += [amount(near, "set") + " of almost equal ones"] if near else []
-        said.append(f"{' and '.join(sets)}: each set stays on one side of the split.")
+        astride = f.duplicates.get("across_splits", 0)
+        where = f"{astride:,} of them lie on several sides" if astride else "each set stays on one side of the split"
+        said.append(f"{' and '.join(sets)}: {where}.")
     else:
         said.append("No picture occurs twice.")
     return said
