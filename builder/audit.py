@@ -100,12 +100,12 @@ def audit(
 def _telling_first(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What lies on two sides first, then what has two labels, the most alike first, the kinds taking turns."""
     place: dict[tuple[Any, ...], int] = {}
-    turns = []
+    turns: list[tuple[tuple[bool, bool], int, int, dict[str, Any]]] = []
     for pair in sorted(found, key=lambda pair: -pair["likeness"]):
         own = (not pair["across"], not pair["conflict"])
         place[own, pair["kind"]] = place.get((own, pair["kind"]), -1) + 1
         turns.append((own, place[own, pair["kind"]], len(turns), pair))
-    return [turn[-1] for turn in sorted(turns, key=lambda turn: turn[:3])]
+    return [turn[3] for turn in sorted(turns, key=lambda turn: turn[:3])]
 
 
 def _key(dataset: Dataset) -> str:
@@ -312,7 +312,9 @@ def _verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _naive_words(naive: dict[str, Any]) -> str:
     claimed, honest, gain = naive["naive"]["value"], naive["honest"]["value"], naive["gain"]
-    told = f"A random split would have claimed an AUC of {claimed:.2f}; kept apart by patient and copy it is {honest:.2f}"
+    told = (
+        f"A random split would have claimed an AUC of {claimed:.2f}; kept apart by patient and copy it is {honest:.2f}"
+    )
     if gain["low"] > 0:
         return f"{told}: {gain['value']:.2f} of it is memory ({gain['low']:.2f} to {gain['high']:.2f})."
     return f"{told}: with these scans the difference is not more than chance."

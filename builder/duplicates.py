@@ -139,7 +139,7 @@ def _links(thumbs: np.ndarray, order: np.ndarray, since: int, scratch: Path | No
     if num < 2 or first_new >= num:
         return _Links(none, none, none.astype(float), none, none.astype(bool)), places
     turned, least = _turned(thumbs, order[places], first_new, scratch)
-    parts = [(*turned, _level(turned[2], least))]
+    parts: list[tuple[np.ndarray, ...]] = [(*turned, _level(turned[2], least))]
     coarse, details = _looks(thumbs, order[places], scratch)
     one, other = _chance_pairs(num)
     plainly = _least(np.einsum("nk,nk->n", details[one], details[other], dtype=np.float32), DETAIL, num)
@@ -156,8 +156,8 @@ def _links(thumbs: np.ndarray, order: np.ndarray, since: int, scratch: Path | No
             held = sum(len(part[0]) for part in parts)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     giant = max(20, num // 20)
-    for level in range(lowest, LEVELS):
-        kept = columns[5] >= level
+    for strictness in range(lowest, LEVELS):
+        kept = columns[5] >= strictness
         links = _unique(*(column[kept] for column in columns[:5]))
         if not len(links.one) or np.bincount(_components(links, num)).max() <= giant:
             return links, places
@@ -318,12 +318,6 @@ def _agreement(spectra: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple
         # swaps top and bottom, which is half a turn more than swapping left and right.
         angle[part] = (-chosen.argmax(1) * 360 // _ANGLES + 180 * mirrored[part]) % 360
     return best, angle, mirrored
-
-
-def _join(heads: np.ndarray, row: int, earlier: int, value: float) -> None:
-    for threshold, head in zip(DETAIL, heads, strict=True):
-        if value >= threshold and head[row] == row and head[earlier] == earlier:
-            head[row] = earlier
 
 
 def _unit(pictures: np.ndarray) -> np.ndarray:

@@ -209,7 +209,7 @@ def count_opening(dataset: Dataset, who: str) -> dict[str, int]:
 def openings(dataset: Dataset) -> int:
     """How often anybody has looked at the test side."""
     try:
-        return sum(1 for line in _openings(dataset).read_text().splitlines() if line)
+        return sum(1 for line in openings_file(dataset).read_text().splitlines() if line)
     except OSError:
         return 0
 
