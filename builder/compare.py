@@ -7,7 +7,7 @@ ch. 13; over patients, as every interval here).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from builder.data import Dataset
 from builder.evaluate import answered, kept
 from builder.measures import bootstrap
 from builder.measures.bootstrap import RESAMPLES
+from builder.measures.delong import delong
 from builder.runs import Run
 
 LOWER = (
@@ -56,7 +57,8 @@ def compare(
     Returns, as JSON data: {first, second (ids), split, n, patients, metrics: {name: {first, second, difference (of
     second from first), low, high, better ("higher", "lower" or ""), verdict ("better", "worse",
     "not shown", "differs", "same" or "undefined"), words}}, watched (the figure the first run was chosen by, "" where
-    it is not among them), confidence, resamples, notes}.
+    it is not among them), delong {class: see `measures.delong`} where classes are told apart, confidence, resamples,
+    notes}.
 
     Raises:
         CompareError: other tasks, data sets or cases, or a test side that one of them has not been evaluated on.
@@ -89,6 +91,7 @@ def compare(
             if name in noted[0][1] and name in noted[1][1] and name not in metrics:
                 metrics[name] = _told(figure, name, kind.metrics)
     order = [name for name in (kind.headline, *noted[0][1]) if name in metrics]
+    tested = _tested(found[0][0], noted[0][2], noted[1][2])
     watched = one.training.monitor if one.training.monitor in metrics else ""
     return {
         "first": first.id,
@@ -98,9 +101,10 @@ def compare(
         "patients": len(np.unique(noted[0][2]["patients"])),
         "metrics": {name: metrics[name] for name in dict.fromkeys(order)},
         "watched": watched,
+        "delong": tested,
         "confidence": bootstrap.CONFIDENCE,
         "resamples": resamples,
-        "notes": [*_stamps(first, second), *_notes(split, len(metrics))],
+        "notes": [*_stamps(first, second), *_delong_words(tested), *_notes(split, len(metrics))],
     }
 
 
@@ -138,6 +142,37 @@ def _told(figure: Mapping[str, float | None], name: str, known: Mapping[str, boo
         "verdict": "better" if good else "worse",
         "words": f"The second is {'better' if good else 'worse'}: {span}.",
     }
+
+
+def _tested(classes: Sequence[str], first: task.Examined, second: task.Examined) -> dict[str, Any]:
+    """{class: DeLong's test of its area under the ROC curve}; of two classes the second, {} where none are told."""
+    if any("probabilities" not in examined or "labels" not in examined for examined in (first, second)):
+        return {}
+    order = [np.argsort(examined["cases"]) for examined in (first, second)]
+    scores = [np.asarray(examined["probabilities"])[at] for examined, at in zip((first, second), order, strict=True)]
+    labels, patients = np.asarray(first["labels"])[order[0]], np.asarray(first["patients"])[order[0]]
+    if scores[0].ndim != 2 or scores[0].shape != scores[1].shape or len(labels) != len(scores[0]):
+        return {}
+    found = {}
+    for k, name in enumerate(classes):
+        if labels.ndim == 1 and len(classes) == 2 and k == 0:
+            continue  # its area is that of the second
+        positive = labels[:, k] > 0 if labels.ndim == 2 else labels == k
+        told = delong(scores[0][:, k], scores[1][:, k], positive, patients)
+        if told is not None:
+            found[name] = told
+    return found
+
+
+def _delong_words(tested: Mapping[str, Any]) -> list[str]:
+    if not tested:
+        return []
+    told = [
+        f"{name} {test['difference']:+.3f} ({test['low']:+.3f} to {test['high']:+.3f}), "
+        f"p {'< 0.001' if test['p'] < 0.001 else '= ' + format(test['p'], '.3f')}"
+        for name, test in tested.items()
+    ]
+    return [f"DeLong's test of the AUC, cases of one patient counted together: {'; '.join(told)}."]
 
 
 def _stamps(first: Run, second: Run) -> list[str]:
