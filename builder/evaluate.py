@@ -23,6 +23,7 @@ from builder.parting import Parting, dataset_of
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
 from builder.spec import Experiment
+from builder.subgroups import subgroups
 
 
 class EvaluateError(ValueError):
@@ -69,6 +70,8 @@ def evaluate(
         figures |= kind.carried(before, examined, predictor.classes, predictor.multi_label, resamples)
     if said := views.words(experiment.training.test_time):
         figures["notes"] = [*figures.get("notes", ()), said]
+    if parts := subgroups(dataset, examined, min(resamples, 500)):
+        figures["subgroups"] = parts
     result = {
         "run": run.id,
         "split": split,

@@ -133,6 +133,7 @@ def fingerprint(
         patients[fact.split].add(fact.patient)
         for index in _indices(fact.label):
             counts[fact.split][classes[index]] += 1
+    copies = list(copies)
     exact = _grouped([fact.content for fact in facts])
     together = _together([fact.alike for fact in facts], copies)
     alike = _grouped(together)
@@ -188,7 +189,7 @@ def fingerprint(
             min((f.value_range[0] for f in facts), default=0.0),
             max((f.value_range[1] for f in facts), default=0.0),
         ),
-        leaks=_leaks(facts, together),
+        leaks=leaks(facts, copies),
         duplicates={
             "exact": len(exact),
             "near": len(near),
@@ -283,19 +284,21 @@ def _together(alike: Sequence[str], copies: Iterable[tuple[int, int]]) -> list[i
     return join(len(alike) + len(pairs), *columns)[: len(alike)]
 
 
-def _leaks(facts: Sequence[Fact], together: Sequence[int]) -> dict[str, list[str]]:
-    """Who has its patient, or its picture, on a later side; a blank picture is nobody's."""
+def leaks(facts: Sequence[Fact], copies: Iterable[tuple[int, int]] = ()) -> dict[str, list[str]]:
+    """Ids of the cases of "train" and "val" that have their patient, or their picture, on a later side; a blank picture
+    is nobody's, and a case on no side is left alone."""
+    together = _together([fact.alike for fact in facts], copies)
     sides: dict[tuple[str, str | int], set[str]] = {}
     keys: list[list[tuple[str, str | int]]] = [
         [("patient", fact.patient), *([("picture", group)] if fact.value_range[0] != fact.value_range[1] else [])]
         for fact, group in zip(facts, together, strict=True)
     ]
     for fact, own in zip(facts, keys, strict=True):
-        for key in own:
+        for key in own if fact.split in SPLITS else ():
             sides.setdefault(key, set()).add(fact.split)
     found: dict[str, list[str]] = {"train": [], "val": []}
     for number, (fact, own) in enumerate(zip(facts, keys, strict=True)):
-        later = SPLITS[SPLITS.index(fact.split) + 1 :]
+        later = SPLITS[SPLITS.index(fact.split) + 1 :] if fact.split in SPLITS else ()
         if any(side in sides[key] for key in own for side in later):
             found[fact.split].append(fact.case or f"c{number:06d}")
     return found

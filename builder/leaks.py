@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.data import Dataset, UnknownDataset
-from builder.fingerprint import Fingerprint
+from builder.data import Dataset, UnknownDataset, copies
+from builder.fingerprint import Fingerprint, leaks
+from builder.parting import Parting
 from builder.runs import Run
 from builder.spec import Experiment, Problem, SpecError
 
@@ -99,10 +100,14 @@ def of_run(run: Run, facts: Mapping[str, Any] | None = None) -> Leak:
         return Leak()
     found = leak_of(facts, experiment.data.exclude) if facts else Leak()
     try:
-        now = of_dataset(Dataset.open(run.home, experiment.data.dataset), experiment)
-    except (UnknownDataset, OSError):
+        own, dataset = Parting.of(run.folder), Dataset.open(run.home, experiment.data.dataset)
+    except (UnknownDataset, OSError, ValueError):
         return found
-    return now or found
+    if own is None:
+        return of_dataset(dataset, experiment) or found
+    # A fold has sides of its own: what leaks between those of the data set says nothing about it.
+    facts = [case.fact for case in dataset.parted(own.sides).cases]
+    return leak_of({"leaks": leaks(facts, copies(dataset.folder))}, experiment.data.exclude)
 
 
 def problems(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:

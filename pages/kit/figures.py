@@ -597,6 +597,30 @@ def lines(
     st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=f"{y_title} by {x_title}")
 
 
+def by_group(found: Mapping[str, Any]) -> None:
+    """A row a group: by lesion, by size, by how the file was made."""
+    shown = [
+        name for name in ("auc", "accuracy", "balanced_accuracy") if any(name in row for row in found["subgroups"])
+    ]
+    st.dataframe(
+        [
+            {
+                "By": row["about"],
+                "Group": row["name"],
+                "Scans": row["n"],
+                "Patients": row["patients"],
+                **{metric_words(name): interval(row[name]) for name in shown},
+            }
+            for row in found["subgroups"]
+        ],
+        hide_index=True,
+        key="subgroups",
+    )
+    st.caption(
+        "A group whose interval lies below the others' is one on which it fails. Fewer than ten scans: not told."
+    )
+
+
 Section = tuple[str, str, Callable[[Mapping[str, Any]], None], bool]
 SECTIONS: tuple[Section, ...] = (
     ("confusion", "Who was taken for whom", whom_for_whom, False),
@@ -615,5 +639,6 @@ SECTIONS: tuple[Section, ...] = (
     ("per_picture", "Picture by picture", by_image, False),
     ("windows", "Beside the input and plain filters", against_baselines, True),
     ("per_class", "Class by class", per_class, True),
+    ("subgroups", "Group by group", by_group, True),
 )
 """(key of the report, title, what draws it, whether it takes the whole width), in the order of the page."""
