@@ -409,7 +409,7 @@ def audit(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.audit import audit as audited
     from builder.data import Dataset
 
-    told = _Progress()
+    told = Telling()
     dataset = Dataset.open(data_folder(), asked.dataset)
     found = audited(
         dataset, look=not asked.quick, told=lambda done, total: told.show(done, total, "looking at the scans")
