@@ -14,6 +14,7 @@ from builder.rounds import RoundStore
 from builder.runs import StoreError
 from builder.search.studies import Study, StudyView
 from pages.kit import charts, figures, go, rounds, style
+from pages.kit.study_list import view_of
 from pages.kit.words import plain
 
 __all__ = ["cards"]
@@ -27,7 +28,7 @@ SEEDS_KEY, NESTED_KEY = "worth-seeds", "worth-nested"
 def cards(study: Study) -> None:
     """The two questions about a winner, once a search with one objective has ended; nothing before."""
     try:
-        view = study.view()
+        view = view_of(study)
     except (StoreError, OSError, ValueError):
         return
     if view.active or view.best is None or not view.best.run:
