@@ -784,6 +784,7 @@ def search(work: Work) -> Steps:
         stop=lambda: work.stop() and work.job.stop_wanted,  # not where a signal ends this process alone
         sound=lambda made: [p.message for p in problems(made, dataset.fingerprint) if p.severity == "error"],
         costs=lambda made, names: costs_of(made, names, num_classes),
+        wait_s=60.0,
     )
     for done, wanted in driver.steps():
         yield Progress(step=done, total=wanted, note="searching")

@@ -200,6 +200,8 @@ def test_only_one_driver_drives_a_study(tmp_path: Path, memory):
     with pytest.raises(ValueError, match="driven already"):
         driven(study, Planted(), memory())
     first.close()
+    driven(study, Planted(), memory(), wait_s=5)
+    assert study.view().status == "done"
 
 
 def test_a_stopped_study_keeps_its_running_trials_and_goes_on_with_them(tmp_path: Path):

@@ -64,6 +64,7 @@ class Driver:
         storage: Optuna's, or None for the one of the study. ground: where trials are carried out.
         stop: asked many times a second. sound: {what is wrong with a document}, in words; [] = it can be trained.
         costs: (document) -> {name of `COSTS`: number}; it is asked only for what the search needs.
+        wait_s: how long an earlier driver that is just leaving is waited for.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Driver:
         sound: Callable[[Experiment], Sequence[str]] = lambda experiment: (),
         costs: Callable[[Experiment, Sequence[str]], dict[str, float]] | None = None,
         poll_s: float = POLL_S,
+        wait_s: float = 0.0,
     ) -> None:
         self.study, self.ground, self.stop, self.sound, self.poll_s = study, ground, stop, sound, poll_s
+        self.wait_s = wait_s
         self.experiment = study.experiment
         assert self.experiment.search is not None
         self.search = self.experiment.search
@@ -97,16 +100,23 @@ class Driver:
 
     def steps(self) -> Iterator[tuple[int, int]]:
         """Works until the budget is used up or it is asked to stop; yields (trials that ended, trials wanted)."""
-        with locked(self.study.folder / "driver.lock") as free:
-            if not free:
+        until = time.monotonic() + self.wait_s
+        while True:
+            with locked(self.study.folder / "driver.lock") as free:
+                if free:
+                    yield from self._alone()
+                    return
+            if time.monotonic() >= until:
                 raise StoreError("This study is being driven already.")
-            self._record = os.open(
-                self.study.folder / "events.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
-            try:
-                yield from self._steps()
-            finally:
-                os.close(self._record)
+            time.sleep(0.2)
+
+    def _alone(self) -> Iterator[tuple[int, int]]:
+        way = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._record = os.open(self.study.folder / "events.jsonl", way, 0o600)
+        try:
+            yield from self._steps()
+        finally:
+            os.close(self._record)
 
     def _steps(self) -> Iterator[tuple[int, int]]:
         self._read_record()
