@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from pages.kit import films, gate, uploads, volumes
 
 # The first page comes first: it needs neither torch nor the core that importing torch takes (here, in the supervisor).
@@ -27,7 +27,7 @@ def _open_house() -> None:
     folder = home()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     uploads.sweep(folder)
-    LocalExecutor(folder).ensure()
+    executor(folder).ensure()
 
 
 def _warm() -> None:

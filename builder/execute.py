@@ -1,7 +1,9 @@
 """Who does the work: executors, and the identity of processes.
 
 An executor takes jobs that lie in the store, says how they are, and cancels them. It never opens an experiment.
-`LocalExecutor` hands the queue of one data folder to its supervisor, a process that outlives browser and server.
+`LocalExecutor` hands the queue of one data folder to its supervisor, a process that outlives browser and server;
+`RayExecutor` has that supervisor place the trainings on the machines of a Ray cluster. `executor` takes the one that
+SCANLOOM_EXECUTOR names.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from builder.runs import Claim, Job, StoreError, disk_full
+from builder.cluster import EXIT_NOT_SHARED, Cluster
+from builder.runs import Claim, Job, StoreError, disk_full, read_json
 
 EXIT_DISK_FULL = 28  # the worker met a full disk and could not even record that; the supervisor does it for it
 EXIT_AGAIN = 143  # the worker was asked to end by a signal, saved its state, and wants to be started again
@@ -58,6 +61,11 @@ def exit_words(code: int | None) -> str:
         return "The disk was full."
     if code == EXIT_AGAIN:
         return "The working process was asked to end from outside (SIGTERM) and saved its state."
+    if code == EXIT_NOT_SHARED:
+        return (
+            "The machine of the cluster that was to do the work does not see this run: SCANLOOM_HOME must name the "
+            "same shared folder on every machine."
+        )
     if code < 0:
         try:
             number = signal.Signals(-code)
@@ -86,6 +94,8 @@ class LocalExecutor:
     `command` is how a supervisor is started, without the data folder as its last argument.
     """
 
+    name = "local"
+
     def __init__(self, home: Path | str, command: Sequence[str] = (sys.executable, "-m", "builder.supervisor")) -> None:
         self.home = Path(home).absolute()
         self.command = tuple(command)
@@ -113,18 +123,39 @@ class LocalExecutor:
         StoreError when it does not come up.
         """
         try:
-            if self.running():
+            if self.running() and not self._is_of_another():
                 return False
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             with locked(self.home / "supervisor.start", wait=True):
-                if self.running():
+                if self.running() and not self._is_of_another():
                     return False
+                self.prepare()
+                self._see_off(wait_s)
                 self._start(wait_s)
         except OSError as error:
             if disk_full(error):
                 raise StoreError("The disk is full, so no work can be started. Free some space.") from error
             raise StoreError(f"The data folder cannot be used ({error.strerror}). Check that it is yours.") from error
         return True
+
+    def prepare(self) -> None:
+        """Looks, before a supervisor is started, whether it could work; StoreError in words where it could not."""
+
+    def _is_of_another(self) -> bool:
+        """Whether the supervisor that is there was started for another executor."""
+        facts = read_json(self.home / "supervisor.json")
+        return facts is not None and facts.get("executor", self.name) != self.name
+
+    def _see_off(self, wait_s: float) -> None:
+        """Lets a supervisor of another executor leave; what it started goes on, and the next one looks after it."""
+        claim = Claim.read(self.home / "supervisor.json")
+        until = time.monotonic() + wait_s
+        while self.running() and self._is_of_another():
+            if claim is not None and claim.alive:
+                os.kill(claim.pid, signal.SIGTERM)
+            if time.monotonic() > until:
+                raise StoreError("The service that does the work does not end, so it cannot be started anew.")
+            time.sleep(0.05)
 
     def _start(self, wait_s: float) -> None:
         log = self.home / "supervisor.log"
@@ -138,6 +169,7 @@ class LocalExecutor:
                 stdout=descriptor,
                 stderr=descriptor,
                 cwd=Path(__file__).parents[1],
+                env={**os.environ, "SCANLOOM_EXECUTOR": self.name},
                 close_fds=True,
             )
         finally:
@@ -156,7 +188,29 @@ class LocalExecutor:
 
 _CHILDREN: list[subprocess.Popen[bytes]] = []
 
-EXECUTORS = {"local": LocalExecutor}
+
+class RayExecutor(LocalExecutor):
+    """Trainings on the machines of the Ray cluster that RAY_ADDRESS names; short jobs stay on this machine.
+
+    The supervisor stays the only one who starts, restarts and mourns: Ray finds the place. Nothing here imports Ray.
+    """
+
+    name = "ray"
+
+    def prepare(self) -> None:
+        """StoreError in words without address, token or a shared data folder, or where the cluster does not answer."""
+        Cluster.of(os.environ).check()
+
+
+EXECUTORS: dict[str, type[LocalExecutor]] = {"local": LocalExecutor, "ray": RayExecutor}
+
+
+def executor(home: Path | str) -> LocalExecutor:
+    """The executor that SCANLOOM_EXECUTOR names, of the data folder `home`; that of this machine without it."""
+    name = os.environ.get("SCANLOOM_EXECUTOR") or "local"
+    if name not in EXECUTORS:
+        raise StoreError(f"SCANLOOM_EXECUTOR is {name!r}; expected one of: {', '.join(EXECUTORS)}.")
+    return EXECUTORS[name](home)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
 from builder.film import Film
 from builder.health import Watch
+from builder.parallel import ALONE, Team
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.training import OPTIMIZERS
 from builder.runs import OF, Branched, Broke, Event, Noted, Pictured, Resumed, Warned
@@ -91,8 +92,10 @@ class Learner:
         prepared: Prepared,
         folder: Path,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         training = experiment.training
+        self.team = team
         self.experiment, self.task, self.dataset, self.prepared = experiment, task, dataset, prepared
         self.folder, self.device = folder, device
         train, val = (
@@ -163,6 +166,9 @@ class Learner:
         self.seen = (1, 0.0, 0)  # epoch, loss_sum and count at the last look
         self.timed = (time.monotonic(), 0)
         self.process = psutil.Process()
+        if team.size > 1:
+            team.join_norms(self.model)
+            self.way.chosen = ways.PLAIN
         seen = (self.mean.cpu().numpy(), self.std.cpu().numpy())
         self.film = Film(folder, task, experiment, self.val, *seen)
 
@@ -178,8 +184,16 @@ class Learner:
         self.watch.begin(place.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         chance = torch.Generator()
-        chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
+        if self.team.size == 1:
+            chance.manual_seed(_mixed_seed(training.seed, place.epoch, place.update, _AUGMENT))
+        else:
+            own = _mixed_seed(training.seed, place.epoch, place.update, _AUGMENT, self.team.rank)
+            chance.manual_seed(own)
+            torch.manual_seed(own)  # dropout: other throws in each process, and the same ones again after a resume
         count = sum(map(len, batches))
+        if self.team.size > 1:
+            self._learn_together(batches, count, chance)
+            batches = []
         for positions in batches:
             images, target = self.train.batch(positions, chance)
             images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
@@ -224,6 +238,26 @@ class Learner:
         place.step += 1
         if self.average is not None:
             self.average.told(self.model, place.epoch, place.update == len(self.updates))
+
+    def _learn_together(self, batches: Sequence[np.ndarray], count: int, chance: torch.Generator) -> None:
+        """The way forward and back of a step that several processes share: the gradients of `count` scans, summed."""
+        told = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.room.moving = True  # one process cannot take a step back by itself: where memory runs out, the run ends
+        with self.team.together():
+            for positions in batches:
+                mine, share = self.team.part(positions)
+                images, target = self.train.batch(mine, chance)
+                images, target = self.task.vary(self.experiment, images, target, self.augment, chance)
+                images = self.normalized(images)
+                with self.precision():
+                    loss = self.task.step(self.model, images, target, self.objective).loss
+                self.scaler.scale(loss * (share * len(positions) / count)).backward()
+                self.watch.passed()
+                told.add_(loss.detach(), alpha=share * len(positions))
+            total = self.team.summed(self.learned, told)
+        self.loss_sum.add_(total)
+        if self.wire is None and not math.isfinite(total.item()):
+            raise self._broke("loss", "the loss was")
 
     def order(self, epoch: int) -> np.ndarray:
         """The order of the training scans in an epoch, as int64 positions: always the same for it."""
@@ -315,6 +349,8 @@ class Learner:
 
     def pictured(self) -> Iterator[Event]:
         """What the epoch that was just judged adds to the film."""
+        if not self.team.leads:
+            return
         files = self.film.frame(self.place.epoch, self.place.step, self.model)
         if files:
             yield Pictured(self.place.step, self.place.epoch, files)
@@ -330,7 +366,7 @@ class Learner:
         is like val/loss and can be set beside it is train_eval/loss: of some training scans as they are, afterwards.
         """
         with torch.inference_mode(), undisturbed(self.device):
-            return self._judged()
+            return self.team.agreed(self._judged() if self.team.leads else None)
 
     def _judged(self) -> dict[str, float]:
         train_loss = float(self.loss_sum) / max(1, self.place.count)
@@ -453,6 +489,8 @@ class Learner:
 
     def save(self) -> str:
         """Write everything needed to go on; the file's name. Raises NotFinite rather than keep lost weights."""
+        if not self.team.leads:
+            return ""
         self._require_finite()
         place = asdict(self.place) | {"loss_sum": float(self.loss_sum)}
         state = {
@@ -486,6 +524,8 @@ class Learner:
 
     def save_best(self) -> str:
         """Write the weights with what is needed to use them on a scan; the file's name."""
+        if not self.team.leads:
+            return ""
         self._require_finite()
         facts = {**self.facts(), "epoch": self.place.epoch, "value": self.place.best}
         words = {name: json.dumps(value) for name, value in facts.items()}

@@ -14,7 +14,7 @@ from typing import Any
 
 from builder.commands import Answer, Mistake, ready, say, table, trained
 from builder.commands import data_folder as where
-from builder.execute import LocalExecutor
+from builder.execute import executor
 from builder.rounds import Round, RoundStore, ended_badly
 from builder.runs import StoreError
 from builder.spec import Experiment
@@ -133,7 +133,7 @@ def _round(asked: argparse.Namespace, kind: str, begin: Callable[[Experiment], R
 
 
 def _queued(one: Round) -> tuple[Answer, str]:
-    LocalExecutor(where()).ensure()
+    executor(where()).ensure()
     runs = [run.id for run in one.runs()]
     return {"round": one.id, "runs": runs, "status": "queued"}, f"Round {one.id}: {len(runs)} runs are in the queue."
 

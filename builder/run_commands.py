@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.commands import Answer, Mistake, data_folder, run_of, say, set_to, table, trained
-from builder.execute import LocalExecutor
+from builder.execute import executor
 
 
 def pause(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -38,7 +38,7 @@ def resume(asked: argparse.Namespace) -> tuple[Answer, str]:
     before = run.view()
     if before.status == "paused":
         run.resume()
-        LocalExecutor(data_folder()).ensure()
+        executor(data_folder()).ensure()
         view = run.view()
         answer = {
             "run": run.id,
@@ -79,7 +79,7 @@ def branch(asked: argparse.Namespace) -> tuple[Answer, str]:
     }
     say(f"Run {made.id} goes on from run {parent.id}, epoch {came.epoch}.")
     if asked.queue:
-        LocalExecutor(data_folder()).ensure()
+        executor(data_folder()).ensure()
         view = made.view()
         answer = {"run": made.id, "status": view.status, "epochs": 0, "best": None, "reason": "", "seconds": 0.0}
         return {**answer, **origin}, f"Run {made.id} is {view.status}."
@@ -136,7 +136,7 @@ def queue(asked: argparse.Namespace) -> tuple[Answer, str]:
             raise Mistake(f"The run {run.id} is {run.view().status}: only a waiting one can be moved or cancelled.")
         if asked.cancel:
             run.stop()
-            LocalExecutor(home).ensure()
+            executor(home).ensure()
         elif asked.up or asked.down:
             turns.move(home, run.id, -1 if asked.up else 1)
         else:

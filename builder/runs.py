@@ -238,6 +238,8 @@ class Claim:
     """Which process owns a folder: a pid alone is reused, so its start and the boot belong to its name.
 
     `away`: it is paused and its place is free for others; it goes on only once the place is its own again.
+    `place`: of a run on a machine of a cluster, which no pid of this one names, its id there (`cluster.submission`);
+    `gone`: the cluster says that it has ended.
     """
 
     pid: int
@@ -246,6 +248,13 @@ class Claim:
     attempt: int = 1
     slot: int = 0
     away: bool = False
+    place: str = ""
+    gone: bool = False
+
+    @classmethod
+    def placed(cls, place: str, attempt: int) -> Claim:
+        """The claim of what runs on another machine; its pid is one that no system gives (never 0: that is a group)."""
+        return cls(2**31 - 1, "", "", attempt, place=place)
 
     @classmethod
     def of(cls, pid: int, attempt: int = 1, slot: int = 0) -> Claim:
@@ -260,8 +269,8 @@ class Claim:
             return None
         try:
             attempt, slot = int(plain.get("attempt", 1)), int(plain.get("slot", 0))
-            away = bool(plain.get("away", False))
-            return cls(int(plain["pid"]), str(plain["start"]), str(plain["boot"]), attempt, slot, away)
+            away, place, gone = bool(plain.get("away")), str(plain.get("place") or ""), bool(plain.get("gone"))
+            return cls(int(plain["pid"]), str(plain["start"]), str(plain["boot"]), attempt, slot, away, place, gone)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -270,7 +279,10 @@ class Claim:
 
     @property
     def alive(self) -> bool:
-        """Whether exactly this process runs now. A zombie (ended, not yet collected) is dead."""
+        """Whether exactly this process runs now. A zombie (ended, not yet collected) is dead. What runs elsewhere lives
+        until the supervisor, who asks the cluster, writes down that it is gone."""
+        if self.place:
+            return not self.gone
         if self.boot != _boot():
             return False
         start, state = _start_and_state(self.pid)
@@ -448,6 +460,9 @@ def markers(home: Path) -> list[Marker]:
 
 
 _GOES_ON = "It goes on in a moment."
+_WAITS = "It waits for a free place in the cluster, or its program is being loaded there."
+TROUBLE = "cluster.trouble"
+"""In the data folder: a sentence of the supervisor's on why nothing can be placed in the cluster now."""
 
 
 class RunFollower:
@@ -506,10 +521,11 @@ class RunFollower:
                 return ended.status, ended.reason
             if not claimed:
                 full = _free_bytes(self.run.home) < 65536
-                return "queued", "The disk is full; it begins when there is space again." if full else ""
+                return "queued", "The disk is full; it begins when there is space again." if full else self._trouble()
             if alive:
                 running = claim is not None and attempt == claim.attempt
-                return ("running" if running else "starting"), ""
+                waits = claim is not None and claim.place and not running
+                return ("running" if running else "starting"), _WAITS if waits else ""
             if _free_bytes(self.run.home) < 65536:
                 return "failed", disk_full_words(self.run.kind)
             return "restarting", "The process that did the work is gone; it is being started again."
@@ -518,6 +534,14 @@ class RunFollower:
         if alive:
             return "running", ""
         return "lost", "The process that did the work is gone and left no last word."
+
+    def _trouble(self) -> str:
+        """Why a training cannot be placed now, where the cluster does not answer."""
+        if self.run.kind != "train":
+            return ""
+        with contextlib.suppress(OSError):
+            return (self.run.home / TROUBLE).read_text(encoding="utf-8").strip()
+        return ""
 
 
 class RunStore:

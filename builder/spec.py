@@ -177,6 +177,7 @@ class Training(_Frozen):
     border: str = _default(TRAINING, "border")
     test_time: str = _default(TRAINING, "test_time")
     checkpoint_every_s: int = _default(TRAINING, "checkpoint_every_s")
+    processes: int = _default(TRAINING, "processes")
 
     @field_validator("groups")
     @classmethod

@@ -13,6 +13,9 @@ three survives a fork.
   a short job has failed. Only then, when its writer is dead, does the supervisor write into an event file.
 * A paused training keeps its process, its network in memory, and gives its place (with several graphics cards: its
   card) to whoever waits. It goes on when that place is free again, before anything that waits in the queue.
+* With SCANLOOM_EXECUTOR=ray a training is placed on a machine of the cluster instead of forked. Its claim names the
+  place; whether it lives is what the cluster says, and that is asked and written down here. An attempt has one id
+  there, so that a supervisor that died between claim and asking asks again, and starts nothing twice.
 * When the program on disk has changed, the supervisor replaces itself in place (exec) before it forks anything from
   code that is no longer there. Its pid, its lock and its children stay.
 """
@@ -36,9 +39,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from builder import wastebin
+from builder.cluster import EXIT_NOT_SHARED, Cluster, Need, submission
 from builder.execute import EXIT_DISK_FULL, alive, exit_words
 from builder.runs import (
     CONTINUED,
+    TROUBLE,
     Claim,
     Event,
     Finished,
@@ -48,6 +53,7 @@ from builder.runs import (
     Record,
     RunStore,
     Started,
+    StoreError,
     Warned,
     disk_full,
     disk_full_words,
@@ -91,6 +97,10 @@ POLL_S = 0.1
 STOP_PATIENCE_S = 60.0
 SWEEP_EVERY_S = 3600.0
 LOOK_EVERY_S = 2.0  # how often an idle supervisor looks whether the program has changed
+MOST_PLACED = 64  # trainings in the hands of a cluster at the same time; it puts them in line itself
+ASK_EVERY_S = 1.0  # how often a cluster is asked after each of them
+TROUBLE_S = 5.0  # before a cluster that did not answer is tried again
+RECKON_S = 60.0
 LOCK_VARIABLE = "SCANLOOM_LOCK_FD"
 PROJECT = Path(__file__).parents[1]
 
@@ -104,6 +114,8 @@ class Worker:
     claim: Claim
     ours: bool
     stop_seen: float | None = None
+    asked: float = -1e9  # when the cluster was asked after it last
+    stop_asked: float = -1e9  # when it may be asked again to end it
 
 
 def code_stamp() -> str:
@@ -146,6 +158,8 @@ class Supervisor:
         self._not_before: dict[str, float] = {}
         self._retries: dict[str, int] = {}  # job id -> the attempt whose death is on record; the next one is due
         self._unrecorded: dict[str, tuple[Marker, Event]] = {}
+        self.executor = os.environ.get("SCANLOOM_EXECUTOR") or "local"
+        self.cluster = Cluster.of(os.environ) if self.executor == "ray" else None
         self._leave = False
         self._described = False
         self._lock = -1
@@ -232,6 +246,7 @@ class Supervisor:
     def _describe(self, ready: bool) -> None:
         """Says in supervisor.json who we are; on a full disk, once there is room again."""
         facts = {**asdict(Claim.of(os.getpid())), "stamp": self.stamp, "ready": ready, "threads": self.threads}
+        facts["executor"] = self.executor
         try:
             write_atomic(self.home / "supervisor.json", json.dumps(facts))
             self._described = True
@@ -322,6 +337,9 @@ class Supervisor:
         if job.kind in WATCHERS:
             return 0
         training = job.kind == "train"
+        if training and self.cluster is not None:  # the cluster puts them in line; each comes when its place is free
+            placed = [w for w in self.workers.values() if w.claim.place]
+            return 0 if len(placed) < MOST_PLACED else None
         at_work = [w for w in self.workers.values() if not w.claim.away and w.job.kind not in WATCHERS]
         taken = {w.claim.slot for w in at_work if (w.job.kind == "train") == training}
         free = [slot for slot in range(self.train_slots if training else SHORT_SLOTS) if slot not in taken]
@@ -331,6 +349,8 @@ class Supervisor:
 
     def _mind_pause(self, worker: Worker) -> None:
         """Lends the place of a paused training to others, and gives it back once it may go on and the place is free."""
+        if worker.claim.place:
+            return  # its place in the cluster stays its own while it waits
         wanted = worker.job.pause_wanted and not worker.job.stop_wanted
         if not worker.claim.away:
             if wanted and isinstance(worker.job.last_event(), Paused):
@@ -353,10 +373,15 @@ class Supervisor:
             worker.stop_seen = None
         elif worker.stop_seen is None:
             worker.stop_seen = time.monotonic()
+        elif worker.claim.place:
+            self._stop_placed(worker)
         elif time.monotonic() - worker.stop_seen > STOP_PATIENCE_S and worker.claim.alive:
             os.kill(worker.claim.pid, signal.SIGKILL)
 
     def _start(self, job: Job, marker: Marker, attempt: int, slot: int) -> None:
+        if job.kind == "train" and self.cluster is not None:
+            self._place(job, marker, attempt)
+            return
         reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -425,6 +450,112 @@ class Supervisor:
                 sys.stderr.flush()
             os._exit(code)
 
+    # -------------------------------------------------------------------------------------------------- in a cluster
+
+    def _place(self, job: Job, marker: Marker, attempt: int) -> None:
+        """Asks the cluster for a place for an attempt; where it does not answer, the job waits and that is told."""
+        assert self.cluster is not None
+        try:
+            need = self._need(job)
+            # On disk before the cluster hears of it, so that no attempt is ever asked for under two numbers.
+            claim = Claim.placed(submission(job.id, attempt), attempt)
+            claim.write(job.folder / "claim.json")
+            self.cluster.submit(job.id, attempt, need)
+        except StoreError as error:
+            self._in_trouble(job, error)
+            # Whether it was heard is unknown, so the claim stays: who asks after it asks again, under the same id.
+            if (held := job.claim) is not None and held.place and held.attempt == attempt:
+                self.workers[job.id] = Worker(job, marker, held, ours=False, asked=time.monotonic())
+            return
+        self.workers[job.id] = Worker(job, marker, claim, ours=False)
+        self._out_of_trouble()
+        self._not_before.pop(job.id, None)
+        self._retries.pop(job.id, None)
+        say(f"{job.id}: {job.kind}, attempt {attempt}, placed in the cluster; it takes {need.words}.")
+
+    def _ask_after(self, worker: Worker) -> None:
+        """What the cluster says of a placed attempt; of one that it never heard of, it is asked for again."""
+        job, attempt = worker.job, worker.claim.attempt
+        if self.cluster is None:  # it was placed by a supervisor of a cluster: begun anew here, it notices and leaves
+            self._take_back(worker, None, "It was placed in a cluster, which is not used any more.")
+            return
+        if time.monotonic() < worker.asked + ASK_EVERY_S:
+            return
+        worker.asked = time.monotonic()
+        try:
+            place = self.cluster.place(job.id, attempt)
+            if place.state == "absent":
+                if self._has_begun(worker):  # the head was started anew and has forgotten what ran
+                    self._take_back(worker, None, "The cluster was started anew.")
+                else:
+                    self.cluster.submit(job.id, attempt, self._need(job))
+            elif place.state == "ended":
+                self._take_back(worker, place.code, place.words)
+        except StoreError as error:
+            self._in_trouble(job, error)
+            worker.asked = time.monotonic() + TROUBLE_S
+        else:
+            self._out_of_trouble()
+
+    def _take_back(self, worker: Worker, code: int | None, words: str) -> None:
+        worker.claim = replace(worker.claim, gone=True)
+        worker.claim.write(worker.job.folder / "claim.json")
+        self._bury(worker, code, words)
+
+    def _stop_placed(self, worker: Worker) -> None:
+        """Ends a placed attempt that is to stop: at once where it still waits, after a while where it does not heed."""
+        now = time.monotonic()
+        if self.cluster is None or now < worker.stop_asked:
+            return
+        worker.stop_asked = now + ASK_EVERY_S
+        assert worker.stop_seen is not None
+        if now - worker.stop_seen <= STOP_PATIENCE_S and self._has_begun(worker):
+            return
+        worker.stop_asked = now + STOP_PATIENCE_S
+        try:
+            self.cluster.stop(worker.job.id, worker.claim.attempt)
+        except StoreError as error:
+            self._in_trouble(worker.job, error)
+
+    @staticmethod
+    def _has_begun(worker: Worker) -> bool:
+        return any(isinstance(e, Started) and e.attempt == worker.claim.attempt for e in worker.job.events())
+
+    def _need(self, job: Job) -> Need:
+        """What a training takes of a machine. A child reckons it: it opens the document, which is not our business."""
+        file = job.folder / "need.json"
+        if (known := Need.read(file)) is not None:
+            return known
+        assert self.cluster is not None
+        nodes = self.cluster.nodes()
+        write_atomic(job.folder / "machines.json", json.dumps({"machines": [asdict(node) for node in nodes]}))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(self._lock)
+                stdio_to(job.folder / "worker.log")
+                importlib.import_module("builder.needs").reckon(job.folder)
+            finally:
+                os._exit(0)
+        until = time.monotonic() + RECKON_S
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                break
+            time.sleep(0.005)
+        return Need.read(file) or Need(gpus=1.0 if any(node.gpus for node in nodes) else 0.0)
+
+    def _in_trouble(self, job: Job, error: StoreError) -> None:
+        """Says in the log and in the data folder why nothing can be placed now; it is tried again."""
+        say(f"{job.id}: {error}")
+        self._not_before[job.id] = time.monotonic() + TROUBLE_S
+        with contextlib.suppress(OSError):
+            write_atomic(self.home / TROUBLE, f"{error}\n")
+
+    def _out_of_trouble(self) -> None:
+        (self.home / TROUBLE).unlink(missing_ok=True)
+
     # ----------------------------------------------------------------------------------------------------- their ends
 
     def _collect(self) -> None:
@@ -446,16 +577,18 @@ class Supervisor:
             if worker is not None:
                 self._bury(worker, code)
         for worker in list(self.workers.values()):
-            if not worker.claim.alive:
+            if worker.claim.place:
+                self._ask_after(worker)
+            elif not worker.claim.alive:
                 self._bury(worker, None)
 
-    def _bury(self, worker: Worker, code: int | None) -> None:
+    def _bury(self, worker: Worker, code: int | None, words: str = "") -> None:
         del self.workers[worker.job.id]
         marker = Marker.read(worker.job.marker) or worker.marker  # a resume may have been asked for meanwhile
         if worker.claim.attempt > marker.after:
-            self._mourn(worker.job, marker, worker.claim, code)
+            self._mourn(worker.job, marker, worker.claim, code, words)
 
-    def _mourn(self, job: Job, marker: Marker, claim: Claim, code: int | None) -> None:
+    def _mourn(self, job: Job, marker: Marker, claim: Claim, code: int | None, words: str = "") -> None:
         """What follows from the death of the process of `claim`: nothing (it had finished), a next try, or the end."""
         attempt, last = 0, None
         for event in job.events():
@@ -464,14 +597,16 @@ class Supervisor:
         if isinstance(last, Finished) and attempt > marker.after:
             self._settle(job)
             return
-        words = exit_words(code)
+        words = words or exit_words(code)
         tries = claim.attempt - marker.after
-        say(f"{job.id}: process {claim.pid} ended without a last word. {words}")
-        if job.stop_wanted:
+        say(f"{job.id}: {claim.place or f'process {claim.pid}'} ended without a last word. {words}")
+        if job.stop_wanted and claim.place and attempt < claim.attempt:
+            self._close(marker, Finished("stopped", "It was taken out of the queue before it began."))
+        elif job.stop_wanted:
             self._close(marker, Finished("stopped", "It did not answer the wish to stop and was ended."))
         elif code == EXIT_DISK_FULL:
             self._close(marker, Finished("failed", disk_full_words(job.kind)))
-        elif job.kind not in CONTINUED:
+        elif job.kind not in CONTINUED or code == EXIT_NOT_SHARED:
             self._close(marker, Finished("failed", words))
         elif tries >= ATTEMPTS:
             reason = f"{words} It was tried {ATTEMPTS} times; press Resume to try again from the last saved state."

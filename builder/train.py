@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from builder import checkpoint, memory
+from builder import checkpoint, memory, parallel
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
 from builder.learner import BEST, LAST, Learner, NotFinite
-from builder.runs import EpochEnded, Event, Finished, Paused, Probed, Progress, Resumed, Saved, Started, Warned
+from builder.runs import EpochEnded, Event, Finished, Noted, Paused, Probed, Progress, Resumed, Saved, Started, Warned
 from builder.spec import Experiment
 from builder.task import Task
 
@@ -60,24 +60,42 @@ def train(
         Expected trouble (full disk, memory, numbers that run away, an unusable checkpoint) ends in
         Finished("failed", one sentence); only our own faults raise.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or parallel.own_device())
     yield Started(attempt=attempt, device=_device_words(where), pid=os.getpid())
+    team, asked = parallel.ALONE, stop
     try:
-        prepared = yield from _prepared(experiment, dataset, stop)
-        if prepared is None:
+        team = parallel.team_of(where)
+        if isinstance(team, parallel.Gathered):
+            stop, pause = _told_to_all(team, stop, pause)
+        prepared = None
+        if team.leads:  # the scans are prepared once, and the others find them ready
+            prepared = yield from _prepared(experiment, dataset, asked)
+        if not team.agreed(prepared is not None or not team.leads):
             yield Finished("stopped", "Stopped on request before the first step.")
             return
+        if prepared is None:
+            prepared = yield from _prepared(experiment, dataset, lambda: False)
+        assert prepared is not None
+        if team.size > 1:
+            yield Noted(f"{team.size} processes share each batch of {experiment.training.batch_size} scans.")
+        elif experiment.training.processes > 1:
+            yield Warned(
+                f"Asked for {experiment.training.processes} processes, but only a cluster (SCANLOOM_EXECUTOR=ray) "
+                "gives a run more than one: this one takes whole batches by itself. It learns the same, only slower."
+            )
         try:
-            learner = Learner(experiment, task, dataset, prepared, Path(folder), where)
+            learner = Learner(experiment, task, dataset, prepared, Path(folder), where, team)
         except (ValueError, LookupError) as error:  # the document asks for what cannot be: said in its own words
             yield Finished("failed", str(error))
             return
-        if resume:
+        if resume or not team.leads:
             yield from learner.resume(attempt)
         else:
             checkpoint.discard(learner.folder, LAST)
             (learner.folder / BEST).unlink(missing_ok=True)
             yield from learner.branch()
+        if team.agreed(learner.place.step) != learner.place.step:
+            raise CheckpointError("Not every process of the run sees the same saved state: is the data folder shared?")
         yield from learner.choose_way()
         yield from _epochs(learner, stop, pause)
     except NotFinite as error:
@@ -90,6 +108,25 @@ def train(
         if not words:
             raise
         yield Finished("failed", words)
+    finally:
+        team.leave()
+
+
+def _told_to_all(
+    team: parallel.Gathered, stop: Callable[[], bool], pause: Callable[[], bool]
+) -> tuple[Callable[[], bool], Callable[[], bool]]:
+    """Stop and pause for a team: what the leader is asked reaches the others with the gradients of the next step, so
+    that all stop after the same one; during a pause they wait for that."""
+
+    def stopped() -> bool:
+        if team.leads:
+            team.wants_stop = team.wants_stop or stop()
+        return team.stopped
+
+    def paused() -> bool:
+        return team.leads and pause() and not stop()
+
+    return stopped, paused
 
 
 def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool]) -> Iterator[Event]:

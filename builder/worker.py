@@ -44,6 +44,8 @@ from builder.runs import (
 RESERVE_BYTES = 65536
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
+FENCE_EVERY_S = 1.0  # how often a run in a cluster looks whether it is still the one that was asked for
+EXIT_FENCED = 75  # another attempt has the run: this one says nothing more
 # They read files from outside: what their faults say may name a person.
 PRIVATE_KINDS = ("import", "predict", "predict-many", "explain", "takeout", "correct", "weights", "network", "verify")
 
@@ -71,6 +73,7 @@ class Work:
     _waiting: bool = field(default=False, repr=False)
     _told: float = field(default=-1.0, repr=False)
     _note: str | None = field(default=None, repr=False)
+    _fenced: float = field(default=-1.0, repr=False)
 
     @property
     def home(self) -> Path:
@@ -83,6 +86,7 @@ class Work:
     def stop(self) -> bool:
         """Whether the job should stop now; cheap enough to ask after every step."""
         now = time.monotonic()
+        self._leave_to_a_later_one(now)
         if not self._stop and now - self._looked > LOOK_EVERY_S:
             self._looked, self._stop = now, self.job.stop_wanted
         return self._stop or self.told_to_end
@@ -99,6 +103,15 @@ class Work:
                 self._pause = claim is not None and claim.away
         return self._pause
 
+    def _leave_to_a_later_one(self, now: float) -> None:
+        """In a cluster a machine may be given up for dead that only was cut off. Once another attempt has the run, this
+        one must not write another word."""
+        if _placed() and now - self._fenced > FENCE_EVERY_S:
+            self._fenced = now
+            claim = self.job.claim
+            if claim is not None and (claim.place != _placed() or claim.gone):
+                os._exit(EXIT_FENCED)
+
     def count(self, done: int, total: int) -> None:
         """For engine functions that report through a callback: tells a step, and leaves when the job is to stop."""
         self.tell(Progress(step=done, total=total, note=self._note or ""))
@@ -114,6 +127,7 @@ class Work:
         if isinstance(event, Started):
             event = replace(event, attempt=self.attempt, pid=os.getpid())
         self._waiting = isinstance(event, Paused)
+        self._leave_to_a_later_one(time.monotonic())
         self.record.append(event, sync=isinstance(event, Saved | EpochEnded | Paused | Finished))
         if self.board is not None:
             self.board.add(event)
@@ -853,6 +867,8 @@ def run(folder: Path, kinds: Mapping[str, Handler] = KINDS) -> int:
     """Works on the job in `folder`; returns the exit code of the process (the last word is in the events)."""
     folder = Path(folder).absolute()
     job = _job(folder)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return follow(job)
     quieten(private=job.kind in PRIVATE_KINDS)
     attempt = _attempt(job)
     with Record(folder / "events.jsonl") as record:
@@ -888,6 +904,25 @@ def run(folder: Path, kinds: Mapping[str, Handler] = KINDS) -> int:
                 return EXIT_DISK_FULL
             raise
     return 0
+
+
+def follow(job: Job) -> int:
+    """Does the steps of a run of which another process has rank 0, and says nothing; returns the exit code."""
+    from builder import task
+    from builder.data import Dataset
+    from builder.train import train as training
+
+    assert isinstance(job, Run)
+    _settle_threads()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    claim = job.claim
+    experiment = job.experiment
+    dataset = Dataset.open(job.home, experiment.data.dataset)
+    kind = task.find(experiment.task)
+    last: Event | None = None
+    for event in training(experiment, kind, dataset, job.folder, attempt=claim.attempt if claim else 1):
+        last = event
+    return 0 if isinstance(last, Finished) and last.status in ("done", "stopped") else 1
 
 
 def _work(work: Work, handler: Handler) -> tuple[Finished | None, dict[str, Any] | None]:
@@ -927,13 +962,20 @@ def _job(folder: Path) -> Job:
 def _attempt(job: Job) -> int:
     """The number of this attempt: from the supervisor's claim, or claimed here when started by hand."""
     claim = job.claim
+    if claim is not None and claim.place and claim.place == _placed():
+        return claim.attempt
     if claim is not None and claim.pid == os.getpid() and alive(claim):
         return claim.attempt
     if claim is not None and alive(claim):
-        raise StoreError(f"{job.id} is being worked on by process {claim.pid} already.")
+        raise StoreError(f"{job.id} is being worked on by {claim.place or f'process {claim.pid}'} already.")
     attempt = max(claim.attempt if claim else 0, job.view().attempt) + 1
     Claim.of(os.getpid(), attempt).write(job.folder / "claim.json")
     return attempt
+
+
+def _placed() -> str:
+    """The id of the place in a cluster that this process was given (`placed`); "" on the supervisor's own machine."""
+    return os.environ.get("SCANLOOM_PLACE", "")
 
 
 def _set_aside(reserve: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from builder.data import Dataset, UnknownDataset, datasets
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from builder.parts.images import PREPARE
 from builder.parts.training import AVERAGES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.runs import StoreError
@@ -424,7 +424,7 @@ def start(draft: drafts.Draft) -> None:
         run = branching.start(draft, now)
         preflight.keep(run, now)
         st.session_state["last-start"] = (now.digest, time.monotonic(), run.id)
-        LocalExecutor(home()).ensure()
+        executor(home()).ensure()
     except StoreError as error:
         st.session_state["start-refused"] = str(error)
         st.rerun()

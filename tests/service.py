@@ -43,7 +43,7 @@ class Service:
 
     def workers(self) -> list[Claim]:
         claims = [Claim.read(path) for path in self.home.glob("*/*/claim.json")]
-        return [claim for claim in claims if claim is not None and claim.alive]
+        return [claim for claim in claims if claim is not None and claim.alive and not claim.place]
 
     def ready(self) -> None:
         """Waits until the imports are done, so that the next job meets a warm pool."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from builder import execute
-from builder.execute import LocalExecutor, alive, exit_words
+from builder.execute import LocalExecutor, RayExecutor, alive, exit_words
 from builder.runs import Claim, RunStore, StoreError
 from builder.spec import Experiment, Training
+from tests.fake_jobs import FakeJobs
 from tests.service import FAKE, PROJECT, Service, until
 
 
@@ -27,10 +28,21 @@ def service(home: Path) -> Iterator[Service]:
 
 
 @pytest.fixture(params=sorted(execute.EXECUTORS))
-def executor(request: pytest.FixtureRequest, service: Service) -> execute.Executor:
-    """Every executor there is, with toy workers: being listed is being tested."""
+def executor(
+    request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[execute.Executor]:
+    """Every executor there is, with toy workers: being listed is being tested. (Ray itself: tests/test_cluster.py.)"""
+    if request.param == "ray":
+        jobs = FakeJobs()
+        for name, value in jobs.environment().items():
+            monkeypatch.setenv(name, value)
+        service.executor = RayExecutor(service.home, FAKE)
+        yield service.executor
+        service.close()
+        jobs.close()
+        return
     made = {"local": lambda: LocalExecutor(service.home, FAKE)}
-    return made[request.param]()
+    yield made[request.param]()
 
 
 # ---- the contract ---------------------------------------------------------------------------------------------------

@@ -579,5 +579,14 @@ TRAINING = Part(
             "Longest time of work that a crash may cost, besides whole epochs.",
             unit="s",
         ),
+        Int(
+            "processes",
+            1,
+            1,
+            64,
+            "How many processes share each batch, each on a graphics card or machine of its own: for a run that one "
+            "is too slow for. Needs a cluster; it learns what one process would.",
+            title="Processes",
+        ),
     ),
 )

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from builder.execute import LocalExecutor
+from builder.execute import executor
 from builder.runs import Job, Run, RunStore, StoreError, append_whole, checked_id, read_json, write_atomic
 from builder.search import objectives
 from builder.search.checks import faults
@@ -207,7 +207,7 @@ class Study:
         number = int(plain.get("number", 0)) + 1
         job = RunStore(self.home).submit_job("search", {"study": self.id}, id=f"{self.id}-{number:x}")
         write_atomic(self.folder / "driver.json", json.dumps({"job": job.id, "number": number}))
-        LocalExecutor(self.home).ensure()
+        executor(self.home).ensure()
         return job
 
     def stop(self) -> None:

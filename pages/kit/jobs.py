@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from builder.runs import Job, RunStore, RunView, StoreError
 from pages.kit.words import duration, plain
 
@@ -31,7 +31,7 @@ def submit(kind: str, payload: dict[str, Any], slot: str) -> Job:
     job = RunStore(where).submit_job(kind, payload)
     st.session_state[_PREFIX + slot] = job.id
     st.query_params[_PREFIX + slot] = job.id
-    LocalExecutor(where).ensure()
+    executor(where).ensure()
     return job
 
 

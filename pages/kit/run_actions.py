@@ -8,7 +8,7 @@ from typing import Literal
 import streamlit as st
 
 from builder.branch import saved
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from builder.runs import Run, RunStore, RunView, StoreError
 from pages.kit import branching, go
 from pages.kit.run_bin import discard, put_away
@@ -22,7 +22,7 @@ def attempt(act: Callable[[], object]) -> bool:
     """Does something with the store; what cannot be done is kept as a sentence for the next draw."""
     try:
         act()
-        LocalExecutor(home()).ensure()
+        executor(home()).ensure()
     except StoreError as error:
         st.session_state["runs-refused"] = str(error)
         return False
