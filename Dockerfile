@@ -25,6 +25,11 @@ RUN ./bootstrap.sh python
 COPY components components
 RUN ./bootstrap.sh components && rm -rf components/node_modules components/build ~/.npm
 
+# docker build --build-arg CLUSTER=yes: with Ray, for the machines of a cluster (docker-compose.cluster.yml).
+ARG CLUSTER=no
+COPY requirements-cluster.txt ./
+RUN [ "$CLUSTER" = no ] || ./bootstrap.sh cluster
+
 COPY . .
 RUN .venv/bin/python -m compileall -q app.py builder pages tasks \
     && useradd --uid 10001 --create-home scanloom \

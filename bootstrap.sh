@@ -3,7 +3,8 @@
 #   bootstrap.sh python       .venv with everything in requirements.txt
 #   bootstrap.sh components   the browser components: built with Node, then installed into .venv
 #   bootstrap.sh setup        both
-#   bootstrap.sh dev          what the tests need on top, and a Chromium
+#   bootstrap.sh dev          what the tests need on top, a Chromium and a PostgreSQL
+#   bootstrap.sh cluster      Ray and what speaks to PostgreSQL, on every machine of a cluster
 #   bootstrap.sh serve        the server, on 127.0.0.1 and the first free port from 8501 (ADDRESS and PORT change that)
 # Where packages come from is the machine's own configuration of pip, npm and apt; nothing here names a server.
 set -eu
@@ -128,14 +129,37 @@ install_orthanc() { # a small archive that the tests of DICOMweb talk to; they a
         >"$STAMPS/apt-orthanc.log" 2>&1 || say "Orthanc could not be installed: the tests that need it are skipped"
 }
 
+install_cluster() {
+    want=$(digest requirements-cluster.txt constraints.txt)
+    is_done cluster "$want" && return
+    say "Ray, for more than one machine"
+    pip_install "the packages of requirements-cluster.txt" -r requirements-cluster.txt -c constraints.txt
+    mark_done cluster "$want"
+}
+
 install_dev() {
-    want=$(digest requirements-dev.txt constraints.txt)
+    want=$(digest requirements-dev.txt requirements-cluster.txt constraints.txt)
     if ! is_done dev "$want"; then
         say "what the tests need"
-        pip_install "the packages of requirements-dev.txt" -r requirements-dev.txt -c constraints.txt
+        pip_install "the packages of requirements-dev.txt" -r requirements-dev.txt -r requirements-cluster.txt -c constraints.txt
         mark_done dev "$want"
     fi
     install_orthanc
+    install_chromium
+    install_postgres
+}
+
+install_postgres() { # for one test, which is skipped without it: it starts a server of its own, on loopback
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && return
+    command -v initdb >/dev/null 2>&1 && return
+    # As with Orthanc: where systemd runs, the package would start a server of its own.
+    [ "$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get >/dev/null 2>&1 || return 0
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; } >"$STAMPS/apt-postgres.log" 2>&1 ||
+        say "PostgreSQL could not be installed ($(tail -n 1 "$STAMPS/apt-postgres.log")); the test that needs it is skipped"
+}
+
+install_chromium() {
     find_chromium >/dev/null && return
     [ "${BROWSER:-yes}" = no ] && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -186,6 +210,10 @@ setup)
     install_components
     ;;
 dev) install_dev ;;
+cluster)
+    install_requirements
+    install_cluster
+    ;;
 serve) serve ;;
-*) stop "'$1' is none of its steps: python, components, setup, dev, serve." ;;
+*) stop "'$1' is none of its steps: python, components, setup, dev, serve, cluster." ;;
 esac

@@ -236,6 +236,11 @@ def _of_rounds(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     """The commands about runs that are there."""
+    made = command("cluster", run_commands.cluster, "Make this machine part of a cluster, until Ctrl-C.")
+    made.add_argument("part", choices=("head", "join"), help="head: the first machine; join: a further one")
+    made.add_argument("head", metavar="HOST:PORT", nargs="?", help="the head that a further machine joins")
+    made.add_argument("--address", metavar="IP", help="of this machine, as the others reach it (default: found)")
+    made.add_argument("--ray", metavar="WORD", nargs="+", help="more words for 'ray start', as in --ray=--num-gpus=2")
     made = command("pause", run_commands.pause, "Let a training wait where it is, ready to go on at once.")
     made.add_argument("run", metavar="RUN")
     made = command("resume", run_commands.resume, "Let a paused, stopped, failed or lost run go on.")

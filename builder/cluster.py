@@ -165,8 +165,8 @@ class Cluster:
         body = {
             "submission_id": name,
             "entrypoint": ENTRY.format(module=self.module, run=checked_id(run), attempt=int(attempt)),
-            # Of several processes each gets its place by itself; what asks for these places waits and computes nothing.
-            "entrypoint_num_cpus": need.cpus if alone else 0.01,
+            # Of several processes each gets a place by itself; what asks for these takes none: it only waits, at the head.
+            **({"entrypoint_num_cpus": need.cpus} if alone else {}),
             **({"entrypoint_num_gpus": need.gpus} if alone and need.gpus else {}),
         }
         try:
@@ -208,7 +208,13 @@ class Cluster:
                         f"The cluster at {self.address} does not take this token: RAY_AUTH_TOKEN_PATH must name the "
                         "very file that its machines were started with."
                     ) from None
-                raise _Refused(error.code, f"The cluster at {self.address} answered with error {error.code}.") from None
+                words = f"The cluster at {self.address} answered with error {error.code}."
+                if error.code >= 500 and b"agent" in error.read(20_000).lower():
+                    words += (
+                        " No machine of it has an agent that takes jobs: another Ray may hold that port (start with "
+                        "--ray=--dashboard-agent-listen-port=PORT), or it is still starting."
+                    )
+                raise _Refused(error.code, words) from None
         except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
             why = getattr(error, "reason", error)
             why = getattr(why, "strerror", None) or type(why).__name__

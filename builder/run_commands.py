@@ -145,6 +145,27 @@ def queue(asked: argparse.Namespace) -> tuple[Answer, str]:
     return {"queue": found}, "\n".join(found) or "Nothing waits."
 
 
+def cluster(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """never printed: it becomes the machine's part of the cluster, until Ctrl-C"""
+    import os
+
+    from builder import cluster_start
+
+    if not os.environ.get("SCANLOOM_HOME"):
+        raise Mistake("Set SCANLOOM_HOME to the data folder that all machines of the cluster share.")
+    if asked.part == "join" and ":" not in (asked.head or ""):
+        raise Mistake("Name the head that this machine joins, as in: cluster join 10.0.0.1:6379")
+    join = asked.head if asked.part == "join" else ""
+    words = cluster_start.command(join, address=asked.address or "", more=asked.ray or ())
+    environment = cluster_start.environment(data_folder(), make_token=asked.part == "head")
+    if not join:
+        say(
+            f"The head of a cluster. Other machines: python -m builder cluster join ADDRESS:{cluster_start.PORT}; "
+            f"ScanLoom here: SCANLOOM_EXECUTOR=ray RAY_ADDRESS=http://127.0.0.1:{cluster_start.JOBS_PORT}"
+        )
+    os.execve(words[0], words, environment)
+
+
 def delete(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, deleted}; it can come back for two weeks, with --undo."""
     from builder import wastebin

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from builder.commands import Answer, Mistake, data_folder, read_experiment, say, table
-from builder.execute import LocalExecutor
+from builder.execute import executor
 
 if TYPE_CHECKING:
     from builder.search.studies import Study, StudyView
@@ -72,7 +72,7 @@ def _followed(study: Study) -> tuple[Answer, str]:
     from builder.search.studies import StudyFollower
 
     follower, told = StudyFollower(study), set[int]()
-    executor = LocalExecutor(study.home)
+    service = executor(study.home)
     with _stopping(study):
         while True:
             view = follower.refresh()
@@ -83,7 +83,7 @@ def _followed(study: Study) -> tuple[Answer, str]:
                     say(f"  trial {trial.number} ({len(told)} of {view.wanted}): {trial.status} {values}")
             if not view.active:
                 break
-            executor.ensure()  # whatever happened to the service: somebody waits here
+            service.ensure()  # whatever happened to the service: somebody waits here
             time.sleep(_LOOK_EVERY_S)
     answer = _answer(view)
     if view.status == "failed" or (view.status == "interrupted" and not view.trials):

@@ -87,6 +87,7 @@ ENGINE = {
     "cures": "diagnosis parts network spec",
     "runs": "events spec",
     "cluster": "runs",
+    "cluster_start": "cluster runs",
     "execute": "runs cluster",
     "wastebin": "runs",
     "notes": "runs",

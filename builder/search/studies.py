@@ -201,7 +201,7 @@ class Study:
         """Lets it go on where it is: a driver is put into the queue unless one is at work. Nothing is counted twice."""
         now = self.driver
         if now is not None and now.view().active and not now.stop_wanted:
-            LocalExecutor(self.home).ensure()  # it may wait for a service that is gone
+            executor(self.home).ensure()  # it may wait for a service that is gone
             return now
         plain = read_json(self.folder / "driver.json") or {}
         number = int(plain.get("number", 0)) + 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from builder.folds import FoldError
 from builder.rounds import Member, Round, RoundStore, RoundView, ended_badly
 from builder.runs import StoreError
@@ -31,7 +31,7 @@ def begin(act: Callable[[], object], key: str) -> None:
     """Begins a round and sees to it that somebody works; what is refused is kept in words for the next draw."""
     try:
         act()
-        LocalExecutor(home()).ensure()
+        executor(home()).ensure()
     except (FoldError, StoreError, LookupError, ValueError) as error:
         st.session_state[f"{key}-refused"] = str(error)
 
