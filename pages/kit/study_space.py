@@ -9,7 +9,7 @@ from math import prod
 import streamlit as st
 
 from builder.catalog import Domain
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from builder.parts.search import PRUNERS, SEARCH, STRATEGIES
 from builder.runs import StoreError
 from builder.search import objectives
@@ -253,7 +253,7 @@ def start(now: Experiment) -> None:
     try:
         study = StudyStore(home()).create(now)
         st.session_state["last-search"] = (now.dumps(), time.monotonic(), study.id)
-        LocalExecutor(home()).ensure()
+        executor(home()).ensure()
     except StoreError as error:
         st.session_state["search-refused"] = str(error)
         st.rerun()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from builder.execute import LocalExecutor, home
+from builder.execute import executor, home
 from builder.runs import StoreError
 from builder.search.studies import Study, StudyView, TrialView
 from pages.kit import go, study_table, style
@@ -26,7 +26,7 @@ def attempt(act: Callable[[], object]) -> None:
     """Does something with the search; what cannot be done is kept as a sentence for the next draw."""
     try:
         act()
-        LocalExecutor(home()).ensure()
+        executor(home()).ensure()
     except StoreError as error:
         st.session_state["study-refused"] = str(error)
 
