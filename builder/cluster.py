@@ -165,7 +165,7 @@ class Cluster:
         body = {
             "submission_id": name,
             "entrypoint": ENTRY.format(module=self.module, run=checked_id(run), attempt=int(attempt)),
-            # Of several processes each gets a place by itself; what asks for them takes none, it only waits, at the head.
+            # Of several processes each gets a place by itself; what asks for them only waits, at the head.
             **({"entrypoint_num_cpus": need.cpus} if alone else {}),
             **({"entrypoint_num_gpus": need.gpus} if alone and need.gpus else {}),
         }
