@@ -62,11 +62,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
         keywords = {"port": 0, "token": token, "ready": ready, "until": ended}
         threads.append(threading.Thread(target=process.serve, args=(run, home), kwargs=keywords))
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + 60
-    while len(urls) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+        threads[-1].start()
+        deadline = time.monotonic() + 180  # one after the other: a busy machine is slow to start their children
+        while token not in urls and threads[-1].is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
     try:
         yield Served(home, run, urls[""], urls[SECRET], tuple(sorted(scans.rglob("*.png"))))
     finally:
