@@ -134,7 +134,7 @@ def _worth(run: Run) -> list[str]:
     known = operating.worth(run)
     if "boxes" in known:
         point = known["boxes"]
-        rate = f"{_interval(point['false_discovery']).replace(' | ', ' (')})"
+        rate = _short(point["false_discovery"])
         return ["", f"Of the boxes with a score of {point['threshold']:.3f} or more, this share is false: {rate}."]
     rows = [
         f"| {_cell(name)} | {row['threshold']:.3f} ({row['by']}) | {100 * row['prevalence']:.3g} in 100 | "
