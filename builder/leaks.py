@@ -106,8 +106,8 @@ def of_run(run: Run, facts: Mapping[str, Any] | None = None) -> Leak:
     if own is None:
         return of_dataset(dataset, experiment) or found
     # A fold has sides of its own: what leaks between those of the data set says nothing about it.
-    facts = [case.fact for case in dataset.parted(own.sides).cases]
-    return leak_of({"leaks": leaks(facts, copies(dataset.folder))}, experiment.data.exclude)
+    there = [case.fact for case in dataset.parted(own.sides).cases]
+    return leak_of({"leaks": leaks(there, copies(dataset.folder))}, experiment.data.exclude)
 
 
 def problems(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:
