@@ -93,5 +93,5 @@ def test_three_unlocked_choices_eight_trials_and_the_winner(
     page.wait_for_url(f"**/results?*run={winner.run}*", timeout=LONG_MS)
     keyed(page, "folding-folds").get_by_role("radio", name="3").click(timeout=LONG_MS)
     button(page, "folding-begin").click()
-    expect(keyed(page, "folding-table")).to_be_visible(timeout=4 * LONG_MS)
+    expect(keyed(page, "folding-chart")).to_be_visible(timeout=4 * LONG_MS)
     assert not chrome.foreign(server.address)
