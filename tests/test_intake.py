@@ -692,7 +692,7 @@ def test_brain_tumor_mri_is_imported_whole_with_its_official_test(shared_data, h
     assert dataset.fingerprint.class_counts["test"] == dict.fromkeys(dataset.classes, 40)
     assert all(count == 26 for count in dataset.fingerprint.class_counts["val"].values())
     sizes = Counter(case.alike for case in dataset.cases)
-    assert max(sizes.values()) <= 5, "neighbouring slices do not grow into a giant"
+    assert max(sizes.values()) <= 10, "one head in eight slices, turned; neighbouring slices do not grow into a giant"
     assert dataset.fingerprint.duplicates["across_splits"] >= 15
 
 
