@@ -54,7 +54,8 @@ class FakeJobs:
 
     def answer(self, request: BaseHTTPRequestHandler, method: str) -> None:
         body = json.loads(request.rfile.read(int(request.headers.get("Content-Length") or 0)) or b"{}")
-        status, plain = 500, {}
+        plain: dict[str, Any] = {}
+        status = 500
         if not self.open and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             status = 401
         elif not self.deaf:
