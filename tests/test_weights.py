@@ -234,6 +234,21 @@ def test_a_document_that_says_download_asks_nobody_and_says_what_to_do() -> None
         assemble(layers, (1, 32, 32), 2)
 
 
+def test_fetched_weights_that_a_document_names_by_their_model_alone_can_be_named_by_their_content(
+    trained, tmp_path: Path, home: Path
+) -> None:
+    file = tmp_path / "theirs.safetensors"
+    save_file(trained, file)
+    one = weights.take_in(file, MODEL)
+    experiment = Experiment(data=Data(size_px=32), network=backbone(weights="download"))
+    (problem,) = [p for p in check.problems(experiment) if p.path == "network.b.params.weights"]
+    assert problem.severity == "warning" and one.sha256[:12] in problem.message
+    assert problem.fix is not None
+    named = problem.fix.network[0].params
+    assert (named["weights"], named["file"]) == ("file", one.sha256)
+    assert [p for p in check.problems(problem.fix) if p.path.startswith("network.b.params")] == []
+
+
 def test_what_would_be_contacted_is_said_without_contacting_it() -> None:
     there = weights.source("resnet18.a1_in1k")
     assert "." in there.host and there.what == "timm/resnet18.a1_in1k" and 40e6 < there.bytes < 55e6
