@@ -2,7 +2,8 @@
 
 It is made once for a set of scans and labels and kept in the data set's folder (`audit.json`); the pairs of almost
 equal pictures that it finds beside those of the import are kept for good (`copies.json`) and count in every later
-check, figure and stamp. Of the test side only the pictures are compared with the others.
+check, figure and stamp. Of the test side only the pictures are compared with the others; where one is in a pair, its
+label is told with it.
 """
 
 from __future__ import annotations
@@ -35,12 +36,18 @@ _SEEN = 0.9
 
 
 def kept(dataset: Dataset) -> dict[str, Any] | None:
-    """What the last audit of these scans and labels found; None where there is none, or they have changed since."""
+    """What the last audit of these scans found, with `relabelled` where labels were corrected since; None where there
+    is none, or the scans have changed."""
     try:
         found = json.loads((dataset.folder / FILE).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("key") == _key(dataset) else None
+    if not isinstance(found, dict):
+        return None
+    now, then = _key(dataset), str(found.get("key"))
+    if then.rpartition(" ")[0] != now.rpartition(" ")[0]:
+        return None
+    return {**found, "relabelled": then != now}
 
 
 def audit(

@@ -111,7 +111,6 @@ def predictions(run: Run, split: str) -> Predictions | None:
 
 def on_test(run: Run) -> dict[str, Any] | None:
     """What the present terms come to on the test side (`terms.measured`); None while that is closed."""
-    if evaluate.evaluation(run) is None:
-        return None
-    here = predictions(run, "test")
+    examined = evaluate.kept(run, "test")  # of the present weights only
+    here = None if examined is None else Predictions.of(examined)
     return None if here is None else terms.measured(here, chosen(run))

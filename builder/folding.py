@@ -160,7 +160,7 @@ def gather(
         "dataset": dataset.id,
         "synthetic": dataset.synthetic,
         "edited": dataset.edited,
-        "notes": notes(metrics, settings, len(pools[0]["patients"])),
+        "notes": [*notes(metrics, settings, len(pools[0]["patients"])), *_begun(experiment)],
         "interval": bootstrap.described(resamples),
     }
     return one.keep(found)
@@ -181,6 +181,16 @@ def judged(
     first = kind.report(pools[0], classes, multi_label, resamples)
     averaged = bootstrap.averaged(noted, resamples)
     return first, {name: averaged[name] for name in whole["metrics"] if name in averaged}
+
+
+def _begun(experiment: Experiment) -> list[str]:
+    """A warning where every fold begins with weights that may know what is held out of it."""
+    if not experiment.weights and not any(node.params.get("weights") == "file" for node in experiment.network):
+        return []
+    return [
+        "Every fold begins with stored weights. If they were learned from these scans, no scan was really held out and "
+        "the figures are too good."
+    ]
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:

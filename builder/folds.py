@@ -153,7 +153,13 @@ def set_aside(
     if parts < 2:
         raise FoldError("A fold leaves one patient to learn from: too few to set some aside for the best epoch.")
     placed = folded(groups, labels, parts, seed=seed * 1000 + fold + 1)
-    return {group for group, part in placed.items() if part == 0}
+    carriers: dict[Hashable, set[Hashable]] = {}
+    for group, own in zip(groups, labels, strict=True):
+        for label in own:
+            carriers.setdefault(label, set()).add(group)
+    only = {group for found in carriers.values() if len(found) == 1 for group in found}
+    chosen = {group for group, part in placed.items() if part == 0}
+    return chosen - only or chosen  # who alone shows a class is learned from
 
 
 def nested_subsets(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from builder import nearness
+from builder.calibrate import weights_of
 from builder.data import Dataset
 from builder.measures.operating import share
 from builder.nearness import Nearness
@@ -156,9 +157,9 @@ def _told(seen: Sequence[Sequence[str]], patients: np.ndarray) -> dict[str, Any]
 
 
 def kept(run: Run) -> dict[str, Any] | None:
-    """What `measure` found last; None where it was not measured."""
+    """What `measure` found last; None where it was not measured with the present weights."""
     try:
         found = json.loads((run.folder / FILE).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and found.get("checkpoint") == weights_of(run) else None

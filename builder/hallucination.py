@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from builder import task
+from builder.calibrate import weights_of
 from builder.measures import bootstrap
 from builder.measures.baselines import bicubic, filtered
 from builder.measures.structures import KINDS, MADE_UP, Blob, differing
@@ -106,8 +107,8 @@ def audit(
 
 
 def kept(run: Run) -> dict[str, Any] | None:
-    """What `audit` found last; None where nobody asked."""
-    return _read(run.folder / FILE)
+    """What `audit` found last; None where nobody asked about the present weights."""
+    return _of_now(run, FILE)
 
 
 def drawn(run: Run, number: int) -> Path:
@@ -244,6 +245,7 @@ def diagnose(
     found = _compared(np.array(rows, np.float64), dataset.patients[np.array(asked)], resamples)
     told = {
         "run": run.id,
+        "checkpoint": restorer.weights_sha256,
         "judge": judge.id,
         "name": doctor.experiment.name,
         "n": len(rows),
@@ -257,8 +259,13 @@ def diagnose(
 
 
 def diagnosed(run: Run) -> dict[str, Any] | None:
-    """What `diagnose` found last; None where nobody asked."""
-    return _read(run.folder / OPINIONS)
+    """What `diagnose` found last; None where nobody asked about the present weights."""
+    return _of_now(run, OPINIONS)
+
+
+def _of_now(run: Run, file: str) -> dict[str, Any] | None:
+    found = _read(run.folder / file)
+    return found if found is not None and found.get("checkpoint") == weights_of(run) else None
 
 
 def _sides(restorer: Predictor, scan: Scan, seed: int) -> Sides:

@@ -117,7 +117,11 @@ def begin(home: Path, experiment: Experiment, folds: int = 3, seed: int = 0, *, 
         "at": time.time(),
         "studies": [study.id for study in made],
     }
-    write_atomic(home / PLACE / id / "plan.json", json.dumps(plan))
+    try:
+        write_atomic(home / PLACE / id / "plan.json", json.dumps(plan))
+    except OSError as error:
+        words = (error.strerror or "unknown reason").lower()
+        raise StoreError(f"The estimate cannot be written to the data folder ({words}).") from error
     for study in made:
         study.resume()
     return Nested(home, id)
@@ -129,7 +133,7 @@ def known(home: Path, of: str = "") -> list[Nested]:
         names = sorted((name for name in os.listdir(Path(home) / PLACE) if name[:1].isdigit()), reverse=True)
     except FileNotFoundError:
         return []
-    found = [Nested(home, name) for name in names]
+    found = [Nested(home, name) for name in names if (Path(home) / PLACE / name / "plan.json").is_file()]
     return [one for one in found if not of or one.plan.get("of") == of]
 
 

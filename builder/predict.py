@@ -467,7 +467,17 @@ class Predictor:
         each = slices and self.experiment.data.slices == "each"
         image, layout = (images, "series") if each else (images[0], self.experiment.data.layout)
         return Finding(
-            {}, "", None, image, (), scan.notes, slices, len(scan.pixels), layout, status=REFUSED, reason=reason
+            {},
+            "",
+            None,
+            image,
+            (),
+            (*filter(None, [self.leaky]), *scan.notes),
+            slices,
+            len(scan.pixels),
+            layout,
+            status=REFUSED,
+            reason=reason,
         )
 
     def _seen(self, scan: Scan) -> tuple[np.ndarray, tuple[int, ...]]:

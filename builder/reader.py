@@ -29,6 +29,7 @@ import numpy as np
 from builder import evaluate
 from builder.data import Dataset
 from builder.measures import bootstrap
+from builder.parting import Parting
 from builder.runs import Run, append_whole, write_atomic
 
 __all__ = ["ALONE", "BOTH", "Reading", "ReadingRefused", "Turn", "begin", "readings", "report"]
@@ -139,7 +140,7 @@ class Reading:
             )
         if reader not in self.answers():
             self._write({"reader": reader, "began": True})
-            if self.split == "test":
+            if self.split == "test" and Parting.of(self.folder.parents[1]) is None:  # else held out of the run itself
                 evaluate.count_opening(Dataset.open(home, self.dataset), self.run)
         return reader
 

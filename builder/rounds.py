@@ -128,13 +128,17 @@ class Round:
     def members(self) -> list[Member]:
         """The members in their order; `sides` are read where they are asked for, from the run (see `sides`)."""
         return [
-            Member(dict(one["about"]), Experiment.checked(one["experiment"]), None, str(one["run"]))
-            for one in self.plan["members"]
+            Member(dict(one["about"]), Experiment.checked(one["experiment"]), None, self._run(number, one))
+            for number, one in enumerate(self.plan["members"])
         ]
 
     def runs(self) -> list[Run]:
         """The runs of the members, in order; some may be gone."""
-        return [Run(self.home, str(one["run"])) for one in self.plan["members"]]
+        return [Run(self.home, self._run(number, one)) for number, one in enumerate(self.plan["members"])]
+
+    def _run(self, number: int, one: Mapping[str, Any]) -> str:
+        """The id of a member's run; where the round was killed while it was made, the one that it will have."""
+        return str(one["run"] or f"{self.id}-{number:02x}")
 
     def view(self, view_of: Callable[[Run], RunView] = Run.view) -> RoundView:
         """How it is going.
@@ -281,7 +285,7 @@ class RoundStore:
         return found
 
     def about(self, experiment: Experiment, kind: str) -> list[Round]:
-        """The rounds of a kind that ask about this very document (name and seed aside), the newest first."""
+        """The rounds of a kind that ask about this very document (its name aside), the newest first."""
         wanted = _subject(experiment)
         found = []
         for one in self.rounds(kind):

@@ -229,7 +229,8 @@ def where(run: Run, source: Source | None, told: Answer, finding: Mapping[str, A
         offered = []
     if len(offered) < 2 or source is None:
         return _FIRST
-    doubted = {name for name in offered if explained.verdict(run, name)}
+    best = trained.state_of(run) == "best"  # the tests of the maps were of these weights
+    doubted = {name for name in offered if best and explained.verdict(run, name)}
     method = st.segmented_control(
         "Where it looked",
         offered,
@@ -264,7 +265,8 @@ def where_it_looked(
     if warm is None:
         st.caption(f"{METHODS[method].title}: nothing in the scan speaks for the answer.")
         return
-    doubt, top = explained.verdict(run, method), answers.likeliest(told.finding)
+    doubt = explained.verdict(run, method) if trained.state_of(run) == "best" else None
+    top = answers.likeliest(told.finding)
     over = heat.overlay(picture, warm, st.session_state.get("heat-opacity", 0.6), greyed=bool(doubt))
     st.image(heat.enlarged(over, _SIDE_PX), width="stretch", alt=f"Where the evidence for {top} lies")
     st.caption(f"What speaks for {plain(top)} ({METHODS[method].title}){which_slice(told.finding, place)}")

@@ -5,6 +5,7 @@ weights, accumulation, RNN}. The real loop and the real checkpoint state, kept i
 import io
 import itertools
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +94,14 @@ def learner(dataset: Made, nodes: str, **training: Any) -> Learner:
     settings = {"epochs": 2, "batch_size": 8, "monitor": "loss", "seed": 3, **training}
     experiment = Experiment(data=Data(size_px=16), network=NETWORKS[nodes], training=Training(**settings))
     made: Any = dataset
-    return Learner(experiment, find("recognition"), made, dataset.made, Path("nowhere"), torch.device("cpu"))
+    return Learner(
+        experiment,
+        find("recognition"),
+        made,
+        dataset.made,
+        Path(tempfile.mkdtemp(prefix="scanloom-exact-")),
+        torch.device("cpu"),
+    )
 
 
 def numbers(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -232,7 +232,10 @@ def test_the_terms_of_a_run_are_chosen_on_the_page_and_told_with_what_they_come_
     policy.set_value("refuse").run()
     assert calibrate.chosen(run).gate == "refuse" and calibrate.chosen(run).wanted == 0.4
     stopped = {"value": 0.05, "low": 0.01, "high": 0.2}
-    told: dict[str, Any] = {"checkpoint": "", "own": {"n": 40, "stopped": stopped, "grounds": {"features": 2}}}
+    told: dict[str, Any] = {
+        "checkpoint": calibrate.weights_of(run),
+        "own": {"n": 40, "stopped": stopped, "grounds": {"features": 2}},
+    }
     told["foreign"] = [{"dataset": "x", "name": "Others", "n": 30, "stopped": stopped, "grounds": {"size": 9}}]
     (run.folder / "gate.json").write_text(json.dumps(told))
     text = said(session.run()).replace("\\", "")

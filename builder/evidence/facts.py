@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import baseline, blanking, operating, task
+from builder import baseline, blanking, leaks, operating, task
 from builder.data import SPLITS, Dataset
 from builder.evaluate import evaluation, openings_file
 from builder.evidence import environment, hashes, recipe
@@ -68,6 +68,7 @@ def gather(run: Run, home: Path) -> Facts:
         "choices": _choices(experiment),
         "training": training(run),
         "evaluation": found,
+        "leaky": leaks.of_run(run).stamp,
         "operating": points(run),
         "probes": {"blanked": blanking.kept(run)},
         "baseline": baseline.kept(dataset),

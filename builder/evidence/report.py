@@ -87,24 +87,21 @@ def _head(found: Facts, title: str) -> str:
 
 def _own_sides(found: Facts) -> str:
     """What a run with sides of its own was measured on, and leaks between sides: said before any figure."""
-    data, said = found["data"], []
+    said: list[str] = []
     if found["came"]:
         what = found["came"].get("words") or "a part of the data"
         said.append(
             f"This run is {what}: its figures are of the scans held out of it, not of the data set's test side."
         )
-    twins = int((data.get("duplicates") or {}).get("across_splits") or 0)
-    astride = int(data.get("num_patients_astride") or 0)
-    if twins or astride:
-        told = [f"{twins} pictures (exactly or almost)"] if twins else []
-        told += [f"{astride} patients"] if astride else []
-        said.append(f"LEAKY: {' and '.join(told)} are on more than one side, so the figures flatter.")
+    if found.get("leaky"):
+        said.append(found["leaky"])
     return "".join(markup.p(words, "notice bad") for words in said)
 
 
 def _results(found: Facts) -> str:
     evaluation = found["evaluation"]
-    said = f"{evaluation['n']:,} scans of {evaluation['patients']:,} patients, never seen in training."
+    unseen = "." if found.get("leaky") else ", never seen in training."
+    said = f"{evaluation['n']:,} scans of {evaluation['patients']:,} patients{unseen}"
     method = evaluation.get("interval") or {}
     shifted = [metric_words(n) for n in method.get("bias_corrected") or ()]
     how = f"{words.known(found)['uncertainty']}" + (f" Bias-corrected: {', '.join(shifted)}." if shifted else "")

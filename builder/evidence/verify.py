@@ -55,7 +55,7 @@ _DATA_TITLES = {
     "edits.jsonl": "The labels that people corrected",
     "dataset.json": "The description of the data set",
 }
-_PASSING = ("at", "openings", "run", "dataset")
+_PASSING = ("at", "openings", "run", "dataset", "leaky")  # an audit after the figures may find more leaks
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,9 @@ def known(found: Facts) -> dict[str, str]:
         "results": results(found, 4) + ".",
         "diagnostic": _diagnostic(found),
         "failures": _failures(evaluation),
-        "limits": " ".join([*data.get("warnings", ()), *evaluation.get("notes", ())]),
+        "limits": " ".join(
+            [*filter(None, [found.get("leaky")]), *data.get("warnings", ()), *evaluation.get("notes", ())]
+        ),
         "pack": "This pack: document, weights, figures and hashes, which `python -m builder verify` checks.",
         "available": "Document and weights are in this pack; the network can be exported as plain code.",
         "predictors": "The pixels of the scan are all that it is given; no clinical variable and no reader's opinion.",
@@ -121,8 +123,9 @@ def methods(found: Facts) -> str:
         "Training scans were varied by " + augmented + "." if augmented else "No augmentation was used.",
         f"It was trained for {training['epoch'] or choices['epochs']} epochs with {_optimizer(found)} and batches of "
         f"{choices['batch_size']} (seed {choices['seed']}). {_selection(found)}",
-        f"Performance was measured on {evaluation['n']} test scans of {evaluation['patients']} patients that had no "
-        f"part in training or selection; {_openings(found)}. {_uncertainty(evaluation)}",
+        f"Performance was measured on {evaluation['n']} test scans of {evaluation['patients']} patients"
+        + (f". {found['leaky']} " if found.get("leaky") else " that had no part in training or selection. ")
+        + f"{_openings(found).capitalize()}. {_uncertainty(evaluation)}",
         f"On the test side: {results(found, 4)}.",
         _points_words(found),
         f"Document, weights, figures and SHA-256 hashes are in the evidence pack of run {found['run']}.",
@@ -134,6 +137,8 @@ def model_card(found: Facts) -> str:
     """The model card as Markdown (after Mitchell et al., Model Cards for Model Reporting, FAT* 2019)."""
     answers, data, evaluation = known(found), found["data"], found["evaluation"]
     lines = [f"# Model card: {found['name']}", "", _CLINICAL, ""]
+    if found.get("leaky"):
+        lines += [f"**{found['leaky']}**", ""]
     if data.get("synthetic"):
         lines += ["**It was trained on synthetic phantoms: it knows nothing about people.**", ""]
     for title, text in (

@@ -89,6 +89,7 @@ class Driver:
         self.points = points_of(self.experiment) if self.search.strategy.name == "grid" else None
         self._storage = storage
         self._began = time.monotonic()
+        self._leaving = set[int]()  # asked to stop under an earlier driver, and still saving
         self._fold = StudyFold(study.id, self.experiment)
         self._looks: dict[int, Look] = {}
         self._weighed = 0
@@ -254,6 +255,8 @@ class Driver:
                 look = self.ground.look(facts["run"])
                 if look.status in ("stopped", "lost") and "prune" not in facts:
                     self.ground.again(facts["run"])
+                elif look.stopping and "prune" not in facts:
+                    self._leaving.add(trial.number)
 
     def _tell_asked(self, trial: optuna.trial.FrozenTrial) -> None:
         facts = trial.user_attrs
@@ -406,21 +409,22 @@ class Driver:
             return False
         known = self._fold.trials[trial.number].curve[0] if trial.number in self._fold.trials else []
         last = known[-1] if known else 0
-        new = [epoch for epoch in sorted(look.epochs) if epoch > last]
-        for epoch in new:
+        moved = False
+        for epoch in [epoch for epoch in sorted(look.epochs) if epoch > last]:
             value = look.epochs[epoch].get(f"val/{metric}")
             if value is None or not math.isfinite(value):
                 continue
             if len(self.metrics) == 1:
                 self._set("set_trial_intermediate_value", trial, epoch, value)
             self._tell("reported", trial=trial.number, epoch=epoch, value=value)
+            moved = True
             if len(self.metrics) > 1 or self.search.pruner.name == "none" or look.ended:
                 continue
             if "prune" not in trial.user_attrs and epoch < self._epochs(trial) and self._poor(trial.number):
                 self._note(trial, prune=epoch)
                 self.ground.stop(trial.user_attrs["run"])
                 return True
-        return bool(new)
+        return moved
 
     def _poor(self, number: int) -> bool:
         """Whether the pruner would end a trial now."""
@@ -436,6 +440,10 @@ class Driver:
     def _conclude(self, trial: optuna.trial.FrozenTrial, look: Look) -> None:
         """What follows from the end of a trial's run."""
         facts = trial.user_attrs
+        if look.status == "stopped" and trial.number in self._leaving:
+            self._leaving.discard(trial.number)
+            self.ground.again(facts["run"])
+            return
         if look.status == "lost" and not facts.get("again"):
             self._note(trial, again=True)
             self._mark_retried(trial, look.reason or "Its process was ended; it was begun again.")
@@ -508,7 +516,8 @@ class Driver:
         if done < WEIGH_FROM or done == self._weighed or (not always and done < self._weighed * 1.1):
             return
         self._weighed = done
-        found = importance(self._fold.view([], status="running", reason=""))
+        logarithmic = [dimension.path for dimension in self.search.dimensions if dimension.log]
+        found = importance(self._fold.view([], status="running", reason=""), logarithmic)
         if found:
             self._tell("weighed", importance=found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +20,8 @@ class Look:
         status: as of a run (`RunView.status`); "gone" where somebody deleted it. reason: why it ended so.
         epochs: {epoch from 1: its metrics, "val/auc" and so on}, the follower's own: read it, never change it.
         best_epoch: of the model that is kept; 0 before there is one.
-        seconds: of computing. attempts: 2 = its process was ended once and it went on.
+        seconds: of computing. attempts: 2 = its process was ended once and it went on. stopping: it was asked to stop
+            and still saves.
     """
 
     status: str = "queued"
@@ -30,6 +30,7 @@ class Look:
     seconds: float = 0.0
     attempts: int = 0
     reason: str = ""
+    stopping: bool = False
 
     @property
     def ended(self) -> bool:
@@ -82,7 +83,7 @@ class RunGround:
         follower = self._followers.setdefault(name, RunFollower(run))
         view = follower.refresh()
         best = int(view.best["epoch"]) if view.best else 0
-        look = Look(view.status, follower.epochs, best, view.seconds, view.attempt, view.reason)
+        look = Look(view.status, follower.epochs, best, view.seconds, view.attempt, view.reason, view.stopping)
         if look.ended:
             del self._followers[name]
         return look
@@ -99,14 +100,3 @@ class RunGround:
         except StoreError:  # it has ended otherwise meanwhile: the next look tells
             return
         self.executor.submit(run)
-
-
-def named_executor(home: Path) -> Executor:
-    """The executor that SCANLOOM_EXECUTOR names; the one of this machine where it names none."""
-    from builder.execute import EXECUTORS
-
-    name = os.environ.get("SCANLOOM_EXECUTOR") or "local"
-    if name not in EXECUTORS:
-        raise StoreError(f"There is no executor {name!r}; SCANLOOM_EXECUTOR is one of {', '.join(EXECUTORS)}.")
-    made: Executor = EXECUTORS[name](home)
-    return made

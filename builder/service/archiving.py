@@ -116,7 +116,9 @@ def results(
     least = float(told.get("facts", {}).get("threshold", 0.0))
     kinds = {"sr": partial(takeout.report, folder, files, told, place / "report.dcm", least)}
     if found.found.outline is not None:
-        kinds["seg"] = partial(takeout.segmentation, folder, files, ["Lesion"], place / "mask.dcm")
+        kinds["seg"] = partial(
+            takeout.segmentation, folder, files, ["Lesion"], place / "mask.dcm", told.get("notes") or ()
+        )
     made, refused = [], []
     for kind, make in kinds.items():
         try:

@@ -71,7 +71,8 @@ class Door:
         if not self._token and not is_loopback(_host_name(host)):
             return _said(403, "This service answers under the names 127.0.0.1 and localhost only.")
         origin = headers.get("origin")
-        foreign = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+        opened = path in OPEN and headers.get("sec-fetch-mode") == "navigate"  # by a link on a page of the app
+        foreign = not opened and headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         if foreign or (origin is not None and urlsplit(origin).netloc != host):
             return _said(403, "This request comes from a page of another site.")
         if not self._token or path in OPEN:

@@ -28,7 +28,7 @@ _SIDES = {"train": "training", "val": "validation", "test": "test"}
 _HELP = (
     "Looks for pictures that occur twice (also turned, mirrored, resized or saved again), patients on two sides of the "
     "split, one lesion in two classes, labels that can be told from the file or the border alone, and labels that look "
-    "wrong. Of the test side only the pictures are compared; its labels are left alone."
+    "wrong. Of the test side only the pictures are compared; where one is in a pair, its label is shown, too."
 )
 
 
@@ -41,6 +41,8 @@ def card(dataset: Dataset) -> None:
             _leak_known(dataset)
         else:
             verdicts(found)
+            if found.get("relabelled"):
+                st.caption(":orange[:material/warning: Labels were corrected since: audit again for new figures.]")
             _figures(found)
         _ask(dataset, found)
     if found is None:
@@ -110,6 +112,8 @@ def beside(run: Run) -> None:
             _leak_known(dataset, run)
         else:
             verdicts(found)
+            if found.get("relabelled"):
+                st.caption(":orange[:material/warning: Labels were corrected since: audit again for new figures.]")
             _figures(found)
         times = openings(dataset)
         st.caption(f"The test side of these scans was opened {amount(times, 'time')} so far, by all runs together.")
@@ -260,8 +264,14 @@ def _exclude(ids: tuple[str, ...]) -> None:
 # -- labels -----------------------------------------------------------------------------------------------------------
 
 
+def _as_told(dataset: Dataset, suspect: Mapping[str, Any]) -> bool:
+    """Whether a doubtful label is still the one that was found doubtful."""
+    label = int(dataset.labels[suspect["index"]])
+    return label >= 0 and dataset.classes[label] == suspect["given"]
+
+
 def _suspects(dataset: Dataset, found: Mapping[str, Any]) -> None:
-    told = found["suspects"]["cases"]
+    told = [one for one in found["suspects"]["cases"] if _as_told(dataset, one)]
     st.caption(
         "A rule on frozen features, fitted without each of these scans, finds another class at least five times as "
         "likely. It is a weak rule: look before you change anything. A correction is kept with who and when."

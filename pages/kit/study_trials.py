@@ -110,6 +110,11 @@ def table(study: Study, view: StudyView) -> None:
             placeholder="–",
             column_config=study_table.columns(rows),
         )
+        if (
+            st.session_state.setdefault("trial-study", study.id) != study.id
+        ):  # what was ticked belongs to another search
+            st.session_state["trial-study"] = study.id
+            st.session_state.pop(_PICKED, None)
         picked = next((t for t in view.trials if t.number == st.session_state.get(_PICKED)), None)
         if picked is None:
             st.caption("Tick a row to open that trial as an experiment, to see its run, or to let it run again.")

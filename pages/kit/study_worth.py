@@ -53,19 +53,20 @@ def cards(study: Study) -> None:
 def _against_default(study: Study, view: StudyView) -> None:
     st.markdown("**Is it better than the default?** Both are trained again with seeds that the search never used.")
     rounds.refused(SEEDS_KEY)
-    one = next((r for r in RoundStore(home()).rounds(seeds.KIND) if r.plan.get("of") == study.id), None)
+    assert view.best is not None
+    winner = study.trial(view.best.number)
+    # Every trial's best epoch was chosen by what the search looks for: so must the default's.
+    default = study.experiment.replace("training.monitor", winner.training.monitor)
+    one = next((r for r in RoundStore(home()).about(winner, seeds.KIND) if r.plan.get("of") == study.id), None)
     if one is not None:
         rounds.followed(one, SEEDS_KEY, "Winner and default", _drawn_seeds)
         return
     num = st.segmented_control("Seeds", _SEEDS, default=3, key=f"{SEEDS_KEY}-num", required=True)
 
     def start() -> None:
-        assert view.best is not None
-        winner, default = study.trial(view.best.number), study.experiment
         rounds.begin(lambda: seeds.begin(home(), default, winner, int(num or 3), of=study.id), SEEDS_KEY)
 
     st.button("Train both again", key=f"{SEEDS_KEY}-begin", icon=":material/casino:", on_click=start)
-    assert view.best is not None
     st.caption(rounds.cost(2 * int(num or 3), view.best.seconds))
 
 
