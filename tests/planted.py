@@ -38,7 +38,8 @@ class Planted:
 
     Args:
         ends: {number of a trial: how its run ends instead of "done", the first time, the second time, ...}.
-        kill_at: the call of this ground at which the driver is ended.
+        kill_at: the call of this ground at which the driver is ended. saving: trials that were asked to stop tell that
+            they still save, once.
     """
 
     def __init__(self, score: Callable[[Experiment, int], float] = bowl) -> None:
@@ -47,6 +48,7 @@ class Planted:
         self.begun: list[int] = []
         self.ends: dict[int, list[str]] = {}
         self.kill_at = -1
+        self.saving: set[str] = set()
         self._calls = 0
         self._epoch: dict[str, int] = {}
         self._stopped: set[str] = set()
@@ -69,6 +71,9 @@ class Planted:
 
     def look(self, name: str) -> Look:
         self._called()
+        if name in self._stopped and name in self.saving:
+            self.saving.discard(name)
+            return Look("running", attempts=1, stopping=True)
         epochs, number = self.documents[name].training.epochs, self._numbers[name]
         if name not in self._stopped and self._epoch[name] < epochs:
             self._epoch[name] += 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.folds import FoldError, folded, nested_subsets
+from builder.folds import FoldError, folded, nested_subsets, set_aside
 
 COHORTS = st.lists(  # groups: (classes of each case of the group), as patients with one or several scans have them
     st.lists(st.sets(st.sampled_from("abc"), max_size=2).map(tuple), min_size=1, max_size=5), min_size=4, max_size=40
@@ -76,3 +76,10 @@ def test_the_parts_of_a_hundred_patients_differ_by_one_at_most():
     placed = folded(list(range(103)), [("a",) if k % 3 else ("b",) for k in range(103)], 5)
     sizes = np.bincount(list(placed.values()))
     assert sizes.max() - sizes.min() <= 1
+
+
+def test_who_alone_shows_a_class_is_learned_from_and_never_only_looked_at():
+    groups, labels = list(range(6)), [("a",)] * 5 + [("b",)]
+    for seed in range(20):
+        aside = set_aside(groups, labels, 0.2, seed, 0)
+        assert aside and 5 not in aside

@@ -214,6 +214,15 @@ def test_a_stopped_study_keeps_its_running_trials_and_goes_on_with_them(tmp_path
     assert [t.status for t in study.view().trials] == ["done"] * 4 and ground.begun == [0, 1, 2, 3]
 
 
+def test_a_trial_that_still_saves_when_its_study_goes_on_goes_on_too(tmp_path: Path):
+    study, ground = study_of(tmp_path, epochs=5, num_trials=4), Planted()
+    for _ in driver_of(study, ground, stop=lambda: len(ground.begun) == 3).steps():
+        pass
+    ground.saving = set(ground.documents)  # the next driver comes while the stopped trial is not through
+    driven(study, ground)
+    assert [t.status for t in study.view().trials] == ["done"] * 4 and ground.begun == [0, 1, 2, 3]
+
+
 def test_a_killed_trial_is_retried_once_and_marked(tmp_path: Path, memory):
     study, ground = study_of(tmp_path, num_trials=3), Planted()
     ground.ends = {0: ["lost"], 1: ["lost", "lost"]}
