@@ -9,7 +9,6 @@ import pytest
 from little_run import starter
 from planted import BLUR, LR, RATE, SMOOTHING, Killed, Planted, bowl, driven, driver_of, learning, study_of
 
-from builder.search import figures
 from builder.search.driver import costs_of, storage_at
 from builder.search.studies import Study, StudyView, trial_of
 from builder.spec import Dimension, Experiment, Objective
@@ -295,22 +294,3 @@ def test_importance_tells_which_choice_mattered(searched):
     assert set(view.importance) == {LR, SMOOTHING, "training.optimizer"}
     assert view.importance["training.optimizer"] == min(view.importance.values())
     assert sum(view.importance.values()) == pytest.approx(1, abs=0.001)
-
-
-def test_the_figures_are_plain_data_of_the_trials(searched):
-    _, view = searched
-    numbers, best = figures.best_so_far(view)
-    assert numbers == list(range(30)) and best == sorted(best) and best[-1] == view.best.values[0]
-    axes, rows = figures.coordinates(view, [LR])
-    assert [axis.path for axis in axes][-1] == "auc" and len(rows) == 30
-    words = next(axis for axis in axes if axis.path == "training.optimizer")
-    assert sorted(words.words) == ["adamw", "momentum"] and set(words.places) == {0.0, 1.0}
-    x, y, trials = figures.slices(view, LR)
-    assert len(x) == len(y) == len(trials) == 30
-    flat = figures.contour(view, LR, SMOOTHING, [LR])
-    assert flat is not None and flat.surface.shape == (24, 24)
-    row, column = divmod(int(flat.surface.argmax()), 24)
-    assert abs(flat.y[row] - view.best.params[SMOOTHING]) < 0.2
-    assert 0.1 < flat.x[column] / view.best.params[LR] < 10
-    beside = figures.contour(view, "training.optimizer", LR, [LR])
-    assert beside is not None and beside.surface.shape == (24, 2) and beside.words_x

@@ -510,7 +510,7 @@ class Driver:
 
     def _weigh(self, always: bool = False) -> None:
         """Tells which choices matter, now and then: it costs more the more trials there are."""
-        from builder.search.figures import importance
+        from builder.search.importance import importance
 
         done = sum(trial.status == "done" for trial in self._fold.trials.values())
         if done < WEIGH_FROM or done == self._weighed or (not always and done < self._weighed * 1.1):
