@@ -15,7 +15,7 @@ from typing import Any
 from builder.data import Dataset, UnknownDataset, copies
 from builder.fingerprint import Fingerprint, leaks
 from builder.parting import Parting
-from builder.runs import Run
+from builder.runs import Run, StoreError
 from builder.spec import Experiment, Problem, SpecError
 
 __all__ = ["STAMP", "Leak", "leak_of", "of_dataset", "of_folder", "of_run", "problems"]
@@ -86,7 +86,11 @@ def of_dataset(dataset: Dataset, experiment: Experiment | None = None) -> Leak:
 
 def of_folder(folder: Path, facts: Mapping[str, Any]) -> Leak:
     """`of_run` for the folder of a run; what is somewhere else, alone, is told of by its `facts`."""
-    return of_run(Run(Path(folder).absolute().parents[1], Path(folder).name), facts)
+    place = Path(folder).absolute()
+    try:
+        return of_run(Run(place.parents[1], place.name), facts)
+    except StoreError:  # a folder of another kind of name: no data folder's run
+        return leak_of(facts)
 
 
 def of_run(run: Run, facts: Mapping[str, Any] | None = None) -> Leak:

@@ -258,7 +258,16 @@ def test_runs_lists_what_there_is(ask, at_little, home):
 
 def test_shortcuts_answers_in_the_documented_shape(ask, at_little):
     code, found, _ = ask("shortcuts", at_little[2].id)
-    assert code == 0 and set(found) == {"run", "n", "patients", "with_lesions", "probes", "verdicts", "checkpoint"}
+    assert code == 0 and set(found) == {
+        "run",
+        "n",
+        "patients",
+        "with_lesions",
+        "with_text",
+        "probes",
+        "verdicts",
+        "checkpoint",
+    }
     assert {"whole", "border", "coarse", "without_middle"} == set(found["probes"]) and found["verdicts"]
     assert set(found["probes"]["whole"]) == {"auc", "accuracy", "n"}
 

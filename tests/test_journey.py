@@ -71,7 +71,7 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     expect(button(page, "start-training")).to_be_enabled(timeout=LONG_MS)
 
     # The network: one layer more, its shape at once; and a mistake that is mended by its button.
-    page.get_by_role("link", name="Network").click()
+    page.get_by_role("link", name="Network", exact=True).click()
     keyed(page, "network-view").get_by_role("radio", name="List").click(timeout=LONG_MS)
     expect(shape_of(page, "relu_1")).to_be_visible(timeout=LONG_MS)
     before = shape_of(page, "relu_1").text_content()

@@ -93,7 +93,7 @@ def test_a_pack_of_any_task_holds_and_its_report_tells_every_figure(
 
 def test_no_part_of_the_page_waits_for_what_no_report_holds(reported: Callable[[str], Reported]) -> None:
     held = {name for task in TASKS for name, value in whole(reported(task)[2]).items() if value}
-    assert not [name for name, *_ in figures.SECTIONS if name not in held]
+    assert {name for name, *_ in figures.SECTIONS} - held <= {"subgroups"}, "the little scans are all of one kind"
     assert not set(trust._GALLERIES) - held - {"misses", "false_alarms", "false_positives"}, "a run may be without flaw"
 
 

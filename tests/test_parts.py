@@ -234,7 +234,7 @@ def test_an_optimizer_walks_down_a_slope(part):
 
 
 def test_the_documents_sections_hold_exactly_the_settings_of_the_catalog():
-    assert set(Data.model_fields) - {"dataset", "degrade", "exclude"} == {p.name for p in PREPARE.params}
+    assert set(Data.model_fields) - {"dataset", "degrade", "exclude", "leaks"} == {p.name for p in PREPARE.params}
     assert set(Training.model_fields) - {"optimizer", "schedule", "loss", "augment", "average", "groups"} == {
         p.name for p in TRAINING.params
     }
