@@ -126,7 +126,7 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     expect(answer.locator(".js-plotly-plot .bars .point")).to_have_count(3, timeout=30_000)
     seen = keyed(page, "as-seen")
     expect(seen.locator("img")).to_have_count(2)
-    expect(seen.get_by_text("Grad-CAM")).to_be_visible()
+    expect(seen.get_by_text("(Grad-CAM)")).to_be_visible()
 
     # Stopped only after asking; then its state is told, and it can be resumed.
     button(page, "to-run").click()
