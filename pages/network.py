@@ -62,7 +62,7 @@ _CANVAS_CSS = """<style>
 </style>"""
 CANVAS, LIST = "Canvas", "List"
 VIEW = "network-view"
-_OPEN = ("Convolution", "Pooling", "Activation")
+_OPEN = ("Convolution",)
 """Groups of the palette that are open at first."""
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 

@@ -151,6 +151,7 @@ def test_a_new_layer_goes_below_the_open_card_and_can_be_taken_back(home: Path) 
     before = ids(draft)
     session = at("network", draft)
     opened_card(session, before[2])
+    session.text_input(key="palette-search").set_value("max pooling").run()
     pressed(session, "add:max_pool")
     assert ids(draft)[:4] == [*before[:3], draft.experiment.network[3].id]
     assert draft.experiment.network[3].name == "max_pool"

@@ -121,6 +121,7 @@ def test_a_layer_that_is_new_says_that_it_was_not_looked_at(home: Path) -> None:
     draft = drafted(home, FEW)
     session = looked(home, draft)
     opened_card(session, "conv")
+    session.text_input(key="palette-search").set_value("relu").run()
     pressed(session, "add:relu")
     assert "was not part of this look" in said(session)
 
