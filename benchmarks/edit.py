@@ -136,7 +136,7 @@ def main() -> None:
             card(page, "scores").wait_for(timeout=90_000)
             page.wait_for_timeout(1500)
             card(page, "conv2d_1").click()
-            page.locator(".st-key-palette").get_by_text("Activation", exact=True).click()  # a group that is shut at first
+            page.locator(".st-key-palette").get_by_text("Activation", exact=True).click()  # shut at first
             box = page.locator("[class*='st-key-network-conv2d_1-params-out_channels'] input")
             box.wait_for()
             page.wait_for_timeout(500)
