@@ -8,7 +8,7 @@ from builder.data import Dataset, Entry, Summary, UnknownDataset, datasets, dele
 from builder.execute import home
 from builder.runs import StoreError
 from builder.spec import SpecError
-from pages.kit import annotating, audit, draft, go, importing, jobs, scans, style, viewer
+from pages.kit import address, annotating, audit, draft, go, importing, jobs, scans, style, viewer
 from pages.kit import datasets as shown
 from pages.kit.words import ago, amount, plain, size
 
@@ -19,7 +19,7 @@ STATUSES = ("refused", "repaired", "accepted", "skipped")  # what a person shoul
 
 def ask_import() -> None:
     """Opens the import form."""
-    st.query_params["import"] = "1"
+    address.put("import", "1")
 
 
 def make_demo(task: str, kind: str) -> None:
@@ -58,8 +58,8 @@ def take_results() -> None:
             st.session_state["import-counts"] = result
             if slot == importing.SLOT:
                 importing.assign_names(str(result["dataset"]))
-            st.query_params["dataset"] = str(result["dataset"])
-            st.query_params.pop("import", None)
+            address.put("dataset", str(result["dataset"]))
+            address.drop("import")
 
 
 def use(dataset: str) -> None:
@@ -82,7 +82,7 @@ def use(dataset: str) -> None:
 
 def remove(dataset: str) -> None:
     """Deletes a dataset; one that another tab has deleted meanwhile is gone, which is what was wanted."""
-    st.query_params.pop("dataset", None)
+    address.drop("dataset")
     try:
         delete(home(), dataset)
     except UnknownDataset:
@@ -292,7 +292,7 @@ def look_up(dataset: Dataset, name: str, names: dict[str, str]) -> list[Entry]:
 
 def stop_asking() -> None:
     """Closes the import form; files that have arrived wait for a day."""
-    st.query_params.pop("import", None)
+    address.drop("import")
 
 
 def heading(summaries: list[Summary], summary: Summary | None) -> None:
@@ -322,7 +322,7 @@ def heading(summaries: list[Summary], summary: Summary | None) -> None:
 def chosen_dataset(summaries: list[Summary]) -> str:
     """Which dataset the page shows: the URL's, the open experiment's, else the newest."""
     ids = [summary.id for summary in summaries]
-    wanted = st.query_params.get("dataset", "")
+    wanted = address.get("dataset")
     if wanted in ids:
         return wanted
     open_draft = draft.current()
@@ -337,7 +337,7 @@ target = st.session_state.pop("leave-for", "")
 if target and go.exists(target):
     go.to(target)
 there = datasets(home())
-asked = st.query_params.get("import") == "1" and not any(job_at_work(slot) for slot in (importing.SLOT, DEMO))
+asked = address.get("import") == "1" and not any(job_at_work(slot) for slot in (importing.SLOT, DEMO))
 now = chosen_dataset(there) if there else ""
 try:
     opened = shown.opened(now) if now else None
@@ -370,7 +370,7 @@ elif opened is not None:
             format_func=lambda id: names[id],
             label_visibility="collapsed",
             required=True,
-            on_change=lambda: st.query_params.update(dataset=st.session_state["dataset-pick"]),
+            on_change=lambda: address.put("dataset", st.session_state["dataset-pick"]),
         )
     counts_of_import(opened[0])
     names_of_tabs = ["Overview", "Scans", "Label", "Files"]

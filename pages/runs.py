@@ -10,7 +10,7 @@ from builder.branch import saved
 from builder.events import RESUMABLE
 from builder.execute import home
 from builder.runs import Run, RunStore, RunView
-from pages.kit import gap, go, style, takeaway, trust
+from pages.kit import address, gap, go, style, takeaway, trust
 from pages.kit.health import health
 from pages.kit.preflight import foretold
 from pages.kit.run_actions import actions
@@ -44,7 +44,7 @@ def standing(views: dict[str, RunView]) -> Standing:
 def live(runs: Sequence[Run], trials: Trials, shown: Sequence[str], states: Standing) -> None:
     """Everything that moves: the list, the state of the run, the curves. Runs again by itself while a run is active."""
     views = {run.id: view_of(run) for run in runs}
-    if st.query_params.get("run") != ",".join(shown):
+    if address.get("run") != ",".join(shown):
         st.rerun()  # another run was picked in the list
     if standing(views) != states:
         st.rerun()
@@ -135,7 +135,7 @@ def page(runs: Sequence[Run], trials: Trials) -> None:
 dress()
 undo()
 everything = RunStore(home()).runs()
-known = own(everything, st.query_params.get("run", "").split(",")) or everything[:1]
+known = own(everything, address.get("run").split(",")) or everything[:1]
 if known:
     page(known, groups(everything))
 else:

@@ -8,8 +8,8 @@ import streamlit as st
 
 from builder.execute import home
 from builder.search.studies import Study, StudyStore
+from pages.kit import address, findings, go, locks, study_live, study_space, style
 from pages.kit import draft as drafts
-from pages.kit import findings, go, locks, study_live, study_space, style
 from pages.kit.study_list import NEW, dress, study_list
 
 
@@ -37,10 +37,10 @@ def nothing_open() -> None:
 def page(studies: Sequence[Study], draft: drafts.Draft | None) -> None:
     """The list of searches, and the one that is looked at."""
     known = {study.id: study for study in studies}
-    asked = st.query_params.get("study", "")
+    asked = address.get("study")
     shown = asked if asked in known or (asked == NEW and draft is not None) else studies[0].id
     if asked != shown:
-        st.query_params["study"] = shown
+        address.put("study", shown)
     place = st.container()
     left, right = st.columns([1, 3.9], gap="medium")
     with left:

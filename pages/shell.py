@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.kit import draft, style
+from pages.kit import address, draft, style
 from pages.kit.machine import this_machine
 from pages.kit.words import plain
 
@@ -40,6 +40,7 @@ listed = {
     for section, entries in PAGES.items()
 }
 page = st.navigation({section: entries for section, entries in listed.items() if entries})
+address.on_page(page.url_path)
 draft.keep_in_url()
 
 with st.sidebar:

@@ -18,6 +18,7 @@ from builder.saliency import METHODS
 from builder.spec import SpecError
 from builder.task import TASKS, find
 from pages.kit import (
+    address,
     answers,
     batch,
     correction,
@@ -106,7 +107,7 @@ def ask_case(run: Run, dataset: Dataset, number: int) -> None:
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
     st.session_state.pop(_PICKED, None)
-    st.query_params["case"] = str(case)
+    address.put("case", str(case))
     st.session_state["case-number"] = number + 1
     ask(run, Source(dataset.id, case))
 
@@ -119,7 +120,7 @@ def source_of(run: Run, files: Sequence[Path]) -> Source | None:
     picked = st.session_state.get(_PICKED)
     if picked is not None:
         return Source(files=picked[0], member=picked[1])
-    case = st.query_params.get("case", "")
+    case = address.get("case")
     dataset = dataset_of(run)
     if dataset is not None and case.isdigit() and int(case) < len(dataset):
         return Source(dataset.id, int(case))
@@ -139,7 +140,7 @@ def dropped(run: Run) -> list[Path]:
     if len(newest) < len(arrived):
         st.caption(f"About {plain(newest[0].name) if len(files) == 1 else f'the last {len(files):,} files'}.")
     if files and st.session_state.get("asked") != (run.id, Source(files=files).digest):
-        st.query_params.pop("case", None)
+        address.drop("case")
         ask(run, Source(files=files))
     return files
 
@@ -333,7 +334,7 @@ def start_over() -> None:
     """Back to the empty dropzone."""
     dropbox.empty(_SLOT)
     st.session_state.pop(_PICKED, None)
-    st.query_params.pop("case", None)
+    address.drop("case")
     forget()
 
 
@@ -429,9 +430,9 @@ def page(runs: Sequence[Run]) -> None:
     """The page."""
     with style.heading("What about this scan?", f"A trained network answers a new scan. {_NOT_CLINICAL}"):
         if st.button("Its results", key="to-results", icon=":material/verified:"):
-            go.to("results", run=st.query_params.get("run", runs[0].id))
+            go.to("results", run=address.get("run") or runs[0].id)
         if st.button("Its run", key="to-run", icon=":material/show_chart:"):
-            go.to("runs", run=st.query_params.get("run", runs[0].id))
+            go.to("runs", run=address.get("run") or runs[0].id)
     left, right = st.columns([1, 1], gap="medium", vertical_alignment="top")
     with left:
         help = "Every run that has saved a network, also one that still learns or is paused."
@@ -462,7 +463,7 @@ def page(runs: Sequence[Run]) -> None:
 
 def how_many() -> str:
     """Whether one scan is asked about, or every one of many; kept in the URL."""
-    asked = _MANY if st.query_params.get("scans") == "many" else _ONE
+    asked = _MANY if address.get("scans") == "many" else _ONE
     if st.session_state.get("how-many") != asked:
         st.session_state["how-many"] = asked
     st.segmented_control(
@@ -479,17 +480,17 @@ def how_many() -> str:
 def change_how_many() -> None:
     """Writes the choice into the URL."""
     if st.session_state["how-many"] == _MANY:
-        st.query_params["scans"] = "many"
+        address.put("scans", "many")
     else:
-        st.query_params.pop("scans", None)
+        address.drop("scans")
 
 
 def look_at(run: Run, files: Sequence[Path], number: int) -> None:
     """Goes to one scan of many."""
     source = Source(files=files, member=number)
     st.session_state[_PICKED] = (list(files), number)
-    st.query_params.pop("scans", None)
-    st.query_params.pop("case", None)
+    address.drop("scans")
+    address.drop("case")
     dropbox.empty(_SLOT)
     ask(run, source)
     st.rerun()
@@ -497,7 +498,9 @@ def look_at(run: Run, files: Sequence[Path], number: int) -> None:
 
 def asked_from_elsewhere(run: Run, source: Source | None) -> None:
     """Another page has sent a case of the data set here to be asked about."""
-    if st.query_params.pop("ask", "") and source is not None and source.case is not None:
+    wanted = address.get("ask")
+    address.drop("ask")
+    if wanted and source is not None and source.case is not None:
         ask(run, source)
         st.rerun()
 

@@ -9,8 +9,8 @@ import streamlit as st
 
 from builder.data import Dataset
 from builder.labels import LabelRefused, edits_size, name_classes, record
+from pages.kit import address, viewer
 from pages.kit import datasets as shown
-from pages.kit import viewer
 from pages.kit.labelling import BOXES, MASK, Marks, Naming, edit
 from pages.kit.words import ago, amount, plain
 
@@ -118,7 +118,7 @@ def _order(dataset: Dataset, what: str) -> list[int]:
 
 def _index(dataset: Dataset, order: Sequence[int]) -> int | None:
     """The case that is shown: the URL's (also when the filter would leave it out by now), else the first to do."""
-    told = st.query_params.get(_PARAMETER, "")
+    told = address.get(_PARAMETER)
     if told.isdigit() and int(told) < len(dataset):
         return int(told)
     return order[0] if order else None
@@ -126,7 +126,7 @@ def _index(dataset: Dataset, order: Sequence[int]) -> int | None:
 
 def _go(dataset: Dataset, index: int) -> None:
     _store_strokes(dataset)
-    st.query_params[_PARAMETER] = str(index)
+    address.put(_PARAMETER, str(index))
 
 
 def _ways(dataset: Dataset, what: str, order: Sequence[int], index: int) -> None:

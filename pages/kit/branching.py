@@ -8,8 +8,8 @@ from builder.branch import branch, epochs_done, hindrances
 from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import Experiment
+from pages.kit import address, go
 from pages.kit import draft as drafts
-from pages.kit import go
 from pages.kit.run_compare import differences
 from pages.kit.run_list import experiment_of, name_of
 from pages.kit.words import amount, path_words, plain, value_words
@@ -30,14 +30,14 @@ def begin(run: Run, experiment: Experiment) -> None:
 def origin(draft: drafts.Draft) -> Run | None:
     """The run that this draft goes on from; None where it is an experiment of its own."""
     kept: dict[str, str] = st.session_state.setdefault(_KEPT, {})
-    asked, _, of = st.query_params.get(_PARAMETER, "").partition(":")
+    asked, _, of = address.get(_PARAMETER).partition(":")
     if of == draft.id:
         kept[draft.id] = asked
     id = kept.get(draft.id)
     if not id:
-        st.query_params.pop(_PARAMETER, None)
+        address.drop(_PARAMETER)
         return None
-    st.query_params[_PARAMETER] = f"{id}:{draft.id}"
+    address.put(_PARAMETER, f"{id}:{draft.id}")
     try:
         return RunStore(home()).run(id)
     except StoreError:
@@ -48,7 +48,7 @@ def origin(draft: drafts.Draft) -> Run | None:
 def forget(draft: drafts.Draft) -> None:
     """From now on the draft is an experiment of its own, which begins at the beginning."""
     st.session_state.setdefault(_KEPT, {}).pop(draft.id, None)
-    st.query_params.pop(_PARAMETER, None)
+    address.drop(_PARAMETER)
 
 
 def banner(draft: drafts.Draft) -> list[str]:

@@ -30,6 +30,7 @@ import streamlit as st
 
 from builder.execute import home
 from builder.spec import Experiment, SpecError
+from pages.kit import address
 from pages.kit.words import path_words, plain, value_words
 
 __all__ = ["Draft", "DraftMissing", "Summary", "choose", "current", "keep_in_url", "recent", "spared"]
@@ -371,24 +372,24 @@ def choose(draft: Draft | None) -> None:
     """Makes `draft` the open one of this tab: in the URL, and remembered for page switches (which empty the URL)."""
     if draft is None:
         st.session_state.pop(PARAM, None)
-        st.query_params.pop(PARAM, None)
+        address.drop(PARAM)
         return
     st.session_state[PARAM] = draft.id
-    st.query_params[PARAM] = draft.id
+    address.put(PARAM, draft.id)
 
 
 def keep_in_url() -> None:
     """Puts the open draft back into the URL after a page switch. The shell calls it before each page."""
-    id = st.query_params.get(PARAM) or st.session_state.get(PARAM)
+    id = address.get(PARAM) or st.session_state.get(PARAM)
     if id:
         st.session_state[PARAM] = id
-        if st.query_params.get(PARAM) != id:
-            st.query_params[PARAM] = id
+        if address.get(PARAM) != id:
+            address.put(PARAM, id)
 
 
 def current() -> Draft | None:
     """Returns the open draft of this tab: the URL's, else the one last changed on this machine, else None."""
-    id = st.query_params.get(PARAM) or st.session_state.get(PARAM)
+    id = address.get(PARAM) or st.session_state.get(PARAM)
     if id:
         try:
             return Draft.open(id)

@@ -11,7 +11,7 @@ from builder.check import problems
 from builder.data import Summary
 from builder.spec import Data, Experiment
 from builder.task import TASKS, Task, find
-from pages.kit import draft
+from pages.kit import address, draft
 from pages.kit.draft import Draft
 
 __all__ = ["begin", "demos", "exists", "newest", "starters", "suited", "tasks", "to"]
@@ -26,6 +26,7 @@ def exists(page: str) -> bool:
 
 def to(page: str, **params: str) -> None:
     """Switches to a page by its name ("data", "training", ...), with `params` in the URL. Never returns."""
+    address.renew()
     st.switch_page(_PAGES / f"{page}.py", query_params=params)
 
 

@@ -14,7 +14,7 @@ from builder.parts.layers import LAYERS
 from builder.probes import MEASURES, Probes, thinned
 from builder.runs import Run, RunStore, RunView
 from builder.spec import Experiment
-from pages.kit import findings, go, style
+from pages.kit import address, findings, go, style
 from pages.kit.run_actions import attempt
 from pages.kit.run_compare import differences
 from pages.kit.run_list import experiment_of
@@ -134,7 +134,7 @@ def _begun(ill: str, cure: Cure) -> None:
     """Starts the cured experiment and shows both runs, the new one first."""
     made: list[Run] = []
     if attempt(lambda: made.append(RunStore(home()).create(_named(cure)))):
-        st.query_params["run"] = f"{made[0].id},{ill}"
+        address.put("run", f"{made[0].id},{ill}")
 
 
 def _changes(before: Experiment, after: Experiment) -> str:

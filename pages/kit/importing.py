@@ -15,7 +15,7 @@ from builder.execute import home
 from builder.runs import StoreError
 from builder.sources import KIND_WORDS, Source, SourceRefused, detect, gather
 from builder.task import TASKS, find
-from pages.kit import dropbox, jobs, uploads
+from pages.kit import address, dropbox, jobs, uploads
 from pages.kit.gate import Rules
 from pages.kit.words import amount, plain, size
 
@@ -307,4 +307,4 @@ def _start(payload: dict[str, Any], from_browser: bool) -> None:
     except (StoreError, LookupError) as error:
         st.session_state["data-error"] = str(error)
         return
-    st.query_params.pop("import", None)
+    address.drop("import")

@@ -13,6 +13,7 @@ import streamlit as st
 
 from builder.execute import executor, home
 from builder.runs import Job, RunStore, RunView, StoreError
+from pages.kit import address
 from pages.kit.words import duration, plain
 
 __all__ = ["forget", "keep_in_url", "of_slot", "result", "submit", "watch"]
@@ -30,14 +31,14 @@ def submit(kind: str, payload: dict[str, Any], slot: str) -> Job:
     where = home()
     job = RunStore(where).submit_job(kind, payload)
     st.session_state[_PREFIX + slot] = job.id
-    st.query_params[_PREFIX + slot] = job.id
+    address.put(_PREFIX + slot, job.id)
     executor(where).ensure()
     return job
 
 
 def of_slot(slot: str) -> Job | None:
     """Returns the job that was submitted under `slot`, None where there is none (any more)."""
-    id = st.query_params.get(_PREFIX + slot) or st.session_state.get(_PREFIX + slot)
+    id = address.get(_PREFIX + slot) or st.session_state.get(_PREFIX + slot)
     if not id:
         return None
     try:
@@ -50,14 +51,14 @@ def of_slot(slot: str) -> Job | None:
 def forget(slot: str) -> None:
     """Empties the slot: its result has been used, or the person does not want to see it any more."""
     st.session_state.pop(_PREFIX + slot, None)
-    st.query_params.pop(_PREFIX + slot, None)
+    address.drop(_PREFIX + slot)
 
 
 def keep_in_url(slot: str) -> None:
     """Puts the slot's job back into the URL after a page switch: call it at the top of the page that shows the job."""
     id = st.session_state.get(_PREFIX + slot)
-    if id and st.query_params.get(_PREFIX + slot) != id:
-        st.query_params[_PREFIX + slot] = id
+    if id and address.get(_PREFIX + slot) != id:
+        address.put(_PREFIX + slot, id)
 
 
 def result(slot: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import streamlit as st
 from builder.execute import home
 from builder.reader import Reading, ReadingRefused
 from builder.runs import Run, StoreError
-from pages.kit import jobs, style
+from pages.kit import address, jobs, style
 from pages.kit.words import amount, plain
 
 __all__ = ["READER", "READING", "SLOT", "begun", "chosen", "join", "offer"]
@@ -27,13 +27,13 @@ def begun(run: Run) -> None:
     if result is not None:
         jobs.forget(SLOT)
         if result["run"] == run.id:
-            st.query_params[READING] = result["reading"]
+            address.put(READING, result["reading"])
         st.rerun()
 
 
 def chosen(found: Sequence[Reading]) -> Reading | None:
     """The reading that the URL names."""
-    asked = st.query_params.get(READING, "")
+    asked = address.get(READING)
     return next((reading for reading in found if reading.id == asked), None)
 
 
@@ -97,7 +97,7 @@ def _row(reading: Reading) -> None:
 
 
 def _open(reading: Reading) -> None:
-    st.query_params[READING] = reading.id
+    address.put(READING, reading.id)
 
 
 def _submit(run: Run, side: str, num: int) -> None:
@@ -110,7 +110,7 @@ def _submit(run: Run, side: str, num: int) -> None:
 
 def join(reading: Reading) -> str:
     """Who reads, as the URL or the form says; "" until somebody has said so."""
-    asked = st.query_params.get(READER, "")
+    asked = address.get(READER)
     if asked and asked in reading.answers():
         return asked
     with style.card("Who reads?", key="who-reads"):
@@ -126,7 +126,7 @@ def join(reading: Reading) -> str:
         st.button("Other readings", key="other-readings", icon=":material/arrow_back:", on_click=leave)
         if sent:
             try:
-                st.query_params[READER] = reading.join(typed, home())
+                address.put(READER, reading.join(typed, home()))
             except (ReadingRefused, StoreError, ValueError, OSError) as error:
                 st.error(plain(str(error)), icon=":material/error:")
             else:
@@ -137,4 +137,4 @@ def join(reading: Reading) -> str:
 def leave() -> None:
     """Back to the list of readings."""
     for name in (READING, READER):
-        st.query_params.pop(name, None)
+        address.drop(name)

@@ -10,7 +10,7 @@ import streamlit as st
 from builder.branch import saved
 from builder.execute import executor, home
 from builder.runs import Run, RunStore, RunView, StoreError
-from pages.kit import branching, go
+from pages.kit import address, branching, go
 from pages.kit.run_bin import discard, put_away
 from pages.kit.run_list import experiment_of, name_of
 from pages.kit.words import plain
@@ -62,7 +62,7 @@ def again(run: Run) -> None:
         return
     made: list[Run] = []
     if attempt(lambda: made.append(RunStore(home()).create(experiment))):
-        st.query_params["run"] = made[0].id
+        address.put("run", made[0].id)
 
 
 def pause(run: Run) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 from builder import wastebin
 from builder.execute import home
 from builder.runs import RunStore, StoreError
+from pages.kit import address
 from pages.kit.run_list import name_of
 from pages.kit.words import ago, plain, size
 
@@ -42,7 +43,7 @@ def restore(id: str) -> None:
     """Brings a deleted run back and shows it."""
     try:
         wastebin.restore(RunStore(home()), id)
-        st.query_params["run"] = id
+        address.put("run", id)
     except StoreError as error:
         st.session_state["runs-refused"] = str(error)
     if st.session_state.get(_DELETED, ("",))[0] == id:
@@ -54,7 +55,7 @@ def put_away(id: str, away: bool = True) -> None:
     try:
         RunStore(home()).archive(id, away)
         if not away:
-            st.query_params["run"] = id
+            address.put("run", id)
     except StoreError as error:
         st.session_state["runs-refused"] = str(error)
 

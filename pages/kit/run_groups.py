@@ -11,7 +11,7 @@ import streamlit as st
 from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.search.studies import StudyStore, trial_of
-from pages.kit import go, style
+from pages.kit import address, go, style
 from pages.kit.study_curves import ranked
 from pages.kit.study_list import best_words, view_of
 from pages.kit.study_words import number_words
@@ -90,4 +90,4 @@ def _toggle(id: str) -> None:
 
 
 def _only(id: str) -> None:
-    st.query_params["run"] = id
+    address.put("run", id)

@@ -11,7 +11,7 @@ from builder.branch import tree
 from builder.execute import home
 from builder.runs import Run, RunFollower, RunStore, RunView, StoreError, markers
 from builder.spec import Experiment, SpecError
-from pages.kit import curves, style
+from pages.kit import address, curves, style
 from pages.kit.run_groups import trial_number
 from pages.kit.words import ago, plain
 
@@ -43,12 +43,12 @@ def dress() -> None:
 def shown_ids(runs: Sequence[Run]) -> list[str]:
     """The runs in the URL that exist, the newest where it names none; and the URL made to say so."""
     known = {run.id for run in runs}
-    asked = st.query_params.get("run", "").split(",")
+    asked = address.get("run").split(",")
     found = list(dict.fromkeys(id for id in asked if id in known))[:_MOST_SHOWN]
     if not found:
         found = [runs[0].id]
-    if st.query_params.get("run") != ",".join(found):
-        st.query_params["run"] = ",".join(found)
+    if address.get("run") != ",".join(found):
+        address.put("run", ",".join(found))
     return found
 
 
@@ -88,16 +88,16 @@ def begun(run: Run) -> float:
 
 def only(id: str) -> None:
     """Shows this run alone."""
-    st.query_params["run"] = id
+    address.put("run", id)
 
 
 def pick(id: str, key: str) -> None:
     """Lays this run over those that are shown, or takes it away."""
-    asked = [i for i in st.query_params.get("run", "").split(",") if i and i != id]
+    asked = [i for i in address.get("run").split(",") if i and i != id]
     if st.session_state[key]:
         asked = [*asked, id][-_MOST_SHOWN:]
     if asked:
-        st.query_params["run"] = ",".join(asked)
+        address.put("run", ",".join(asked))
 
 
 def move(id: str, by: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from builder.search.studies import Study, StudyFollower, StudyView
-from pages.kit import style
+from pages.kit import address, style
 from pages.kit.study_words import number_words
 from pages.kit.words import ago, amount, plain
 
@@ -74,7 +74,7 @@ def study_list(studies: Sequence[Study], shown: str, offer: bool) -> None:
 
 def show(id: str) -> None:
     """Shows this search."""
-    st.query_params["study"] = id
+    address.put("study", id)
 
 
 def best_words(view: StudyView) -> str:

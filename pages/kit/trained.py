@@ -11,6 +11,7 @@ import streamlit as st
 from builder.execute import home
 from builder.runs import Run, RunStore
 from builder.spec import SpecError
+from pages.kit import address
 from pages.kit.run_groups import own
 
 __all__ = ["askable_runs", "by_words", "choose_state", "chosen_run", "name_of", "state_of", "states", "usable_runs"]
@@ -30,7 +31,7 @@ def askable_runs() -> list[Run]:
 
 
 def _known() -> list[Run]:
-    return own(RunStore(home()).runs(), st.query_params.get("run", "").split(","))
+    return own(RunStore(home()).runs(), address.get("run").split(","))
 
 
 def states(run: Run) -> list[str]:
@@ -43,7 +44,7 @@ def states(run: Run) -> list[str]:
 def state_of(run: Run) -> str:
     """The state that is asked: the best epoch where nobody has chosen the last one."""
     there = states(run) or ["best"]
-    asked = st.query_params.get(_STATE, "best")
+    asked = address.get(_STATE)
     return asked if asked in there else there[0]
 
 
@@ -57,7 +58,7 @@ def choose_state(run: Run, on_switch: Callable[[], None] = lambda: None) -> None
         st.session_state[key] = state_of(run)
 
     def switch() -> None:
-        st.query_params[_STATE] = st.session_state[key]
+        address.put(_STATE, st.session_state[key])
         on_switch()
 
     st.segmented_control(
@@ -100,16 +101,16 @@ def chosen_run(
         on_switch: called when a person has chosen another, after the URL says so.
     """
     by_id = {run.id: run for run in runs}
-    asked = st.query_params.get("run", "").split(",")[0]
+    asked = address.get("run").split(",")[0]
     id = asked if asked in by_id else first or runs[0].id
-    if st.query_params.get("run") != id:
-        st.query_params["run"] = id
+    if address.get("run") != id:
+        address.put("run", id)
     if st.session_state.get(key) != id:
         st.session_state[key] = id
 
     def switch() -> None:
-        if st.session_state[key] != st.query_params.get("run"):
-            st.query_params["run"] = st.session_state[key]
+        if st.session_state[key] != address.get("run"):
+            address.put("run", st.session_state[key])
             on_switch()
 
     st.selectbox(

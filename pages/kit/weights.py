@@ -14,7 +14,7 @@ from builder.runs import StoreError
 from builder.spec import Node, Problem, SpecError
 from builder.surgery import expand
 from builder.weights import Stored, WeightsError
-from pages.kit import dropbox, forms, jobs
+from pages.kit import address, dropbox, forms, jobs
 from pages.kit.draft import Draft, DraftMissing, spared
 from pages.kit.words import plain, size
 
@@ -81,8 +81,8 @@ def watch(draft: Draft) -> None:
     result = jobs.result(SLOT) if view is not None and view.status == "done" else None
     if not result:
         return
-    owner, _, id = (st.query_params.get(_FOR) or st.session_state.get(_FOR, "")).partition(".")
-    st.query_params.pop(_FOR, None)
+    owner, _, id = (address.get(_FOR) or st.session_state.get(_FOR, "")).partition(".")
+    address.drop(_FOR)
     st.session_state.pop(_FOR, None)
     jobs.forget(SLOT)
     dropbox.empty(SLOT)
@@ -179,7 +179,8 @@ def _fetch(draft: Draft, node: Node, model: str) -> None:
 
 
 def _start(draft: Draft, payload: dict[str, str], id: str) -> None:
-    st.session_state[_FOR] = st.query_params[_FOR] = f"{draft.id}.{id}"
+    st.session_state[_FOR] = f"{draft.id}.{id}"
+    address.put(_FOR, st.session_state[_FOR])
     try:
         jobs.submit("weights", payload, SLOT)
     except StoreError as error:
