@@ -13,12 +13,13 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from builder.execute import executor, home
-from pages.kit import films, gate, uploads, volumes
+from pages.kit import films, gate, late, uploads, volumes
 
 # The first page comes first: it needs neither torch nor the core that importing torch takes (here, in the supervisor).
 OPEN_AFTER_S = 1.0
 WARM_AFTER_S = 6.0
 
+late.mend()
 gate.refuse_open_door(st.get_option("server.address") or "")
 
 

@@ -1,0 +1,62 @@
+"""Requests of timers that come late: they blank no page and take no press back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from streamlit.runtime.scriptrunner_utils import script_requests as waiting
+
+from pages.kit import late
+
+late.mend()
+
+STOP = waiting.ScriptRequestType.STOP
+
+
+def timer(page: str) -> waiting.RerunData:
+    """What a live part of a page asks at its intervals."""
+    return waiting.RerunData(page_script_hash=page, fragment_id="live", is_auto_rerun=True, query_string="run=old")
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> waiting.ScriptRequests:
+    """The queue of a script that is drawing a page."""
+    monkeypatch.setattr(late, "get_script_run_ctx", lambda **_: SimpleNamespace(page_script_hash="runs"))
+    requests = waiting.ScriptRequests()
+    requests.request_rerun(waiting.RerunData(page_script_hash="runs"))
+    requests.on_scriptrunner_ready()
+    return requests
+
+
+def test_a_timer_of_the_page_that_is_drawn_is_answered(queue: waiting.ScriptRequests) -> None:
+    assert queue.request_rerun(timer("runs"))
+    assert queue.on_scriptrunner_ready().rerun_data.fragment_id_queue == ["live"]
+
+
+def test_a_timer_of_a_page_that_was_left_while_it_waited_is_left_out(
+    queue: waiting.ScriptRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert queue.request_rerun(timer("runs"))
+    monkeypatch.setattr(late, "get_script_run_ctx", lambda **_: SimpleNamespace(page_script_hash="network"))
+    assert queue.on_scriptrunner_ready().type == STOP  # st.switch_page had gone on to another page meanwhile
+
+
+def test_a_timer_does_not_turn_a_way_to_another_page_back(queue: waiting.ScriptRequests) -> None:
+    queue.request_rerun(waiting.RerunData(page_script_hash="network", query_string=""))
+    assert queue.request_rerun(timer("runs"))
+    data = queue.on_scriptrunner_ready().rerun_data
+    assert (data.page_script_hash, data.query_string, data.fragment_id_queue) == ("network", "", [])
+
+
+def test_a_press_on_a_part_of_the_page_is_never_left_out(queue: waiting.ScriptRequests) -> None:
+    assert queue.request_rerun(timer("runs"))
+    assert queue.request_rerun(waiting.RerunData(page_script_hash="runs", fragment_id="form", query_string="run=new"))
+    data = queue.on_scriptrunner_ready().rerun_data
+    assert data.fragment_id_queue == ["live", "form"] and data.query_string == "run=new"
+
+
+def test_to_mend_twice_changes_nothing() -> None:
+    before = waiting.ScriptRequests.request_rerun
+    late.mend()
+    assert waiting.ScriptRequests.request_rerun is before
