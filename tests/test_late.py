@@ -1,4 +1,4 @@
-"""Requests of timers that come late: they blank no page and take no press back."""
+"""What comes while a page is being drawn: it blanks no page, and loses nothing that a hand has done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
+from streamlit.testing.v1 import AppTest
 
 from pages.kit import late
 
@@ -60,3 +61,24 @@ def test_to_mend_twice_changes_nothing() -> None:
     before = waiting.ScriptRequests.request_rerun
     late.mend()
     assert waiting.ScriptRequests.request_rerun is before
+
+
+def a_page() -> None:
+    """A field whose callback is interrupted by the next press before it has looked at what was typed."""
+    import streamlit as st
+    from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_run_ctx
+
+    def typed() -> None:
+        context = get_script_run_ctx()
+        assert context is not None and context.script_requests is not None
+        context.script_requests.request_stop()  # the server makes room for the next press
+        st.session_state["written"] = st.session_state["rate"]
+
+    st.number_input("Rate", value=1.0, key="rate", on_change=typed)
+
+
+def test_a_typed_value_is_not_lost_when_the_next_press_comes_at_once() -> None:
+    session = AppTest.from_function(a_page).run()
+    session.number_input(key="rate").set_value(10.0).run()
+    assert not session.exception
+    assert session.session_state["written"] == 10.0
