@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import streamlit as st
 
@@ -56,3 +58,9 @@ def test_after_some_seconds_and_on_another_page_the_address_is_believed(
     url["run"] = "old"
     monkeypatch.setattr(address, "_LATE_S", 0.0)  # the person went back in the history a while later
     assert address.get("run") == "old"
+
+
+def test_nothing_but_this_module_reads_or_writes_the_address() -> None:
+    pages = Path(address.__file__).parents[1]
+    others = [p.name for p in pages.rglob("*.py") if "st.query_params" in p.read_text() and p.name != "address.py"]
+    assert others == []
