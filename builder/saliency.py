@@ -8,6 +8,7 @@ learned is another question (`sanity`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +40,8 @@ METHODS = {
     "occlusion": Method(
         "Covering parts",
         "A grey patch is moved over the scan; where the class loses most, its evidence lies. It needs no look inside, "
-        "but a patch is strange to the network, too (Zeiler and Fergus 2014).",
+        "but a patch is strange to the network, too (Zeiler and Fergus 2014). Of a series or volume a quarter of the "
+        "slices is covered at a time.",
     ),
     "integrated_gradients": Method(
         "Integrated gradients",
@@ -96,30 +98,46 @@ def score(predictor: Predictor, output: torch.Tensor, class_index: int) -> torch
 
 
 def _occlusion(predictor: Predictor, image: np.ndarray, class_index: int) -> np.ndarray:
-    """(H, W): mean loss of the score under the patches that cover a place; a patch covers all slices."""
+    """(H, W), of a series or volume (S, H, W): mean loss of the score under the patches that cover a place.
+
+    Of several slices a patch covers a quarter, in neighbouring ones: what lies in one of them alone is told from what
+    lies in all, and the network still sees the rest of the stack.
+    """
     import torch
 
-    height, width = image.shape[-2:]
-    grey = np.median(image, axis=(-2, -1), keepdims=True)
-    tall, wide = max(1, round(_PATCH * height)), max(1, round(_PATCH * width))
-    tops = np.unique(np.rint(np.linspace(0, height - tall, STRIDES)).astype(int))
-    lefts = np.unique(np.rint(np.linspace(0, width - wide, STRIDES)).astype(int))
-    places = [(top, left) for top in tops for left in lefts]
+    data = predictor.experiment.data
+    deep = 1 if data.layout == "maps" else predictor.num_slices
+    stack = image[None] if data.layout == "maps" else np.moveaxis(image, data.channel_axis, 1)  # (S, C, H, W)
+    size = (deep, *image.shape[-2:])
+    grey = np.median(stack, axis=(-2, -1), keepdims=True)
+    extents = [max(1, round(_PATCH * side)) for side in size]
+    # Slices are few and dear: quarters beside one another. Along the picture the patches overlap.
+    counts = (-(-deep // extents[0]), STRIDES, STRIDES)
+    starts = [
+        np.unique(np.rint(np.linspace(0, side - extent, count)).astype(int))
+        for side, extent, count in zip(size, extents, counts, strict=True)
+    ]
+    places = [
+        tuple(slice(int(start), int(start) + extent) for start, extent in zip(corner, extents, strict=True))
+        for corner in product(*starts)
+    ]
     losses: list[float] = []
     step = max(1, _BATCH // predictor.num_slices)
     with torch.inference_mode():
         whole = float(score(predictor, predictor.run(image[None]), class_index)[0])
-        for start in range(0, len(places), step):
-            covered = np.repeat(image[None], len(places[start : start + step]), 0)
-            for row, (top, left) in zip(covered, places[start : start + step], strict=True):
-                part = np.s_[..., top : top + tall, left : left + wide]
-                row[part] = np.broadcast_to(grey, row[part].shape)
-            losses += (whole - score(predictor, predictor.run(covered), class_index)).tolist()
-    sums, counts = np.zeros((height, width)), np.zeros((height, width))
-    for (top, left), loss in zip(places, losses, strict=True):
-        sums[top : top + tall, left : left + wide] += loss
-        counts[top : top + tall, left : left + wide] += 1
-    return _for_slices(predictor, sums / np.maximum(counts, 1))
+        for at in range(0, len(places), step):
+            covered = []
+            for slices, rows, columns in places[at : at + step]:
+                row = stack.copy()
+                row[slices, :, rows, columns] = grey[slices]
+                covered.append(row[0] if data.layout == "maps" else np.moveaxis(row, 1, data.channel_axis))
+            losses += (whole - score(predictor, predictor.run(np.stack(covered)), class_index)).tolist()
+    sums, times = np.zeros(size), np.zeros(size)
+    for place, loss in zip(places, losses, strict=True):
+        sums[place] += loss
+        times[place] += 1
+    heat = sums / np.maximum(times, 1)
+    return heat[0] if data.layout == "maps" else heat
 
 
 def _integrated(predictor: Predictor, image: np.ndarray, class_index: int) -> np.ndarray:
@@ -150,10 +168,3 @@ def _attributed(predictor: Predictor, image: np.ndarray, class_index: int) -> np
     shape = [1] * image.ndim
     shape[predictor.experiment.data.channel_axis] = -1
     return np.asarray((image - grey) / predictor.std.reshape(shape) * slopes / _STEPS)
-
-
-def _for_slices(predictor: Predictor, heat: np.ndarray) -> np.ndarray:
-    """One map for a picture; of several slices the same for each."""
-    if predictor.experiment.data.layout == "maps":
-        return heat
-    return np.broadcast_to(heat, (predictor.num_slices, *heat.shape)).copy()

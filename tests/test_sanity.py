@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from builder.predict import Predictor
 from builder.runs import Run
 from builder.saliency import METHODS, explain, refused, score
 from builder.sanity import NotAsked, examine, kept, of_predictor, randomised
+from builder.spec import Data
 from tests.tiny_runs import tiny_run
 
 
@@ -43,6 +46,29 @@ def test_every_way_to_ask_shows_the_planted_lesion(method: str, learned: tuple[P
         assert heat.min() >= 0 and heat.max() == pytest.approx(1)
         inside.append(heat[square].sum() / heat.sum() / square.mean())
     assert np.mean(inside) > 2, "more of the heat than a map that knows nothing would lay there"
+
+
+@pytest.mark.parametrize("stack", ["series", "volume"])
+def test_covering_parts_tells_in_which_slices_the_evidence_lies(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from builder import saliency
+
+    data = Data(slices=stack, num_slices=8, size_px=28)
+    sums = (slice(None), slice(4, 6), 0) if stack == "series" else (slice(None), 0, slice(4, 6))
+
+    def run(batch: np.ndarray) -> torch.Tensor:
+        """A network that looks at one corner of slices 5 and 6."""
+        return torch.from_numpy(batch[sums][..., :8, :8].sum((1, 2, 3))[:, None])
+
+    monkeypatch.setattr(saliency, "score", lambda predictor, output, class_index: output[:, class_index])
+    predictor = cast("Predictor", SimpleNamespace(experiment=SimpleNamespace(data=data), num_slices=8, run=run))
+    image = np.zeros(data.shape, np.float32)
+    np.moveaxis(image, data.channel_axis, 1)[4:6, 0, :8, :8] = 1
+    heat = explain(predictor, image, 0, "occlusion")
+    assert heat is not None and heat.shape == (8, 28, 28)
+    assert heat[4:6].sum() == pytest.approx(heat.sum()) and heat[4, 0, 0] == pytest.approx(1)
+    assert heat[4, :8, :8].mean() > 5 * heat[4, 14:, 14:].mean()
 
 
 def test_integrated_gradients_add_up_to_the_change_of_the_score(learned: tuple[Path, Dataset, Run]) -> None:
