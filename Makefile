@@ -5,10 +5,13 @@
 #   make test TESTS=tests/test_spec.py  some tests only
 
 export ADDRESS PORT PYTHON BROWSER
+unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile the house anew
 
 BIN := .venv/bin
 TESTS ?= tests
 WORKERS ?= 2
+# All tests: whole files, the long ones first (tests/conftest.py), so that what files share is made once. Some: shared out.
+DIST := $(if $(filter tests,$(TESTS)),loadfile --no-loadscope-reorder,worksteal)
 ifeq ($(BROWSER),no)
 LEAVE_OUT := -m "not browser"
 endif
@@ -17,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^#  */  /p; s/^# *\(Three.*\)/\1/p' Makefile
+	@sed -n '/^$$/q; s/^#  */  /p' Makefile
 
 setup:
 	@./bootstrap.sh setup
@@ -28,14 +31,22 @@ run:
 	@./bootstrap.sh serve
 
 lint:
-	@./bootstrap.sh setup
-	@./bootstrap.sh dev
+	@./bootstrap.sh tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(LEAVE_OUT) $(TESTS)
+# As lint, but mypy reads beside the tests, in what they leave of the processors; what it found comes last, and counts.
+test:
+	@./bootstrap.sh tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "$(BIN)/mypy beside $(BIN)/pytest -n $(WORKERS) --dist $(DIST) $(LEAVE_OUT) $(TESTS)"; \
+	nice -n 10 $(BIN)/mypy >.venv/mypy.log 2>&1 & types=$$!; \
+	$(BIN)/pytest -n $(WORKERS) --dist $(DIST) $(LEAVE_OUT) $(TESTS); tested=$$?; \
+	wait $$types; typed=$$?; \
+	echo "== mypy"; cat .venv/mypy.log; \
+	[ $$tested = 0 ] && [ $$typed = 0 ]
 
 format:
 	$(BIN)/ruff check --fix .

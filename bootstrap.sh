@@ -4,6 +4,7 @@
 #   bootstrap.sh components   the browser components: built with Node, then installed into .venv
 #   bootstrap.sh setup        both
 #   bootstrap.sh dev          what the tests need on top, a Chromium and a PostgreSQL
+#   bootstrap.sh tests        setup and dev, with the system's packages fetched while pip works
 #   bootstrap.sh cluster      Ray and what speaks to PostgreSQL, on every machine of a cluster
 #   bootstrap.sh serve        the server, on 127.0.0.1 and the first free port from 8501 (ADDRESS and PORT change that)
 # Where packages come from is the machine's own configuration of pip, npm and apt; nothing here names a server.
@@ -137,16 +138,37 @@ install_cluster() {
     mark_done cluster "$want"
 }
 
-install_dev() {
+install_dev_packages() {
     want=$(digest requirements-dev.txt requirements-cluster.txt constraints.txt)
     if ! is_done dev "$want"; then
         say "what the tests need"
         pip_install "the packages of requirements-dev.txt" -r requirements-dev.txt -r requirements-cluster.txt -c constraints.txt
         mark_done dev "$want"
     fi
+}
+
+install_system() { # Debian's packages, one after the other: apt lets nobody else in meanwhile
     install_orthanc
     install_chromium
     install_postgres
+}
+
+install_dev() {
+    install_dev_packages
+    install_system
+}
+
+install_tests() {
+    make_venv
+    mkdir -p "$STAMPS"
+    install_system &
+    beside=$!
+    trap 'wait "$beside"' EXIT # whatever stops us, apt is not left half way
+    install_requirements
+    install_components
+    install_dev_packages
+    trap - EXIT
+    wait "$beside" || exit 2 # it has said why
 }
 
 install_postgres() { # for one test, which is skipped without it: it starts a server of its own, on loopback
@@ -210,10 +232,11 @@ setup)
     install_components
     ;;
 dev) install_dev ;;
+tests) install_tests ;;
 cluster)
     install_requirements
     install_cluster
     ;;
 serve) serve ;;
-*) stop "'$1' is none of its steps: python, components, setup, dev, serve, cluster." ;;
+*) stop "'$1' is none of its steps: python, components, setup, dev, tests, serve, cluster." ;;
 esac

@@ -371,7 +371,7 @@ def test_the_browser_can_be_left_out(tmp_path: Path):
 
 def test_an_unknown_step_gets_one_plain_sentence(tmp_path: Path):
     code, words = _bootstrap(tmp_path, "fly")
-    assert code == 2 and "python, components, setup, dev, serve" in words
+    assert code == 2 and "python, components, setup, dev, tests, serve" in words
 
 
 def test_ci_is_what_a_person_types():
