@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.conftest import LONG_FIRST
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Below these versions a public advisory is known (or, for Pillow and pydicom, must be presumed).
@@ -379,6 +381,10 @@ def test_ci_is_what_a_person_types():
     assert os.access(script, os.X_OK) and os.access(ROOT / "bootstrap.sh", os.X_OK)
     lines = [line for line in script.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail" and lines[-1] == "exec make test"
+
+
+def test_the_files_that_are_to_start_first_are_there():
+    assert [name for name in LONG_FIRST if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
 
 
 def _examples() -> list[str]:
