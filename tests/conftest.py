@@ -27,7 +27,7 @@ LONG_FIRST = (
     "canvas lesion_detection journey_trust export_formats journey parts cli image_enhancement browser_shell families "
     "processes export sandbox recognition browser_labelling backbones service evidence browser_live pages_build resume "
     "browser_viewer begin_weights browser_think pages_results dicomweb pages_shell search blanking cluster_parallel"
-).split()
+)
 """Files that take long, each beside one that mostly waits: they start first, so that the end has only short ones."""
 _MARK = "SCANLOOM_TEST_PARENT"  # every child of this test process inherits it, also one in its own session
 _older = set(psutil.pids())  # processes that were there before any test: none is a child, and to ask each is slow
@@ -36,7 +36,7 @@ _count = itertools.count(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, all others as they came."""
-    place = {f"test_{name}": n for n, name in enumerate(LONG_FIRST)}
+    place = {f"test_{name}": n for n, name in enumerate(LONG_FIRST.split())}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 

@@ -275,6 +275,19 @@ def _tree(path: Path) -> ast.Module:
 SOURCES = [path for path in _sources() if path.is_file()]
 
 
+@functools.cache
+def _walked(tree: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_go() -> Iterator[None]:
+    """Two million nodes that nobody asks for any more would slow the collector down in all tests that follow."""
+    yield
+    for kept in (_tree, _walked, _calls, _imports):
+        kept.cache_clear()
+
+
 def every_source(check: Callable[[Path], None]) -> Callable[[], None]:
     """Turns a check of one source into a test of all of them, which tells every offender and not only the first."""
 
@@ -292,11 +305,13 @@ def every_source(check: Callable[[Path], None]) -> Callable[[], None]:
     return test
 
 
-def _imports(tree: ast.AST, *, module_level: bool = False) -> Iterator[tuple[int, str]]:
+@functools.cache
+def _imports(tree: ast.Module, *, module_level: bool = False) -> tuple[tuple[int, str], ...]:
     """Line and dotted name of each import; `from a.b import c` gives a.b and a.b.c, as c may be a module or a thing.
 
     An import under `if TYPE_CHECKING:` does not happen when the program runs: it counts only without `module_level`.
     """
+    found: list[tuple[int, str]] = []
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()
@@ -306,14 +321,15 @@ def _imports(tree: ast.AST, *, module_level: bool = False) -> Iterator[tuple[int
             pending.extend(node.orelse)
             continue
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found.extend((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.lineno, node.module or ""
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            found.append((node.lineno, node.module or ""))
+            found.extend((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         pending.extend(ast.iter_child_nodes(node))
+    return tuple(found)
 
 
-def _engine_modules(tree: ast.AST, *, module_level: bool = False) -> set[str]:
+def _engine_modules(tree: ast.Module, *, module_level: bool = False) -> set[str]:
     """The modules of `builder` that a source imports, by their first name: parts.layers counts as parts."""
     found = set()
     for _, dotted in _imports(tree, module_level=module_level):
@@ -397,7 +413,7 @@ def test_the_imports_of_the_engine_make_no_cycle():
 
 @every_source
 def test_no_import_is_relative(path: Path):
-    relative = [node.lineno for node in ast.walk(_tree(path)) if isinstance(node, ast.ImportFrom) and node.level]
+    relative = [node.lineno for node in _walked(_tree(path)) if isinstance(node, ast.ImportFrom) and node.level]
     assert not relative, f"{_name(path)} has relative imports in lines {relative}"
 
 
@@ -430,20 +446,19 @@ def test_no_module_is_named_after_nothing():
 def test_nothing_is_left_to_do_later(path: Path):
     text = path.read_text(encoding="utf-8")
     assert not [word for word in ("TO" + "DO", "FIX" + "ME", "XX" + "X ") if word in text]
-    raised = [ast.unparse(node.exc) for node in ast.walk(_tree(path)) if isinstance(node, ast.Raise) and node.exc]
+    raised = [ast.unparse(node.exc) for node in _walked(_tree(path)) if isinstance(node, ast.Raise) and node.exc]
     assert not [text for text in raised if text.startswith("NotImplementedError")], f"{_name(path)} has a stub"
 
 
 @every_source
 def test_no_error_is_swallowed_by_a_bare_except(path: Path):
-    bare = [n.lineno for n in ast.walk(_tree(path)) if isinstance(n, ast.ExceptHandler) and n.type is None]
+    bare = [n.lineno for n in _walked(_tree(path)) if isinstance(n, ast.ExceptHandler) and n.type is None]
     assert not bare, f"{_name(path)} has a bare except in line {bare}"
 
 
-def _calls(tree: ast.AST) -> Iterator[tuple[int, str, ast.Call]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func), node
+@functools.cache
+def _calls(tree: ast.Module) -> tuple[tuple[int, str, ast.Call], ...]:
+    return tuple((node.lineno, ast.unparse(node.func), node) for node in _walked(tree) if isinstance(node, ast.Call))
 
 
 def _is_true(node: ast.expr) -> bool:
@@ -460,7 +475,7 @@ def test_torch_loads_weights_only(path: Path):
             )
     renamed = [
         node.lineno
-        for node in ast.walk(_tree(path))
+        for node in _walked(_tree(path))
         if isinstance(node, ast.ImportFrom) and node.module == "torch" and any(a.name == "load" for a in node.names)
     ]
     assert not renamed, f"{_name(path)}: import torch, so that torch.load is seen for what it is"
@@ -479,7 +494,7 @@ def test_no_stored_file_can_run_code(path: Path):
         "shelve",
         "marshal",
     }
-    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | modules
+    used = {ast.unparse(node) for node in _walked(tree) if isinstance(node, ast.Attribute)} | modules
     used = {name for name in used if name.startswith("pickle.")}
     assert used <= {"pickle.UnpicklingError", "pickle.PickleError"}, f"{_name(path)} uses {sorted(used)}"
     for line, name, call in _calls(tree):
