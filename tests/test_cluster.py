@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -16,6 +17,8 @@ pytest.importorskip("ray", reason="requirements-cluster.txt is not installed")
 from builder import task
 from builder.execute import executor
 from builder.runs import Resumed, Run, RunStore, Saved, Warned
+from builder.search.studies import Study, StudyStore
+from builder.spec import Dimension, Experiment, Search
 from builder.train import train
 from tasks import phantoms
 from tests.little_run import imported
@@ -46,6 +49,12 @@ def worker_of(run: Run) -> psutil.Process:
     raise AssertionError(f"nobody trains {run.id}")
 
 
+def searched(home: Path, experiment: Experiment, **search: Any) -> Study:
+    """A search for the best rate of learning, begun."""
+    space = (Dimension(path="training.optimizer.params.lr", low=1e-3, high=0.1, log=True),)
+    return StudyStore(home).create(experiment.replace("search", Search(dimensions=space, **search)))
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_two_machines(cluster: Raylets, tmp_path: Path) -> None:
@@ -57,18 +66,21 @@ def test_two_machines(cluster: Raylets, tmp_path: Path) -> None:
     def told(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}")
 
-    # ---- eight runs find their places on both machines
-    store = RunStore(home)
-    runs = [store.create(one_process.replace("training.seed", seed)) for seed in range(8)]
-    for run in runs:
-        executor(home).submit(run)
-        executor(home).submit(run)
-    until(lambda: all(run.view().status == "done" for run in runs), 400)
+    # ---- a search of eight trials finds its places on both machines
+    study = searched(home, one_process, num_trials=8, parallel=4)
+    until(lambda: [trial.run for trial in study.view().trials])
+    executor(home).submit(Run(home, study.view().trials[0].run))
+    until(lambda: study.view().status == "done", 400)
+    trials = study.view().trials
+    runs = [Run(home, trial.run) for trial in trials]
+    assert [(trial.number, trial.status) for trial in trials] == [(number, "done") for number in range(8)]
+    assert len({run.id for run in runs}) == len(RunStore(home).runs()) == 8
     assert len({cluster.node_of(run) for run in runs}) == 2, "both machines have worked"
     assert all(run.view().attempt == 1 for run in runs), "asked twice, started once"
-    told("eight runs")
+    told("a search of eight trials")
 
     # ---- one run by two processes, one on each machine, learns what one process learns
+    store = RunStore(home)
     together = store.create(little(dataset))
     executor(home).submit(together)
     alone = store.create(little(dataset), queue=False)
@@ -78,10 +90,10 @@ def test_two_machines(cluster: Raylets, tmp_path: Path) -> None:
     np.testing.assert_allclose(curve(together.events()), curve(events), rtol=2e-5)
     told("two processes")
 
-    # ---- a machine is lost in the middle of a run: it goes on, elsewhere, from what was saved
-    long = [store.create(little(dataset, processes=1, epochs=400, checkpoint_every_s=1, seed=s)) for s in range(2)]
-    for run in long:
-        executor(home).submit(run)
+    # ---- a machine is lost in the middle of a trial: it goes on, elsewhere, from what was saved
+    study = searched(home, little(dataset, processes=1, epochs=400, checkpoint_every_s=1), num_trials=2, parallel=2)
+    until(lambda: len(study.view().trials) == 2)
+    long = [Run(home, trial.run) for trial in study.view().trials]
     until(lambda: all(run.view().epoch >= 2 for run in long), 240)
     gone = cluster.lose_further()
     (lost,) = (run for run in long if cluster.node_of(run) == gone)
@@ -97,5 +109,10 @@ def test_two_machines(cluster: Raylets, tmp_path: Path) -> None:
     until(lambda: lost.view().status == "stopped" and kept.view().status == "stopped", 240)
     curves = lost.view().curves.values()
     assert curves and all(steps == sorted(set(steps)) for steps, _ in curves), "no epoch is counted twice"
+    until(lambda: not study.view().active)
+    trials = study.view().trials
+    assert {trial.run for trial in trials} == {run.id for run in long} and len(trials) == 2
+    assert [trial.retried for trial in trials] == [int(trial.run == lost.id) for trial in trials]
+    assert all(trial.status == "stopped" and trial.curve[0] == sorted(set(trial.curve[0])) for trial in trials)
     told("it went on elsewhere")
     until(lambda: not lost.marker.exists() and not kept.marker.exists())

@@ -13,6 +13,7 @@ from service import Service, until
 from builder.__main__ import main
 from builder.runs import Run
 from builder.search.studies import Study, trial_of
+from tests.postgres import Postgres, programs
 from tests.study_supervisor import COMMAND
 
 EPOCHS = 2
@@ -23,6 +24,23 @@ def service(tmp_path: Path) -> Iterator[Service]:
     made = Service(tmp_path / "home", COMMAND)
     yield made
     made.close()
+
+
+@pytest.fixture
+def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
+    pytest.importorskip("psycopg", reason="requirements-cluster.txt is not installed")
+    found = programs()
+    if found is None:
+        pytest.skip("no PostgreSQL on this machine; `make test` installs it on Debian, as root")
+    made = Postgres(found)
+    monkeypatch.setenv("SCANLOOM_STUDIES", made.url)
+    yield made
+    made.close()
+
+
+def events_of(study: Study) -> list[dict[str, object]]:
+    """Everything that was told of a search."""
+    return [json.loads(line) for line in (study.folder / "events.jsonl").read_text().splitlines()]
 
 
 def running(study: Study, number: int) -> Run | None:
@@ -85,3 +103,41 @@ def test_a_stopped_search_saves_its_trial_and_one_command_lets_it_go_on(service:
     assert told["study"] == study.id and told["status"] == "done" and told["wanted"] == 3
     assert [trial["status"] for trial in told["trials"]] == ["done"] * 3
     assert {trial["run"] for trial in told["trials"]} == {run.id for run in service.store.runs()}
+
+
+def test_four_killed_workers_and_a_database_that_is_cut_off_leave_every_trial_ended_and_none_twice(
+    postgres: Postgres, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SCANLOOM_SLOTS", "4")
+    service.hold(3)
+    study = study_of(service.home, RATE, BLUR, epochs=EPOCHS, strategy="random", num_trials=8, parallel=4)
+    service.ready()
+    study.resume()
+    until(lambda: all(running(study, number) for number in range(4)))
+    killed = [running(study, number) for number in range(4)]
+    for run in killed[:2]:
+        service.kill(run)
+    postgres.cut()  # with trials at work, and two deaths that nobody has told it of
+    for run in killed[2:]:
+        service.kill(run)
+    until(lambda: all(run is not None and run.view().attempt == 2 for run in killed))
+    service.release()
+    until(lambda: all(run is not None and run.view().status == "done" for run in killed))
+    assert not any(trial.ended for trial in study.view().trials), "an end is told only once the storage knows it"
+    postgres.start()
+    until(lambda: study.view().status == "done")
+
+    trials = study.view().trials
+    assert [trial.number for trial in trials] == list(range(8))
+    assert [(trial.status, trial.epochs, trial.retried) for trial in trials] == [
+        ("done", EPOCHS, int(number < 4)) for number in range(8)
+    ]
+    assert len({run.id for run in service.store.runs()} | {trial.run for trial in trials}) == 8, "none is there twice"
+    ends = [event["trial"] for event in events_of(study) if event["event"] == "ended"]
+    assert sorted(ends) == list(range(8)), "none is counted twice"
+
+    import optuna
+
+    stored = optuna.load_study(study_name=study.id, storage=study.storage_url).trials
+    assert [trial.state.name for trial in stored] == ["COMPLETE"] * 8
+    assert [tuple(trial.values) for trial in stored] == [trial.values for trial in trials]
