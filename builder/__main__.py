@@ -285,7 +285,7 @@ def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--address", default="127.0.0.1", help="of this machine only by default; any other needs a token, see README"
     )
-    made = command("delete", run_commands.delete, "Delete a run; it can come back for two weeks.")
+    made = command("delete", run_commands.delete, "Delete a run, or a search with its trials; both can come back.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--undo", action="store_true", help="bring it back")
 

@@ -167,16 +167,24 @@ def cluster(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def delete(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, deleted}; it can come back for two weeks, with --undo."""
+    """{run (or study), deleted}; it can come back for two weeks, with --undo. A search goes with all its trials."""
     from builder import wastebin
+    from builder.discarding import discard
     from builder.runs import RunStore
+    from builder.search.studies import Study
 
     store = RunStore(data_folder())
     if asked.undo:
-        wastebin.restore(store, asked.run)
-        return {"run": asked.run, "deleted": False}, f"Run {asked.run} is back."
-    wastebin.discard(store, asked.run)
-    return {"run": asked.run, "deleted": True}, f"Run {asked.run} is deleted; --undo brings it back for two weeks."
+        kind = "study" if wastebin.restore(store, asked.run).parent.name == "studies" else "run"
+        return {kind: asked.run, "deleted": False}, f"{kind.title()} {asked.run} is back."
+    study, kind = Study(store.home, asked.run), "run"
+    if study.folder.is_dir():
+        discard(study)
+        kind = "study"
+    else:
+        wastebin.discard(store, asked.run)
+    words = f"{kind.title()} {asked.run} is deleted; --undo brings it back for two weeks."
+    return {kind: asked.run, "deleted": True}, words
 
 
 def evidence(asked: argparse.Namespace) -> tuple[Answer, str]:

@@ -9,6 +9,7 @@ import streamlit as st
 from builder.branch import saved
 from builder.events import RESUMABLE
 from builder.execute import home
+from builder.rounds import Round
 from builder.runs import Run, RunStore, RunView
 from pages.kit import address, gap, go, style, takeaway, trust
 from pages.kit.health import health
@@ -25,6 +26,7 @@ from pages.kit.run_list import begun, dress, experiment_of, labels_of, name_of, 
 from pages.kit.run_log import happened
 from pages.kit.run_notes import remarks
 from pages.kit.run_picture import picture
+from pages.kit.run_rounds import active, questions, rounds_of
 from pages.kit.run_state import state
 from pages.kit.words import ago, plain
 
@@ -41,7 +43,7 @@ def standing(views: dict[str, RunView]) -> Standing:
     return tuple((id, v.status, v.stopping, v.pausing, v.best is not None) for id, v in views.items())
 
 
-def live(runs: Sequence[Run], trials: Trials, shown: Sequence[str], states: Standing) -> None:
+def live(runs: Sequence[Run], trials: Trials, rounds: Sequence[Round], shown: Sequence[str], states: Standing) -> None:
     """Everything that moves: the list, the state of the run, the curves. Runs again by itself while a run is active."""
     views = {run.id: view_of(run) for run in runs}
     if address.get("run") != ",".join(shown):
@@ -59,6 +61,8 @@ def live(runs: Sequence[Run], trials: Trials, shown: Sequence[str], states: Stan
             st.toggle(f"Show all {len(runs)}", key="all-runs")
         if trials:
             searches(trials, shown)
+        if rounds:
+            questions(rounds, shown)
     with right:  # a box for each part always: what grows in one never moves the charts, which would cost their zoom
         with st.container(key="run-state"):
             state(by_id[shown[0]], views[shown[0]])
@@ -100,8 +104,9 @@ def nothing_yet() -> None:
             go.to("home")
 
 
-def page(runs: Sequence[Run], trials: Trials) -> None:
-    """The page. `trials`: of each search; they are not in `runs` but for those that are looked at."""
+def page(runs: Sequence[Run], trials: Trials, rounds: Sequence[Round]) -> None:
+    """The page. `trials`: of each search; neither they nor the members of `rounds` are in `runs` but for those that are
+    looked at."""
     shown = shown_ids(runs)
     by_id = {run.id: run for run in runs}
     focus = by_id[shown[0]]
@@ -114,8 +119,8 @@ def page(runs: Sequence[Run], trials: Trials) -> None:
     refused = st.session_state.pop("runs-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
-    every = _LOOK_S if any(v.active for v in views.values()) else None
-    st.fragment(run_every=every, key="live-runs")(live)(runs, trials, shown, standing(views))
+    every = _LOOK_S if any(v.active for v in views.values()) or active(rounds) else None
+    st.fragment(run_every=every, key="live-runs")(live)(runs, trials, rounds, shown, standing(views))
     foretold(focus, view)
     whose = ""
     if len(shown) > 1:
@@ -137,7 +142,7 @@ undo()
 everything = RunStore(home()).runs()
 known = own(everything, address.get("run").split(",")) or everything[:1]
 if known:
-    page(known, groups(everything))
+    page(known, groups(everything), rounds_of(everything))
 else:
     nothing_yet()
 out_of_sight()

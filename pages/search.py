@@ -8,9 +8,9 @@ import streamlit as st
 
 from builder.execute import home
 from builder.search.studies import Study, StudyStore
-from pages.kit import address, findings, go, locks, study_live, study_space, style
+from pages.kit import address, findings, go, locks, study_bin, study_live, study_space, style
 from pages.kit import draft as drafts
-from pages.kit.study_list import NEW, dress, study_list
+from pages.kit.study_list import NEW, apart, dress, study_list
 
 
 def nothing_open() -> None:
@@ -38,7 +38,7 @@ def page(studies: Sequence[Study], draft: drafts.Draft | None) -> None:
     """The list of searches, and the one that is looked at."""
     known = {study.id: study for study in studies}
     asked = address.get("study")
-    shown = asked if asked in known or (asked == NEW and draft is not None) else studies[0].id
+    shown = asked if asked in known or (asked == NEW and draft is not None) else (apart(studies)[0] or studies)[0].id
     if asked != shown:
         address.put("study", shown)
     place = st.container()
@@ -60,6 +60,7 @@ def page(studies: Sequence[Study], draft: drafts.Draft | None) -> None:
 
 dress()
 locks.dress()
+study_bin.undo()
 studies, opened = StudyStore(home()).studies(), drafts.current()
 if studies:
     page(studies, opened)
@@ -68,3 +69,4 @@ elif opened is not None:
     study_space.page(opened)
 else:
     nothing_open()
+study_bin.deleted()

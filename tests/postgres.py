@@ -38,7 +38,7 @@ class Postgres:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        made = [
+        made: list[str | Path] = [
             programs / "initdb",
             "-D",
             self.place / "data",
@@ -58,7 +58,15 @@ class Postgres:
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
-        words = [self.programs / "postgres", "-D", self.place / "data", "-p", str(self.port), "-k", self.place]
+        words: list[str | Path] = [
+            self.programs / "postgres",
+            "-D",
+            self.place / "data",
+            "-p",
+            str(self.port),
+            "-k",
+            self.place,
+        ]
         # The machine stays up: what the server has written is there after its death without waiting for the disk.
         words += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         with open(self.place / "log", "ab") as log:
@@ -67,7 +75,7 @@ class Postgres:
 
     def answers(self) -> bool:
         assert self.process.poll() is None, (self.place / "log").read_text()
-        asked = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        asked: list[str | Path] = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(asked, check=False).returncode == 0
 
     def cut(self) -> None:

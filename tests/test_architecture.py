@@ -129,6 +129,7 @@ ENGINE = {
     "forecast": "task data curve_fit evaluate folding folds measures rounds runs spec",
     "seeds": "task data evaluate folding folds forecast measures rounds runs spec",
     "gathered": "folding forecast rounds seeds",
+    "discarding": "nested rounds runs search seeds wastebin",
     "nested": "task data evaluate folding folds measures parting runs search spec",
     "branch": "spec runs checkpoint parting",
     "carrying": "checkpoint",

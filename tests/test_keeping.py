@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from planted import study_of
 
 from builder import notes, turns, wastebin
+from builder.discarding import discard
 from builder.runs import Finished, Record, Run, RunStore, Started, StoreError, markers
+from builder.search.studies import StudyStore
 from builder.spec import Experiment
 from tests.service import Service, until
 from tests.test_processes import complete, toy
@@ -41,7 +44,7 @@ def test_a_deleted_run_is_out_of_every_list_and_comes_back_as_it_was(store: RunS
     with pytest.raises(StoreError, match="no run"):
         store.run(run.id)
     back = wastebin.restore(store, run.id)
-    assert {path.name: path.read_bytes() for path in back.folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in back.iterdir()} == before
     assert wastebin.content(store.home) == []
     with pytest.raises(StoreError, match="gone for good"):
         wastebin.restore(store, run.id)
@@ -70,6 +73,37 @@ def test_the_bin_never_takes_an_id_for_a_path(store: RunStore, id: str) -> None:
     for ask in (wastebin.restore, wastebin.discard, lambda s, i: wastebin.remove(s.home, i)):
         with pytest.raises(StoreError):
             ask(store, id)
+
+
+def test_a_search_at_work_is_not_deleted_and_one_killed_while_it_is_deleted_is_deleted_by_the_next_press(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(store.home)
+    runs = [ended(store, "trial 0"), store.create(Experiment(name="trial 1")), ended(store, "trial 2")]
+    for number, run in enumerate(runs):
+        (run.folder / "trial.json").write_text(json.dumps({"study": study.id, "trial": number}))
+    with pytest.raises(StoreError, match="still waits"):
+        discard(study)
+    runs[1].marker.unlink()
+    whole, rename = {str(path) for path in store.home.rglob("*")}, os.rename
+    left = iter(range(2))
+
+    def killed(source: object, target: object) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        rename(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        discard(study)
+    monkeypatch.undo()
+    assert [one.id for one in StudyStore(store.home).studies()] == [study.id] and len(store.runs()) == 1
+    discard(study)
+    assert StudyStore(store.home).studies() == [] and store.runs(archived=True) == []
+    assert [(gone.id, gone.place) for gone in wastebin.content(store.home)] == [(study.id, "studies")]
+    assert wastebin.content(store.home, "runs") == []
+    wastebin.restore(store, study.id)
+    assert {str(path) for path in store.home.rglob("*")} - {str(store.home / "bin")} == whole
 
 
 # ---- notes and tags -------------------------------------------------------------------------------------------------

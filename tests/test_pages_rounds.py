@@ -63,6 +63,13 @@ def test_a_press_begins_the_folds_which_can_be_stopped_and_go_on(trained: Run):
     (one,) = RoundStore(trained.home).rounds(folding.KIND)
     assert one.plan["of"] == trained.id and len(one.runs()) == 5
     assert "fold 3 of 5" in said(session) and not session.exception
+    listed = opened("runs")  # the folds stand under their question, not among the runs
+    assert [b.key for b in listed.button if str(b.key).startswith("only-")] == [f"only-{trained.id}"]
+    listed = press(listed, f"round-{one.id}")
+    assert {f"of-round-{run.id}" for run in one.runs()} <= {str(b.key) for b in listed.button}
+    assert "0 of 5" in listed.button(key=f"round-{one.id}").label and not listed.exception
+    listed = press(listed, f"of-round-{one.runs()[2].id}")
+    assert "fold 3 of 5" in said(listed) and not listed.exception
     session = press(session, "folding-stop")
     for run in one.runs():
         assert run.stop_wanted
@@ -175,3 +182,26 @@ def test_the_winner_of_a_search_is_set_against_the_default_and_tried_inside_fold
     (inside.folder / "result.json").write_text(json.dumps(told_))
     session = opened("results", run=winner.id)
     assert "has over-fitted its validation scans" in said(session) and not session.exception
+
+    # ---- the searches inside folds stand under the one that they are about, and go and come back with it
+    listed = opened("search")
+    (box,) = (box for box in listed.expander if box.label == "3 searches inside folds")
+    inside_ids = {f"study-{fold.id}" for fold in inside.studies()}
+    assert {str(b.key) for b in box.button} == inside_ids and "delete-search" in {str(b.key) for b in listed.button}
+    cards = [str(b.key) for b in opened("runs").button if str(b.key).startswith("search-")]
+    assert cards == [f"search-{study.id}"]
+    everything = places(trained.home)
+    listed = press(opened("search", study=study.id), "delete-search")
+    assert "its 7 trainings" in said(listed)
+    listed = press(listed, "really-delete-study")
+    assert places(trained.home) == {f"runs/{trained.id}", f"bin/{study.id}"}
+    assert "is deleted" in said(listed) and not listed.exception
+    listed = press(listed, "undo-delete-study")
+    assert places(trained.home) == everything and not listed.exception
+    assert not [box.label for box in listed.expander if box.label.startswith("Deleted searches")]
+
+
+def places(home: Path) -> set[str]:
+    """The folders of all that a search leaves behind."""
+    kept = ("runs", "studies", "rounds", "nested", "bin")
+    return {f"{place}/{path.name}" for place in kept for path in home.glob(f"{place}/[0-9]*")}

@@ -213,15 +213,21 @@ def test_of_several_searches_the_newest_is_shown_and_the_list_leads_to_the_other
 
 
 def test_the_runs_of_a_search_stand_together_on_the_runs_page(home: Path) -> None:
-    study = told(home, 6)
+    study = told(home, 3)
     alone = a_run(home, "alone")
     trials = [a_run(home, "of the search") for _ in range(3)]
     for number, run in enumerate(trials):
         (run.folder / "trial.json").write_text(json.dumps({"study": study.id, "trial": number}))
         with Record(run.folder / "events.jsonl") as record:
             record.append(Finished("done", ""))
+    told_of = study.folder / "events.jsonl"
+    lines = [json.loads(line) for line in told_of.read_text().splitlines()]
+    asked = [line | {"run": trials[line["trial"]].id} if line["event"] == "asked" else line for line in lines]
+    told_of.write_text("".join(json.dumps(line) + "\n" for line in asked))
     session = opened("runs")
     assert f"only-{alone.id}" in buttons(session) and f"search-{study.id}" in buttons(session)
     assert not {f"only-{run.id}" for run in trials} & buttons(session)
     session = opened("runs", run=trials[1].id)
     assert title_of(session).endswith("trial 1") and f"only-{trials[1].id}" in buttons(session)
+    pressed(session, f"search-{study.id}")  # opened, it names trials that the list shows as well
+    assert {f"of-search-{run.id}" for run in trials} <= buttons(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from planted import BLUR, RATE, study_of
@@ -38,7 +39,7 @@ def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
     made.close()
 
 
-def events_of(study: Study) -> list[dict[str, object]]:
+def events_of(study: Study) -> list[dict[str, Any]]:
     """Everything that was told of a search."""
     return [json.loads(line) for line in (study.folder / "events.jsonl").read_text().splitlines()]
 
@@ -103,6 +104,10 @@ def test_a_stopped_search_saves_its_trial_and_one_command_lets_it_go_on(service:
     assert told["study"] == study.id and told["status"] == "done" and told["wanted"] == 3
     assert [trial["status"] for trial in told["trials"]] == ["done"] * 3
     assert {trial["run"] for trial in told["trials"]} == {run.id for run in service.store.runs()}
+    assert main(["delete", study.id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"study": study.id, "deleted": True} and not service.store.runs()
+    assert main(["delete", study.id, "--undo", "--json"]) == 0
+    assert study.view().status == "done" and len(service.store.runs()) == 3
 
 
 def test_four_killed_workers_and_a_database_that_is_cut_off_leave_every_trial_ended_and_none_twice(

@@ -64,7 +64,7 @@ def out_of_sight() -> None:
     """Lists what is archived and what was deleted, each with its way back; draws nothing where there is none."""
     store = RunStore(home())
     archived = [run for run in store.runs(archived=True) if run.archived]
-    deleted = wastebin.content(store.home)
+    deleted = wastebin.content(store.home, "runs")
     if not archived and not deleted:
         return
     with st.expander(f"Archived {len(archived)} · deleted {len(deleted)}", icon=":material/inventory_2:"):

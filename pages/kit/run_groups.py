@@ -1,4 +1,4 @@
-"""Runs that belong to a search: kept out of the lists of runs, one card a search below them."""
+"""Runs that belong to a search or to a round of trainings: out of the lists of runs; one card a search below."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import streamlit as st
 
 from builder.execute import home
+from builder.rounds import round_of
 from builder.runs import Run, StoreError
 from builder.search.studies import StudyStore, trial_of
 from pages.kit import address, go, style
 from pages.kit.study_curves import ranked
-from pages.kit.study_list import best_words, view_of
+from pages.kit.study_list import apart, best_words, view_of
 from pages.kit.study_words import number_words
 from pages.kit.words import amount, plain
 
@@ -37,8 +38,8 @@ def trial_number(run: Run) -> int | None:
 
 
 def own(runs: Iterable[Run], also: Container[str] = ()) -> list[Run]:
-    """Returns the runs that are no trials, and the trials whose ids are in `also`, in their order."""
-    return [run for run in runs if run.id in also or _trial(run.folder) is None]
+    """Returns the runs that are neither trials nor of a round, and those whose ids are in `also`, in their order."""
+    return [run for run in runs if run.id in also or (_trial(run.folder) is None and not round_of(run))]
 
 
 def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -55,7 +56,9 @@ def searches(by_study: Mapping[str, Sequence[Run]], shown: Sequence[str]) -> Non
     known = StudyStore(home())
     with st.container(key="run-list-searches", gap="xsmall"):
         st.caption("Searches")
-        for id in list(by_study)[:_SEARCHES]:
+        # Those inside the folds of another are reached from it; searches of the command line stand for themselves.
+        inside = {fold.id for about, folds in apart(known.studies())[1].items() if about in by_study for fold in folds}
+        for id in [id for id in by_study if id not in inside][:_SEARCHES]:
             try:
                 view = view_of(known.study(id))
             except (StoreError, OSError, ValueError):
@@ -76,7 +79,7 @@ def searches(by_study: Mapping[str, Sequence[Run]], shown: Sequence[str]) -> Non
                     reached = number_words(trial.values[0]) if trial.values else "not over"
                     st.button(
                         f"**Trial {trial.number}** {'shown' if trial.run in shown else ''} *{plain(reached)}*",
-                        key=f"only-{trial.run}",
+                        key=f"of-search-{trial.run}",
                         width="stretch",
                         on_click=_only,
                         args=(trial.run,),

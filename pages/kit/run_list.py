@@ -15,7 +15,18 @@ from pages.kit import address, curves, style
 from pages.kit.run_groups import trial_number
 from pages.kit.words import ago, plain
 
-__all__ = ["begun", "dress", "experiment_of", "labels_of", "name_of", "only", "run_list", "shown_ids", "view_of"]
+__all__ = [
+    "MOST_SHOWN",
+    "begun",
+    "dress",
+    "experiment_of",
+    "labels_of",
+    "name_of",
+    "only",
+    "run_list",
+    "shown_ids",
+    "view_of",
+]
 
 _CSS = """<style>
 [class*=st-key-limb-][class*=-meant] button{box-shadow:inset 4px 0 0 #4a78ef}
@@ -31,7 +42,7 @@ _CSS = """<style>
 [class*=st-key-limb-]:not([class*=st-key-limb-0-]) .stButton>button{border-left:3px solid #8b7bd8}
 [class*=st-key-run-list] .stButton p em{grid-column:1/-1;font-style:normal;font-size:.82rem;opacity:.72}
 </style>"""
-_MOST_SHOWN = 6
+MOST_SHOWN = 6
 _DEEPEST = 3  # steps to the right that a narrow list can show
 
 
@@ -44,7 +55,7 @@ def shown_ids(runs: Sequence[Run]) -> list[str]:
     """The runs in the URL that exist, the newest where it names none; and the URL made to say so."""
     known = {run.id for run in runs}
     asked = address.get("run").split(",")
-    found = list(dict.fromkeys(id for id in asked if id in known))[:_MOST_SHOWN]
+    found = list(dict.fromkeys(id for id in asked if id in known))[:MOST_SHOWN]
     if not found:
         found = [runs[0].id]
     if address.get("run") != ",".join(found):
@@ -95,7 +106,7 @@ def pick(id: str, key: str) -> None:
     """Lays this run over those that are shown, or takes it away."""
     asked = [i for i in address.get("run").split(",") if i and i != id]
     if st.session_state[key]:
-        asked = [*asked, id][-_MOST_SHOWN:]
+        asked = [*asked, id][-MOST_SHOWN:]
     if asked:
         address.put("run", ",".join(asked))
 

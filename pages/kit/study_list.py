@@ -8,12 +8,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from builder import nested
+from builder.execute import home
 from builder.search.studies import Study, StudyFollower, StudyView
 from pages.kit import address, style
 from pages.kit.study_words import number_words
 from pages.kit.words import ago, amount, plain
 
-__all__ = ["NEW", "begun", "best_words", "dress", "study_list", "view_of"]
+__all__ = ["NEW", "apart", "begun", "best_words", "dress", "study_list", "view_of"]
 
 NEW = "new"
 """In the place of a study's id in the URL: the search of the open experiment, which has not begun."""
@@ -58,18 +60,59 @@ def begun(study: Study) -> float:
     return (study.folder / "experiment.json").stat().st_mtime
 
 
+def apart(studies: Sequence[Study]) -> tuple[list[Study], dict[str, list[Study]]]:
+    """(searches of their own; {what they are about: the searches inside folds}).
+
+    A search inside a fold is part of an estimate. It is listed below the search that the estimate is about; where that
+    is gone, or never was (from the command line), below the estimate's own id.
+    """
+    known = {study.id: study for study in studies}
+    inside: dict[str, list[Study]] = {}
+    for one in nested.known(home()):
+        plan = one.plan
+        about = str(plan.get("of") or "")
+        folds = [known[id] for id in plan["studies"] if id in known]
+        inside.setdefault(about if about in known else one.id, []).extend(folds)
+    parts = {fold.id for folds in inside.values() for fold in folds}
+    return [study for study in studies if study.id not in parts], {about: f for about, f in inside.items() if f}
+
+
 def study_list(studies: Sequence[Study], shown: str, offer: bool) -> None:
-    """One card a search: a press shows it. `offer`: the first one is a new search of the open experiment."""
+    """One card a search: a press shows it; those inside its folds below it. `offer`: the first one is a new search of
+    the open experiment."""
+    own, inside = apart(studies)
     with st.container(key="study-list", gap="xsmall"):
-        entries = [(NEW, "**A new search** :material/add: *of the open experiment*")] if offer else []
-        for study in studies:
-            view = view_of(study)
-            facts = [amount(len(view.trials), "trial"), best_words(view), ago(begun(study))]
-            words = plain(" · ".join(filter(None, facts)))
-            entries.append((study.id, f"**{plain(view.name)}** {style.badge(view.status)} *{words}*"))
-        for id, words in entries:
-            with st.container(key=f"study-{'shown' if id == shown else 'other'}-{id}"):
-                st.button(words, key=f"study-{id}", width="stretch", on_click=show, args=(id,))
+        if offer:
+            _entry(NEW, "**A new search** :material/add: *of the open experiment*", shown)
+        for study in own:
+            _card(study, shown)
+            folds = inside.pop(study.id, [])
+            if shown in (study.id, *(fold.id for fold in folds)):
+                _folds(folds, study.id, shown)
+        for about, folds in inside.items():
+            _folds(folds, about, shown)
+
+
+def _folds(folds: Sequence[Study], about: str, shown: str) -> None:
+    if not folds:
+        return
+    open_at_first = any(fold.id == shown for fold in folds)
+    words = amount(len(folds), "search", "searches")
+    with st.expander(f"{words} inside folds", expanded=open_at_first, key=f"folds-of-{about}"):
+        for fold in folds:
+            _card(fold, shown)
+
+
+def _card(study: Study, shown: str) -> None:
+    view = view_of(study)
+    facts = [amount(len(view.trials), "trial"), best_words(view), ago(begun(study))]
+    words = plain(" · ".join(filter(None, facts)))
+    _entry(study.id, f"**{plain(view.name)}** {style.badge(view.status)} *{words}*", shown)
+
+
+def _entry(id: str, words: str, shown: str) -> None:
+    with st.container(key=f"study-{'shown' if id == shown else 'other'}-{id}"):
+        st.button(words, key=f"study-{id}", width="stretch", on_click=show, args=(id,))
 
 
 def show(id: str) -> None:

@@ -8,9 +8,10 @@ from collections import Counter
 import streamlit as st
 
 from builder.search.studies import Study, StudyView
-from pages.kit import study_worth, style
+from pages.kit import address, go, study_worth, style
 from pages.kit.pairs import band
-from pages.kit.study_list import begun, view_of
+from pages.kit.study_bin import confirm_delete
+from pages.kit.study_list import NEW, begun, view_of
 from pages.kit.study_pictures import LEARNING, pictures
 from pages.kit.study_trials import attempt, best, table
 from pages.kit.study_words import experiment_of
@@ -46,7 +47,7 @@ def heading(study: Study) -> None:
 
 
 def actions(study: Study, view: StudyView) -> None:
-    """Stop, or go on; and more trials."""
+    """Stop, or go on; more trials; anew with other choices; delete."""
     over = view.trained >= view.wanted
     if view.active:
         st.button(
@@ -70,6 +71,32 @@ def actions(study: Study, view: StudyView) -> None:
     with st.popover("More trials", icon=":material/add:", key="extend-search"):
         st.number_input("How many more", 1, 10_000, 10, key="extend-by")
         st.button("Add them", key="extend-now", type="primary", on_click=extend, args=(study,))
+    with st.popover("More", icon=":material/more_horiz:"):
+        st.button(
+            "Open as an experiment",
+            key="open-search",
+            icon=":material/edit:",
+            width="stretch",
+            help="A new draft with the same choices open: to search anew with other ranges or another strategy.",
+            on_click=reopen,
+            args=(study,),
+        )
+        if st.button(
+            "Delete",
+            key="delete-search",
+            icon=":material/delete:",
+            width="stretch",
+            disabled=view.active,
+            help="Stop it first." if view.active else None,
+        ):
+            confirm_delete(study)
+
+
+def reopen(study: Study) -> None:
+    """Opens the document of a search as a draft, to search anew."""
+    experiment = experiment_of(study)
+    go.begin(experiment, words=f"opened from the search {experiment.name}")
+    address.put("study", NEW)
 
 
 def extend(study: Study) -> None:
