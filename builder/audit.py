@@ -31,6 +31,8 @@ FILE = "audit.json"
 _VERSION = 1
 MOST = 200
 """Pairs and suspects that are told one by one; all are counted."""
+NOT_LOOKED = "The network's features were not asked for."
+"""Why an audit that did not look at features says nothing of them."""
 _SEEN = 0.9
 """Agreement (cosine) of frozen features from which two pictures of different sides count as alike to a network."""
 
@@ -244,7 +246,7 @@ def _unasked(dataset: Dataset, learned: np.ndarray, groups: np.ndarray, features
         return "It takes scans that carry one class each."
     if not outside.enough(dataset.labels[learned], groups[learned]):
         return "Too few patients of two classes to hold some back."
-    return "The network's features were not asked for." if features is None else ""
+    return NOT_LOOKED if features is None else ""
 
 
 def _naive(dataset: Dataset, learned: np.ndarray, groups: np.ndarray, features: np.ndarray | None) -> dict[str, Any]:

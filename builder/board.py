@@ -24,21 +24,27 @@ if TYPE_CHECKING:
 class Board:
     """Mirrors the events of one attempt into `folder`/tb. OSError when the disk is full; what is there stays whole."""
 
-    def __init__(self, folder: Path, attempt: int, classes: Sequence[str] = ()) -> None:
-        """classes: their names, for pictures and precision-recall curves."""
+    def __init__(self, folder: Path, attempt: int, classes: Sequence[str] = (), leaky: str = "") -> None:
+        """classes: their names, for pictures and precision-recall curves. leaky: the stamp of a run that learns from a
+        known leak (`leaks.Leak.stamp`), which the file carries in its name, its text and its hyperparameters."""
         from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
         from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
         self._tensor, self._tensors = tensor_pb2, tensor_shape_pb2
         self._protos, self._summaries, self._crc = event_pb2, summary_pb2, masked_crc32c
-        self.folder, self.classes = folder, tuple(classes)
+        self.folder, self.classes, self.leaky = folder, tuple(classes), leaky
         self._last: dict[str, float] = {}
         self._began, self._spent_s = time.monotonic(), 0.0
         place = folder / "tb"
         place.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.scanloom.{attempt}"
+        name = f"events.out.tfevents.{int(time.time()):010d}.scanloom.{attempt}{f'.{self._word}' if leaky else ''}"
         self._fd = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._write(file_version="brain.Event:2")
+
+    @property
+    def _word(self) -> str:
+        """The first word of the stamp: LEAKY."""
+        return self.leaky.partition(":")[0]
 
     def add(self, event: Event) -> None:
         """Adds the numbers of `event`, if it has any; on `Resumed` tells TensorBoard to forget what came after."""
@@ -120,6 +126,9 @@ class Board:
         words = "```json\n" + json.dumps(kept, indent=1) + "\n```"
         self._write(step=0, summary=text("experiment", words))
         settings = flat({name: kept.get(name) or {} for name in ("data", "training")})
+        if self.leaky:
+            self._write(step=0, summary=text(self._word, f"**{self.leaky}**"))
+            settings = {self._word: self.leaky, **settings}
         for summary in hparams(settings, {f"best/val/{name}": 0.0 for name in scores}):
             self._write(step=0, summary=summary)
 

@@ -102,7 +102,7 @@ class Reading:
     def answers(self) -> dict[str, Answers]:
         """What every reader has said until now, the first answer at each stage; a line that was cut off is not read."""
         found: dict[str, Answers] = {}
-        for entry in self._lines():
+        for entry in self.lines():
             mine = found.setdefault(str(entry["reader"]), Answers())
             if "case" in entry and entry["case"] in self._by_id and entry.get("stage") in mine.said:
                 stage, case = entry["stage"], entry["case"]
@@ -161,7 +161,8 @@ class Reading:
         took = round(min(max(float(seconds), 0.0), _MOST_S), 2)
         self._write({"reader": reader, "case": case, "stage": stage, "answer": list(picked), "seconds": took})
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
+        """What was written until now, line by line; one that was cut off is left out."""
         try:
             whole = (self.folder / "answers.jsonl").read_bytes().rpartition(b"\n")[0]
         except FileNotFoundError:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from builder import beside
+from builder import beside, leaks
+from builder.runs import Run
 
 __all__ = ["address", "start", "stop"]
 
@@ -36,12 +37,18 @@ def address(home: Path) -> str | None:
 def start(home: Path, runs: Mapping[str, str], wait_s: float = beside.START_S) -> str:
     """Sees to it that TensorBoard shows these runs ({id: name}, beside those it shows already) and returns its address.
 
+    A run that learned from a known leak is shown under a name that begins with the stamp.
+
     StoreError when it does not come up.
     """
     place = home / FOLDER
     (place / "runs").mkdir(parents=True, exist_ok=True, mode=0o700)
     for id, name in runs.items():
-        link = place / "runs" / f"{re.sub(r'[^A-Za-z0-9 ._-]', '_', name)[:40].strip(' .') or 'run'} {id}"
+        stamp = f"{leaks.STAMP} " if leaks.of_run(Run(home, id)) else ""
+        link = place / "runs" / f"{stamp}{re.sub(r'[^A-Za-z0-9 ._-]', '_', name)[:40].strip(' .') or 'run'} {id}"
+        for other in (place / "runs").glob(f"* {id}"):
+            if not other.name.startswith(stamp):  # an audit has found a leak since
+                other.unlink()
         if not link.is_symlink():
             link.symlink_to(home / "runs" / id / "tb", target_is_directory=True)
     command = ["-m", "builder.tensorboards", str(home)]

@@ -141,7 +141,7 @@ Handler = Callable[[Work], Steps]
 
 def train(work: Work) -> Steps:
     """Trains the run's experiment; continues where its last checkpoint was made."""
-    from builder import task
+    from builder import leaks, task
     from builder.parting import adopt, dataset_of
     from builder.train import train as training
 
@@ -149,7 +149,7 @@ def train(work: Work) -> Steps:
     adopt(work.folder)
     experiment = work.job.experiment
     dataset = dataset_of(work.folder, work.home, experiment.data.dataset)
-    work.board = Board(work.folder, work.attempt, dataset.classes)
+    work.board = Board(work.folder, work.attempt, dataset.classes, leaks.of_run(work.job).stamp)
     work.board.describe(json.loads(experiment.dumps()), list(task.find(experiment.task).metrics))
     kind = task.find(experiment.task)
     steps = training(experiment, kind, dataset, work.folder, attempt=work.attempt, stop=work.stop, pause=work.pause)

@@ -100,7 +100,7 @@ ENGINE = {
     "film": "batches runs spec spreads targets task",
     "board": "runs graph film",
     "beside": "execute runs",
-    "tensorboards": "beside execute runs",
+    "tensorboards": "beside execute leaks runs",
     "faults": "runs",
     # training
     "checkpoint": "",
@@ -174,7 +174,7 @@ ENGINE = {
     "hindsight": "",
     "baseline": "spec network data evaluate measures runs",
     "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing "
-    "leaks parting",
+    "leaks parting audit calibrate gate hallucination reader sanity saliency terms",
     "preflight": "parts spec data task batches learner",
     "finder": "spec data task learner",
     "gap": "parts spec network dropping",

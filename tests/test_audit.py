@@ -266,6 +266,24 @@ def test_nobody_learns_from_a_leak_unasked(audited):
     assert not leak_of({})
 
 
+def _stamped_in_tensorboard(run, stamp):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    from builder.board import Board
+
+    board = Board(run.folder, 9, leaky=stamp)
+    board.describe(json.loads(run.experiment.dumps()), ["auc"])
+    board.close()
+    (file,) = (run.folder / "tb").glob("*.9.LEAKY")
+    told = EventAccumulator(str(file), {"tensors": 0})
+    told.Reload()
+    assert stamp in told.Tensors("LEAKY/text_summary")[0].tensor_proto.string_val[0].decode()
+    content = told.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["LEAKY"].string_value == stamp and "training.epochs" in settings
+
+
 def test_the_stamp_stays_on_figures_answers_and_files(audited, tmp_path):
     from builder import export
     from builder.predict import Predictor
@@ -279,6 +297,7 @@ def test_the_stamp_stays_on_figures_answers_and_files(audited, tmp_path):
     assert evaluate(run, audited.home, "test", resamples=5)["leaky"] == stamp
     assert openings(audited) == 2
     assert Predictor.open(run.folder).finding(audited.scan(0)).notes[0] == stamp
+    _stamped_in_tensorboard(run, stamp)
     export._write(tmp_path, export.TARGETS["pytorch"], Predictor.open(run.folder), run)  # all files but the proof
     words = (tmp_path / "README.md").read_text()
     assert stamp in words and "opened 2 times, 1 for this run" in words

@@ -19,7 +19,7 @@ import numpy as np
 from builder import baseline, blanking, leaks, operating, task
 from builder.data import SPLITS, Dataset
 from builder.evaluate import evaluation, openings_file
-from builder.evidence import environment, hashes, recipe
+from builder.evidence import asked, environment, hashes, recipe
 from builder.operating import Choice
 from builder.parting import Parting, dataset_of
 from builder.runs import Run
@@ -41,8 +41,8 @@ def gather(run: Run, home: Path) -> Facts:
     """All that is known of a run whose test side was opened.
 
     Returns, as JSON data: format, run, name, task, title, made, digest, came (of sides of its own: `parting`),
-    data {id, ...}, flow, recipe, layers, beginning, training, evaluation, operating, probes,
-    baseline, openings, environment, hashes.
+    data {id, ...}, flow, recipe, layers, beginning, training, evaluation, operating, probes, asked
+    (`asked.gathered`), baseline, openings, environment, hashes.
 
     Raises:
         NoEvidence: the test side was not opened, or labels or weights changed since. UnknownDataset, SpecError.
@@ -71,6 +71,7 @@ def gather(run: Run, home: Path) -> Facts:
         "leaky": leaks.of_run(run).stamp,
         "operating": points(run),
         "probes": {"blanked": blanking.kept(run)},
+        "asked": asked.gathered(run, dataset),
         "baseline": baseline.kept(dataset),
         "openings": openings(dataset),
         "environment": environment.here(),

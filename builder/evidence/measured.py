@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.evidence import charts, markup
+from builder.evidence import chapters, charts, markup
 from builder.evidence.words import shown as interval
 from builder.measures.named import metric_words, written
 
@@ -339,6 +339,7 @@ _PARTS: dict[str, tuple[str, Callable[[Found, Any], str]]] = {
     "roc": ("ROC curves", _roc),
     "operating_points": ("Where it answers from", _operating_points),
     "calibration": ("Is its confidence right?", _calibration),
+    "subgroups": ("Group by group", chapters.subgroups),
     "sets": ("When it names all that it may be", _sets),
     "silence": ("When it may keep silent", _silence),
     "froc": ("Lesions found against false alarms (FROC)", _froc),

@@ -3,6 +3,7 @@
     <run>-evidence/report.html     for people: stands alone, opens without a network, prints
                    pack.json       the same as data (see `facts.gather`)
                    experiment.json, best.safetensors, choices.jsonl, sides.json      what is needed to ask again
+                   readings.json   what readers answered, nameless, where somebody read blind
                    methods.md, model-card.md, checklists.csv, split.csv, network.svg, data-flow.svg
                    manifest.json   {file: SHA-256}; its own SHA-256 names the pack
 
@@ -26,7 +27,7 @@ from typing import Any
 from builder import drawing
 from builder.data import Dataset
 from builder.evaluate import evaluate
-from builder.evidence import checklists, facts, flow, hashes, report, words
+from builder.evidence import asked, checklists, facts, flow, hashes, report, words
 from builder.evidence.facts import Facts, NoEvidence
 from builder.measures.bootstrap import RESAMPLES
 from builder.parting import dataset_of
@@ -111,6 +112,8 @@ def _fill(folder: Path, run: Run, dataset: Dataset, found: Facts) -> str:
     for name in ASIS:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, folder / name)
+    if readings := asked.readings_text(run):
+        (folder / asked.READINGS).write_text(readings, encoding="utf-8")
     lists = checklists.filled(found)
     texts = {
         DATA: json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n",

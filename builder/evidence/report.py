@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from builder.blanking import PROBES
-from builder.evidence import charts, flow, markup, measured, words
+from builder.evidence import chapters, charts, flow, markup, measured, words
 from builder.evidence.checklists import SOURCES, Filled, open_items
 from builder.evidence.facts import Facts
 from builder.evidence.words import shown as interval
@@ -20,7 +19,12 @@ _CHAPTERS = (
     ("recipe", "Recipe"),
     ("training", "Training"),
     ("operating", "Operating point"),
-    ("audits", "Audits and probes"),
+    ("leaks", "Leaks and shortcuts"),
+    ("goes-by", "What it goes by"),
+    ("terms", "Confidence, terms and gate"),
+    ("structures", "What it makes up or hides"),
+    ("reading", "Blind reading"),
+    ("missing", "Not asked"),
     ("openings", "Looks at the test side"),
     ("card", "Model card"),
     ("methods", "Methods paragraph"),
@@ -41,7 +45,12 @@ def html(found: Facts, lists: Mapping[str, Sequence[Filled]]) -> str:
         "recipe": _recipe(found),
         "training": _training(found),
         "operating": _operating(found),
-        "audits": _audits(found),
+        "leaks": chapters.leaks(found),
+        "goes-by": chapters.goes_by(found),
+        "terms": chapters.terms(found),
+        "structures": chapters.structures(found),
+        "reading": chapters.reading(found),
+        "missing": chapters.missing(found),
         "openings": _openings(found),
         "card": _card(found),
         "methods": markup.p(words.methods(found))
@@ -50,7 +59,7 @@ def html(found: Facts, lists: Mapping[str, Sequence[Filled]]) -> str:
         "environment": _environment(found),
         "hashes": _hashes(found),
     }
-    contents = "".join(f'<li><a href="#{id}">{escape(title)}</a></li>' for id, title in _CHAPTERS)
+    contents = "".join(f'<li><a href="#{id}">{escape(title)}</a></li>' for id, title in _CHAPTERS if bodies[id])
     title = f"Evidence: {found['name']}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -237,65 +246,6 @@ def _operating(found: Facts) -> str:
             "No threshold was kept by a person (Results page, “For patients like mine”). What the validation side "
             "would choose stands among the results, where the task answers with classes."
         )
-    return "".join(parts)
-
-
-def _audits(found: Facts) -> str:
-    data, probes, parts, missing = found["data"], found["probes"], [], []
-    twins = data.get("duplicates") or {}
-    parts.append(markup.h3("Leaks between the sides"))
-    rows = [
-        ("Patients on more than one side", data.get("num_patients_astride", 0)),
-        ("Groups of equal pictures", twins.get("exact", 0)),
-        ("Groups of almost equal pictures", twins.get("near", 0)),
-        ("Groups that lie on more than one side", twins.get("across_splits", 0)),
-        ("Groups with different labels", twins.get("label_conflicts", 0)),
-    ]
-    parts.append(markup.pairs(rows))
-    blanked = probes.get("blanked")
-    if blanked:
-        parts.append(markup.h3("What does it go by? Parts of the scans taken away"))
-        shown = [(PROBES[n].title, row["auc"]) for n, row in blanked["probes"].items() if n in PROBES]
-        parts.append(
-            markup.figure(
-                charts.intervals(
-                    shown, "AUC on the validation scans (0.5 is guessing)", x_range=(0.0, 1.0), upright=0.5
-                )
-            )
-        )
-        parts.append(
-            markup.table(
-                ["Shown", "AUC", "Accuracy", "Cases"],
-                [
-                    [PROBES[n].title, interval(r["auc"]), interval(r["accuracy"]), r["n"]]
-                    for n, r in blanked["probes"].items()
-                    if n in PROBES
-                ],
-            )
-        )
-        parts += [markup.p(said, "notice") for said in blanked["verdicts"]]
-        if blanked.get("checkpoint") != found["hashes"]["weights"]:
-            parts.append(markup.p("These probes were asked of earlier weights of the run.", "notice bad"))
-    else:
-        missing.append("Probes with parts of the scans taken away (Results page, “What does it go by?”).")
-    baseline = found.get("baseline") or {}
-    if baseline:
-        parts.append(markup.h3("The number to beat: frozen features, no training"))
-        sides = [(_SIDES[s], baseline[s]) for s in ("val", "test") if baseline.get(s)]
-        rows2 = [[title, metric_words(n), interval(f)] for title, side in sides for n, f in side["metrics"].items()]
-        parts.append(
-            markup.p(f"{baseline.get('features', '')}; chosen on the validation side: {baseline.get('chosen', '')}.")
-        )
-        parts.append(markup.table(["Side", "Figure", "Value (95 % interval)"], rows2))
-    else:
-        missing.append("The baseline of frozen features (Data page, or the command baseline).")
-    for name, told in probes.items():
-        if name != "blanked" and told:
-            parts.append(markup.h3(metric_words(name)) + markup.other(told))
-        elif name != "blanked":
-            missing.append(f"{metric_words(name)}.")
-    if missing:
-        parts.append(markup.h3("Not run") + markup.items(missing))
     return "".join(parts)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from builder import blanking
 from builder.data import Dataset, UnknownDataset
 from builder.evaluate import evaluate
-from builder.evidence import environment, facts, hashes
+from builder.evidence import asked, environment, facts, hashes
 from builder.evidence.opened import NoPack, opened
 from builder.evidence.pack import ASIS, DATA, MANIFEST, Told, digests
 from builder.runs import Run, read_json
@@ -39,6 +39,7 @@ _TITLES = {
     "choices.jsonl": "The operating points in the pack",
     "sides.json": "The sides of the run in the pack",
     "terms.jsonl": "The terms on which the run answers, in the pack",
+    asked.READINGS: "What readers answered",
     "methods.md": "The methods paragraph",
     "model-card.md": "The model card",
     "checklists.csv": "The checklists",
@@ -289,11 +290,12 @@ def _twin(place: Path, pack: Path, dataset: Dataset, found: Mapping[str, Any]) -
     for name in ASIS:
         if (pack / name).is_file():
             shutil.copyfile(pack / name, run.folder / name)
+    asked.put_readings(pack, run)
     return run
 
 
 def _again(twin: Run, found: Mapping[str, Any], told: Told | None) -> list[Number]:
-    """Every number of the evaluation, the operating points and the probes, computed anew."""
+    """Every number of the evaluation, the operating points, the probes and what else was asked, computed anew."""
     before = found["evaluation"]
     resamples = int((before.get("interval") or {}).get("resamples") or 1)
     now = evaluate(twin, twin.home, resamples=resamples, progress=told)
@@ -302,6 +304,8 @@ def _again(twin: Run, found: Mapping[str, Any], told: Told | None) -> list[Numbe
     blanked = (found.get("probes") or {}).get("blanked")
     if blanked:
         numbers += compared("blanked", blanked, json.loads(json.dumps(blanking.ask(twin, twin.home, told))))
+    for name, said, now in asked.again(twin, found.get("asked") or {}, told):
+        numbers += compared(name, said, now)
     return numbers
 
 
@@ -382,7 +386,7 @@ def _not_checked(found: Mapping[str, Any], why: str) -> list[str]:
     said.append("The training itself was not repeated: its curves are taken as they were recorded.")
     if found.get("baseline"):
         said.append("The baseline of frozen features was not computed again.")
-    return said
+    return said + asked.unasked(found.get("asked") or {})
 
 
 def _sentence(error: Exception) -> str:
