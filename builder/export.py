@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import keras_export, network, onnx_export, operating, program_export, pytorch_export, task
+from builder import keras_export, nearness, network, onnx_export, operating, program_export, pytorch_export, task
 from builder.data import Dataset, UnknownDataset
 from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
@@ -36,6 +36,8 @@ from builder.tracing import Untraceable
 
 TOLERANCE = pytorch_export.TOLERANCE
 """Largest difference of a probability between the app and the exported PyTorch code."""
+EXPECTED = ("modalities", "bodies", "bits", "channels", "sizes")
+"""What of the training scans every export knows, so that it tells scans that are unlike them."""
 _CASES = 16
 _TIMEOUT_S = 300
 
@@ -311,7 +313,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         **({"leaky": predictor.leaky} if predictor.leaky else {}),
         "settled": predictor.settled,
         "terms": {name: getattr(predictor.terms, name) for name in ("temperature", "limit", "gate")},
-        "expects": {name: predictor.fingerprint.get(name) or {} for name in ("bits", "channels", "sizes")},
+        "expects": {name: predictor.fingerprint.get(name) or {} for name in EXPECTED},
         "unit": predictor.unit,
         "mean": [float(v) for v in predictor.mean],
         "std": [float(v) for v in predictor.std],
@@ -319,6 +321,8 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
     }
     if run is not None and (known := operating.worth(run)):
         settings["worth"] = known
+    if run is not None and target.name == "pytorch" and (near := nearness.of_run(predictor, run.folder, run.home)):
+        settings |= {"nearness": told} if (told := pytorch_export.put_nearness(folder, predictor, near)) else {}
     texts = {
         "experiment.json": experiment.dumps(),
         "README.md": readme(target.name, target.title, predictor, run),

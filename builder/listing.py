@@ -146,7 +146,7 @@ def predict_source(network: str = "", *imports: str, says: str = "classes", acti
     foreign = [f"import {name}\n" for name in imports if name not in sys.stdlib_module_names]
     reading = reading.replace("import argparse\nimport json\nimport sys", "\n".join(standard))
     reading = reading.replace("import torch\n", "".join(foreign))
-    reading = reading.replace("from safetensors.torch import load_file\n", "")
+    reading = reading.replace("from safetensors.torch import load_file\n\nimport likeness\n", "")
     reading = reading.replace("Needs torch, safetensors, numpy and pillow;", "Needs what requirements.txt names;")
     own = (TEMPLATES / network).read_text(encoding="utf-8").replace("(ACTIVATED)", activated)
     return f"{reading}{mark}{rest.partition(chr(10))[0]}\n\n\n{own}\n\n{command}{last}"

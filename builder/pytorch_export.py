@@ -10,7 +10,9 @@ import numpy as np
 
 from builder import network, task
 from builder.lessons import lesson
+from builder.likeness import Nearness
 from builder.listing import START, TEMPLATES, attributes, model_source, predict_source, train_source
+from builder.nearness import last_layer
 from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.prepared import Prepared
@@ -33,10 +35,11 @@ def write(folder: Path, predictor: Predictor) -> str:
     kind = task.find(experiment.task)
     names = attributes(experiment)
     (folder / "weights.safetensors").write_bytes(save(_tensors(predictor.net, names)))
+    (folder / "likeness.py").write_text((Path(__file__).parent / "likeness.py").read_text("utf-8"), encoding="utf-8")
     if experiment.data.blocks:
         return _of_volumes(folder, predictor)
     tiled = experiment.data.fit == "patches"
-    network_text, packages = ("network_pictures.py.txt", ("tiling", "torch")) if tiled else ("", ())
+    network_text, packages = ("network_pictures.py.txt", ("likeness", "tiling", "torch")) if tiled else ("", ())
     begins, stored = _start(experiment, len(predictor.classes), names)
     taught = lesson(kind.says, experiment, predictor.multi_label)
     texts = {
@@ -62,9 +65,11 @@ def write(folder: Path, predictor: Predictor) -> str:
 
 
 def _of_volumes(folder: Path, predictor: Predictor) -> str:
-    """The project of a network for patches of volumes: model.py, predict.py, serve.py and cutting.py, no train.py."""
+    """The project of a network for patches of volumes: model.py, predict.py, serve.py, cutting.py, likeness.py, no train.py."""
     experiment, kind = predictor.experiment, task.find(predictor.experiment.task)
-    told = predict_source("network_volumes.py.txt", "cutting", "torch", says=kind.says, activated=kind.activated)
+    told = predict_source(
+        "network_volumes.py.txt", "cutting", "likeness", "torch", says=kind.says, activated=kind.activated
+    )
     texts = {
         "model.py": model_source(experiment, len(predictor.classes)),
         "predict.py": told,
@@ -74,6 +79,19 @@ def _of_volumes(folder: Path, predictor: Predictor) -> str:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ""
+
+
+def put_nearness(folder: Path, predictor: Predictor, known: Nearness) -> dict[str, str] | None:
+    """Writes nearness.npz, with which predict.py tells how far a scan lies from those of the training; which patient a
+    row is of stays here.
+
+    Returns: {layer: its name in model.py} for settings.json; None where the network has no layer that learns.
+    """
+    layer = attributes(predictor.experiment).get(last_layer(predictor))
+    if layer is None:
+        return None
+    np.savez_compressed(folder / "nearness.npz", **{k: v for k, v in vars(known).items() if k != "own_patients"})
+    return {"layer": layer}
 
 
 def _serve_source() -> str:

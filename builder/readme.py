@@ -54,6 +54,7 @@ def readme(to: str, title: str, predictor: Predictor, run: Run | None) -> str:
     ]
     if to in ("pytorch", "keras", "onnx", "torch-export"):
         parts.append(_READS)
+        parts.append(_gate(to, predictor))
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -273,6 +274,28 @@ What it does not read, and says so:
 - PNG with 16 bits a colour, which ScanLoom reads, and TIFF with 16 bits a colour, which it refuses too;
 - DICOM with a window table (VOI LUT), which ScanLoom reads.
 """
+
+
+def _gate(to: str, predictor: Predictor) -> str:
+    """What is done with scans unlike those of the training, and what this format cannot tell of them."""
+    done = "is refused, with the reason" if predictor.terms.gate == "refuse" else "is answered, with what is unlike"
+    lines = [
+        "## Scans unlike those of its training",
+        "",
+        f"As in ScanLoom, a scan of another modality, part of the body, depth of grey, colour or size {done}.",
+    ]
+    if to == "pytorch":
+        lines.append(
+            "So is one that lies too far out in what the network makes of it (likeness.py), where the run had at least "
+            "20 training scans: of up to 300 of them nearness.npz holds what the network makes of each and 8 x 8 grey "
+            "values, nobody's name and no order of patients."
+        )
+    else:
+        lines.append(
+            "What ScanLoom looks at besides, how far a scan lies from them in what the network makes of it inside, is "
+            "not to be had in this format and is NOT checked here: take the PyTorch project where that matters."
+        )
+    return "\n".join(lines)
 
 
 def _interval(figure: dict[str, float | None]) -> str:

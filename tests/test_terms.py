@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +14,17 @@ import numpy as np
 import pytest
 from little_run import little
 
-from builder import calibrate, gate, nearness, terms
+from builder import calibrate, export, gate, nearness, terms
 from builder.__main__ import main
 from builder.calibrate import NotCalibrated
 from builder.data import Dataset
 from builder.evaluate import evaluate
+from builder.listing import predict_source
 from builder.measures.classes import Predictions, surprise, temperature, warmed
 from builder.measures.conformal import limit, sets
 from builder.measures.slopes import slope_and_intercept
 from builder.predict import Predictor
+from builder.readme import readme
 from builder.runs import Run
 from builder.terms import COVERAGE, RISK, Terms, least_sure, measured
 
@@ -253,11 +257,61 @@ def test_an_exported_network_answers_on_the_same_terms(learned: Learned, run: Ru
         ours = chosen.said(chances, several)
         assert theirs["probabilities"] == pytest.approx(ours.probabilities, abs=1e-6)
         assert theirs.get("status", "answered") == ours.status
-    space["SETTINGS"] = {
-        "expects": {"bits": {"8": 3}, "channels": {"1": 3}, "sizes": {"min": [60, 60], "max": [64, 64]}}
-    }
 
-    class Given:
-        bits, pixels = 16, np.zeros((1, 3, 300, 300))
 
-    assert len(space["unlike_training"](Given)) == 3
+@pytest.fixture
+def taken_away(learned: Learned, run: Run, tmp_path: Path) -> Iterator[Any]:
+    """predict.py of the run's PyTorch project, imported from a folder of its own, and forgotten afterwards."""
+    terms.keep(run.folder, Terms(gate="refuse", weights=calibrate.weights_of(run)))
+    export._write(tmp_path, export.TARGETS["pytorch"], export.trained(run), run)
+    names = {path.stem for path in tmp_path.glob("*.py")}
+    sys.path.insert(0, str(tmp_path))
+    try:
+        yield importlib.import_module("predict")
+    finally:
+        sys.path.remove(str(tmp_path))
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+def test_the_gate_of_an_exported_network_stops_what_the_app_stops_for_the_same_reasons(
+    learned: Learned, run: Run, taken_away: Any, tmp_path: Path
+) -> None:
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    from builder.scans import read
+
+    home, dataset, _ = learned
+    known = nearness.of_run(Predictor.open(run.folder), run.folder, home)
+    assert known is not None
+    facts = {**Predictor.open(run.folder).fingerprint, "modalities": {"CT": 9, "unknown": 1}, "bodies": {"CHEST": 9}}
+    predictor = replace(Predictor.open(run.folder), fingerprint=facts)
+    taken_away.SETTINGS["expects"] |= {"modalities": facts["modalities"], "bodies": facts["bodies"]}
+    file = pydicom.dcmread(str(get_testdata_file("MR_small.dcm")))
+    file.BodyPartExamined = "BRAIN"
+    file.save_as(tmp_path / "other.dcm")
+    own = [dataset.scan(int(case)) for case in dataset.indices("val")[:4]]
+    noise = replace(own[0], pixels=np.random.default_rng(0).integers(0, 255, own[0].pixels.shape, np.uint8))
+    huge = replace(own[0], pixels=np.zeros((1, 3, 900, 900), np.uint8), bits=16, modality="CT", body="CHEST")
+    asked = [*own, noise, huge, read(tmp_path / "other.dcm")]
+    model, stopped = taken_away.load(), []
+    for scan in asked:
+        looked = gate.look(predictor, scan, known)
+        theirs = taken_away.Scan(scan.pixels, scan.bits, scan.photometric, (), None, 1.0, scan.modality, scan.body)
+        if scan is asked[-1]:
+            theirs = taken_away.read(tmp_path / "other.dcm")
+        said = taken_away.answer_to(model, theirs, taken_away.pictures(theirs), tmp_path / "scan")
+        assert said.get("status", "answered") == ("refused" if looked.grounds else "answered"), looked
+        assert said.get("reason", "") == (looked.reason if looked.grounds else "")
+        stopped.append(set(looked.grounds))
+    assert not any(stopped[:3]) and "features" in stopped[4], stopped
+    assert {"bits", "colour", "size"} <= stopped[5] and {"modality", "body"} <= stopped[6], stopped
+
+
+def test_formats_that_show_nothing_of_the_inside_of_a_network_say_that_it_is_not_checked(learned: Learned) -> None:
+    predictor = Predictor.open(learned[2].folder)
+    for to in ("keras", "onnx", "torch-export"):
+        assert "is NOT checked here" in " ".join(readme(to, to, predictor, None).split())
+        assert "too_far" in predict_source(f"network_{to.removeprefix('torch-').replace('export', 'program')}.py.txt")
+    assert "is NOT checked here" not in readme("pytorch", "pytorch", predictor, None)
