@@ -65,7 +65,7 @@ def write(folder: Path, predictor: Predictor) -> str:
 
 
 def _of_volumes(folder: Path, predictor: Predictor) -> str:
-    """The project of a network for patches of volumes: model.py, predict.py, serve.py, cutting.py, likeness.py, no train.py."""
+    """The project of a network for patches of volumes: code to ask it, no train.py."""
     experiment, kind = predictor.experiment, task.find(predictor.experiment.task)
     told = predict_source(
         "network_volumes.py.txt", "cutting", "likeness", "torch", says=kind.says, activated=kind.activated
