@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builder import operating
+from builder import audit, calibrate, gate, operating, reader, sanity
 from builder.__main__ import main
 from builder.data import Dataset
 from builder.evaluate import evaluate
@@ -84,14 +84,49 @@ def test_the_checklists_have_every_item_of_their_source_and_say_what_people_must
     _, _, file = packed
     assert [item.number for item in checklists.CLAIM] == [str(n) for n in range(1, 45)]
     assert {item.number.rstrip("abcdefg") for item in checklists.TRIPOD} == {str(n) for n in range(1, 28)}
+    assert len(checklists.TRIPOD) == 52, "the parts of its items"
     found = json.loads((file.with_suffix("") / "pack.json").read_text())
     for items in checklists.filled(found).values():
         left = checklists.open_items(items)
         assert 5 < len(left) < len(items) and all(item.rest for item in left)
         assert all(item.answer and not item.rest for item in items if item not in left)
     found["probes"], found["evaluation"]["confusion"] = {"blanked": None}, None
+    found["evaluation"]["subgroups"], found["asked"] = [], {}
     less = checklists.filled(found)["CLAIM 2024"]
     assert {"30", "31", "39"} <= {item.number for item in less if item.state == "open"}, "nothing is made up"
+
+
+def test_what_else_was_asked_has_its_chapters_and_comes_out_again(packed: Packed, tmp_path: Path) -> None:
+    origin, run, _ = packed
+    home = tmp_path / "home"
+    shutil.copytree(origin, home)
+    run = Run(home, run.id)
+    dataset = Dataset.open(home, run.experiment.data.dataset)
+    audit.audit(dataset, look=False)
+    calibrate.judge(run, home)
+    calibrate.choose(run, calibrated=True, by="coverage", wanted=0.8, gate="refuse")
+    gate.measure(run, home)
+    sanity.examine(run, home, resamples=50)
+    reading = reader.begin(run, home, "val", num=4)
+    name = reading.join("Zz-7", home)
+    while (turn := reading.turn(name)) is not None:
+        reading.say(name, turn.case.id, turn.stage, (0,), 3.0)
+    file = pack.make(run, home, resamples=40)
+    with zipfile.ZipFile(file) as made:
+        texts = {name.rpartition("/")[2]: made.read(name) for name in made.namelist()}
+    assert not any(b"Zz-7" in text for text in texts.values()), "initials say who somebody is"
+    report = texts["report.html"].decode()
+    for words in ("The audit of the data", "Is its confidence right?", "How often its gate stops what", "Reader 1: 4 scans",
+                  "Its heat maps: can they be believed?", "The terms on which it answers", "Group by group"):  # fmt: skip
+        assert words in report, words
+    assert "The audit of the data for leaks" not in report, "it was asked"
+    found = verify.verify(file, home)
+    assert found["holds"], (found["words"], found["numbers"]["failing"][:5])
+    parts = {part.partition(".")[0] for part in found["numbers"]["by_part"]}
+    assert parts >= {"evaluation", "audit", "confidence", "terms", "gate", "explained", "readings"}
+    assert any("nobody was asked again" in words for words in found["not_checked"])
+    answers = {item.number: item for item in checklists.filled(json.loads(texts["pack.json"]))["CLAIM 2024"]}
+    assert "tested without weights" in answers["31"].answer and "Its gate stops" in answers["30"].answer
 
 
 def test_a_number_that_does_not_come_out_again_is_named(packed: Packed, tmp_path: Path) -> None:

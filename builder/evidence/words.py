@@ -14,6 +14,7 @@ _CLINICAL = (
     "**Not for clinical use.** A model trained with ScanLoom, for research and teaching. It is no medical device; its "
     "figures hold for scans like those it was tested on, and for no others."
 )
+_TAKEN_AWAY = "The network was asked with parts of the scans taken away (see the probes)."
 _PATIENTS = {
     "dicom": "is told by the patient identity in the DICOM files",
     "csv": "is told by a table that came with the scans",
@@ -36,6 +37,7 @@ def known(found: Facts) -> dict[str, str]:
     task = found["title"].lower()
     probes = found["probes"].get("blanked")
     sizes = data.get("sizes") or {}
+    asked = found.get("asked") or {}
     augmented = ", ".join(title.lower() for title, _ in recipe["Augmentation"] if title != "None")
     counted = "; ".join(
         f"{_SIDES[s]}: {row['cases']} cases of {row['patients']} patients{_classes(row)}" for s, row in sides.items()
@@ -59,6 +61,11 @@ def known(found: Facts) -> dict[str, str]:
         if flow["corrections"]
         else "All labels came with the scans; none was changed in ScanLoom.",
         "partition": _partition(data),
+        "proportions": f"{_partition(data)} {counted}.",
+        "preparation_alike": "; ".join(f"{name.lower()} {value}" for name, value in recipe["Preparation"])
+        + ". The same for every scan, whoever it is of.",
+        "groups": _groups(found),
+        "performance": " ".join(filter(None, [results(found, 4) + ".", _groups(found), _reading(asked)])),
         "disjoint": _disjoint(data),
         "size": f"{evaluation['n']} test cases of {evaluation['patients']} patients, as many as there were.",
         "model": f"{len(layers['rows'])} layers with {layers['parameters']:,} learned numbers on an input of "
@@ -73,8 +80,8 @@ def known(found: Facts) -> dict[str, str]:
         + ("; no ensemble." if choices["test_time"] == "off" else f", its views averaged ({choices['test_time']})."),
         "metrics": ", ".join(metric_words(name) for name in evaluation["metrics"]) + ".",
         "uncertainty": _uncertainty(evaluation),
-        "robust": " ".join(probes["verdicts"]) if probes else "",
-        "explained": "The network was asked with parts of the scans taken away (see the probes)." if probes else "",
+        "robust": " ".join([*(probes["verdicts"] if probes else ()), *filter(None, [_groups(found), _gate(asked)])]),
+        "explained": " ".join(filter(None, [_TAKEN_AWAY if probes else "", _maps(asked)])),
         "internal": f"{evaluation['n']} cases of {evaluation['patients']} patients that were kept aside "
         f"({_openings(found)}).",
         "external": "",
@@ -90,10 +97,13 @@ def known(found: Facts) -> dict[str, str]:
         "predictors": "The pixels of the scan are all that it is given; no clinical variable and no reader's opinion.",
         "updating": "The model was not updated after it was evaluated.",
         "predictions": "Document and weights in this pack compute them; one code prepares scans in training and use.",
-        "imbalance": f"Balance of the classes in training: {_setting(recipe, 'Class balance') or 'none'}.",
-        "output": _output(found),
+        "imbalance": f"Balance of the classes in training: {_setting(recipe, 'Class balance') or 'none'}."
+        + _temperature(asked),
+        "output": " ".join(filter(None, [_output(found), _terms(asked)])),
         "differences": "The same preparation; augmentation only in training. " + _partition(data),
-        "poor": "Files that cannot be read are refused with the reason; scans unlike the training scans are told of.",
+        "poor": "Files that cannot be read are refused with the reason; scans unlike the training scans are "
+        + ("refused too." if (asked.get("terms") or {}).get("gate") == "refuse" else "told of.")
+        + (f" {_gate(asked)}" if _gate(asked) else ""),
         "users": "A scan is given as a file; no expertise in programming is needed.",
     }  # fmt: skip
 
@@ -136,6 +146,7 @@ def methods(found: Facts) -> str:
 def model_card(found: Facts) -> str:
     """The model card as Markdown (after Mitchell et al., Model Cards for Model Reporting, FAT* 2019)."""
     answers, data, evaluation = known(found), found["data"], found["evaluation"]
+    asked = found.get("asked") or {}
     lines = [f"# Model card: {found['name']}", "", _CLINICAL, ""]
     if found.get("leaky"):
         lines += [f"**{found['leaky']}**", ""]
@@ -152,6 +163,9 @@ def model_card(found: Facts) -> str:
         ("Measured", f"{answers['results']} {answers['uncertainty']} {_openings(found).capitalize()}."),
         ("Where it fails", answers["failures"] or "[Look at the worst cases.]"),
         ("What it goes by", answers["robust"] or "Not asked: the probes were not run."),
+        ("Heat maps", _maps(asked) or "They were not tested."),
+        ("When it keeps silent", _terms(asked) or "Never: it answers every scan."),
+        ("Beside readers", _reading(asked) or "Nobody has read against it here."),
         ("Limits", answers["limits"] or "None was noted. [Limits of the study.]"),
         ("Privacy", answers["privacy"]),
     ):
@@ -291,6 +305,56 @@ def _failures(evaluation: Mapping[str, Any]) -> str:
     if worst:
         told.append(f"lowest Dice {worst[0]['dice']:.2f}")
     return "; ".join(told).capitalize() + "." if told else ""
+
+
+def _groups(found: Facts) -> str:
+    """Which groups were measured apart; "" where none were."""
+    abouts = list(dict.fromkeys(row["about"] for row in found["evaluation"].get("subgroups") or () if row.get("about")))
+    return f"Measured group by group: {', '.join(about.lower() for about in abouts)}." if abouts else ""
+
+
+def _gate(asked: Mapping[str, Any]) -> str:
+    """What the gate stops; "" where that was not measured."""
+    told = asked.get("gate") or {}
+    if not told:
+        return ""
+    others = "; ".join(f"{shown(row['stopped'])} of {row['n']} of another set" for row in told.get("foreign") or ())
+    words = f"Its gate stops {shown(told['own']['stopped'])} of {told['own']['n']} validation scans"
+    return f"{words}{'; ' if others else ''}{others}."
+
+
+def _maps(asked: Mapping[str, Any]) -> str:
+    """Which heat maps passed their tests; "" where they were not tested."""
+    rows = (asked.get("explained") or {}).get("methods") or {}
+    passed = [name.replace("_", " ") for name, row in rows.items() if row["ok"]]
+    failed = [name.replace("_", " ") for name, row in rows.items() if not row["ok"]]
+    told = [f"passed: {', '.join(passed)}"] if passed else []
+    told += [f"failed and are shown in grey: {', '.join(failed)}"] if failed else []
+    return f"Heat maps were tested without weights and on moved scans; {'; '.join(told)}." if told else ""
+
+
+def _terms(asked: Mapping[str, Any]) -> str:
+    """When it keeps silent; "" where it always answers."""
+    told = asked.get("terms") or {}
+    if not told.get("limit"):
+        return ""
+    here = told.get("on_test") or {}
+    measured = f" (of the test scans {shown(here['answered'])}, right {shown(here['right'])})" if here else ""
+    return f"It answers from a confidence of {told['limit']:.3f} on, else it says that it does not know{measured}."
+
+
+def _temperature(asked: Mapping[str, Any]) -> str:
+    """That its probabilities were recalibrated; "" where they were not."""
+    warm = (asked.get("terms") or {}).get("temperature")
+    return f" Its probabilities were recalibrated on the validation side (temperature {warm:.2f})." if warm else ""
+
+
+def _reading(asked: Mapping[str, Any]) -> str:
+    """How readers did; "" where nobody read."""
+    reports = (asked.get("readings") or {}).get("reports") or ()
+    people = sum(len(report["readers"]) for report in reports)
+    who = "reader" if people == 1 else "readers"
+    return f"{people} {who} read blind, then with the network: see the chapter on it." if people else ""
 
 
 def _output(found: Facts) -> str:
