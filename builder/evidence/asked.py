@@ -72,8 +72,9 @@ def unasked(said: Mapping[str, Any]) -> list[str]:
 
 
 def _comparable(name: str, found: Any) -> Any:
-    """Without what rests on scans that a pack has not."""
-    return {part: value for part, value in found.items() if (name, part) != ("gate", "foreign")}
+    """Without what rests on scans that a pack has not, or on when it was asked."""
+    out = {("gate", "foreign"), ("audit", "relabelled")}
+    return {part: value for part, value in found.items() if (name, part) not in out}
 
 
 def _lasting(found: Any) -> Any:
