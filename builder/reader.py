@@ -1,12 +1,13 @@
 """Blind reading: people answer first, the model second, and both are compared on the same cases.
 
 A reading belongs to a run and one side of its data set. Each reader goes through the same cases in an order of their
-own, sees neither label nor model, answers, then sees the model's answer and keeps or changes theirs. What was answered
-is never rewritten. The design is that of a sequential reading study (second reader; Beiden et al., Acad Radiol 2001):
-the same reader with and without the model on the same cases, so differences are paired. Intervals are drawn over
-patients: they speak of other patients, not of other readers.
+own, sees neither label nor model, answers, then sees the model's answer and keeps or changes theirs. An answer is a
+class, or lesions that are boxed or outlined (`marked`). What was answered is never rewritten. The design is that of a
+sequential reading study (second reader; Beiden et al., Acad Radiol 2001): the same reader with and without the model on
+the same cases, so differences are paired (`reading_report`). Intervals are drawn over patients: they speak of other
+patients, not of other readers.
 
-    runs/<id>/readings/<n>/reading.json    once: {run, dataset, split, seed, at, classes, multi_label, cases}
+    runs/<id>/readings/<n>/reading.json    once: {run, dataset, split, seed, at, kind, classes, multi_label, cases}
     runs/<id>/readings/<n>/answers.jsonl   append-only: {at, reader, began}, then a line an answer:
                                            {at, reader, case, stage, answer, seconds}
 """
@@ -26,17 +27,33 @@ from typing import Any
 
 import numpy as np
 
-from builder import evaluate
+from builder import calibrate, evaluate, marked
 from builder.data import Dataset
-from builder.measures import bootstrap
-from builder.parting import Parting
+from builder.parting import Parting, dataset_of
 from builder.runs import Run, append_whole, write_atomic
 
-__all__ = ["ALONE", "BOTH", "Reading", "ReadingRefused", "Turn", "begin", "readings", "report"]
+__all__ = [
+    "ALONE",
+    "BOTH",
+    "BOXES",
+    "CLASSES",
+    "OUTLINES",
+    "Reading",
+    "ReadingRefused",
+    "Turn",
+    "begin",
+    "readings",
+]
 
 FOLDER, ALONE, BOTH = "readings", "alone", "with-model"
-TASKS = ("recognition", "tumor_diagnosis")
-"""Tasks whose readers answer with classes."""
+CLASSES, BOXES, OUTLINES = "classes", "boxes", "outlines"
+KINDS = {
+    "recognition": (CLASSES,),
+    "tumor_diagnosis": (CLASSES, OUTLINES),
+    "lesion_detection": (BOXES,),
+}
+"""{task: what its readers may answer with}."""
+TASKS = tuple(KINDS)
 _READER = re.compile(r"[^\W_][\w .-]{0,23}")
 _MOST_S = 3600.0
 _HALF = 0.5  # from which probability a model that tells several labels says one
@@ -49,14 +66,25 @@ class ReadingRefused(ValueError):
 @dataclass(frozen=True)
 class Case:
     """A scan that is read: its id and place in the data set, its patient as a number, what is true and what the model
-    says, as class indices, and the model's probabilities."""
+    says, as class indices or `marked.Mark`s, the model's probabilities (of its marks: their scores).
+
+    silent: why the model would say that it does not know, "" where it answers. shape: (S, H, W) of a scan that is
+    marked; slices: those that count. packed: the model's outline (`marked.packed`)."""
 
     id: str
     index: int
     patient: int
-    truth: tuple[int, ...]
-    model: tuple[int, ...]
+    truth: tuple[Any, ...]
+    model: tuple[Any, ...]
     probabilities: tuple[float, ...]
+    silent: str = ""
+    shape: tuple[int, ...] = ()
+    slices: tuple[int, ...] = ()
+    packed: str = ""
+
+    def outlined(self) -> np.ndarray:
+        """What the model outlines: uint8 (S, H, W), 1 inside."""
+        return marked.unpacked(self.packed, self.shape)
 
 
 @dataclass(frozen=True)
@@ -71,10 +99,15 @@ class Turn:
 
 @dataclass
 class Answers:
-    """What one reader said: {case id: class indices} and {case id: seconds} for each stage."""
+    """What one reader said: {case id: class indices or marks} and {case id: seconds} for each stage."""
 
-    said: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=lambda: {ALONE: {}, BOTH: {}})
+    said: dict[str, dict[str, tuple[Any, ...]]] = field(default_factory=lambda: {ALONE: {}, BOTH: {}})
     seconds: dict[str, dict[str, float]] = field(default_factory=lambda: {ALONE: {}, BOTH: {}})
+    outlines: dict[str, dict[str, str]] = field(default_factory=lambda: {ALONE: {}, BOTH: {}})
+
+    def outline(self, stage: str, case: Case) -> np.ndarray:
+        """What was outlined: uint8 (S, H, W), 1 inside; empty where nothing was."""
+        return marked.unpacked(self.outlines[stage].get(case.id, ""), case.shape)
 
 
 class Reading:
@@ -90,10 +123,24 @@ class Reading:
         self.begun_at: float = told["at"]
         self.classes: tuple[str, ...] = tuple(told["classes"])
         self.multi_label: bool = told["multi_label"]
+        self.kind: str = told.get("kind", CLASSES)  # earlier versions knew classes alone
         self.cases = tuple(
-            Case(c["id"], c["index"], c["patient"], tuple(c["truth"]), tuple(c["model"]), tuple(c["probabilities"]))
+            Case(
+                *(c[name] for name in ("id", "index", "patient")),
+                *(self._answer(c[name]) for name in ("truth", "model")),
+                tuple(c["probabilities"]),
+                str(c.get("silent", "")),
+                *(tuple(c.get(name, ())) for name in ("shape", "slices")),
+                str(c.get("outline", "")),
+            )
             for c in told["cases"]
         )
+
+    def _answer(self, plain: Any) -> tuple[Any, ...]:
+        """An answer out of JSON."""
+        if self.kind == CLASSES:
+            return tuple(int(k) for k in plain)
+        return tuple((*map(float, mark[:4]), int(mark[4]), int(mark[5])) for mark in plain)
 
     @cached_property
     def _by_id(self) -> dict[str, Case]:
@@ -107,8 +154,9 @@ class Reading:
             if "case" in entry and entry["case"] in self._by_id and entry.get("stage") in mine.said:
                 stage, case = entry["stage"], entry["case"]
                 if case not in mine.said[stage]:
-                    mine.said[stage][case] = tuple(int(k) for k in entry["answer"])
+                    mine.said[stage][case] = self._answer(entry["answer"])
                     mine.seconds[stage][case] = float(entry["seconds"])
+                    mine.outlines[stage][case] = str(entry.get("outline", ""))
         return found
 
     def order(self, reader: str) -> tuple[Case, ...]:
@@ -144,22 +192,42 @@ class Reading:
                 evaluate.count_opening(Dataset.open(home, self.dataset), self.run)
         return reader
 
-    def say(self, reader: str, case: str, stage: str, answer: tuple[int, ...], seconds: float) -> None:
+    def say(
+        self, reader: str, case: str, stage: str, answer: tuple[Any, ...], seconds: float, outline: str = ""
+    ) -> None:
         """Keeps an answer. The first one at a stage counts: nothing that was said is changed.
 
         Args:
-            answer: class indices, exactly one unless scans may show several. seconds: from sight to answer.
+            answer: class indices, exactly one unless scans may show several; or marks, none where there is no lesion.
+            seconds: from sight to answer. outline: packed, of which the marks are (see `outline`).
         Raises:
             ReadingRefused: another case or stage than the reader's turn, or an answer that is none.
         """
         now = self.turn(reader)
         if now is None or (now.case.id, now.stage) != (case, stage):
             raise ReadingRefused("This case is answered already; the next one is here.")
-        picked = tuple(sorted(set(answer)))
-        if any(not 0 <= k < len(self.classes) for k in picked) or (not self.multi_label and len(picked) != 1):
+        if self.kind != CLASSES:
+            try:
+                picked: tuple[Any, ...] = marked.checked(answer, len(self.classes), now.case.shape)
+            except ValueError as error:
+                raise ReadingRefused(str(error)) from error
+        elif any(not 0 <= k < len(self.classes) for k in answer) or (not self.multi_label and len(set(answer)) != 1):
             raise ReadingRefused("Choose one of the classes first.")
+        else:
+            picked = tuple(sorted(set(answer)))
         took = round(min(max(float(seconds), 0.0), _MOST_S), 2)
-        self._write({"reader": reader, "case": case, "stage": stage, "answer": list(picked), "seconds": took})
+        entry = {"reader": reader, "case": case, "stage": stage, "answer": list(picked), "seconds": took}
+        self._write(entry | ({"outline": outline} if outline else {}))
+
+    def outline(self, reader: str, case: str, stage: str, mask: np.ndarray | None, seconds: float) -> None:
+        """Keeps what was outlined, uint8 (S, H, W); None or all zero: there is nothing. As `say` besides."""
+        shape = self._by_id[case].shape if case in self._by_id else ()
+        if mask is None:
+            mask = np.zeros(shape or (1, 1, 1), np.uint8)
+        inside = (mask > 0).astype(np.uint8)
+        if inside.shape != shape:
+            raise ReadingRefused("The outline is not of this scan's size.")
+        self.say(reader, case, stage, marked.of_mask(inside), seconds, marked.packed(inside))
 
     def lines(self) -> list[dict[str, Any]]:
         """What was written until now, line by line; one that was cut off is left out."""
@@ -191,24 +259,35 @@ def begin(
     num: int = 0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    kind: str = "",
 ) -> Reading:
     """A new reading of the labelled cases of a side: the model is asked about them now, before any reader.
 
     Args:
-        num: how many cases, drawn by the seed evenly from the classes; 0 takes all.
+        num: how many cases, drawn by the seed evenly from the classes (of marks: with and without a lesion); 0 takes
+            all. kind: one of `kinds_of`; its first one by default.
     Raises:
-        ReadingRefused: a task whose answer is no class. As `evaluate.answered` besides.
+        ReadingRefused: a task whose answer readers cannot give. As `evaluate.answered` besides.
     """
     experiment = run.experiment
     if experiment.task not in TASKS:
-        raise ReadingRefused("Readers answer with classes: only a run that tells classes can be read against.")
+        raise ReadingRefused(
+            "Readers answer with classes, boxes or outlines: a run that tells none of these cannot be read against."
+        )
     if split not in ("val", "test"):
         raise ReadingRefused("Only the validation or the test side can be read.")
+    dataset = dataset_of(run.folder, home, experiment.data.dataset)
+    there = kinds_of(experiment.task, len(dataset.classes))
+    kind = kind or there[0]
+    if kind not in there:
+        raise ReadingRefused(f"A reading of this run is of {' or '.join(there)}, not of {kind!r}.")
+    if kind != CLASSES:
+        return _of_marks(run, home, dataset, split, kind, num, seed, progress)
     classes, multi_label, examined = evaluate.answered(run, home, split, progress)
     if len(classes) < 2:
         raise ReadingRefused("There is one class at most: nothing to choose from.")
-    dataset = Dataset.open(home, experiment.data.dataset)
     places = {case.id: k for k, case in enumerate(dataset.cases)}
+    terms = calibrate.chosen(run)
     chances = np.asarray(examined["probabilities"], np.float64)[:, : len(classes)]
     truths = _sets(np.asarray(examined["labels"]), multi_label)
     _, patients = np.unique(examined["patients"], return_inverse=True)
@@ -218,6 +297,7 @@ def begin(
             continue  # outlined, but nobody said of what kind
         said = np.flatnonzero(chances[k] >= _HALF) if multi_label else [int(chances[k].argmax())]
         id = str(examined["cases"][k])
+        told_so = terms.said(dict(zip(classes, map(float, chances[k]), strict=True)), multi_label)
         cases.append(
             {
                 "id": id,
@@ -225,13 +305,61 @@ def begin(
                 "patient": int(patients[k]),
                 "truth": list(truths[k]),
                 "model": [int(label) for label in said],
-                "probabilities": [round(float(p), 6) for p in chances[k]],
+                "probabilities": [round(p, 6) for p in told_so.probabilities.values()],
+                "silent": told_so.reason,
             }
         )
+    told = {"run": run.id, "dataset": dataset.id, "split": split, "seed": seed, "kind": CLASSES}
+    return _begun(run, told | {"classes": list(classes), "multi_label": multi_label, "cases": cases})
+
+
+def kinds_of(task: str, num_classes: int) -> tuple[str, ...]:
+    """What readers may answer with against a run of a task; classes only where there are several."""
+    return tuple(kind for kind in KINDS.get(task, ()) if kind != CLASSES or num_classes > 1) or (CLASSES,)
+
+
+def _of_marks(
+    run: Run,
+    home: Path,
+    dataset: Dataset,
+    split: str,
+    kind: str,
+    num: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Reading:
+    """`begin` where readers box or outline lesions."""
+    from builder import task
+
+    places = {case.id: k for k, case in enumerate(dataset.cases)}
+    if kind == BOXES:
+        classes, _, examined = evaluate.answered(run, home, split, progress)
+        cases = marked.of_detections(examined, dataset)
+        truths = [(int(bool(case["truth"])),) for case in cases]
+        cases = [cases[k] for k in _drawn(truths, num, seed)]
+    else:
+        classes = ("lesion",)
+        used = task.find(run.experiment.task).cases(dataset, run.experiment, split)
+        known, truths = [], []
+        for case in map(int, used):
+            if (mask := dataset.mask(case)) is not None:
+                known.append(case)
+                truths.append((int(bool((mask > 0).any())),))
+        drawn = [known[k] for k in _drawn(truths, num, seed)]
+        cases = marked.of_outlines(run, home, drawn, progress)
+    if not cases:
+        raise ReadingRefused("No scan of this side carries what readers would mark: label some first.")
+    for case in cases:
+        case["index"] = places[case["id"]]
+        slices, _, height, width = dataset.cases[case["index"]].shape
+        case |= {"shape": [slices, height, width], "probabilities": case.pop("scores")}
+    told = {"run": run.id, "dataset": dataset.id, "split": split, "seed": seed, "kind": kind}
+    return _begun(run, told | {"classes": list(classes), "multi_label": False, "cases": cases})
+
+
+def _begun(run: Run, told: dict[str, Any]) -> Reading:
     folder = _new_folder(run)
-    told = {"run": run.id, "dataset": dataset.id, "split": split, "seed": seed, "at": time.time()}
-    told |= {"classes": list(classes), "multi_label": multi_label, "cases": cases}
-    write_atomic(folder / "reading.json", json.dumps(told))
+    write_atomic(folder / "reading.json", json.dumps({**told, "at": time.time()}))
     return Reading(folder)
 
 
@@ -267,151 +395,3 @@ def _drawn(truths: list[tuple[int, ...]], num: int, seed: int) -> list[int]:
             if pile and len(taken) < num:
                 taken.append(pile.pop())
     return sorted(taken)
-
-
-# ---- what it comes to -----------------------------------------------------------------------------------------------
-
-
-def report(reading: Reading, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Reader alone, model alone and reader with model on the cases that were read to the end.
-
-    Returns, as JSON data: {reading, run, split, classes, cases, interval, readers: [of each reader {reader, n,
-    patients, alone, model, with_model: {figure: {value, low, high}}, differences: {"with_model - alone",
-    "with_model - model", "alone - model": {figure: {difference, low, high, words}}}, changes: {to_right, to_wrong,
-    kept_right, kept_wrong, followed_wrong (right alone, then wrong with the model, as the model said), rescued (wrong
-    alone, then right, as the model said)}, seconds: {alone, with_model} (medians)}], together: the same figures and
-    differences averaged over the readers, on the cases that all have read, None with fewer than two}.
-    """
-    found = {name: mine for name, mine in reading.answers().items() if mine.said[BOTH]}
-    return {
-        "reading": reading.id,
-        "run": reading.run,
-        "split": reading.split,
-        "classes": list(reading.classes),
-        "cases": len(reading.cases),
-        "interval": bootstrap.described(resamples),
-        "readers": [_of_reader(reading, name, mine, resamples, seed) for name, mine in sorted(found.items())],
-        "together": _together(reading, list(found.values()), resamples, seed) if len(found) > 1 else None,
-    }
-
-
-def _of_reader(reading: Reading, name: str, mine: Answers, resamples: int, seed: int) -> dict[str, Any]:
-    cases = [case for case in reading.cases if case.id in mine.said[BOTH]]
-    alone, both = ([mine.said[stage][case.id] for case in cases] for stage in (ALONE, BOTH))
-    told = _compared(reading, cases, [alone], [both], resamples, seed)
-    moves = {"to_right": 0, "to_wrong": 0, "kept_right": 0, "kept_wrong": 0, "followed_wrong": 0, "rescued": 0}
-    for case, before, after in zip(cases, alone, both, strict=True):
-        right, still = before == case.truth, after == case.truth
-        moved = before != after
-        moves["kept_right"] += right and not moved
-        moves["kept_wrong"] += not still and not right
-        moves["to_right"] += still and not right
-        moves["to_wrong"] += right and not still
-        moves["followed_wrong"] += right and not still and after == case.model
-        moves["rescued"] += still and not right and after == case.model
-    seconds = {
-        key: float(np.median([mine.seconds[stage][case.id] for case in cases]))
-        for key, stage in (("alone", ALONE), ("with_model", BOTH))
-    }
-    return {"reader": name, **told, "changes": moves, "seconds": seconds}
-
-
-def _together(reading: Reading, found: list[Answers], resamples: int, seed: int) -> dict[str, Any] | None:
-    cases = [case for case in reading.cases if all(case.id in mine.said[BOTH] for mine in found)]
-    if not cases:
-        return None
-    alone, both = ([[mine.said[stage][c.id] for c in cases] for mine in found] for stage in (ALONE, BOTH))
-    return {"readers": len(found), **_compared(reading, cases, alone, both, resamples, seed)}
-
-
-def _compared(
-    reading: Reading,
-    cases: list[Case],
-    alone: list[list[tuple[int, ...]]],
-    both: list[list[tuple[int, ...]]],
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """{n, patients, alone, model, with_model, differences}; `alone` and `both` hold one list of answers a reader."""
-    patients = np.array([case.patient for case in cases])
-    truth = _table([case.truth for case in cases], len(reading.classes))
-    sides = {"alone": alone, "model": [[case.model for case in cases]], "with_model": both}
-    asked = {
-        name: bootstrap.Asked(_figures(reading, truth, answers), patients, None, 0) for name, answers in sides.items()
-    }
-    told: dict[str, Any] = {"n": len(cases), "patients": len(np.unique(patients))}
-    rests_on = _rests_on(reading, truth, patients)
-    for name, side in asked.items():
-        told[name] = bootstrap.intervals(side.figures, patients, resamples, seed, rests_on=rests_on)
-    told["differences"] = {}
-    for one, other in (("with_model", "alone"), ("with_model", "model"), ("alone", "model")):
-        apart = bootstrap.differences(asked[other], asked[one], resamples, seed)
-        told["differences"][f"{one} - {other}"] = {
-            name: {key: figure[key] for key in ("difference", "low", "high")} | {"words": _words(one, other, figure)}
-            for name, figure in apart.items()
-        }
-    return told
-
-
-def _rests_on(reading: Reading, truth: np.ndarray, patients: np.ndarray) -> dict[str, int]:
-    """How many patients each figure rests on, for intervals of shares that are 0 or 1 on every draw."""
-    having = [len(np.unique(patients[truth[:, k]])) for k in range(truth.shape[1])]
-    lacking = [len(np.unique(patients[~truth[:, k]])) for k in range(truth.shape[1])]
-    found = {"balanced_accuracy": min(count for count in (*having, *lacking, len(truth)) if count)}
-    for name, one, other in zip(reading.classes, having, lacking, strict=True):
-        found |= {f"sensitivity of {name}": one, f"specificity of {name}": other}
-    return found
-
-
-def _table(answers: list[tuple[int, ...]], num_classes: int) -> np.ndarray:
-    """(N, K) bool: which classes each answer names."""
-    table = np.zeros((len(answers), num_classes), bool)
-    for row, picked in zip(table, answers, strict=True):
-        row[list(picked)] = True
-    return table
-
-
-def _figures(reading: Reading, truth: np.ndarray, answers: list[list[tuple[int, ...]]]) -> bootstrap.Figures:
-    """The figures of answers, averaged over the readers who gave them: accuracy (all labels of a scan right), balanced
-    accuracy, and of each class sensitivity and specificity."""
-    tables = [_table(said, len(reading.classes)) for said in answers]
-    yes = truth.astype(np.float64)
-
-    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
-        parts: dict[str, list[np.ndarray]] = {}
-        whole, positive, negative = weights.sum(1), weights @ yes, weights @ (1 - yes)
-        for table in tables:
-            sensitivity = bootstrap.ratio(weights @ (truth & table).astype(np.float64), positive)
-            specificity = bootstrap.ratio(weights @ (~truth & ~table).astype(np.float64), negative)
-            right = (truth == table).all(1).astype(np.float64)
-            told = {"accuracy": bootstrap.ratio(weights @ right, whole)}
-            spread = (sensitivity + specificity) / 2 if reading.multi_label else sensitivity
-            told["balanced_accuracy"] = bootstrap.mean_defined(spread)
-            for k, name in enumerate(reading.classes):
-                told[f"sensitivity of {name}"] = sensitivity[:, k]
-                told[f"specificity of {name}"] = specificity[:, k]
-            for name, value in told.items():
-                parts.setdefault(name, []).append(value)
-        return {name: np.mean(values, 0) for name, values in parts.items()}
-
-    return figures
-
-
-_WHO = {"alone": "The reader alone", "with_model": "The reader with the network"}
-
-
-def _words(one: str, other: str, figure: Mapping[str, float | None]) -> str:
-    """A paired difference in a sentence."""
-    who = _WHO[one]
-    than = {"alone": "alone", "model": "the network"}[other]
-    difference, low, high = figure["difference"], figure["low"], figure["high"]
-    if difference is None:
-        return "There is no such case among those that were read."
-    if low is None or high is None:
-        return "One patient: nothing can be said about others."
-    span = f"{difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
-    if low == high == 0:
-        return f"{who}: the same as {than} on every draw of patients."
-    if low <= 0 <= high:
-        return f"{who} is not shown to be better or worse than {than}: {span}."
-    return f"{who} is {'better' if difference > 0 else 'worse'} than {than}: {span}."

@@ -248,17 +248,23 @@ def serve(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def readings(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, readings: [what `reader.report` tells: {reading, split, cases, readers, together, ...}]}"""
+    """{run, readings: [what `reading_report.report` tells: {reading, split, kind, cases, readers, together, ...}]}"""
     from builder import reader
+    from builder.reading_report import report
 
     run = run_of(asked.run)
-    found = [reader.report(one) for one in reader.readings(run)]
+    found = [report(one) for one in reader.readings(run)]
     lines = []
     for told in found:
         lines.append(f"Reading {told['reading']}, {told['split']} split, {told['cases']} scans")
         for mine in told["readers"]:
-            lines.append(f"  {mine['reader']}: {mine['n']} read; {mine['changes']['to_right']} changed to the right")
-            lines += [f"    {told['accuracy']['words']}" for told in mine["differences"].values()]
+            moved = mine["changes"]
+            more = moved["to_right"] if "to_right" in moved else moved["gained"]
+            how = f"{more} changed to the right" if "to_right" in moved else f"{more} more lesions found"
+            lines.append(f"  {mine['reader']}: {mine['n']} read; {how}")
+            for apart in mine["differences"].values():
+                names = ("accuracy",) if "accuracy" in apart else ("sensitivity", "false_alarms_per_image")
+                lines += [f"    {name.replace('_', ' ')}: {apart[name]['words']}" for name in names]
     return {"run": run.id, "readings": found}, "\n".join(lines) or "Nobody has read scans against this run."
 
 

@@ -477,13 +477,21 @@ def blanked(work: Work) -> Steps:
 
 
 def reading(work: Work) -> Steps:
-    """Begins a blind reading: {run, reading, cases}. The payload is {run, split, num, seed}; see `reader.begin`."""
+    """Begins a blind reading (`reader.begin`): {run, reading, cases}. The payload is {run, split, num, seed, kind}."""
     from builder.reader import begin
 
     payload = work.job.payload
     yield Progress(note="asking the network about the scans")
     run = Run(work.home, payload["run"])
-    made = begin(run, work.home, payload["split"], int(payload["num"]), int(payload["seed"]), work.count)
+    made = begin(
+        run,
+        work.home,
+        payload["split"],
+        int(payload["num"]),
+        int(payload["seed"]),
+        work.count,
+        str(payload.get("kind", "")),
+    )
     return {"run": run.id, "reading": made.id, "cases": len(made.cases)}
 
 

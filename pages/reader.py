@@ -18,7 +18,7 @@ from pages.kit.trained import chosen_run, usable_runs
 def page(runs: Sequence[Run]) -> None:
     """The page."""
     place = st.container()
-    run = chosen_run(runs, "read-run", help="Runs that answer with classes.")
+    run = chosen_run(runs, "read-run", help="Runs that name classes, or box or outline lesions.")
     with (
         place,
         style.heading(
@@ -51,10 +51,10 @@ def read(run: Run, reading: Reading, name: str) -> None:
 
 
 def nothing_yet() -> None:
-    """No network that tells classes has learned anything yet: what to do."""
+    """No network that readers could answer beside has learned anything yet: what to do."""
     style.heading("Who is right?", "A reader and a network on the same scans.")
     with style.empty(
-        "visibility_off", "No trained network that tells classes yet", "Train one first; then read against it here."
+        "visibility_off", "No trained network to read against yet", "Train one first; then read against it here."
     ):
         if st.button("Try a demo", key="to-home", type="primary", icon=":material/play_arrow:"):
             go.to("home")
@@ -62,7 +62,7 @@ def nothing_yet() -> None:
             go.to("training")
 
 
-def tells_classes(run: Run) -> bool:
+def readable(run: Run) -> bool:
     """Whether readers can answer as the run does."""
     try:
         return run.experiment.task in reader.TASKS
@@ -71,7 +71,7 @@ def tells_classes(run: Run) -> bool:
 
 
 jobs.keep_in_url(SLOT)
-able = [run for run in usable_runs() if tells_classes(run)]
+able = [run for run in usable_runs() if readable(run)]
 if able:
     page(able)
 else:

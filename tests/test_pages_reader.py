@@ -13,6 +13,7 @@ from builder import reader
 from builder.runs import Run
 from tests.little_run import little
 from tests.test_pages_shell import opened, said, title_of
+from tests.tiny_runs import tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,26 @@ def test_a_reader_answers_blind_then_sees_the_network_and_in_the_end_what_it_cam
     assert [answers[reader.BOTH][id] for id in order] == [(0,), (1,)]
     resumed = opened("reader", run=run.id, reading=reading.id, reader="M.K.")
     assert "What it came to" in said(resumed) and not resumed.exception
+
+
+def test_a_reader_of_boxes_sees_those_of_the_network_after_their_own_and_both_are_counted(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path_factory.mktemp("boxes") / "home"
+    _, run = tiny_run(home, "lesion_detection", home.parent / "scans")
+    monkeypatch.setenv("SCANLOOM_HOME", str(home))
+    reading = reader.begin(run, home, "val", num=1)
+    assert reading.kind == reader.BOXES and reading.cases[0].shape
+    reading.join("MK", home)
+    session = opened("reader", run=run.id, reading=reading.id, reader="MK")
+    before = said(session)
+    assert "every lesion that you see" in before and "The network marks" not in before and not session.exception
+    session = pressed(session, "say-marks")
+    assert "The network marks" in said(session) and not session.exception
+    case = reading.cases[0]
+    if case.model:
+        session = pressed(session, "take-marks")
+    session = pressed(session, "say-marks")
+    assert "What it came to" in said(session) and "false alarms came in" in said(session) and not session.exception
+    answers = reading.answers()["MK"].said
+    assert answers[reader.ALONE][case.id] == () and len(answers[reader.BOTH][case.id]) == len(case.model)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builder import evaluate, reader
+from builder import evaluate, marked, reader
 from builder.__main__ import main
-from builder.reader import ALONE, BOTH, Reading, ReadingRefused, report
+from builder.reader import ALONE, BOTH, Reading, ReadingRefused
+from builder.reading_report import report
 from builder.runs import Run
 from tests.little_run import little
 
@@ -206,7 +207,66 @@ def test_a_reading_of_the_test_side_asks_the_model_first_and_each_reader_opens_t
     assert [mine["reader"] for mine in told["readers"]] == ["second"] and told["together"] is None
     assert told["readers"][0]["with_model"]["accuracy"]["value"] == 1
     assert set(json.loads((reading.folder / "reading.json").read_text())["cases"][0]) == {
-        *("id", "index", "patient", "truth", "model", "probabilities")
+        *("id", "index", "patient", "truth", "model", "probabilities", "silent")
     }
     other = reader.begin(run, home, "val")
     assert [r.id for r in reader.readings(run)] == ["1", "2"] and other.split == "val"
+
+
+# -- lesions that are boxed or outlined -------------------------------------------------------------------------------
+
+
+def marked_reading(folder: Path, num: int = 60) -> Reading:
+    """One slice of 64 px a case, each second one with two lesions; the model finds one of them, and one false alarm on
+    every case that is clean."""
+    cases = []
+    for k in range(num):
+        truth = [[4, 4, 14, 14, 0, 0], [40, 40, 50, 52, 0, 0]] if k % 2 else []
+        model = [[4, 5, 14, 15, 0, 0]] if truth else [[30, 30, 36, 36, 0, 0]]
+        case = {"id": f"c{k}", "index": k, "patient": k // 2, "truth": truth, "model": model, "probabilities": [0.9]}
+        cases.append(case | {"shape": [1, 64, 64], "slices": [0]})
+    folder.mkdir(parents=True)
+    told = {"run": "r", "dataset": "d", "split": "val", "seed": 1, "at": 0.0, "kind": "boxes"}
+    (folder / "reading.json").write_text(
+        json.dumps(told | {"classes": ["lesion"], "multi_label": False, "cases": cases})
+    )
+    return Reading(folder)
+
+
+def test_marked_lesions_are_counted_for_reader_model_and_both_with_paired_intervals(tmp_path):
+    reading = marked_reading(tmp_path / "1")
+    while turn := reading.turn("A"):
+        loose = tuple((x0 - 1, y0 - 2, x1 + 1, y1, 0, 0) for x0, y0, x1, y1, *_ in turn.case.truth)
+        answer = loose[1:] if turn.stage == ALONE else loose  # the reader alone misses the lesion that the model finds
+        reading.say("A", turn.case.id, turn.stage, answer, 5.0)
+    (told,) = report(reading, resamples=100)["readers"]
+    assert told["alone"]["sensitivity"]["value"] == told["model"]["sensitivity"]["value"] == 0.5
+    assert (
+        told["with_model"]["sensitivity"]["value"] == 1 and told["with_model"]["false_alarms_per_image"]["value"] == 0
+    )
+    assert told["model"]["false_alarms_per_image"]["value"] == 0.5 and told["model"]["image_specificity"]["value"] == 0
+    assert told["alone"]["image_specificity"]["value"] == 1
+    assert told["changes"] == {"gained": 30, "lost": 0, "alarms_added": 0, "alarms_dropped": 0}
+    fewer = told["differences"]["with_model - model"]["false_alarms_per_image"]
+    assert fewer["high"] < 0 and "better than the network" in fewer["words"], "fewer false alarms are better"
+
+
+def test_a_mark_answers_one_lesion_of_its_class_and_slice(tmp_path):
+    one, other = (4.0, 4.0, 14.0, 14.0, 0, 0), (5.0, 4.0, 15.0, 14.0, 0, 0)
+    assert marked.counted((one,), (one, other), (0,)) == (1, 1, 1), "a second mark on a lesion is a false alarm"
+    assert marked.counted((one,), ((*one[:4], 1, 0),), (0,)) == (0, 1, 1), "another class"
+    assert marked.counted((one,), ((*one[:4], 0, 1),), (0, 1)) == (0, 1, 1), "another slice"
+    assert marked.counted((one,), ((*one[:4], 0, 1),), (0,)) == (0, 1, 0), "a slice that does not count"
+    reading = marked_reading(tmp_path / "1", num=2)
+    turn = reading.turn("A")
+    for bad in (((1, 1, 5, 5, 3, 0),), ((1, 1, 5, 5, 0, 9),), ((1, 1, float("nan"), 5, 0, 0),)):
+        with pytest.raises(ReadingRefused, match="A mark"):
+            reading.say("A", turn.case.id, turn.stage, bad, 1.0)
+    with pytest.raises(ReadingRefused, match="not of this scan's size"):
+        reading.outline("A", turn.case.id, turn.stage, np.ones((1, 5, 5), np.uint8), 1.0)
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[0, 10:20, 30:44], mask[0, 40:50, 5:9], mask[0, 60, 60] = 2, 2, 2
+    reading.outline("A", turn.case.id, turn.stage, mask, 1.0)
+    mine = Reading(reading.folder).answers()["A"]
+    assert mine.said[ALONE][turn.case.id] == ((5.0, 40.0, 9.0, 50.0, 0, 0), (30.0, 10.0, 44.0, 20.0, 0, 0)), "no crumb"
+    assert (mine.outline(ALONE, turn.case) == (mask > 0)).all()

@@ -293,7 +293,7 @@ def test_the_gate_of_an_exported_network_stops_what_the_app_stops_for_the_same_r
     file.save_as(tmp_path / "other.dcm")
     own = [dataset.scan(int(case)) for case in dataset.indices("val")[:4]]
     noise = replace(own[0], pixels=np.random.default_rng(0).integers(0, 255, own[0].pixels.shape, np.uint8))
-    huge = replace(own[0], pixels=np.zeros((1, 3, 900, 900), np.uint8), bits=16, modality="CT", body="CHEST")
+    huge = replace(own[0], pixels=np.zeros((1, 3, 900, 900), np.uint8), bits=12, modality="CT", body="CHEST")
     asked = [*own, noise, huge, read(tmp_path / "other.dcm")]
     model, stopped = taken_away.load(), []
     for scan in asked:

@@ -16,6 +16,7 @@ from typing import Any
 from builder import audit, calibrate, gate, hallucination, reader, sanity
 from builder.data import Dataset
 from builder.parting import dataset_of
+from builder.reading_report import report
 from builder.runs import Run, append_whole
 
 __all__ = ["KINDS", "READINGS", "again", "gathered", "put_readings", "readings_text", "unasked"]
@@ -125,14 +126,14 @@ def _lay(found: list[dict[str, Any]], place: Path) -> None:
 
 
 def _read(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """{reports [`reader.report` of each reading that somebody has read in]}, readers without names."""
+    """{reports [`reading_report.report` of each reading that somebody has read in]}, readers without names."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix=".readings-", dir=run.folder) as passing:
         _lay(_nameless(run), Path(passing))
         folders = sorted(Path(passing).iterdir(), key=lambda folder: int(folder.name))
-        reports = [reader.report(reader.Reading(folder)) for folder in folders]
-    reports = [report for report in reports if report["readers"]]
+        found = [report(reader.Reading(folder)) for folder in folders]
+    reports = [one for one in found if one["readers"]]
     return {"reports": reports} if reports else {}
 
 

@@ -291,13 +291,14 @@ def _figure_words(name: str) -> str:
 
 
 def _differences(row: Mapping[str, Any]) -> list[str]:
-    """Of each pair the difference in what was measured first of balanced accuracy, sensitivity and the rest."""
-    found = []
-    for figures in row["differences"].values():
-        name = "balanced_accuracy" if "balanced_accuracy" in figures else next(iter(figures), "")
-        if name:
-            found.append(f"{metric_words(name)}: {figures[name]['words']}")
-    return found
+    """Of each pair the differences that count: of balanced accuracy, or of lesions found and false alarms."""
+    names = ("balanced_accuracy", "sensitivity", "false_alarms_per_image")
+    return [
+        f"{metric_words(name)}: {figures[name]['words']}"
+        for figures in row["differences"].values()
+        for name in names
+        if name in figures
+    ]
 
 
 def missing(found: Facts) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 import streamlit as st
 
 from builder.execute import home
+from builder.marked import FEWER
 from builder.measures.named import interval, metric_words
-from builder.reader import Reading, readings, report
+from builder.reader import CLASSES, Reading, readings
+from builder.reading_report import report
 from builder.runs import Run, RunStore
 from pages.kit import charts, style
 from pages.kit.readings import leave
@@ -19,6 +21,8 @@ __all__ = ["card"]
 
 _SIDES = {"alone": "Reader alone", "model": "Network alone", "with_model": "Reader with the network"}
 _ALL = "All readers"
+_NAMED, _MARKED = ("accuracy", "balanced_accuracy"), ("sensitivity", "image_specificity")
+_COMPARED = ("sensitivity", "false_alarms_per_image")
 
 
 def card(run: Run, reading: Reading, open_at_once: bool) -> None:
@@ -59,20 +63,54 @@ def _one(found: Mapping[str, Any], told: Mapping[str, Any], who: str) -> None:
         + ". 95 % intervals over patients: they speak of other patients, not of other readers."
     )
     left, right = st.columns([1.15, 1], gap="medium")
+    marks = found.get("kind", CLASSES) != CLASSES
     with left:
-        _intervals(told)
+        _intervals(told, _MARKED if marks else _NAMED)
     with right:
-        for pair in ("with_model - alone", "with_model - model", "alone - model"):
-            figure = told["differences"][pair]["balanced_accuracy"]
-            shown = figure["low"] is not None and not figure["low"] <= 0 <= figure["high"]
-            colour, icon = ("green", "trending_up") if (figure["difference"] or 0) > 0 else ("orange", "trending_down")
-            if not shown:
-                colour, icon = "gray", "drag_handle"
-            st.markdown(f":{colour}[:material/{icon}:] {plain(figure['words'])}")
-        st.caption("Of balanced accuracy: the mean over the classes of the share that was recognised.")
+        for name in _COMPARED if marks else ("balanced_accuracy",):
+            st.caption(f"{metric_words(name)}:" if marks else "Balanced accuracy (mean over the classes):")
+            for pair in ("with_model - alone", "with_model - model", "alone - model"):
+                _difference(told["differences"][pair][name], name in FEWER)
         if "changes" in told:
-            _changes(told)
-    _table(told, found["classes"])
+            (_moved if marks else _changes)(told)
+    if marks:
+        _counts(told)
+        st.caption(
+            "A mark finds a lesion where 30 % of what both cover together is shared (intersection over union); an outline "
+            "counts by the boxes around its parts."
+        )
+    else:
+        _table(told, found["classes"])
+
+
+def _difference(figure: Mapping[str, Any], fewer: bool) -> None:
+    shown = figure["low"] is not None and not figure["low"] <= 0 <= figure["high"]
+    better = ((figure["difference"] or 0) > 0) != fewer
+    colour, icon = ("green", "trending_up") if better else ("orange", "trending_down")
+    if not shown:
+        colour, icon = "gray", "drag_handle"
+    st.markdown(f":{colour}[:material/{icon}:] {plain(figure['words'])}")
+
+
+def _moved(told: Mapping[str, Any]) -> None:
+    """How the network's marks moved a reader who marks."""
+    moves, seconds = told["changes"], told["seconds"]
+    st.markdown(
+        f"Having seen its marks, **{moves['gained']}** more lesions were found and **{moves['lost']}** given up; "
+        f"**{moves['alarms_added']}** false alarms came in and **{moves['alarms_dropped']}** went."
+    )
+    st.caption(
+        f"Half of the first answers took {seconds['alone']:.0f} s or less, of the second ones "
+        f"{seconds['with_model']:.0f} s."
+    )
+
+
+def _counts(told: Mapping[str, Any]) -> None:
+    rows = [
+        {"Figure": metric_words(name), **{words: interval(told[side][name]) for side, words in _SIDES.items()}}
+        for name in ("sensitivity", "false_alarms_per_image", "image_specificity")
+    ]
+    st.dataframe(rows, hide_index=True, key="reading-marks-table")
 
 
 def _changes(told: Mapping[str, Any]) -> None:
@@ -89,12 +127,11 @@ def _changes(told: Mapping[str, Any]) -> None:
     )
 
 
-def _intervals(told: Mapping[str, Any]) -> None:
-    """Accuracy and balanced accuracy of the three, each a point with its interval."""
+def _intervals(told: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Two shares of the three, each a point with its interval."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    names = ("accuracy", "balanced_accuracy")
     for number, (side, words) in enumerate(_SIDES.items()):
         rows = [told[side][name] for name in names]
         values = [row["value"] for row in rows]
@@ -111,12 +148,13 @@ def _intervals(told: Mapping[str, Any]) -> None:
     figure.update_layout(
         height=290,
         margin={"l": 8, "r": 16, "t": 8, "b": 8},
-        xaxis={"range": [0, 1.02], "title": "Share of right answers"},
+        xaxis={"range": [0, 1.02], "title": "Share of right answers" if names == _NAMED else "Share"},
         yaxis={"tickvals": [0, 1], "ticktext": [metric_words(name) for name in names], "range": [-0.6, 1.6]},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
     )
-    words = "; ".join(f"{words} {interval(told[side]['accuracy'])}" for side, words in _SIDES.items())
-    st.plotly_chart(figure, key="reading-intervals", config={"displayModeBar": False}, alt=f"Accuracy: {words}")
+    words = "; ".join(f"{words} {interval(told[side][names[0]])}" for side, words in _SIDES.items())
+    told_as = f"{metric_words(names[0])}: {words}"
+    st.plotly_chart(figure, key="reading-intervals", config={"displayModeBar": False}, alt=told_as)
 
 
 def _reach(row: Mapping[str, float | None], end: str) -> float:

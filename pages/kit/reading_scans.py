@@ -8,8 +8,8 @@ import streamlit as st
 
 from builder.data import Dataset
 from builder.execute import home
-from builder.reader import ALONE, Reading, ReadingRefused, Turn
-from pages.kit import answers, readings, style, volumes
+from builder.reader import ALONE, CLASSES, Reading, ReadingRefused, Turn
+from pages.kit import answers, reading_marks, readings, style, volumes
 from pages.kit.words import plain
 
 __all__ = ["draw"]
@@ -25,6 +25,9 @@ def draw(reading: Reading, name: str, turn: Turn) -> None:
     st.progress(turn.done / turn.of, text=f"Scan {turn.done + 1:,} of {turn.of:,}, read by {plain(name)}")
     if said := st.session_state.pop("reading-refused", ""):
         st.error(plain(said), icon=":material/error:")
+    if reading.kind != CLASSES:
+        reading_marks.draw(reading, name, turn, since)
+        return
     left, right = st.columns([1.9, 1], gap="medium")
     with left:
         _scan(reading, turn)
@@ -64,6 +67,8 @@ def _model(reading: Reading, name: str, turn: Turn) -> None:
     chances = dict(zip(reading.classes, turn.case.probabilities, strict=True))
     top = reading.classes[turn.case.model[0]] if turn.case.model else ""
     answers.bars(chances, top, key=f"reading-bars-{turn.case.id}")
+    if turn.case.silent:
+        st.caption(f":material/help: On its terms it would say that it does not know. {plain(turn.case.silent)}")
     st.caption("Keep your answer, or change it. It may be wrong, and so may you.")
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from builder.data import Dataset, UnknownDataset
 from builder.execute import home
-from builder.reader import Reading, ReadingRefused
+from builder.reader import Reading, ReadingRefused, kinds_of
 from builder.runs import Run, StoreError
 from pages.kit import address, jobs, style
 from pages.kit.words import amount, plain
@@ -17,7 +18,9 @@ __all__ = ["READER", "READING", "SLOT", "begun", "chosen", "join", "offer"]
 
 SLOT, READING, READER = "reading", "reading", "reader"  # of the job; in the URL
 SIDES = {"val": "Validation scans", "test": "Test scans"}
+KIND_WORDS = {"classes": "A class", "boxes": "Boxes around lesions", "outlines": "Outlines of lesions"}
 _ALL = 0
+_ANSWERS = {"classes": "by class", "boxes": "by boxes", "outlines": "by outlines"}
 _NUMBERS = (20, 50, 100, _ALL)
 
 
@@ -64,6 +67,7 @@ def offer(run: Run, found: Sequence[Reading]) -> None:
                 ":material/info: The network's best epoch was chosen on the validation scans, which flatters it a "
                 "little; the test scans do not."
             )
+        kind = _kind(run)
         job = jobs.of_slot(SLOT)
         st.button(
             "Prepare it",
@@ -72,7 +76,7 @@ def offer(run: Run, found: Sequence[Reading]) -> None:
             icon=":material/play_arrow:",
             disabled=job is not None and job.view().active,
             on_click=_submit,
-            args=(run, side, many),
+            args=(run, side, many, kind),
         )
         if refused := st.session_state.pop("reading-refused", ""):
             st.error(plain(refused), icon=":material/error:")
@@ -88,7 +92,7 @@ def _row(reading: Reading) -> None:
     day = time.strftime("%d %b %H:%M", time.localtime(reading.begun_at))
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(
-            f"**{SIDES[reading.split]}**, {amount(len(reading.cases), 'scan')}, {day}  \n"
+            f"**{SIDES[reading.split]}**, {amount(len(reading.cases), 'scan')}, {_ANSWERS[reading.kind]}, {day}  \n"
             + (f"Readers: {plain(', '.join(sorted(told)))}" if told else "Nobody has begun")
         )
         st.button(
@@ -100,10 +104,27 @@ def _open(reading: Reading) -> None:
     address.put(READING, reading.id)
 
 
-def _submit(run: Run, side: str, num: int) -> None:
+def _kind(run: Run) -> str:
+    """How readers answer: drawn where there is a choice."""
+    try:
+        dataset = Dataset.open(home(), run.experiment.data.dataset)
+    except (UnknownDataset, OSError, ValueError):
+        return ""
+    kinds = kinds_of(run.experiment.task, len(dataset.classes))
+    if len(kinds) == 1:
+        return kinds[0]
+    return str(
+        st.segmented_control(
+            "Readers answer with", kinds, default=kinds[0], required=True, key="reading-kind",
+            format_func=KIND_WORDS.__getitem__,
+        )
+    )  # fmt: skip
+
+
+def _submit(run: Run, side: str, num: int, kind: str) -> None:
     seed = int(time.time()) % 100_000  # kept in the reading: another one draws other scans
     try:
-        jobs.submit("reading", {"run": run.id, "split": side, "num": num, "seed": seed}, SLOT)
+        jobs.submit("reading", {"run": run.id, "split": side, "num": num, "seed": seed, "kind": kind}, SLOT)
     except StoreError as error:
         st.session_state["reading-refused"] = str(error)
 
