@@ -76,7 +76,7 @@ def _one(found: Mapping[str, Any], told: Mapping[str, Any], who: str) -> None:
     if marks:
         _counts(told)
         st.caption(
-            "A mark finds a lesion where 30 % of what both cover together is shared (intersection over union); an outline "
+            "A mark finds a lesion where both share 30 % of what they cover together (IoU). An outline "
             "counts by the boxes around its parts."
         )
     else:
