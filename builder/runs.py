@@ -110,6 +110,8 @@ KINDS = (
     "predict",
     "predict-many",
     "takeout",
+    "fetch",
+    "send",
     "correct",
     "opinion",
     "evaluate",

@@ -7,6 +7,7 @@ archive could put it beside the scan. It goes to the person who brought that sou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from builder.outputs import kept
 from builder.scan import Scan, Unreadable
 from builder.series import members
 
-__all__ = ["KINDS", "TakeoutRefused", "derived", "nifti", "report", "segmentation"]
+__all__ = ["KINDS", "TakeoutRefused", "derived", "nifti", "report", "results", "segmentation"]
 
 KINDS = ("seg", "sr", "derived", "nifti")
 MAKER, MODEL, VERSION = "ScanLoom", "ScanLoom (research, not for clinical use)", "1"
@@ -164,6 +165,30 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
     _stamped(made, finding.get("notes") or ())
     made.save_as(out)
     return out
+
+
+def results(
+    folder: Path, files: Sequence[Path], finding: Mapping[str, Any], place: Path, least: float = 0.0
+) -> tuple[list[tuple[str, Path]], list[tuple[str, str]]]:
+    """What was found by the job in `folder` as DICOM files in `place`: ([(kind, file)], [(kind, why it could not be
+    made)]).
+
+    A report (SR) of every finding that has something to say, and of an outline a segmentation (SEG). Where the run does
+    not answer, nothing is made: a report could not say so.
+    """
+    if finding.get("reason"):
+        return [], [("sr", str(finding["reason"]))]
+    kinds = {"sr": partial(report, folder, files, finding, place / "report.dcm", least)}
+    if finding.get("outline") is not None:
+        notes = finding.get("notes") or ()
+        kinds["seg"] = partial(segmentation, folder, files, ["Lesion"], place / "mask.dcm", notes)
+    made, refused = [], []
+    for kind, make in kinds.items():
+        try:
+            made.append((kind, make()))
+        except TakeoutRefused as error:
+            refused.append((kind, str(error)))
+    return made, refused
 
 
 def _stamped(made: Any, notes: Iterable[str]) -> None:

@@ -47,7 +47,19 @@ LOOK_EVERY_S = 0.05  # how often the stop file is looked for, at most
 FENCE_EVERY_S = 1.0  # how often a run in a cluster looks whether it is still the one that was asked for
 EXIT_FENCED = 75  # another attempt has the run: this one says nothing more
 # They read files from outside: what their faults say may name a person.
-PRIVATE_KINDS = ("import", "predict", "predict-many", "explain", "takeout", "correct", "weights", "network", "verify")
+PRIVATE_KINDS = (
+    "import",
+    "predict",
+    "predict-many",
+    "explain",
+    "takeout",
+    "fetch",
+    "send",
+    "correct",
+    "weights",
+    "network",
+    "verify",
+)
 
 
 class Stopped(Exception):
@@ -606,6 +618,55 @@ def takeout(work: Work) -> Steps:
     return {"file": str(made.relative_to(work.folder)), "to": to}
 
 
+def fetch(work: Work) -> Steps:
+    """Fetches a series from an archive of the administrator's list: {archive, files (names in the folder `scan`)}.
+
+    The payload is {archive, study, series}. What was fetched goes with the job's folder.
+    """
+    from builder import dicomweb
+
+    payload = work.job.payload
+    yield Progress(note="fetching the scan")
+    where = dicomweb.archive(work.home, str(payload["archive"]))
+    place = work.folder / "scan"
+    shutil.rmtree(place, ignore_errors=True)  # of a try before that was lost
+    place.mkdir(mode=0o700)
+    files = dicomweb.fetch(where, str(payload["study"]), str(payload["series"]), place)
+    return {"archive": where.name, "files": [file.name for file in files]}
+
+
+def send(work: Work) -> Steps:
+    """Sends what a predict job found back to the archive that its scan came from: {archive, stored [{kind, instance}],
+    not_stored [{kind, why}]}.
+
+    The payload is {job, archive, files (of the scan), least (score of boxes)}.
+    """
+    from builder import dicomweb, takeout
+
+    payload = work.job.payload
+    yield Progress(note="writing and sending the results")
+    where = dicomweb.archive(work.home, str(payload["archive"]))
+    if not where.store:
+        dicomweb.store(where, [])  # says why not
+    asked = Job(work.home, "predict", str(payload["job"]))
+    told = asked.result()
+    if told is None:
+        raise StoreError("This answer is gone: ask again.")
+    files = [Path(file) for file in payload["files"]]
+    place = work.folder / "results"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    made, refused = takeout.results(asked.folder, files, told["finding"], place, float(payload.get("least") or 0))
+    instances = dicomweb.store(where, [path for _, path in made]) if made else []
+    shutil.rmtree(place, ignore_errors=True)  # they name the patient
+    stored = [{"kind": kind, "instance": uid} for (kind, _), uid in zip(made, instances, strict=True)]
+    return {
+        "archive": where.name,
+        "stored": stored,
+        "not_stored": [{"kind": kind, "why": why} for kind, why in refused],
+    }
+
+
 def opinion(work: Work) -> Steps:
     """Asks a run that tells classes about a scan and about the same one restored; the result is `Opinion.plain`.
 
@@ -831,6 +892,8 @@ KINDS: dict[str, Handler] = {
     "predict": predict,
     "predict-many": predict_many,
     "takeout": takeout,
+    "fetch": fetch,
+    "send": send,
     "correct": correct,
     "opinion": opinion,
     "evaluate": evaluate,

@@ -20,6 +20,7 @@ from builder.task import TASKS, find
 from pages.kit import (
     address,
     answers,
+    archive,
     batch,
     correction,
     downloads,
@@ -104,6 +105,7 @@ def dataset_of(run: Run) -> Dataset | None:
 def ask_case(run: Run, dataset: Dataset, number: int) -> None:
     """Asks about a test scan."""
     rest = dataset.examples("test")
+    archive.forget()
     case = int(rest[(number * 7919) % len(rest)])
     dropbox.empty(_SLOT)
     st.session_state.pop(_PICKED, None)
@@ -120,6 +122,8 @@ def source_of(run: Run, files: Sequence[Path]) -> Source | None:
     picked = st.session_state.get(_PICKED)
     if picked is not None:
         return Source(files=picked[0], member=picked[1])
+    if fetched := archive.files():
+        return Source(files=fetched)
     case = address.get("case")
     dataset = dataset_of(run)
     if dataset is not None and case.isdigit() and int(case) < len(dataset):
@@ -141,8 +145,19 @@ def dropped(run: Run) -> list[Path]:
         st.caption(f"About {plain(newest[0].name) if len(files) == 1 else f'the last {len(files):,} files'}.")
     if files and st.session_state.get("asked") != (run.id, Source(files=files).digest):
         address.drop("case")
+        archive.forget()
         ask(run, Source(files=files))
+    archive.box(lambda came: ask_fetched(run, came))
     return files
+
+
+def ask_fetched(run: Run, came: Sequence[Path]) -> None:
+    """Asks about a series that has just come from an archive."""
+    dropbox.empty(_SLOT)
+    st.session_state.pop(_PICKED, None)
+    address.drop("case")
+    ask(run, Source(files=came))
+    st.rerun()
 
 
 def from_test_side(run: Run) -> None:
@@ -195,6 +210,7 @@ def answer(run: Run, source: Source | None) -> None:
             st.caption(f":material/info: {_NOT_CLINICAL} A high number is not a certain one.")
         files, member = (source.files, source.member) if source is not None else ((), None)
         downloads.draw(told, files, member, _NOT_CLINICAL)
+        archive.send_back(told, files)
         st.button("Put away", key="put-away", icon=":material/refresh:", on_click=start_over)
     if dataset is not None and (case is not None or files or jobs.of_slot(correction.SLOT)):
         correction.draw(told, dataset, run.experiment.task, case, files, member)
@@ -333,6 +349,7 @@ def pictures(folder: Path, result: Mapping[str, Any], place: int | None) -> tupl
 def start_over() -> None:
     """Back to the empty dropzone."""
     dropbox.empty(_SLOT)
+    archive.forget()
     st.session_state.pop(_PICKED, None)
     address.drop("case")
     forget()
@@ -506,6 +523,7 @@ def asked_from_elsewhere(run: Run, source: Source | None) -> None:
 
 
 st.html(_CSS)
+jobs.keep_in_url(archive.SLOT)
 jobs.keep_in_url(_SLOT)
 jobs.keep_in_url(_COVER)
 jobs.keep_in_url(batch.SLOT)

@@ -102,27 +102,10 @@ def _answered(answerer: Answerer, name: str, question: Question, place: Path) ->
 def results(
     answerer: Answerer, place: Path, scan: Scan, files: Sequence[Path], found: Finding
 ) -> tuple[list[tuple[str, Path]], list[tuple[str, str]]]:
-    """What was found as DICOM files in `place`: ([(kind, file)], [(kind, why it could not be made)]).
-
-    A report (SR) of every finding that has something to say, and of an outline a segmentation (SEG). Where the run does
-    not answer, nothing is made: a report could not say so.
-    """
-    if found.status != ANSWERED:
-        return [], [("sr", found.reason)]
+    """What was found as DICOM files in `place` (`takeout.results`)."""
     folder = place / "found"
     folder.mkdir()
-    keep(folder, scan, found, answerer.predictor)
+    if found.status == ANSWERED:
+        keep(folder, scan, found, answerer.predictor)
     told = found.plain()
-    least = float(told.get("facts", {}).get("threshold", 0.0))
-    kinds = {"sr": partial(takeout.report, folder, files, told, place / "report.dcm", least)}
-    if found.found.outline is not None:
-        kinds["seg"] = partial(
-            takeout.segmentation, folder, files, ["Lesion"], place / "mask.dcm", told.get("notes") or ()
-        )
-    made, refused = [], []
-    for kind, make in kinds.items():
-        try:
-            made.append((kind, make()))
-        except takeout.TakeoutRefused as error:
-            refused.append((kind, str(error)))
-    return made, refused
+    return takeout.results(folder, files, told, place, float(told.get("facts", {}).get("threshold", 0.0)))
