@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -19,10 +20,10 @@ import pytest
 from made_files import dicom
 from pydicom.uid import generate_uid
 
-from builder import dicomweb
+from builder import dicomweb, worker
 from builder.data import Dataset
 from builder.dicomweb import Archive, ArchiveError, BadQuestion
-from builder.runs import Run
+from builder.runs import Job, Run, RunStore
 from tests.tiny_runs import tiny_run
 
 PLUGINS = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -247,3 +248,37 @@ def test_the_service_answers_about_a_series_of_the_archive_and_sends_a_report_an
         assert result.StudyInstanceUID == study
         path.unlink()
     assert not list(tmp_path.glob("scan-*")), "nothing of the series stays on the disk"
+
+
+@pytest.mark.keeps_processes
+def test_a_page_has_a_series_fetched_asked_about_and_its_results_sent_back(
+    orthanc: Archive, outlining: tuple[Path, Dataset, Run], tmp_path: Path
+) -> None:
+    home, _, run = outlining
+    listed(home, {**vars(orthanc)})
+    study, store = str(generate_uid()), RunStore(home)
+    files, series = series_of(tmp_path / "sent", 3, study)
+    dicomweb.store(orthanc, files)
+
+    def done(kind: str, payload: dict[str, Any]) -> Job:
+        job = store.submit_job(kind, payload)
+        assert worker.run(job.folder) == 0, job.view().reason
+        return job
+
+    fetched = done("fetch", {"archive": "pacs", "study": study, "series": series})
+    assert fetched.result() == {"archive": "pacs", "files": ["00001.dcm", "00002.dcm", "00003.dcm"]}
+    came = [str(path) for path in sorted((fetched.folder / "scan").iterdir())]
+    asked = done("predict", {"run": run.id, "checkpoint": "best", "files": came})
+    sent = done("send", {"job": asked.id, "archive": "pacs", "files": came, "least": 0.0})
+    told = sent.result()
+    assert told is not None and {one["kind"] for one in (*told["stored"], *told["not_stored"])} == {"sr", "seg"}
+    assert told["stored"] and not (sent.folder / "results").exists(), "nothing that names the patient stays"
+    kinds = {one.modality for one in dicomweb.search(orthanc, study=study)}
+    assert kinds == {"CT", *(one["kind"].upper() for one in told["stored"])}
+    listed(home, {**vars(orthanc), "store": False})
+    refused = store.submit_job("send", {"job": asked.id, "archive": "pacs", "files": came})
+    worker.run(refused.folder)
+    assert refused.view().status == "failed" and "takes no results" in refused.view().reason
+    for folder in (fetched, asked, sent, refused):
+        words = "".join(p.read_text(errors="replace") for p in folder.folder.glob("*.json*"))
+        assert "Doe" not in words and "p-archive" not in words
