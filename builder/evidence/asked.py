@@ -95,10 +95,10 @@ def _nameless(run: Run) -> list[dict[str, Any]]:
         rows = []
         for line in one.lines():
             name = numbers.setdefault(str(line["reader"]), f"Reader {len(numbers) + 1}")
-            rows.append({**_lasting(line), "reader": name})
+            rows.append({**{key: value for key, value in line.items() if key != "at"}, "reader": name})
         if any("case" in row for row in rows):
             told = json.loads((one.folder / "reading.json").read_text())
-            found.append({"reading": _lasting(told) | {"at": 0.0}, "answers": rows})
+            found.append({"reading": {**told, "at": 0.0}, "answers": rows})
     return found
 
 
