@@ -204,7 +204,7 @@ ENGINE = {
     "onnx_operators": "tracing",
     "onnx_export": "spec network listing predict task tracing onnx_operators recognised",
     "program_export": "network listing predict task tracing",
-    "export": "spec network task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
+    "export": "spec network nearness task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
     "onnx_export program_export operating",
 }
 TASKS = (
