@@ -204,8 +204,8 @@ ENGINE = {
     "onnx_operators": "tracing",
     "onnx_export": "spec network listing predict task tracing onnx_operators recognised",
     "program_export": "network listing predict task tracing",
-    "export": "spec network nearness task scans data prepared predict runs tracing drawing readme pytorch_export keras_export "
-    "onnx_export program_export operating",
+    "export": "spec network nearness task scans data prepared predict runs tracing drawing readme pytorch_export "
+    "keras_export onnx_export program_export operating",
 }
 TASKS = (
     "catalog parts spec network scan data targets augment views task blocks measures losses batches degrade "
