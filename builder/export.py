@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,10 @@ from builder.readme import MAKERS, PACKAGES, readme, requirements, versions
 from builder.runs import Run, write_atomic
 from builder.scans import NAMED_WINDOWS, Scan
 from builder.spec import Experiment, Problem
-from builder.tracing import Untraceable
+from builder.tracing import Untraceable, trace
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 TOLERANCE = pytorch_export.TOLERANCE
 """Largest difference of a probability between the app and the exported PyTorch code."""
@@ -153,8 +156,6 @@ def unsupported(experiment: Experiment, to: str, num_classes: int = 2) -> tuple[
 
 @lru_cache(maxsize=64)
 def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...]:
-    import torch
-
     experiment = Experiment.loads(document)
     planned = network.plan_of(experiment, num_classes)
     wrong = [Problem(f"network.{n.id}", n.message) for n in planned.nodes if n.message]
@@ -164,17 +165,11 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         return tuple(wrong)
     if to in (refused := task.find(experiment.task).not_exported(experiment.data)):
         return (Problem("network", f"{TARGETS[to].title}: {refused[to]}"),)
-    check = {
-        "keras": keras_export.unsupported,
-        "onnx": onnx_export.unsupported,
-        "torch-export": program_export.unsupported,
-    }
+    check = {"keras": keras_export.unsupported, "onnx": onnx_export.unsupported, "torch-export": lambda program: []}
     if to not in check:
         return ()
-    with torch.device("meta"):
-        net = network.assemble_of(experiment, num_classes, trained=True).eval()
     try:
-        found = check[to](net, planned.input)
+        found = check[to](_operators(document, num_classes))
     except Untraceable as error:
         return (Problem("network", f"{TARGETS[to].title}: {error}"),)
     return tuple(
@@ -184,6 +179,17 @@ def _unsupported(document: str, to: str, num_classes: int) -> tuple[Problem, ...
         )
         for path, words in dict(found).items()
     )
+
+
+@lru_cache(maxsize=2)
+def _operators(document: str, num_classes: int) -> ExportedProgram:
+    """A network written down as operators, without numbers: a page asks about all formats in turn."""
+    import torch
+
+    experiment = Experiment.loads(document)
+    with torch.device("meta"):
+        net = network.assemble_of(experiment, num_classes, trained=True).eval()
+    return trace(net, network.input_shape(experiment), "meta")
 
 
 def _target(to: str) -> Target:

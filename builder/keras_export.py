@@ -6,7 +6,6 @@ is what is handed out, and Keras is never imported here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +20,7 @@ from builder.recognised import FILE, told
 from builder.tracing import trace
 
 if TYPE_CHECKING:
-    import torch
+    from torch.export import ExportedProgram
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the app and the exported model."""
@@ -51,14 +50,11 @@ del net
 """
 
 
-def unsupported(net: torch.nn.Module, shape: Sequence[int]) -> list[tuple[str, str]]:
-    """(path of the layer, what Keras lacks for it) of every operator without a counterpart; `net` on torch's meta
-    device.
-
-    Raises:
-        Untraceable: the network cannot be written down as operators at all.
+def unsupported(program: ExportedProgram) -> list[tuple[str, str]]:
+    """(path of the layer, what Keras lacks for it) of every operator without a counterpart; `program` of a network on
+    torch's meta device.
     """
-    return refused(trace(net, shape, "meta"))
+    return refused(program)
 
 
 def write(folder: Path, predictor: Predictor) -> str:

@@ -10,13 +10,12 @@ from functools import lru_cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from builder.tracing import Untraceable, layer_path, quiet, symbolic, trace
+from builder.tracing import Untraceable, layer_path, quiet, symbolic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import onnx
-    import torch
     from torch.export import ExportedProgram
 
 OPSET = 20
@@ -48,16 +47,12 @@ def written(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[s
     return made.model_proto
 
 
-def unsupported(net: torch.nn.Module, shape: Sequence[int]) -> list[tuple[str, str]]:
+def unsupported(program: ExportedProgram) -> list[tuple[str, str]]:
     """(path of the layer, what ONNX lacks for it) of every operator that torch's exporter does not know.
 
     Args:
-        net: on torch's meta device.
-
-    Raises:
-        Untraceable: the network cannot be written down as operators at all.
+        program: of a network on torch's meta device.
     """
-    program = trace(net, shape, "meta")
     if not _missing(program, _TAKEN_APART):
         return []
     # Some operators are taken apart into smaller ones that ONNX has: only doing it tells.

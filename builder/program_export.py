@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between the app and the exported program."""
-
-
-def unsupported(net: torch.nn.Module, shape: Sequence[int]) -> list[tuple[str, str]]:
-    """Nothing, where torch can write the network down; else Untraceable."""
-    trace(net, shape, "meta")
-    return []
 
 
 def write(folder: Path, predictor: Predictor) -> str:

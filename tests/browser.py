@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
 from builder.runs import Claim
 
@@ -208,6 +208,34 @@ def settle(page: Page) -> None:
     page.wait_for_function(_SETTLED, timeout=90_000)
 
 
-def keyed(page: Page, key: str):  # noqa: ANN201 (a Locator; playwright's type is generic over sync and async)
+def steady(found: Locator, for_s: float = 0.6, wait_s: float = 60) -> None:
+    """Waits until the page is idle and an element has been the same one, at the same place, for `for_s`.
+
+    What a page draws twice when it first comes, such as the canvas of labels, is there for the second time by then.
+    """
+    last: list[float] = []
+    begun, since = time.monotonic(), time.monotonic()
+    while time.monotonic() - since < for_s:
+        assert time.monotonic() - begun < wait_s, "it does not come to rest"
+        settle(found.page)
+        now = found.evaluate(_WHICH)
+        if now != last:
+            last, since = now, time.monotonic()
+        found.page.wait_for_timeout(50)
+
+
+_WHICH = """one => {
+    const box = one.getBoundingClientRect()
+    one.__seen ??= Math.random()
+    return [one.__seen, one.width ?? 0, box.x, box.y, box.width, box.height]
+}"""
+
+
+def button(page: Page, key: str) -> Locator:
+    """The button with this key; one with a help text is in the document twice, once hidden."""
+    return keyed(page, key).locator("button:visible").first
+
+
+def keyed(page: Page, key: str) -> Locator:
     """Returns the locator of the element that a page drew with `key`."""
     return page.locator(f".st-key-{''.join(c if c.isalnum() or c in '_-' else '-' for c in key)}")

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from builder.data import Dataset
 from builder.labels import Box, name_classes, record
 from tests import browser
-from tests.browser import Browser, Server, keyed, settle
+from tests.browser import Browser, Server, keyed, steady
 
 pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes]
 
@@ -47,7 +47,7 @@ class Desk:
         self.page.get_by_role("radio", name=what, exact=True).click()
         self.canvas = self.page.locator("canvas.upper-canvas")
         expect(self.canvas).to_be_visible(timeout=SOON_MS)
-        self.page.wait_for_timeout(600)  # the canvas takes up its beginning
+        steady(self.canvas)  # the canvas takes up its beginning
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a place of the scan lies on the screen; the margin is known from the size of the canvas alone."""
@@ -80,8 +80,7 @@ class Desk:
     def restarted(self) -> None:
         """Waits until the canvas has taken up a new beginning."""
         self.page.wait_for_timeout(400)  # the page begins to run
-        settle(self.page)
-        self.page.wait_for_timeout(200)
+        steady(self.canvas, 0.3)
 
     def known(self) -> Dataset:
         """The dataset as another process would read it."""

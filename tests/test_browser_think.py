@@ -66,9 +66,10 @@ def test_a_look_follows_the_canvas_and_asks_nobody_outside(chrome: Browser, tmp_
         assert before is not None and box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 200)
         page.mouse.wheel(0, -600)
-        page.wait_for_timeout(800)
-        after = drawn.first.bounding_box()
-        assert after is not None and after["width"] > 1.05 * before["width"], "the wheel zooms"
+        page.wait_for_function(
+            "([one, width]) => one.getBoundingClientRect().width > 1.05 * width",  # the wheel zooms
+            arg=[drawn.first.element_handle(), before["width"]],
+        )
         assert chrome.foreign(running.address) == []
     finally:
         browser.stop_server(running)

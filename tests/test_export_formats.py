@@ -174,9 +174,9 @@ def test_a_layer_that_a_format_cannot_carry_is_named_with_the_operator():
             return self.layers["odd"](self.layers["fine"](x))
 
     with torch.device("meta"):
-        whole = Whole().eval()
+        program = trace(Whole().eval(), (4, 8), "meta")
     for target in (keras_export, onnx_export):
-        found = dict(target.unsupported(whole, (4, 8)))
+        found = dict(target.unsupported(program))
         assert set(found) == {"odd"} and "digamma" in found["odd"], target
 
 

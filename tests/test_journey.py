@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from builder.runs import Claim
 from tests import browser
-from tests.browser import Browser, Server, keyed
+from tests.browser import Browser, Server, button, keyed
 
 pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(600)]
 
@@ -36,11 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def chrome(chromium: str) -> Iterator[Browser]:
     with browser.chromium(height=1100) as opened:
         yield opened
-
-
-def button(page: Page, key: str) -> Locator:
-    """The button with this key; one with a help text is in the document twice, once hidden."""
-    return keyed(page, key).locator("button:visible").first
 
 
 def points(page: Page) -> int:

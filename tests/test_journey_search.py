@@ -15,8 +15,8 @@ from builder.search.studies import StudyStore
 from builder.task import find
 from pages.kit.draft import Draft
 from tests import browser
-from tests.browser import Browser, Server, keyed
-from tests.test_journey import LONG_MS, button
+from tests.browser import Browser, Server, button, keyed
+from tests.test_journey import LONG_MS
 from tests.tiny_runs import small_set
 
 pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(600)]

@@ -21,7 +21,7 @@ from playwright.sync_api import Locator, Page, expect
 from builder.data import Dataset
 from builder.runs import Claim, Run
 from tests import browser
-from tests.browser import Browser, Server, keyed
+from tests.browser import Browser, Server, button, keyed
 from tests.made_files import dicom
 from tests.tiny_runs import tiny_run
 
@@ -66,11 +66,6 @@ def chrome(chromium: str) -> Iterator[Browser]:
         yield opened
 
 
-def button(page: Page, key: str) -> Locator:
-    """The button with this key; one with a help text is in the document twice, once hidden."""
-    return keyed(page, key).locator("button:visible").first
-
-
 def asked(house: House, server: Server, chrome: Browser, task: str, scan: Path) -> tuple[Page, Dataset]:
     """The Test page with an answer of the task's run about a dropped scan."""
     dataset, run = house.of(task)
@@ -99,8 +94,7 @@ def canvas(page: Page) -> Locator:
 def dragged(page: Page, over: Locator, side: int, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """Draws from one place of a square scan to another, in its pixels; the canvas has a margin around the scan."""
     over.scroll_into_view_if_needed()
-    browser.settle(page)
-    page.wait_for_timeout(1000)  # the canvas is mounted twice when it first comes
+    browser.steady(over)  # it is mounted twice when it first comes
     box = over.bounding_box()
     assert box is not None
     margin = math.ceil(20 * side / 610)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import expect
 
 from builder import operating
 from builder.data import Dataset
@@ -18,7 +18,7 @@ from builder.evaluate import evaluate
 from builder.evidence import pack
 from builder.runs import Claim, Run
 from tests import browser
-from tests.browser import Server, keyed
+from tests.browser import Server, button, keyed
 from tests.tiny_runs import tiny_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(600)]
@@ -41,11 +41,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         claim = Claim.read(path)
         if claim is not None and claim.alive:
             os.kill(claim.pid, signal.SIGKILL)
-
-
-def button(page: Page, key: str) -> Locator:
-    """The button with this key; one with a help text is in the document twice, once hidden."""
-    return keyed(page, key).locator("button:visible").first
 
 
 def test_from_a_run_to_evidence_that_holds(measured: Measured, chromium: str) -> None:
