@@ -9,8 +9,9 @@ unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: eac
 
 BIN := .venv/bin
 TESTS ?= tests
-WORKERS ?= 2
-# All tests: whole files, the long ones first (tests/conftest.py), so that what files share is made once. Some: shared out.
+# One worker more than CI has processors: who waits for a browser leaves one free.
+WORKERS ?= 3
+# All tests: whole files, long ones first (tests/conftest.py): what a file shares is made once. Some tests: shared out.
 DIST := $(if $(filter tests,$(TESTS)),loadfile --no-loadscope-reorder,worksteal)
 ifeq ($(BROWSER),no)
 LEAVE_OUT := -m "not browser"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import shutil
 import tempfile
@@ -39,12 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, all others as they came."""
     place = {f"test_{name}": n for n, name in enumerate(LONG_FIRST.split())}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
-
-
-def pytest_collection_finish() -> None:
-    """torch keeps a journal of all that it exports, with stacks and whole graphs, as long as somebody listens. pytest
-    listens to every logger that does not propagate; this one is told to, and then nobody does."""
-    logging.getLogger("torch.__trace").propagate = True
 
 
 @pytest.fixture(scope="session", autouse=True)
