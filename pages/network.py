@@ -62,9 +62,17 @@ _CANVAS_CSS = """<style>
 </style>"""
 CANVAS, LIST = "Canvas", "List"
 VIEW = "network-view"
+EDITOR = "editor"
+"""The part of the page that an edit in the list draws anew."""
 _OPEN = ("Convolution",)
 """Groups of the palette that are open at first."""
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
+
+
+def below(draft: drafts.Draft, name: str) -> None:
+    """Puts a layer below the open one. Only the list is drawn anew: the palette stays as it is."""
+    layers.add(draft, name)
+    st.rerun(EDITOR)
 
 
 def palette(draft: drafts.Draft) -> None:
@@ -98,7 +106,7 @@ def palette(draft: drafts.Draft) -> None:
                     type="tertiary",
                     width="stretch",
                     help=plain(part.help),
-                    on_click=layers.add,
+                    on_click=below,
                     args=(draft, part.name),
                 )
 
@@ -421,9 +429,7 @@ def can_step(draft: drafts.Draft) -> tuple[bool, bool]:
 
 def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
     """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: whether the sidebar's undo and
-    redo can be pressed; where that has changed the whole page is drawn, so that they can."""
-    if can_step(draft) != drawn:
-        st.rerun()
+    redo can be pressed; where that has changed the whole page is drawn after that, so that they can."""
     found = findings.look(draft.experiment)
     summary(found)
     if draft.experiment.network:
@@ -437,6 +443,8 @@ def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
     with right, st.container(key="inspector", border=True):
         inspector(draft, found)
     think.panel(draft, found)
+    if can_step(draft) != drawn:
+        st.rerun()  # last: the new shapes stand by then
 
 
 def table(draft: drafts.Draft) -> None:
@@ -481,7 +489,7 @@ def editor(draft: drafts.Draft) -> None:
         st.html(Template(_CSS).substitute(_COLOURS[theme]))
         left, rest = st.columns([1.05, 4.3], gap="medium")
         with rest:
-            st.fragment(key="editor")(stack)(draft, can_step(draft))
+            st.fragment(key=EDITOR)(stack)(draft, can_step(draft))
             think.watch()
         with left, st.container(key="palette", gap="xsmall"):
             palette(draft)

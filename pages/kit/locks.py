@@ -129,7 +129,7 @@ def beside(draft: Draft, path: str, *, disabled: bool = False, at_end: bool = Fa
     """Draws the widget of the choice at `path` (what stands in the `with`) with its lock, and once it is unlocked what
     the search tries, to be changed in place. `at_end`: no help stands at the right end of its first line (a switch)."""
     experiment = draft.experiment
-    domain = lockable(experiment).get(path)
+    domain = space.reachable(experiment, path)
     dimension = dimension_of(experiment, path)
     if domain is None and dimension is None:
         yield
@@ -145,7 +145,7 @@ def beside(draft: Draft, path: str, *, disabled: bool = False, at_end: bool = Fa
 def presence(draft: Draft, path: str, what: str) -> None:
     """Draws the lock on whether something is there at all: a layer, an augmentation."""
     experiment = draft.experiment
-    if path not in lockable(experiment) and dimension_of(experiment, path) is None:
+    if space.reachable(experiment, path) is None and dimension_of(experiment, path) is None:
         return
     open_ = dimension_of(experiment, path) is not None
     st.button(
