@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder import film
-from builder.runs import EpochEnded, Event, Pictured, Probed, Progress, Resumed, Saved, append_whole
+from builder.runs import EpochEnded, Event, Finished, Pictured, Probed, Progress, Resumed, Saved, append_whole
 
 if TYPE_CHECKING:
     from builder.graph import Graph
+
+_PICTURE_S = 0.03  # what a picture is taken to cost before the first one was drawn
 
 
 class Board:
@@ -34,7 +36,8 @@ class Board:
         self._protos, self._summaries, self._crc = event_pb2, summary_pb2, masked_crc32c
         self.folder, self.classes, self.leaky = folder, tuple(classes), leaky
         self._last: dict[str, float] = {}
-        self._began, self._spent_s = time.monotonic(), 0.0
+        self._began, self._spent_s, self._costs_s = time.monotonic(), 0.0, _PICTURE_S
+        self._owed: tuple[Pictured, dict[str, Any]] | None = None
         place = folder / "tb"
         place.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.scanloom.{attempt}{f'.{self._word}' if leaky else ''}"
@@ -59,6 +62,9 @@ class Board:
         elif isinstance(event, Probed):
             tags = {f"layers/{m}/{id}": v for id, numbers in event.layers.items() for m, v in numbers.items()}
             self._numbers(event.step, {name: value for name, value in tags.items() if math.isfinite(value)})
+        elif isinstance(event, Finished):  # nothing waits for it any more: the last picture may cost what it does
+            if self._owed is not None:
+                self._draw(*self._owed)
         elif isinstance(event, Resumed):
             start = self._protos.SessionLog(status=self._protos.SessionLog.START)
             self._write(step=event.step + 1 if event.step else 0, session_log=start)
@@ -69,16 +75,19 @@ class Board:
             self._write(step=step, summary=self._summaries.Summary(value=values))
 
     def _picture(self, event: Pictured) -> None:
-        """The film as a picture, how weights and gradients are spread, and a precision-recall curve for each class.
+        """Draws the epoch where all pictures take no more than their share of the run's time; else keeps what it needs
+        until the run ends, so that even the shortest one has a last picture."""
+        told = film.read_spreads(self.folder, event.epoch)
+        if self._spent_s + self._costs_s > film.SHARE * (time.monotonic() - self._began):
+            self._owed = event, told
+            return
+        self._draw(event, told)
 
-        The first always; a later one where all of them take no more than their share of the run's time.
-        """
+    def _draw(self, event: Pictured, told: Mapping[str, Any]) -> None:
+        """The film as a picture, how weights and gradients are spread, and a precision-recall curve for each class."""
         from tensorboard.plugins.pr_curve import metadata
 
-        began = time.monotonic()
-        told = film.read_spreads(self.folder, event.epoch)
-        if self._spent_s > film.SHARE * (began - self._began):
-            return
+        began, self._owed = time.monotonic(), None
         made = self._summaries
         values = []
         try:
@@ -110,7 +119,8 @@ class Board:
             values.append(made.Summary.Value(tag=f"val/{name}", metadata=kind, tensor=tensor))
         if values:
             self._write(step=event.step, summary=made.Summary(value=values))
-        self._spent_s += time.monotonic() - began
+        self._costs_s = time.monotonic() - began
+        self._spent_s += self._costs_s
 
     def describe(self, document: Mapping[str, Any], scores: Sequence[str] = ()) -> None:
         """Adds the settings of an experiment (as plain JSON) as text and as hyperparameters, without its given name.

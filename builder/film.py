@@ -55,6 +55,7 @@ EVERY = 20  # so many epochs are all in it; of later ones as many as keep it at 
 MOST_FRAMES = 120
 _SAID, _KNOWN = (255, 176, 32), (53, 208, 160)
 SHARE = 0.005  # of the run's time that a film may take; the board's own pictures may take as much again
+_SPREADS_S = 0.01  # about what the spreads of an epoch cost
 
 
 class Film:
@@ -103,9 +104,16 @@ class Film:
             self.refused = _refused(epoch, error)
             return
         self.kept = {row: self.task.shown(self.experiment, answers[row], settled, self._restored) for row in rows}
-        if spreads.wanted(epoch, self.experiment.training.epochs):
+        if self._spreads(epoch):
             self.sure = self.task.sureness(self.experiment, answers, self.val.targets) if self.val else {}
         self.spent_s += time.monotonic() - began
+
+    def _spreads(self, epoch: int) -> bool:
+        """Whether the spreads of an epoch are told, too. Only the board shows them, which begins later than the film:
+        they are never worth more than the share of it, but for those of the last epoch."""
+        epochs = self.experiment.training.epochs
+        paid = self.spent_s + _SPREADS_S <= SHARE * (time.monotonic() - self.began)
+        return spreads.wanted(epoch, epochs) and (paid or epoch == epochs)
 
     def frame(self, epoch: int, step: int, model: torch.nn.Module) -> list[str]:
         """Writes what was kept as the picture of an epoch; its files, below the run's folder, [] where there is none.
@@ -119,7 +127,7 @@ class Film:
         try:
             told = [{"scan": row, **self._told(shown, f"{name}-{row}")} for row, shown in self.kept.items()]
             _write(self.folder / FOLDER / f"{name}.json", {"epoch": epoch, "step": step, "scans": told})
-            if spreads.wanted(epoch, self.experiment.training.epochs):
+            if self._spreads(epoch):
                 spreads.write(self.folder / FOLDER / f"spreads-{epoch:05d}.json", model, self.sure)
         except OSError as error:
             self.refused = _refused(epoch, error)

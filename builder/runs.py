@@ -151,13 +151,12 @@ class StoreError(ValueError):
 
 def append_whole(descriptor: int, data: bytes) -> None:
     """Appends `data` to an open file whole or, when the disk refuses (OSError), not at all."""
-    before = os.fstat(descriptor).st_size
     written = 0
     try:
         while written < len(data):
             written += os.write(descriptor, data[written:])
     except OSError:
-        os.ftruncate(descriptor, before)
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)  # a file has one writer
         raise
 
 

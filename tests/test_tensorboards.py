@@ -17,7 +17,7 @@ import pytest
 
 from builder import spreads, task, tensorboards
 from builder.board import Board
-from builder.runs import Claim, Run, RunStore
+from builder.runs import Claim, Record, Run, RunStore
 from builder.train import train
 from tests.tiny_runs import small_set
 
@@ -33,8 +33,10 @@ def boarded(home: Path, tmp_path: Path) -> Run:
     run = RunStore(home).create(document.replace("data.dataset", dataset.id), queue=False)
     board = Board(run.folder, 1, dataset.classes)
     board.describe(json.loads(run.experiment.dumps()), list(of.metrics))
-    for event in train(run.experiment, of, dataset, run.folder, device="cpu"):
-        board.add(event)
+    with Record(run.folder / "events.jsonl") as record:
+        for event in train(run.experiment, of, dataset, run.folder, device="cpu"):
+            record.append(event)
+            board.add(event)
     board.close()
     return run
 
@@ -48,6 +50,7 @@ def test_a_board_has_the_film_the_spreads_the_trade_off_of_each_class_and_the_sc
     found.Reload()
     tags = found.Tags()
     assert tags["images"] == ["film"] and 1 <= len(found.Images("film")) <= 2
+    assert found.Images("film")[-1].step == boarded.view().step, "the last epoch's, also of a run this short"
     assert found.Images("film")[0].encoded_image_string.startswith(b"\x89PNG")
     learned = {name for name in tags["histograms"] if name.startswith("weights/")}
     assert learned and {n.replace("weights/", "gradients/") for n in learned} <= set(tags["histograms"])
