@@ -154,10 +154,11 @@ def main() -> None:
                 page.wait_for_timeout(500)
             num = f"{CARDS}.length"
             for _ in range(chosen.rounds):
-                here = page.evaluate(num)
+                here, above = page.evaluate(num), page.evaluate(OPEN)
                 times["add"].append(
                     timed(page, page.locator(".st-key-add-relu button:visible").first.click, f"{num} === {here + 1}")
                 )
+                page.wait_for_function(f"{OPEN} === {above + 1}")
                 page.wait_for_timeout(500)
                 place = page.evaluate(OPEN)
                 times["move"].append(

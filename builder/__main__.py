@@ -250,6 +250,7 @@ def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     made.add_argument("run", metavar="RUN", help="the parent; it is left as it is")
     made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=30")
+    made.add_argument("--best", action="store_true", help="from the end of its best epoch, not from its newest state")
     made.add_argument("--queue", action="store_true", help="only put it into the queue of the app")
     made = command("compare", run_commands.compare, "Is the second run shown to be better than the first?")
     made.add_argument("first", metavar="RUN")

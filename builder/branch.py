@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from builder.spec import Experiment
 
 PARENT = "parent"
 """Name of the checkpoint that a branch begins with."""
+PEAK = "peak"
+"""Name of the checkpoint of the end of a run's best epoch, which is kept however many follow."""
 CHANGEABLE = ("name", "training", "data.exclude")
 """What may differ from the parent: everything else would make other weights or other scans of it."""
 
@@ -83,18 +85,43 @@ def saved(run: Run) -> list[Saved]:
     return [event for event in reversed(found.values()) if (run.folder / event.file).is_file()]
 
 
-def epochs_done(run: Run) -> int:
-    """How many epochs the newest saved state of a run has behind it where it was saved at the end of one, else 0: a
-    branch must ask for more."""
-    states = saved(run)
+def best(run: Run) -> Saved | None:
+    """The state at the end of a run's best epoch so far; None where none is kept."""
+    file = checkpoint.newest(run.folder, PEAK)
+    if file is None:
+        return None
+    name = file.name.replace(PEAK, "last", 1)
+    found = [event for event in run.events() if isinstance(event, Saved) and event.file == name]
+    return replace(found[-1], file=file.name) if found else None
+
+
+def states_of(run: Run, from_best: bool) -> list[Saved]:
+    """The states that a branch could begin with, the one to take first: that of the best epoch, or `saved`."""
+    if not from_best:
+        return saved(run)
+    state = best(run)
+    return [state] if state is not None else []
+
+
+def epochs_done(run: Run, from_best: bool = False) -> int:
+    """How many epochs the state that a branch begins with has behind it where it was saved at the end of one, else 0:
+    a branch must ask for more."""
+    states = states_of(run, from_best)
     at_end = [e.epoch for e in run.events() if isinstance(e, EpochEnded) and states and e.step == states[0].step]
     return max(at_end, default=0)
 
 
 def branch(
-    store: RunStore, parent: Run, experiment: Experiment, *, who: str = "", queue: bool = True, id: str | None = None
+    store: RunStore,
+    parent: Run,
+    experiment: Experiment,
+    *,
+    who: str = "",
+    queue: bool = True,
+    id: str | None = None,
+    from_best: bool = False,
 ) -> Run:
-    """A new run of `experiment` that goes on from the newest saved state of `parent`.
+    """A new run of `experiment` that goes on from the newest saved state of `parent`, or the end of its best epoch.
 
     Raises:
         StoreError: nothing is saved yet, the document changes what a branch cannot change, or it ends before it begins.
@@ -106,14 +133,18 @@ def branch(
             f"A branch goes on with the weights and the scans of its parent, so {_listed(refused)} cannot be changed "
             "in it. Start a new run for that."
         )
-    states = saved(parent)
+    states = states_of(parent, from_best)
     if not states:
         raise StoreError(
-            "The run has saved no state yet: a branch begins from a saved one. Let it learn a little first."
+            "The state of the run's best epoch is not kept (an older ScanLoom trained it, or no epoch has ended yet): "
+            "go on from its newest state."
+            if from_best
+            else "The run has saved no state yet: a branch begins from a saved one. Let it learn a little first."
         )
-    ended = epochs_done(parent)
+    ended = epochs_done(parent, from_best)
     if experiment.training.epochs <= ended:
-        raise StoreError(f"The run has learned for {ended} epochs already: ask for more than {ended}.")
+        upto = f"The best state is that of epoch {ended}" if from_best else f"The run has learned for {ended} epochs"
+        raise StoreError(f"{upto} already: ask for more than {ended} epochs.")
     own = Parting.of(parent.folder)
     for state in states:  # a parent at work drops older states: then the newer one is there
         came = Branch(parent.id, state.step, state.epoch, before.diff(experiment), who, time.time())

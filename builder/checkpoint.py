@@ -82,11 +82,7 @@ def save(folder: Path | str, name: str, state: Mapping[str, Any], keep: int = KE
         raise
     complete = [number for number in numbers if _manifest(folder / f"{name}-{number:08d}.pt").exists()]
     kept = set(complete[-(keep - 1) :] if keep > 1 else [])
-    for number in numbers:
-        if number not in kept:
-            old = folder / f"{name}-{number:08d}.pt"
-            _manifest(old).unlink(missing_ok=True)  # the manifest goes first: a file without one is never read
-            old.unlink(missing_ok=True)
+    _drop(folder, name, [number for number in numbers if number not in kept])
     return path
 
 
@@ -123,23 +119,57 @@ def lend(path: Path, folder: Path, name: str) -> Path:
     Raises FileNotFoundError where it is gone.
     """
     lent = folder / f"{name}-{1:08d}.pt"
-    for there, here in ((path, lent), (_manifest(path), _manifest(lent))):  # the manifest last, as when saving
+    _same_bytes(path, lent)
+    return lent
+
+
+def keep(path: Path, name: str) -> Path:
+    """Keeps the checkpoint at `path` beside it as `name`, under its own number, however many follow it: the same bytes,
+    not a second time. What was kept under that name before goes once the new one is there.
+
+    Raises CheckpointError where the disk refuses.
+    """
+    folder, number = path.parent, path.stem.rpartition("-")[2]
+    kept = folder / f"{name}-{number}.pt"
+    try:
+        _same_bytes(path, kept)
+    except OSError as error:
+        raise CheckpointError(
+            f"{kept.name} could not be saved ({_cause(error)}). What was saved before is intact."
+        ) from error
+    _drop(folder, name, [other for other in _numbers(folder, name) if other != int(number)])
+    return kept
+
+
+def newest(folder: Path | str, name: str) -> Path | None:
+    """The file of the newest checkpoint `name` that was finished, unread; None where there is none."""
+    paths = (Path(folder) / f"{name}-{number:08d}.pt" for number in reversed(_numbers(Path(folder), name)))
+    return next((path for path in paths if _manifest(path).exists()), None)
+
+
+def _same_bytes(path: Path, other: Path) -> None:
+    """Links the checkpoint at `path` to `other`, or copies it on a file system without links."""
+    for there, here in ((path, other), (_manifest(path), _manifest(other))):  # the manifest last, as when saving
+        here.unlink(missing_ok=True)  # never write into what may be a link
         try:
             os.link(there, here)
         except FileNotFoundError:
             raise
-        except OSError:  # a file system without links
+        except OSError:
             shutil.copyfile(there, here)
-    _sync_folder(folder)
-    return lent
+    _sync_folder(other.parent)
 
 
 def discard(folder: Path | str, name: str) -> None:
     """Remove every checkpoint `name` in `folder`: for a run that begins anew."""
     folder = Path(folder)
-    for number in _numbers(folder, name):
+    _drop(folder, name, _numbers(folder, name))
+
+
+def _drop(folder: Path, name: str, numbers: list[int]) -> None:
+    for number in numbers:
         path = folder / f"{name}-{number:08d}.pt"
-        _manifest(path).unlink(missing_ok=True)
+        _manifest(path).unlink(missing_ok=True)  # the manifest goes first: a file without one is never read
         path.unlink(missing_ok=True)
 
 

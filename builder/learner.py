@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from builder import averaging, carrying, checkpoint, memory, network, optim, views, ways
 from builder.augment import Augment
 from builder.batches import Scans, balanced, by_channel, normalization, permutation, updates
-from builder.branch import PARENT, Branch
+from builder.branch import PARENT, PEAK, Branch
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
 from builder.film import Film
@@ -531,6 +531,11 @@ class Learner:
         words = {name: json.dumps(value) for name, value in facts.items()}
         words |= {"metric": self.place.monitor, "experiment": self.experiment.digest}
         return checkpoint.save_weights(self.folder / BEST, self.judged.state_dict(), words).name
+
+    def keep_best(self, file: str) -> None:
+        """Keeps the state in `file`, saved at the end of the best epoch so far: a branch may begin there."""
+        if self.team.leads:
+            checkpoint.keep(self.folder / file, PEAK)
 
     def resume(self, attempt: int = 1) -> Iterator[Event]:
         """Go on from the newest good checkpoint, if there is one; else a later attempt begins anew, a branch from the

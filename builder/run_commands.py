@@ -69,7 +69,9 @@ def branch(asked: argparse.Namespace) -> tuple[Answer, str]:
 
     parent = run_of(asked.run)
     experiment = set_to(parent.experiment, asked.set or ())
-    made = branched(RunStore(data_folder()), parent, experiment, who="command line", queue=asked.queue)
+    made = branched(
+        RunStore(data_folder()), parent, experiment, who="command line", queue=asked.queue, from_best=asked.best
+    )
     came = Branch.of(made.folder)
     assert came is not None
     origin = {

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from builder import checkpoint, memory, parallel
+from builder.branch import PEAK
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
 from builder.learner import BEST, LAST, Learner, NotFinite
@@ -91,7 +92,8 @@ def train(
         if resume or not team.leads:
             yield from learner.resume(attempt)
         else:
-            checkpoint.discard(learner.folder, LAST)
+            for name in (LAST, PEAK):
+                checkpoint.discard(learner.folder, name)
             (learner.folder / BEST).unlink(missing_ok=True)
             yield from learner.branch()
         if team.agreed(learner.place.step) != learner.place.step:
@@ -177,7 +179,10 @@ def _epochs(learner: Learner, stop: Callable[[], bool], pause: Callable[[], bool
         if better:
             yield Saved(place.step, place.epoch, True, learner.save_best())
         learner.turn_page(metrics)
-        yield Saved(place.step, place.epoch - 1, False, learner.save())
+        file = learner.save()
+        if better:
+            learner.keep_best(file)
+        yield Saved(place.step, place.epoch - 1, False, file)
         saved = time.monotonic()
     yield Finished("done", learner.summary())
 

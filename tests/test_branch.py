@@ -12,6 +12,7 @@ import torch
 
 from builder import branch, checkpoint
 from builder.branch import Branch
+from builder.learner import Learner
 from builder.runs import Branched, EpochEnded, Record, Resumed, Run, RunStore, StoreError
 from builder.spec import Choice, Experiment
 from tests.test_train import AUGMENT, TRICKY, Made, after, epochs, experiment, finished, run
@@ -39,11 +40,11 @@ def learn(made: Run, dataset: Made, **options: Any) -> list:
     return events
 
 
-def branched(home: Path, parent: Run, **changes: Any) -> Run:
+def branched(home: Path, parent: Run, from_best: bool = False, **changes: Any) -> Run:
     chosen = parent.experiment
     for path, value in changes.items():
         chosen = chosen.replace(path.replace("__", "."), value)
-    return branch.branch(RunStore(home), parent, chosen, queue=False)
+    return branch.branch(RunStore(home), parent, chosen, queue=False, from_best=from_best)
 
 
 def state(made: Run) -> dict[str, Any]:
@@ -83,6 +84,26 @@ def test_with_more_epochs_it_ends_as_a_run_that_had_them_from_the_start(home, da
     (told,) = [event for event in events if isinstance(event, Branched)]
     assert told.parent == parent.id and told.changes == {"training.epochs": [2, 4]}
     assert told.carried.count("anew") == 1 and "memory of past gradients" in told.carried.split("Begins anew")[0]
+
+
+def test_from_the_best_epoch_it_goes_on_as_its_parent_did_though_newer_states_have_taken_its_place(
+    home, dataset, monkeypatch
+):
+    monkeypatch.setattr(Learner, "rank", lambda self, metrics: (self.place.epoch == 1, []))
+    parent = taught(home, dataset, experiment(TRICKY, epochs=checkpoint.KEEP + 2, batch_size=12))
+    top = branch.best(parent)
+    assert top is not None and top.epoch == 1 and len(branch.saved(parent)) == checkpoint.KEEP
+    child = branched(home, parent, from_best=True)
+    events = learn(child, dataset)
+    assert [event.epoch for event in epochs(events)] == list(range(2, checkpoint.KEEP + 3))
+    for part in ("model", "optimizer", "random"):
+        assert same(state(child)[part], state(parent)[part]), part
+    with pytest.raises(StoreError, match="best state is that of epoch 1 already"):
+        branched(home, parent, from_best=True, training__epochs=1)
+    monkeypatch.setattr(Learner, "rank", lambda self, metrics: (False, []))
+    run(parent.experiment, dataset, parent.folder, resume=False)
+    with pytest.raises(StoreError, match="not kept"):
+        branched(home, parent, from_best=True)
 
 
 def test_with_another_rate_the_first_step_is_that_much_longer_from_the_weights_of_the_parent(home, dataset):

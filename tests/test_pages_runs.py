@@ -46,9 +46,11 @@ def stopped(home: Path, name: str = "mine") -> Run:
     """A run that has ended and has a saved state to go on from (what is in it nobody reads here)."""
     run = a_run(home, name)
     tell(run, last=Finished("stopped", "Stopped on request."))
-    (run.folder / "last-00000003.pt").write_bytes(b"state")
-    (run.folder / "last-00000003.json").write_text("{}")
+    for name in ("last-00000003", "peak-00000001"):  # the newest, and the end of its best epoch
+        (run.folder / f"{name}.pt").write_bytes(b"state")
+        (run.folder / f"{name}.json").write_text("{}")
     with Record(run.folder / "events.jsonl") as record:
+        record.append(Saved(10, 1, False, "last-00000001.pt"))
         record.append(Saved(30, 3, False, "last-00000003.pt"))
         record.append(Finished("stopped", "Stopped on request."))
     return run
@@ -65,6 +67,9 @@ def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home:
     assert "cannot be changed in a branch" in said(session) and session.button(key="start-training").disabled
     draft.undo()
     session.run()
+    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}:best")
+    assert "from the end of epoch 1, its best so far" in said(session)
+    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
     pressed(session, "branch-forget")
     assert label(session, "start-training") == "Start training" and "A branch of" not in said(session)
 
@@ -79,7 +84,9 @@ def test_branches_lie_below_their_parent_with_what_changed(home: Path) -> None:
     assert "branch" in label(session, f"only-{child.id}") and "16 → 4" in label(session, f"only-{child.id}").replace(
         "\\", ""
     )
-    assert {"branch", "archive-run"} <= buttons(opened("runs", run=parent.id))
+    session = opened("runs", run=parent.id)
+    assert {"branch", "archive-run"} <= buttons(session)
+    assert label(session, "branch-best") == "Edit and go on from epoch 1"
 
 
 def test_a_deleted_run_comes_back_with_one_press_and_an_archived_one_too(home: Path) -> None:

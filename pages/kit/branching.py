@@ -16,33 +16,45 @@ from pages.kit.words import amount, path_words, plain, value_words
 
 __all__ = ["banner", "begin", "change_words", "origin", "start"]
 
-_PARAMETER = "branch"  # in the URL: the run and the draft that is its branch to be
+_PARAMETER = "branch"  # in the URL: the run, the draft that is its branch to be, and "best" where it begins there
+_BEST = "best"
 _KEPT = "branch-of"
 
 
-def begin(run: Run, experiment: Experiment) -> None:
+def begin(run: Run, experiment: Experiment, *, from_best: bool = False) -> None:
     """Opens `experiment` as a draft that will go on from what `run` has saved, on the Training page."""
     draft = go.begin(experiment, words=f"branched from run {run.id}")
-    st.session_state.setdefault(_KEPT, {})[draft.id] = run.id
-    go.to("training", draft=draft.id, **{_PARAMETER: f"{run.id}:{draft.id}"})
+    st.session_state.setdefault(_KEPT, {})[draft.id] = (run.id, from_best)
+    go.to("training", draft=draft.id, **{_PARAMETER: _told(run.id, draft, from_best)})
+
+
+def _told(run: str, draft: drafts.Draft, from_best: bool) -> str:
+    return f"{run}:{draft.id}{f':{_BEST}' if from_best else ''}"
 
 
 def origin(draft: drafts.Draft) -> Run | None:
     """The run that this draft goes on from; None where it is an experiment of its own."""
-    kept: dict[str, str] = st.session_state.setdefault(_KEPT, {})
-    asked, _, of = address.get(_PARAMETER).partition(":")
+    kept: dict[str, tuple[str, bool]] = st.session_state.setdefault(_KEPT, {})
+    asked, _, rest = address.get(_PARAMETER).partition(":")
+    of, _, where = rest.partition(":")
     if of == draft.id:
-        kept[draft.id] = asked
-    id = kept.get(draft.id)
+        kept[draft.id] = (asked, where == _BEST)
+    id, from_best = kept.get(draft.id, ("", False))
     if not id:
         address.drop(_PARAMETER)
         return None
-    address.put(_PARAMETER, f"{id}:{draft.id}")
+    address.put(_PARAMETER, _told(id, draft, from_best))
     try:
         return RunStore(home()).run(id)
     except StoreError:
         forget(draft)
         return None
+
+
+def begins_best(draft: drafts.Draft) -> bool:
+    """Whether the branch that this draft is begins at the end of the best epoch, once `origin` has been asked."""
+    kept: dict[str, tuple[str, bool]] = st.session_state.setdefault(_KEPT, {})
+    return kept.get(draft.id, ("", False))[1]
 
 
 def forget(draft: drafts.Draft) -> None:
@@ -59,14 +71,16 @@ def banner(draft: drafts.Draft) -> list[str]:
     parent = experiment_of(run)
     if parent is None:
         return []
-    blocked, done = hindrances(parent, draft.experiment), epochs_done(run)
+    from_best = begins_best(draft)
+    blocked, done = hindrances(parent, draft.experiment), epochs_done(run, from_best)
     short = draft.experiment.training.epochs <= done
     changed = change_words(parent, draft.experiment)
     with st.container(border=True, key="branching", horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch", gap=None):
             st.markdown(f":material/fork_right: **A branch of {plain(name_of(run))}** (run {run.id})")
             st.caption(
-                "It goes on with the weights that run has saved; the run itself stays as it is. "
+                f"It goes on {f'from the end of epoch {done}, its best' if from_best else 'with the weights'} "
+                f"{'so far' if from_best else 'that run has saved'}; the run itself stays as it is. "
                 + (f"Changed: {plain('; '.join(changed))}." if changed else "Nothing is changed yet.")
             )
             for path in blocked:
@@ -75,9 +89,8 @@ def banner(draft: drafts.Draft) -> list[str]:
                     "the scans they were made from, would be others.]"
                 )
             if short:
-                st.caption(
-                    f":red[:material/error: It has learned for {done} epochs already: ask for more under Stopping.]"
-                )
+                state = f"Its best state is that of epoch {done}" if from_best else f"It has learned for {done} epochs"
+                st.caption(f":red[:material/error: {state} already: ask for more under Stopping.]")
         st.button(
             "Begin anew instead",
             key="branch-forget",
@@ -93,7 +106,7 @@ def start(draft: drafts.Draft, experiment: Experiment) -> Run:
     """Makes the run of a draft: a branch where it goes on from another. StoreError in words."""
     run = origin(draft)
     store = RunStore(home())
-    return store.create(experiment) if run is None else branch(store, run, experiment)
+    return store.create(experiment) if run is None else branch(store, run, experiment, from_best=begins_best(draft))
 
 
 def change_words(before: Experiment, now: Experiment) -> list[str]:

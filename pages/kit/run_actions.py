@@ -7,9 +7,10 @@ from typing import Literal
 
 import streamlit as st
 
-from builder.branch import saved
+from builder.branch import best, saved
 from builder.execute import executor, home
 from builder.runs import Run, RunStore, RunView, StoreError
+from builder.spec import Experiment
 from pages.kit import address, branching, go
 from pages.kit.run_bin import discard, put_away
 from pages.kit.run_list import experiment_of, name_of
@@ -75,6 +76,21 @@ def resume(run: Run) -> None:
     attempt(run.resume)
 
 
+def from_best(run: Run, experiment: Experiment) -> None:
+    """The way back to the best epoch, where the run has learned on since."""
+    top = best(run)
+    if top is None or top.step == saved(run)[0].step:
+        return
+    if st.button(
+        f"Edit and go on from epoch {top.epoch}",
+        key="branch-best",
+        icon=":material/star:",
+        width="stretch",
+        help="A new run that goes on from the end of the best epoch: what came after it is left out.",
+    ):
+        branching.begin(run, experiment, from_best=True)
+
+
 def actions(run: Run, view: RunView) -> None:
     """The buttons of the run that is looked at: one main thing, the rest in a menu."""
     experiment = experiment_of(run)
@@ -93,6 +109,8 @@ def actions(run: Run, view: RunView) -> None:
         ):
             assert experiment is not None
             branching.begin(run, experiment)
+        if experiment is not None and can:
+            from_best(run, experiment)
         if st.button(
             "Open as an experiment", key="clone", icon=":material/edit:", width="stretch", disabled=not experiment
         ):
