@@ -537,6 +537,12 @@ class Learner:
         if self.team.leads:
             checkpoint.keep(self.folder / file, PEAK)
 
+    def forget(self) -> None:
+        """Takes away what was saved before: the run begins anew."""
+        for name in (LAST, PEAK):
+            checkpoint.discard(self.folder, name)
+        (self.folder / BEST).unlink(missing_ok=True)
+
     def resume(self, attempt: int = 1) -> Iterator[Event]:
         """Go on from the newest good checkpoint, if there is one; else a later attempt begins anew, a branch from the
         state of its parent."""

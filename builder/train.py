@@ -20,11 +20,10 @@ from pathlib import Path
 
 import torch
 
-from builder import checkpoint, memory, parallel
-from builder.branch import PEAK
+from builder import memory, parallel
 from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared, UnusableScan
-from builder.learner import BEST, LAST, Learner, NotFinite
+from builder.learner import Learner, NotFinite
 from builder.runs import EpochEnded, Event, Finished, Noted, Paused, Probed, Progress, Resumed, Saved, Started, Warned
 from builder.spec import Experiment
 from builder.task import Task
@@ -92,9 +91,7 @@ def train(
         if resume or not team.leads:
             yield from learner.resume(attempt)
         else:
-            for name in (LAST, PEAK):
-                checkpoint.discard(learner.folder, name)
-            (learner.folder / BEST).unlink(missing_ok=True)
+            learner.forget()
             yield from learner.branch()
         if team.agreed(learner.place.step) != learner.place.step:
             raise CheckpointError("Not every process of the run sees the same saved state: is the data folder shared?")
