@@ -192,11 +192,14 @@ def surroundings() -> dict[str, str]:
 # -- in the child -----------------------------------------------------------------------------------------------------
 
 
-def confined(cpu_s: int, file_bytes: int, room_bytes: int, most_bytes: int | None = None) -> None:
+def confined(
+    cpu_s: int, file_bytes: int, room_bytes: int, most_bytes: int | None = None, with_torch: bool = True
+) -> None:
     """Limits this process for good: CPU time, the size of what it writes, no network, no core file, and memory.
 
     Args:
         room_bytes: address space beyond the libraries and `_ROOM_BYTES`. most_bytes: in all, libraries included.
+        with_torch: torch is among the libraries; to import it takes seconds.
     """
     import resource
 
@@ -206,20 +209,22 @@ def confined(cpu_s: int, file_bytes: int, room_bytes: int, most_bytes: int | Non
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     without_network()
-    import torch
+    if with_torch:
+        import torch
 
+        torch.set_num_threads(1)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     room = used + room_bytes + _ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (room if most_bytes is None else min(room, most_bytes),) * 2)
-    torch.set_num_threads(1)
 
 
 def _child(file: str, made: str) -> None:
     """Reads weights under limits, writes them, and prints one line of JSON: {tensors, numbers} or {refused}."""
     size = os.path.getsize(file)
     try:
-        confined(_TIMEOUT_S, 2 * size + (64 << 20), 4 * size)
-        told = _converted(Path(file), Path(made))
+        safe = _begins_as_safetensors(Path(file))
+        confined(_TIMEOUT_S, 2 * size + (64 << 20), 4 * size, with_torch=not safe)
+        told = _copied(Path(file), Path(made)) if safe else _converted(Path(file), Path(made))
     except WeightsError as error:
         told = {"refused": str(error)}
     except MemoryError:
@@ -227,22 +232,31 @@ def _child(file: str, made: str) -> None:
     print(json.dumps(told), flush=True)
 
 
-def _converted(file: Path, made: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-
+def _begins_as_safetensors(file: Path) -> bool:
     with file.open("rb") as content:
         head = content.read(9)
-    if len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                sizes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError("The file is damaged: its safetensors header does not fit its content.") from error
-        if not sizes:
-            raise WeightsError("The file holds no weights.")
-        shutil.copyfile(file, made)
-        return {"tensors": len(sizes), "numbers": sum(_count(s) for s in sizes)}
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
+
+
+def _copied(file: Path, made: Path) -> dict[str, Any]:
+    """A .safetensors file stays as it is, once its header fits its content: no tensor is made, torch not needed."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            sizes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError("The file is damaged: its safetensors header does not fit its content.") from error
+    if not sizes:
+        raise WeightsError("The file holds no weights.")
+    shutil.copyfile(file, made)
+    return {"tensors": len(sizes), "numbers": sum(_count(s) for s in sizes)}
+
+
+def _converted(file: Path, made: Path) -> dict[str, Any]:
+    """A file of `torch.save`, written anew as .safetensors."""
+    from safetensors.torch import save_file
+
     found = _pickled(file)
     if not found:
         raise WeightsError("The file holds no weights by name (a state dict); a whole pickled model is not opened.")
