@@ -149,6 +149,13 @@ def _terms(run: Run, dataset: Dataset) -> dict[str, Any]:
     return {**chosen.plain(), "note": chosen.note, "on_test": measured}
 
 
+def _gate(run: Run) -> dict[str, Any]:
+    """What `gate.measure` found; other data sets by number, as people may have named them after a person."""
+    found = gate.kept(run) or {}
+    rows = [{**row, "name": f"Another data set ({k})"} for k, row in enumerate(found.get("foreign") or (), 1)]
+    return {**found, "foreign": rows} if found else {}
+
+
 def _audited_again(twin: Run, said: Mapping[str, Any], told: Told | None) -> dict[str, Any]:
     dataset = Dataset.open(twin.home, twin.experiment.data.dataset)  # on its own sides, whatever those of the run are
     look = (said.get("naive") or {}).get("why") != audit.NOT_LOOKED
@@ -177,7 +184,7 @@ KINDS: dict[str, Kind] = {
     "gate": Kind(
         "Its gate",
         "How often its gate stops its own scans, and others (Results page, or the command terms --measure)",
-        lambda run, dataset: gate.kept(run) or {},
+        lambda run, dataset: _gate(run),
         lambda twin, said, told: gate.measure(twin, twin.home, progress=told),
     ),
     "explained": Kind(
