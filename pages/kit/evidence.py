@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from builder.evidence import checklists, facts, pack, verify
+from builder.evidence.asked import KINDS
 from builder.runs import Run, StoreError, read_json
 from pages.kit import dropbox, jobs, style
 from pages.kit.words import amount, plain, size
@@ -34,6 +35,8 @@ _PARTS = {
     "operating_points": "thresholds",
     "confusion": "who was taken for whom",
 }
+_ASKED = {"operating": "at my threshold", "blanked": "parts taken away"}
+_ASKED |= {name: f"{kind.title[0].lower()}{kind.title[1:]}" for name, kind in KINDS.items()}
 _SHOWN = 30
 
 
@@ -42,8 +45,9 @@ def card(run: Run) -> None:
     with style.card("Evidence to hand over", key="evidence"):
         st.caption(
             "One folder that another person can check: a report with every figure and its interval, data flow, recipe, "
-            "curves, model card and the checklists CLAIM 2024 and TRIPOD+AI; and the hashes of data, split, document, "
-            "weights and code. No scan, no name and no path is in it."
+            "curves, all that was asked (audit, confidence, gate, heat maps, readers, ...), model card and the checklists "
+            "CLAIM 2024 and TRIPOD+AI; and the hashes of data, split, document, weights and code. No scan, no name and no "
+            "path is in it."
         )
         _pack(run)
         st.divider()
@@ -200,7 +204,7 @@ def _verdict(found: Mapping[str, Any]) -> None:
 def _part(name: str) -> str:
     first, _, last = name.partition(".")
     words = _PARTS.get(last, last.replace("_", " "))
-    return words if first == "evaluation" else f"{'at my threshold' if first == 'operating' else first}: {words}"
+    return words if first == "evaluation" else f"{_ASKED.get(first, first)}: {words}"
 
 
 def _told(value: Any) -> str:
