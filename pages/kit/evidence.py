@@ -45,8 +45,8 @@ def card(run: Run) -> None:
     with style.card("Evidence to hand over", key="evidence"):
         st.caption(
             "One folder that another person can check: a report with every figure and its interval, data flow, recipe, "
-            "curves, all that was asked (audit, confidence, gate, heat maps, readers), model card and the checklists CLAIM "
-            "2024 and TRIPOD+AI; and the hashes of data, split, document, weights and code. No scan, no name, no path."
+            "curves, all that was asked (audit, confidence, gate, heat maps, readers), model card, checklists (CLAIM "
+            "2024, TRIPOD+AI), and the hashes of data, split, document, weights and code. No scan, no name, no path."
         )
         _pack(run)
         st.divider()
