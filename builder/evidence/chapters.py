@@ -54,7 +54,7 @@ def _audit(told: Mapping[str, Any]) -> str:
     counts = told["leak"]["counts"]
     parts = [markup.h3("The audit of the data")]
     parts += [markup.p(row["words"], "notice bad" if row["grave"] else "") for row in told["verdicts"]]
-    rows = [[f"Pairs: {words}", counts.get(kind, 0)] for kind, words in _PAIRS.items()]
+    rows = [[f"{words[0].upper()}{words[1:]}", counts.get(kind, 0)] for kind, words in _PAIRS.items()]
     rows += [["Of all these, on two sides of the split", counts.get("across", 0)]]
     rows += [["Of all these, with two labels", counts.get("conflicts", 0)]]
     parts.append(markup.table(["What looks alike", "Pairs"], rows))
@@ -135,11 +135,12 @@ def _explained(told: Mapping[str, Any]) -> str:
     parts = [
         markup.h3("Its heat maps: can they be believed?"),
         markup.p(
-            "A map must change once the weights are taken away, and stay where the scan moves by a few pixels (rank "
-            f"correlation, mean of {told['n']} validation scans; under 0.5 and over 0.5 is asked). What passes may "
-            "still be wrong."
+            "A map must change once the weights are taken away and stay where the scan moves by a few pixels. How alike "
+            f"two maps are (rank correlation, mean of {told['n']} validation scans) should be under 0.5 without weights, "
+            "over 0.5 after a move. What passes may still be wrong."
         ),
     ]
+    drawn = any(row.get("lesions") for row in told["methods"].values())
     rows = []
     for name, row in told["methods"].items():
         lesions = row.get("lesions")
@@ -149,13 +150,13 @@ def _explained(told: Mapping[str, Any]) -> str:
                 markup.state("passed", "answered") if row["ok"] else markup.state("failed: shown in grey", "open"),
                 *(written(row["randomised"][k]) for k in ("last", "upper", "all")),
                 written(row["shifted"]),
-                interval(lesions["hit"]) if lesions else "–",
+                *([interval(lesions["hit"])] if lesions else ["–"] if drawn else []),
             ]
         )
         if row["reason"]:
             parts.append(markup.p(f"{METHODS[name].title if name in METHODS else name}: {row['reason']}", "notice"))
-    head = ["Map", "Tests", "Without last layer", "Without upper half", "Without weights", "Scan moved"]
-    return "".join(parts) + markup.table([*head, "Hottest place on a drawn lesion"], rows)
+    head = ["Map", "Tests", "No last layer", "No upper half", "No weights", "Moved"]
+    return "".join(parts) + markup.table([*head, *(["Hottest place on a lesion"] if drawn else [])], rows)
 
 
 def terms(found: Facts) -> str:
@@ -172,7 +173,7 @@ def _confidence(told: Mapping[str, Any]) -> str:
     drawn = [
         charts.lines(
             series, "Confidence", "Share that is right", x_range=(0, 1), y_range=(0, 1.02), diagonal=True, dots=True,
-            width=440, height=290,
+            width=380, height=270,
         )
     ]  # fmt: skip
     silence = told.get("silence") or {}
@@ -183,7 +184,7 @@ def _confidence(told: Mapping[str, Any]) -> str:
             charts.lines(
                 [("right", kept["answered"], kept["right"])], "Share of scans that it answers, the surest first",
                 "Share of those that is right", x_range=(0, 1.02), y_range=(max(0.0, min(known) - 0.05), 1.01),
-                width=440, height=290,
+                width=380, height=270,
             )
         )  # fmt: skip
     table = [[name, written(row["brier"]), written(row["ece"])] for name, row in rows if row]
@@ -232,12 +233,12 @@ def _gate(told: Mapping[str, Any]) -> str:
             words,
             row["n"],
             interval(row["stopped"]),
-            "; ".join(f"{GROUNDS.get(name, name)} {n}" for name, n in row["grounds"].items()) or "–",
+            "; ".join(f"{GROUNDS.get(name, name)} ({n})" for name, n in row["grounds"].items()) or "–",
         ]
         for words, row in sides
     ]
     return markup.h3("How often its gate stops what") + markup.table(
-        ["Scans", "Looked at", "Stopped", "What for (scans)"], rows
+        ["Scans", "Looked at", "Stopped", "What for"], rows
     )
 
 
