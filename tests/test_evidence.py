@@ -16,7 +16,7 @@ from builder import audit, calibrate, gate, operating, reader, sanity
 from builder.__main__ import main
 from builder.data import Dataset
 from builder.evaluate import evaluate
-from builder.evidence import checklists, facts, hashes, pack, verify
+from builder.evidence import checklists, facts, hashes, measured, pack, verify
 from builder.evidence.opened import NoPack
 from builder.labels import record
 from builder.operating import Choice
@@ -116,15 +116,14 @@ def test_what_else_was_asked_has_its_chapters_and_comes_out_again(packed: Packed
         texts = {name.rpartition("/")[2]: made.read(name) for name in made.namelist()}
     assert not any(b"Zz-7" in text for text in texts.values()), "initials say who somebody is"
     report = texts["report.html"].decode()
-    chapters = ("The audit of the data", "Is its confidence right?", "The terms on which it answers", "Group by group")
     for words in (
-        *chapters,
-        "How often its gate stops what",
-        "Its heat maps: can they be believed?",
-        "Reader 1: 4 scans",
+        *("The audit of the data", "Is its confidence right?", "The terms on which it answers"),
+        *("How often its gate stops what", "Its heat maps: can they be believed?", "Reader 1: 4 scans"),
     ):
         assert words in report, words
     assert "The audit of the data for leaks" not in report, "it was asked"
+    group = {"about": "Colour", "name": "grey", "n": 12, "patients": 9, "auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    assert "0.800 (0.700–0.900)" in measured.everything({"subgroups": [group], "metrics": {}, "classes": []})
     found = verify.verify(file, home)
     assert found["holds"], (found["words"], found["numbers"]["failing"][:5])
     parts = {part.partition(".")[0] for part in found["numbers"]["by_part"]}

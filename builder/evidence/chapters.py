@@ -135,9 +135,9 @@ def _explained(told: Mapping[str, Any]) -> str:
     parts = [
         markup.h3("Its heat maps: can they be believed?"),
         markup.p(
-            "A map must change once the weights are taken away and stay where the scan moves by a few pixels. How alike "
-            f"two maps are (rank correlation, mean of {told['n']} validation scans) should be under 0.5 without weights, "
-            "over 0.5 after a move. What passes may still be wrong."
+            "A map must change once the weights are taken away and stay where the scan moves by a few pixels. How like "
+            f"each other two maps are (rank correlation, mean of {told['n']} validation scans) should be under 0.5 "
+            "without weights, over 0.5 after a move. What passes may still be wrong."
         ),
     ]
     drawn = any(row.get("lesions") for row in told["methods"].values())
