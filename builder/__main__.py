@@ -153,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command("evaluate", commands.evaluate, "Figures with 95 %% intervals on a split of the data set.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "val", "test"))
+    made.add_argument("--by", metavar="WHAT", help="also by sex, age, site, scanner, ...; all for everything known")
     made = command(
         "baseline", commands.baseline, "The number to beat: frozen features of a packaged network, no training."
     )

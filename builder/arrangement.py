@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from builder.boxfiles import BoxList
@@ -15,7 +15,8 @@ class Item:
     """A file to read. Files with the same `bundle` may be slices of one series; None stands alone.
 
     `boxes`: what a label file says of its boxes. `masks`: the files that outline something on it, several of them are
-    united. `target`: the file of the clean scan.
+    united. `target`: the file of the clean scan. `attributes`: what a table or a folder says of person, machine and
+    site, as it stands there.
     """
 
     found: Found
@@ -26,6 +27,7 @@ class Item:
     boxes: BoxList | None = None
     masks: tuple[Found, ...] = ()
     target: Found | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

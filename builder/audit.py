@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from builder import baseline, leaks, outside, traces
+from builder import attributes, baseline, leaks, outside, traces
 from builder.data import Dataset, copies
 from builder.duplicates import Pair, pairs
-from builder.fingerprint import facets
+from builder.fingerprint import Fact, facets
 from builder.runs import write_atomic
 from builder.sides import MIN_ALIKE_PX, in_grey, small
 from builder.splits import join
@@ -33,6 +33,15 @@ MOST = 200
 """Pairs and suspects that are told one by one; all are counted."""
 NOT_LOOKED = "The network's features were not asked for."
 """Why an audit that did not look at features says nothing of them."""
+_SPOKEN = {
+    "sex": "The patient's sex",
+    "age": "The patient's age",
+    "site": "The site",
+    "scanner": "The scanner",
+    "field": "The field strength",
+    "voltage": "The tube voltage",
+    "source": "The source folder",
+}
 _SEEN = 0.9
 """Agreement (cosine) of frozen features from which two pictures of different sides count as alike to a network."""
 
@@ -64,9 +73,9 @@ def audit(
 
     Returns, as JSON data: {key, n, leak {stamp, patients (that lie on several sides), counts {same, near, turned, seen,
         across, conflicts}, pairs [{one, other (case numbers), kind, words, likeness, sides, labels, across,
-        conflict}]}, traces {made, border: see `traces.asked`}, naive (see `outside.naive`) or {why},
-        suspects {n, of, cases [{index, case, given, says, sure, own}]} or {why}, verdicts [{grave, about, words}],
-        seconds, at}.
+        conflict}]}, traces {made, border, and those of sex, age, site, ... that vary: see `traces.asked`}, naive (see
+        `outside.naive`) or {why}, suspects {n, of, cases [{index, case, given, says, sure, own}]} or {why}, verdicts
+        [{grave, about, words}], seconds, at}.
     """
     began = time.monotonic()
     thumbs, borders = _pictures(dataset, told)
@@ -237,7 +246,23 @@ def _traces(dataset: Dataset, learned: np.ndarray, groups: np.ndarray, borders: 
             "How a file was made (colour, size, bit depth, format)", traces.table(facets(facts)), *shared
         ),
         "border": traces.asked("The border of a picture with what is written there", borders[learned], *shared),
+        **{
+            name: traces.asked(
+                _SPOKEN.get(name, f"{attributes.title(name)} of a scan"),
+                traces.table({name: values}),
+                *shared,
+                **({"meaning": traces.OF_PEOPLE} if name in ("sex", "age") else {}),
+            )
+            for name, values in _told_of(facts).items()
+        },
     }
+
+
+def _told_of(facts: Sequence[Fact]) -> dict[str, list[str]]:
+    """{attribute: value of each scan, "" where its file does not say}: that it is missing may tell the class, too."""
+    names = {name for fact in facts for name in fact.attributes}
+    found = {name: [fact.attributes.get(name, "") for fact in facts] for name in sorted(names, key=attributes.place)}
+    return {name: values for name, values in found.items() if len(set(values)) > 1}
 
 
 def _unasked(dataset: Dataset, learned: np.ndarray, groups: np.ndarray, features: np.ndarray | None) -> str:
@@ -296,8 +321,16 @@ def _verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
         num = counts["seen"]
         words = "pairs of pictures on different sides are" if num > 1 else "pair of pictures on different sides is"
         said.append((False, "seen", f"{num} {words} nearly the same to a network: look whether they show one person."))
-    for trace in found["traces"].values():
-        said.append((trace["tells"] != "nothing", "trace", trace["words"]))
+    silent = []
+    for name, trace in found["traces"].items():
+        if trace["tells"] == "nothing" and name not in ("made", "border"):
+            silent.append((attributes.title(name).lower(), trace["auc"]))
+        else:
+            said.append((trace["tells"] != "nothing", "trace", trace["words"]))
+    if known := [f"{name} (AUC {auc['value']:.2f})" for name, auc in silent if auc and auc["value"] is not None]:
+        said.append((False, "trace", f"Alone, these do not tell the classes apart: {', '.join(known)}."))
+    if unknown := [name for name, auc in silent if not auc or auc["value"] is None]:
+        said.append((False, "trace", f"Too few patients of two classes to ask: {', '.join(unknown)}."))
     naive = found["naive"]
     if naive.get("gain"):
         said.append((False, "naive", _naive_words(naive)))

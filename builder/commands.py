@@ -381,8 +381,29 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     for rate, figure in found.get("froc", {}).get("at", {}).items():
         rows.append((f"sensitivity at {rate} false alarms a scan", with_interval(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
+    if asked.by:
+        notes += _by_group(found.get("subgroups", []), asked.by, found.get("groups_said", []))
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
     return found, f"{title}\n{table(rows)}{notes}"
+
+
+def _by_group(rows: list[Answer], by: str, said: list[str]) -> str:
+    """The figures group by group, in lines; `by` is "all", or what the groups differ in."""
+    from builder import attributes
+
+    named = {attributes.title(name): name for name in attributes.TITLES}
+    known = list(dict.fromkeys(row["about"] for row in rows))
+    chosen = [row for row in rows if by == "all" or by.lower() in (row["about"].lower(), named.get(row["about"]))]
+    if not chosen:
+        offer = f"it can go by {', '.join(known)}" if known else "these scans are not told apart by anything"
+        return f"\nNothing is known by {by!r}: {offer}."
+    lines = [("by", "group", "scans", "patients", "AUC", "beside the rest")]
+    for row in chosen:
+        rest = row.get("rest", {}).get("auc")
+        told = "too few" if row.get("few") else with_interval(row["auc"])
+        apart = with_interval(rest) if rest else ""
+        lines.append((row["about"], row["name"], str(row["n"]), str(row["patients"]), told, apart))
+    return "\n".join(["", table(lines), *(said if by == "all" else [])])
 
 
 def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:

@@ -8,8 +8,8 @@
                        prepared/<digest>/{images.npy, stats.json}
                        audit.json, copies.json          what an audit found: see `audit`
 
-No original file name, path, tag value or UID is in any of them: names, patients and series are HMAC-SHA256 under the
-salt.
+No original file name, path, UID or free text of a tag is in any of them: names, patients and series are HMAC-SHA256
+under the salt; what is kept of people, machines and sites is in `attributes`.
 """
 
 import contextlib
@@ -169,6 +169,7 @@ class Case:
         mask: where it lies; None where there is none.
         target: the clean scan of a pair.
         body: the part of the body, where its file says so.
+        attributes: what is kept of the person, the machine and the site, by name (see `attributes`).
     """
 
     id: str
@@ -196,6 +197,7 @@ class Case:
     mask: Packed | None = None
     target: Clean | None = None
     body: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of cases.jsonl; what the case does not carry is not named."""
@@ -250,14 +252,16 @@ class Case:
             self.target is not None,
             self.body,
             self.id,
+            self.attributes,
         )
 
 
 def _plain(picture: Case | Clean) -> dict[str, Any]:
     """The fields of a stored picture as plain data, without those that are told apart."""
     found = {name: value for name, value in picture.__dict__.items() if name not in ("boxes", "mask", "target", "grid")}
-    if not picture.body:
-        del found["body"]
+    for name in ("body", "attributes"):
+        if not found.get(name):
+            found.pop(name, None)
     return found if picture.grid is None else {**found, "grid": picture.grid.to_json()}
 
 
@@ -450,6 +454,7 @@ class Dataset:
         self.sizes: dict[str, int] = found["sizes"]
         self.name: str = found["name"]
         self.task: str = found["task"]
+        self.numbered: Mapping[str, Sequence[str]] = found.get("numbered", {})  # see `attributes.Numbers`
         self._plain = Fingerprint.from_json(found["fingerprint"])  # as the imports left it
         self._num_cases: int = found["num_cases"]
         self.multi_label = self._plain.multi_label

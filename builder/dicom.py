@@ -20,6 +20,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGExtended12Bit, UID_dictionary
 
+from builder import dicom_attributes
 from builder.dicom_file import (
     DicomFile,
     damaged,
@@ -229,6 +230,8 @@ def _reading(file: DicomFile) -> Reading:
         notes=notes,
         grid=grid_of([places[frame] for frame in in_order], y, x, depth),
         body=header.body,
+        attributes=dicom_attributes.attributes(ds),
+        unnumbered=dicom_attributes.unnumbered(ds),
     )
 
 

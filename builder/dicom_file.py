@@ -1,7 +1,8 @@
 """A DICOM file up to its pixels, and a tolerant but strict look at its elements.
 
-Only the listed technical elements are ever loaded, so names and dates never get into memory, and no reason quotes a
-value. pydicom's log, which prints element values, is silenced for the whole process.
+Only the listed elements are ever loaded: technical ones, and those of which `attributes` keeps a band or a number (day
+of birth and of the study, institution); no patient's name gets into memory, and no reason quotes a value. pydicom's
+log, which prints element values, is silenced for the whole process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
     "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing",
-    "BodyPartExamined",
+    "BodyPartExamined", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate",
+    "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength", "KVP", "InstitutionName", "StationName",
     "NominalScannedPixelSpacing", "GridFrameOffsetVector", "BurnedInAnnotation", "PresentationIntentType",
     "PixelPresentation", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",

@@ -23,7 +23,7 @@ from builder.parting import Parting, dataset_of
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
 from builder.spec import Experiment
-from builder.subgroups import subgroups
+from builder.subgroups import subgroups, verdicts
 
 
 class EvaluateError(ValueError):
@@ -71,7 +71,7 @@ def evaluate(
     if said := views.words(experiment.training.test_time):
         figures["notes"] = [*figures.get("notes", ()), said]
     if parts := subgroups(dataset, examined, min(resamples, 500)):
-        figures["subgroups"] = parts
+        figures["subgroups"], figures["groups_said"] = parts, verdicts(parts)
     result = {
         "run": run.id,
         "split": split,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from builder import attributes
 from builder.labels import Box
 from builder.shortcuts import shortcut
 from builder.splits import join
@@ -24,6 +25,8 @@ class Fingerprint:
         num_patients_astride: patients with cases on more than one side, as only a split that came with the data says.
         sizes: {"min"|"median"|"max": [height_px, width_px]}.
         bits: {stored bits: number of cases}; modalities, channels, bodies (parts of the body) likewise.
+        attributes: {attribute of person, machine or site: {value: patients}}; values of fewer than five patients
+            are one, "other" (see `attributes`).
         spacing_mm: {"min"|"median"|"max": [z, y, x]} over the cases that know it; {} where none does.
         num_slices: {"min"|"median"|"max": n}.
         value_range: smallest and largest stored value.
@@ -71,6 +74,7 @@ class Fingerprint:
     box_sizes_px: Mapping[str, Sequence[float]] = field(default_factory=dict)
     mask_names: tuple[str, ...] = ()
     bodies: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for json.dumps."""
@@ -111,6 +115,7 @@ class Fact:
     paired: bool = False
     body: str = ""
     case: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def fingerprint(
@@ -182,6 +187,7 @@ def fingerprint(
         bits=_tally(f.bits for f in facts),
         modalities=_tally(f.modality or "unknown" for f in facts),
         bodies=_tally(f.body or "unknown" for f in facts),
+        attributes=attributes.counts([f.attributes for f in facts], [f.patient for f in facts]),
         formats=_tally(f.format or "unknown" for f in facts),
         spacing_mm=_three([tuple(round(v, 4) if v else None for v in s) for s in spacings]),
         num_slices={k: v[0] for k, v in _three([f.shape[:1] for f in facts]).items()},

@@ -10,13 +10,14 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from builder import attributes
 from builder.arrangement import Arrangement, Item
 from builder.boxfiles import BoxList
 from builder.data import SPLITS, Case, Clean, Dataset, Entry, Pseudonyms, UnusableScan, pixels_digest
@@ -179,6 +180,7 @@ class _Intake:
         self.synthetic = synthetic
         self.pseudonyms = Pseudonyms(draft.home)
         self.base: Dataset | None = draft.base
+        self.numbers = attributes.Numbers(self.pseudonyms, self.base.numbered if self.base else None)
         self.old: tuple[Case, ...] = self.base.cases if self.base else ()
         self.there: dict[str, int] = {}
         for index, case in enumerate(self.old):
@@ -262,7 +264,8 @@ class _Intake:
         if closed:
             self._refuse(outcome, "refused", _CLOSED.format(closed))
             return
-        case = self._store(outcome, scan, content, label, boxes, first.split, identity)
+        told = self._attributes(first, scan)
+        case = self._store(outcome, scan, content, label, boxes, first.split, identity, told)
         if outcome.mask is not None:
             names = dict(outcome.names or self.arrangement.mask_names)
             self.mask_of[case] = self.masks.add(outcome.mask, names)
@@ -366,6 +369,17 @@ class _Intake:
             return "study", scan.study
         return None
 
+    def _attributes(self, item: Item, scan: Scan) -> dict[str, str]:
+        """What is kept of person, machine and site: as a table or folder says, else as the file does."""
+        kept, named, _ = attributes.from_cells(item.attributes)
+        said = {**kept, **named}
+        named = {**{name: text for name, text in scan.unnumbered.items() if name not in said}, **named}
+        return {
+            **{name: value for name, value in scan.attributes.items() if name not in said},
+            **kept,
+            **{name: self.numbers(name, text) for name, text in named.items()},
+        }
+
     def _store(
         self,
         outcome: Outcome,
@@ -375,6 +389,7 @@ class _Intake:
         boxes: tuple[Box, ...] | None,
         split: str | None,
         identity: tuple[str, str] | None,
+        told: Mapping[str, str] | None = None,
     ) -> str:
         if self.written > _RESERVE_BYTES // 4:
             self._check_disk(0)
@@ -394,6 +409,7 @@ class _Intake:
             series=self.pseudonyms("series", scan.series) if scan.series else "",
             boxes=boxes,
             target=None if target is None else Clean(**self._picture(target, pixels_digest(target.pixels))),
+            attributes=dict(told or {}),
         )
         self.written += self.draft.sizes["pixels.bin"] - before
         self.cases.append(case)
@@ -564,7 +580,7 @@ class _Intake:
             warnings=said,
             mask_names=structures,
         )
-        self.draft.commit(len(cases), found, said)
+        self.draft.commit(len(cases), found, said, self.numbers.to_json())
         # Behind the commit: before it, the structures have no names. Killed in between, the import can be done again.
         grown = Dataset(self.draft.home, self.draft.folder)
         for new, mask in zip(self.news, drawn, strict=True):

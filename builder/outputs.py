@@ -36,7 +36,8 @@ def keep(folder: Path, name: str, scan: Scan) -> None:
     if pixels.ndim != 4 or pixels.dtype.name not in ("uint8", "uint16", "int16", "float32"):
         raise ValueError(f"Pixels (S, C, H, W) of at most 16 bits or float32 were expected, not {pixels.dtype} pixels.")
     facts = asdict(replace(scan, pixels=np.empty(0), valid=None, patient=None, study=None, series=None))
-    del facts["pixels"], facts["valid"], facts["order"], facts["names"]
+    for left_out in ("pixels", "valid", "order", "names", "attributes", "unnumbered"):
+        del facts[left_out]
     facts["grid"] = None if scan.grid is None else scan.grid.to_json()
     valid_file = folder / f"{name}.valid.npy"
     if scan.valid is None:

@@ -140,7 +140,8 @@ class Scan:
     (S, H, W) bool, False where the file marks padding, or None. patient, study, series are raw identities. grid: where
     it lies in the patient, where the file says so. order: for a series, which of the files each slice came from. names:
     of a mask, (value, name) of the structures that its file names. body: the part of the body, a short code such as
-    "CHEST", "" where the file does not say.
+    "CHEST", "" where the file does not say. attributes: what may be kept of person, machine and place (see
+    `attributes`); unnumbered: raw names of them, which an import turns into numbers and nobody writes down.
     """
 
     pixels: np.ndarray
@@ -159,6 +160,8 @@ class Scan:
     order: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
     body: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    unnumbered: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -190,6 +193,8 @@ class Reading:
     order: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
     body: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    unnumbered: Mapping[str, str] = field(default_factory=dict)
 
     def scan(self, pixels: np.ndarray, valid: np.ndarray | None) -> Scan:
         """The finished scan, with the pixels that were decoded meanwhile."""
@@ -210,6 +215,8 @@ class Reading:
             self.order,
             self.names,
             self.body,
+            self.attributes,
+            self.unnumbered,
         )
 
 

@@ -63,6 +63,8 @@ def read_series(paths: Sequence[Path]) -> Reading:
         grid=grid_of([Place(h.origin, h.orientation) for _, h in chosen], *first.spacing_mm[1:], depth),
         order=tuple(numbers[path] for path, _ in chosen),
         body=first.body,
+        attributes=first.attributes,
+        unnumbered=first.unnumbered,
     )
 
 

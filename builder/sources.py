@@ -35,6 +35,10 @@ __all__ = [
 KINDS = ("folder", "classes", "csv", "medmnist", *BOX_KINDS, "masks", "pairs", "files")
 
 _MAX_PATTERN = 300
+_SOURCE = re.compile(
+    r"(?i)(site|cent(er|re)|hospital|clinic|institution|scanner|vendor|source|cohort|collection)s?[ _.-]*\w*$"
+)
+"""Names of folders that are sources of scans, and no classes."""
 _LONE_CLASS = (  # without the folder's name, which may tell a person
     "all scans lie in one folder and were imported without labels: if that folder is a class, import again as a folder "
     "per class (--kind classes), or with a table of labels (CSV)"
@@ -397,7 +401,11 @@ def _common(names: Sequence[PurePosixPath]) -> int:
 
 
 def _by_class(scans: Sequence[Found], asked: bool = False) -> Arrangement:
-    """Labels from folder names: <class>/... or <train|val|test>/<class>/..., below folders that all files share."""
+    """Labels from folder names: <class>/... or <train|val|test>/<class>/..., below folders that all files share.
+
+    <source>/<class>/... is understood where the upper folders call themselves sources ("site 1", "hospital-b") and each
+    holds folders of classes that another one holds, too; <class>/<whatever>/... looks the same, so it takes the word.
+    """
     paths = [PurePosixPath(found.name) for found in scans]
     shared = _common(paths)
     if asked and shared and not any(len(path.parts) > shared + 1 for path in paths):
@@ -405,7 +413,8 @@ def _by_class(scans: Sequence[Found], asked: bool = False) -> Arrangement:
     tops = {path.parts[shared].lower() for path in paths if len(path.parts) > shared + 1}
     official = bool(tops) and tops <= set(SIDES) and any(len(path.parts) > shared + 2 for path in paths)
     official = official and len({SIDES[top] for top in tops}) > 1
-    at = shared + 1 if official else shared
+    by_source = not official and _are_sources(paths, shared)
+    at = shared + 1 if official or by_source else shared
     items: list[Item] = []
     left: list[Left] = []
     for found, path in zip(scans, paths, strict=True):
@@ -416,14 +425,30 @@ def _by_class(scans: Sequence[Found], asked: bool = False) -> Arrangement:
         if official and split is None:
             left.append(Left(found.name, found.bytes, "refused", "it lies outside the train and test folders"))
             continue
-        name = path.parts[at]
-        items.append(Item(found, (name,), None, split, bundle="/".join(path.parts[: at + 1])))
+        name, told = path.parts[at], {"source": path.parts[shared]} if by_source else {}
+        items.append(Item(found, (name,), None, split, bundle="/".join(path.parts[: at + 1]), attributes=told))
     classes = tuple(sorted({item.labels[0] for item in items if item.labels}, key=natural))
     if asked and any(len(name) > 100 or not name.isprintable() for name in classes):
         raise SourceRefused("Some class folders have names of over 100 or of unprintable characters: rename them.")
     if asked and len(classes) > MAX_CLASSES:
         raise SourceRefused(f"There are {len(classes)} class folders; at most {MAX_CLASSES} classes can be learned.")
     return Arrangement("classes", tuple(items), tuple(left), classes, official_split=official)
+
+
+def _are_sources(paths: Sequence[PurePosixPath], shared: int) -> bool:
+    """Whether the folders at this depth are sources, each with folders of classes below."""
+    below: dict[str, set[str]] = {}
+    for path in paths:
+        if len(path.parts) > shared + 1:
+            below.setdefault(path.parts[shared], set())
+        if len(path.parts) > shared + 2:
+            below[path.parts[shared]].add(path.parts[shared + 1])
+    sets = list(below.values())
+    return (
+        len(below) > 1
+        and all(map(_SOURCE.match, below))
+        and all(own and any(own & other for k, other in enumerate(sets) if k != n) for n, own in enumerate(sets))
+    )
 
 
 def _by_table(source: Source, scans: Sequence[Found], tables: Sequence[Found], texts: Sequence[Found]) -> Arrangement:
@@ -527,7 +552,7 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
         boxes = _drawn(row, whole=bundle is not None) if table.boxed else None
         labels = row.labels if (row.labels or table.multi_label) and table.has_label else None
         for found in hits:
-            item = Item(found, labels, row.patient, row.split, bundle, boxes, masks, target)
+            item = Item(found, labels, row.patient, row.split, bundle, boxes, masks, target, row.attributes)
             if found.name not in chosen:
                 chosen[found.name] = (row, item)
                 continue

@@ -1,7 +1,8 @@
 """Label tables: a CSV with the columns file, label, perhaps patient and split; forgiving in form, strict in content.
 
 Instead of a label, or beside it, a row may tell a box (x0, y0, x1, y1, in pixels; label is its class; several rows for
-several boxes, empty cells for a scan without any), the file of a mask, or the file of the clean scan (target).
+several boxes, empty cells for a scan without any), the file of a mask, or the file of the clean scan (target). Columns
+for sex, age, scanner, site and groups of one's own are found by `attributes.columns`.
 
 All that is wrong is said in one sentence, by row numbers: never by file names or cell values, which may be personal.
 """
@@ -9,9 +10,12 @@ All that is wrong is said in one sentence, by row numbers: never by file names o
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+
+from builder import attributes
 
 FILE = ("file", "filename", "file_name", "path", "image", "image_path", "image_name")
 LABEL = ("label", "labels", "class", "diagnosis", "target", "finding")
@@ -58,7 +62,7 @@ class Row:
     """One line: `line` as a spreadsheet counts it, `labels` are class names (several only in a multi-label table).
 
     In a table of boxes, `box` is x0, y0, x1, y1 in pixels of slice `slice`, None on a scan that has none. `masks` and
-    `target` are files.
+    `target` are files. `attributes`: cells that tell of person, machine and site (see `attributes.columns`).
     """
 
     line: int
@@ -70,6 +74,7 @@ class Row:
     slice: int = 0
     masks: tuple[str, ...] = ()
     target: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,14 @@ def read_table(path: Path) -> Table:
         if negatives:
             notes.append(f"{negatives} row{'s name' if negatives > 1 else ' names'} a class but no box: no box there")
     problems = wrong.problems(len(columns), multi_label)
+    for name in attributes.not_groups([row.attributes for row in rows]):
+        problems.append(f"its group {attributes.title(name)!r} has more than {attributes.MOST_OWN} values: no groups")
+    unread = Counter(name for row in rows for name in attributes.from_cells(row.attributes)[2])
+    for name, num in unread.items():
+        notes.append(
+            f"the {attributes.title(name).lower()} of {num} row{'s' if num > 1 else ''} could not be read and was left "
+            f"out ({attributes.expected(name)})"
+        )
     if not rows and not wrong.ragged:
         problems.append("it has no rows below the first line")
     if len(classes) > MAX_CLASSES or (len(classes) > 50 and len(classes) > 0.8 * len(rows)):
@@ -178,6 +191,9 @@ class _Columns:
         self.slice, self.mask = _find(columns, SLICE), _find(columns, MASK)
         self.box = next((names for names in EDGES if set(names) <= set(columns)), ())
         self.edges = [columns.index(name) for name in self.box]
+        taken = {self.file, self.target, self.label, self.patient, self.split, self.slice, self.mask, *self.edges}
+        found = attributes.columns(columns)
+        self.attributes = {name: place for name, place in found.items() if place not in taken}
 
 
 class _Wrong:
@@ -241,7 +257,8 @@ def _row(line: int, cells: list[str], at: _Columns, wrong: _Wrong) -> Row:
     masks = tuple(part.strip() for part in cells[at.mask].split("|") if part.strip()) if at.mask is not None else ()
     target = cells[at.target] if at.target is not None else ""
     side = SIDES.get(split) if split is not None else None
-    return Row(line, cells[at.file], labels, patient, side, box, int(number or 0), masks, target)
+    told = {name: cells[place] for name, place in at.attributes.items() if cells[place]}
+    return Row(line, cells[at.file], labels, patient, side, box, int(number or 0), masks, target, told)
 
 
 def _edges(cells: Sequence[str], as_size: bool) -> tuple[float, float, float, float] | None:
@@ -335,7 +352,7 @@ def _header(text: str) -> tuple[str, list[str]]:
             cells = next(csv.reader([first], delimiter=delimiter), [""])
         except csv.Error:
             continue
-        known = sum(_plain(cell) in _KNOWN for cell in cells)
+        known = sum(_plain(cell) in _KNOWN or attributes.known_column(_plain(cell)) for cell in cells)
         if (known, len(cells)) > (best[0], len(best[2])):
             best = (known, delimiter, cells)
     return best[1], best[2]

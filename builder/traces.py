@@ -17,7 +17,7 @@ from builder import outside
 from builder.measures import bootstrap
 from builder.measures.classes import Predictions, figures
 
-__all__ = ["BORDER", "asked", "border", "table"]
+__all__ = ["BORDER", "OF_PEOPLE", "asked", "border", "table"]
 
 BORDER = 3
 """Of a picture of 32 x 32 pixels, how many pixels from the edge count as its border (about a tenth)."""
@@ -25,6 +25,12 @@ _TELLS, _NEARLY = 0.6, 0.8  # AUC from which traces tell the class, and from whi
 _MOST_VALUES = 30
 _RESAMPLES = 500
 _ZONES = 8
+_MADE = "A network may learn that instead of the disease, and fail on scans that were made otherwise."
+OF_PEOPLE = (
+    "That may be true of the disease, or come from how the scans were collected: a network may go by it alone, so read "
+    "its figures group by group."
+)
+"""What it means where sex or age tell the class."""
 _BRIGHT, _STEP = 0.9, 0.6  # of 0..1: writing is as bright as can be, and ends within two pixels
 
 
@@ -67,11 +73,13 @@ def asked(
     groups: np.ndarray,
     patients: np.ndarray,
     classes: Sequence[str],
+    meaning: str = _MADE,
 ) -> dict[str, Any]:
     """How well a rule that sees these traces alone tells the classes of patients it was not fitted to.
 
     Args:
         name: what the traces are, for the words ("How a file was made"). traces: (N, F). labels: (N,) class indices.
+        meaning: a sentence on what it means where they tell the class.
     Returns: {auc {value, low, high}, per_class {class: the same}, tells: "nothing" | "something" | "nearly all",
         words}; auc is None where nothing varies or the classes have too few patients.
     """
@@ -90,10 +98,10 @@ def asked(
     figure = bootstrap.intervals(told, found.patients, _RESAMPLES)
     auc = figure["auc"]
     of_class = dict(zip(classes, figure["class/auc"], strict=True))
-    return {"auc": auc, "per_class": of_class, **_verdict(name, auc, of_class)}
+    return {"auc": auc, "per_class": of_class, **_verdict(name, auc, of_class, meaning)}
 
 
-def _verdict(name: str, auc: Mapping[str, float | None], of_class: Mapping[str, Any]) -> dict[str, str]:
+def _verdict(name: str, auc: Mapping[str, float | None], of_class: Mapping[str, Any], meaning: str) -> dict[str, str]:
     value, low = auc["value"], auc["low"]
     # One class that stands out is a shortcut as well; of several, one seems to by chance, so more is asked of it.
     best = max((c for c in of_class if of_class[c]["low"] is not None), key=lambda c: of_class[c]["low"], default="")
@@ -105,7 +113,6 @@ def _verdict(name: str, auc: Mapping[str, float | None], of_class: Mapping[str, 
     whom = f", best of all {best} ({of_class[best]['value']:.2f})" if alone else ""
     words = (
         f"{name} alone tells the classes apart with an AUC of {value:.2f} ({low:.2f} to {auc['high']:.2f}){whom}, "
-        "without a look at the scan. A network may learn that instead of the disease, and fail on scans that were made "
-        "otherwise."
+        f"without a look at the scan. {meaning}"
     )
     return {"tells": "nearly all" if nearly else "something", "words": words}

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,19 @@ class Draft:
         for line in lines:
             self.append(name, line.encode() + b"\n")
 
-    def commit(self, num_cases: int, fingerprint: Fingerprint, said: Iterable[str] = ()) -> None:
-        """Makes everything written so far the dataset; `said` are the warnings that the cases alone do not tell."""
+    def commit(
+        self,
+        num_cases: int,
+        fingerprint: Fingerprint,
+        said: Iterable[str] = (),
+        numbered: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Makes everything written so far the dataset.
+
+        Args:
+            said: the warnings that the cases alone do not tell.
+            numbered: pseudonyms of the sites and the like that have numbers here (`attributes.Numbers`).
+        """
         shutil.rmtree(self.scratch)
         for file in self._files.values():
             file.flush()
@@ -104,6 +115,7 @@ class Draft:
             "sizes": self.sizes,
             "fingerprint": fingerprint.to_json(),
             "said": list(said),
+            **({"numbered": {kind: list(known) for kind, known in numbered.items()}} if numbered else {}),
         }
         draft = self.folder / f".dataset-{secrets.token_hex(4)}.json"
         with open(draft, "w") as summary:

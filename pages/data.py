@@ -186,6 +186,9 @@ def overview(dataset: Dataset) -> None:
         st.markdown(f":material/person: {plain(shown.patient_words(fingerprint))}")
         if fingerprint.synthetic:
             st.markdown(":violet-badge[:material/science: synthetic] These scans are drawn by a program, not taken.")
+    if fingerprint.attributes:
+        with style.card("Whom they show, and how they were taken", key="attributes"):
+            shown.show_attributes(fingerprint)
     audit.card(dataset)
 
 

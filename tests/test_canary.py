@@ -40,6 +40,10 @@ def scan(index: int, sick: bool) -> bytes:
         PatientBirthDate="19470211",
         StudyDate="19470211",
         InstitutionName="CanaryHospital",
+        StationName="ZZPHI-4711",
+        Manufacturer="ZZPHI",
+        ManufacturerModelName="CanaryHospital",
+        PatientSex="F" if index % 3 else "M",
         SeriesDescription="head of ZZPHI <img src=x>",
         StudyDescription="ZZPHI CanaryHospital",
         WindowCenterWidthExplanation="ZZPHI",
@@ -95,6 +99,8 @@ def test_a_canary_patient_leaves_no_trace_in_data_folder_logs_tensorboard_or_exp
     imported = ask("import", source, "--name", "canary", "--kind", "classes")
     assert imported["refused"] == 1 and imported["patients"] == 24
     assert any("zz-canary-file-broken" in line["file"] for line in imported["ledger"])
+    attributes = [case.attributes for case in Dataset.open(home, imported["dataset"]).cases]
+    assert {row["site"] for row in attributes} == {"site 1"} and {row["scanner"] for row in attributes} == {"scanner 1"}
     run = ask("train", document, "--data", "canary")["run"]
     assert ask("evaluate", run)["n"] > 0
     asked = source / "sick" / "zz-canary-file-1.dcm"

@@ -57,6 +57,9 @@ def _canary_dicom(path: Path, seed: int, **more) -> Path:
             WindowWidth=400,
             WindowCenterWidthExplanation=CANARY,
             Manufacturer=CANARY,
+            ManufacturerModelName=CANARY,
+            StationName=CANARY,
+            PatientSex="F",
             PatientAge=CANARY,
             **more,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from builder import audit, leaks
+from builder import attributes, audit, leaks
 from builder.data import Dataset
 from builder.evaluate import openings
 from builder.execute import home
@@ -144,7 +144,9 @@ def _figures(found: Mapping[str, Any]) -> None:
             ("Frozen features, kept apart by patient", _spread(naive["honest"])),
             ("The same, split by picture at random", _spread(naive["naive"])),
         ]
-    for name, words in (("made", "How the file was made, alone"), ("border", "Border and writing, alone")):
+    told = {"made": "How the file was made, alone", "border": "Border and writing, alone"}
+    told |= {name: f"{attributes.title(name)}, alone" for name in found["traces"] if name not in told}
+    for name, words in told.items():
         trace = found["traces"].get(name)
         if trace and trace["auc"]:
             rows.append((words, interval(trace["auc"])))

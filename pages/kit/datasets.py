@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from builder import attributes
 from builder.data import SPLITS, Dataset, Fingerprint, Summary, datasets
 from builder.execute import home
 from pages.kit import charts, scans, style
+from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "facts",
     "label_words",
     "opened",
+    "show_attributes",
     "show_balance",
     "show_sizes",
     "show_warnings",
@@ -147,6 +150,20 @@ def show_warnings(fingerprint: Fingerprint) -> None:
     """Draws what a person should know about the data before trusting a figure."""
     for warning in fingerprint.warnings:
         st.warning(plain(warning), icon=":material/warning:")
+
+
+def show_attributes(fingerprint: Fingerprint) -> None:
+    """Draws how many patients are of which sex, age, site and scanner, as far as files or tables say so."""
+    rows = [
+        (attributes.title(name), " · ".join(f"{value} {n:,}" for value, n in values.items()))
+        for name, values in fingerprint.attributes.items()
+    ]
+    pairs(rows)
+    st.caption(
+        "Patients. Kept are a band of age and numbers for sites, no date and no name; values of fewer than five "
+        "patients are told as “other”. Results shows the figures group by group, the audit whether one of them gives "
+        "the class away."
+    )
 
 
 def show_sizes(dataset: Dataset) -> None:

@@ -598,7 +598,10 @@ def lines(
 
 
 def by_group(found: Mapping[str, Any]) -> None:
-    """A row a group: by lesion, by size, by how the file was made."""
+    """A row a group: by people, scanner and site, by lesion, by size, by how the file was made."""
+    for words in found.get("groups_said", ()):
+        worse = " lower than on the rest (" in words
+        st.markdown(f":{'orange' if worse else 'gray'}[:material/{'warning' if worse else 'info'}: {plain(words)}]")
     shown = [
         name for name in ("auc", "accuracy", "balanced_accuracy") if any(name in row for row in found["subgroups"])
     ]
@@ -609,16 +612,32 @@ def by_group(found: Mapping[str, Any]) -> None:
                 "Group": row["name"],
                 "Scans": row["n"],
                 "Patients": row["patients"],
-                **{metric_words(name): interval(row[name]) for name in shown},
+                **{metric_words(name): "too few" if row.get("few") else interval(row[name]) for name in shown},
+                **(
+                    {f"{metric_words('auc')} beside the rest": _apart(row.get("rest", {}).get("auc"))}
+                    if "auc" in shown
+                    else {}
+                ),
             }
             for row in found["subgroups"]
         ],
         hide_index=True,
         key="subgroups",
+        height="content" if len(found["subgroups"]) <= 16 else 560,
     )
     st.caption(
-        "A group whose interval lies below the others' is one on which it fails. Fewer than ten scans: not told."
+        "In brackets 95 % intervals over patients. Beside the rest: how much higher (+) or lower (−) than on all other "
+        "scans; an interval without 0 is more than chance. Groups of fewer than five patients are told as “other”, "
+        "figures of fewer than ten scans or five patients are not told."
     )
+
+
+def _apart(figure: Mapping[str, float | None] | None) -> str:
+    """ "−0.12 (−0.20 to −0.03)"; "" where there is nothing to compare with."""
+    if not figure or figure["value"] is None:
+        return ""
+    value, low, high = (None if figure[k] is None else f"{figure[k]:+.3f}" for k in ("value", "low", "high"))
+    return f"{value} ({low} to {high})".replace("-", "\u2212") if low is not None else str(value)
 
 
 Section = tuple[str, str, Callable[[Mapping[str, Any]], None], bool]
