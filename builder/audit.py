@@ -246,16 +246,17 @@ def _traces(dataset: Dataset, learned: np.ndarray, groups: np.ndarray, borders: 
             "How a file was made (colour, size, bit depth, format)", traces.table(facets(facts)), *shared
         ),
         "border": traces.asked("The border of a picture with what is written there", borders[learned], *shared),
-        **{
-            name: traces.asked(
-                _SPOKEN.get(name, f"{attributes.title(name)} of a scan"),
-                traces.table({name: values}),
-                *shared,
-                **({"meaning": traces.OF_PEOPLE} if name in ("sex", "age") else {}),
-            )
-            for name, values in _told_of(facts).items()
-        },
+        **{name: _alone(name, values, shared) for name, values in _told_of(facts).items()},
     }
+
+
+def _alone(
+    name: str, values: Sequence[str], shared: tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]
+) -> dict[str, Any]:
+    """What one attribute alone tells of the class."""
+    spoken = _SPOKEN.get(name, f"{attributes.title(name)} of a scan")
+    meaning = traces.OF_PEOPLE if name in ("sex", "age") else traces.OF_MACHINES
+    return traces.asked(spoken, traces.table({name: values}), *shared, meaning)
 
 
 def _told_of(facts: Sequence[Fact]) -> dict[str, list[str]]:

@@ -361,8 +361,12 @@ def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, split, n, patients, metrics: {name: {value, low, high}}, per_class, confusion, majority_accuracy, ...}"""
+    """{run, split, n, patients, metrics: {name: {value, low, high}}, per_class, confusion, majority_accuracy,
+    subgroups, seeds (the same recipe with others: {seeds, runs, unasked, metrics: {name: {low, high, sd, n}}} or null),
+    ...}
+    """
     from builder.evaluate import evaluate as measured
+    from builder.siblings import spread, words
 
     run, told = run_of(asked.run), Telling()
     found = measured(
@@ -381,10 +385,15 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
     for rate, figure in found.get("froc", {}).get("at", {}).items():
         rows.append((f"sensitivity at {rate} false alarms a scan", with_interval(figure)))
     notes = "".join(f"\n{note}" for note in found["notes"])
+    seeds = spread(run, home(), asked.split)
+    if seeds and seeds["metrics"]:
+        lines = [(name.replace("_", " "), words(figure)) for name, figure in seeds["metrics"].items()]
+        notes += f"\nThe same recipe over {len(seeds['seeds'])} seeds (the luck of a training, not of the patients)\n"
+        notes += table(lines)
     if asked.by:
         notes += _by_group(found.get("subgroups", []), asked.by, found.get("groups_said", []))
     title = f"{found['n']} scans of {found['patients']} patients, {asked.split} split, 95 % intervals over patients"
-    return found, f"{title}\n{table(rows)}{notes}"
+    return {**found, "seeds": seeds}, f"{title}\n{table(rows)}{notes}"
 
 
 def _by_group(rows: list[Answer], by: str, said: list[str]) -> str:

@@ -17,7 +17,7 @@ from builder import outside
 from builder.measures import bootstrap
 from builder.measures.classes import Predictions, figures
 
-__all__ = ["BORDER", "OF_PEOPLE", "asked", "border", "table"]
+__all__ = ["BORDER", "OF_MACHINES", "OF_PEOPLE", "asked", "border", "table"]
 
 BORDER = 3
 """Of a picture of 32 x 32 pixels, how many pixels from the edge count as its border (about a tenth)."""
@@ -25,12 +25,12 @@ _TELLS, _NEARLY = 0.6, 0.8  # AUC from which traces tell the class, and from whi
 _MOST_VALUES = 30
 _RESAMPLES = 500
 _ZONES = 8
-_MADE = "A network may learn that instead of the disease, and fail on scans that were made otherwise."
+OF_MACHINES = "A network may learn that instead of the disease, and fail on scans that were made otherwise."
 OF_PEOPLE = (
     "That may be true of the disease, or come from how the scans were collected: a network may go by it alone, so read "
     "its figures group by group."
 )
-"""What it means where sex or age tell the class."""
+"""What it means where sex or age tell the class, as against how a scan was made."""
 _BRIGHT, _STEP = 0.9, 0.6  # of 0..1: writing is as bright as can be, and ends within two pixels
 
 
@@ -73,7 +73,7 @@ def asked(
     groups: np.ndarray,
     patients: np.ndarray,
     classes: Sequence[str],
-    meaning: str = _MADE,
+    meaning: str = OF_MACHINES,
 ) -> dict[str, Any]:
     """How well a rule that sees these traces alone tells the classes of patients it was not fitted to.
 

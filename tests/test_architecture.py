@@ -160,6 +160,7 @@ ENGINE = {
     "dicomweb": "",
     "service": "asking beside dicomweb faults gate nearness operating predict runs sandbox scan takeout terms",
     "compare": "task data runs evaluate measures leaks",
+    "siblings": "branch evaluate parting runs spec",
     "hardest": "spec task data checkpoint learner",
     "evaluate": "spec task data runs predict measures views parting leaks subgroups",
     "leaks": "data fingerprint parting runs spec",

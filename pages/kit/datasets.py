@@ -155,7 +155,7 @@ def show_warnings(fingerprint: Fingerprint) -> None:
 def show_attributes(fingerprint: Fingerprint) -> None:
     """Draws how many patients are of which sex, age, site and scanner, as far as files or tables say so."""
     rows = [
-        (attributes.title(name), " · ".join(f"{value} {n:,}" for value, n in values.items()))
+        (attributes.title(name), " · ".join(f"{value}: {n:,}" for value, n in values.items()))
         for name, values in fingerprint.attributes.items()
     ]
     pairs(rows)

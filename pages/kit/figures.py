@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from builder import siblings
 from builder.measures.named import METRICS, interval, metric_words, written
 from pages.kit import charts
 from pages.kit.pairs import pairs
@@ -31,8 +32,13 @@ MEANINGS = {
 _BAND = "rgba(74,120,239,.18)"
 
 
-def summary(found: Mapping[str, Any]) -> None:
-    """Draws all figures with their intervals, what they stand on, and the remarks."""
+def summary(found: Mapping[str, Any], seeds: Mapping[str, Any] | None = None) -> None:
+    """Draws all figures with their intervals, what they stand on, and the remarks.
+
+    Args:
+        seeds: how they move over trainings with other seeds (`siblings.spread`); None where there was one training.
+    """
+    moved = seeds["metrics"] if seeds else {}
     many = f"{amount(found['n'], 'scan')} of {amount(found['patients'], 'patient')}"
     st.caption(f"{many}, never seen in training. In brackets the 95 % interval over patients.")
     if found.get("synthetic"):
@@ -40,10 +46,20 @@ def summary(found: Mapping[str, Any]) -> None:
     rows = []
     for name, figure in found["metrics"].items():
         rows.append((metric_words(name), interval(figure)))
+        if name in moved:
+            rows.append((f"over {moved[name]['n']} seeds", siblings.words(moved[name])))
         if name == "accuracy" and found.get("majority_accuracy") is not None:
             who = f' ("{found["majority_class"]}")' if found.get("majority_class") else ""
             rows.append((f"Always the commonest class{who}", f"{found['majority_accuracy']:.3f}"))
     pairs(rows, figures=True)
+    if moved:
+        st.caption(
+            "Over seeds: the same recipe taught again, asked about the same scans, from the least to the largest: the "
+            "luck of a training. The interval in brackets is another thing: the luck of which patients were asked."
+        )
+    if seeds and seeds["unasked"]:
+        runs = amount(seeds["unasked"], "run")
+        st.caption(f"Not asked about these scans yet: {runs} of this recipe with other seeds.")
     openings = found.get("openings") or {}
     if openings:
         st.caption(
@@ -612,17 +628,13 @@ def by_group(found: Mapping[str, Any]) -> None:
                 "Group": row["name"],
                 "Scans": row["n"],
                 "Patients": row["patients"],
-                **{metric_words(name): "too few" if row.get("few") else interval(row[name]) for name in shown},
-                **(
-                    {f"{metric_words('auc')} beside the rest": _apart(row.get("rest", {}).get("auc"))}
-                    if "auc" in shown
-                    else {}
-                ),
+                **_of_group(row, shown),
             }
             for row in found["subgroups"]
         ],
         hide_index=True,
         key="subgroups",
+        column_config={"Group": st.column_config.TextColumn(width=150)},
         height="content" if len(found["subgroups"]) <= 16 else 560,
     )
     st.caption(
@@ -630,6 +642,13 @@ def by_group(found: Mapping[str, Any]) -> None:
         "scans; an interval without 0 is more than chance. Groups of fewer than five patients are told as “other”, "
         "figures of fewer than ten scans or five patients are not told."
     )
+
+
+def _of_group(row: Mapping[str, Any], shown: Sequence[str]) -> dict[str, str]:
+    """The figures of a group in the columns of the table, the difference to the rest beside the first."""
+    found = {metric_words(name): "too few" if row.get("few") else interval(row[name]) for name in shown}
+    first, *others = found.items()
+    return dict([first, (f"{first[0]} beside the rest", _apart(row.get("rest", {}).get(shown[0]))), *others])
 
 
 def _apart(figure: Mapping[str, float | None] | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw
 
+from builder import siblings
 from builder.data import Dataset, UnknownDataset
 from builder.evaluate import evaluation, examples
 from builder.execute import home
@@ -92,7 +93,7 @@ def everything(run: Run) -> None:
     narrow = [part for part in _parts(whole) if not part[3]]
     left, right = st.columns([1, 1.1], gap="medium")
     with left, style.card("On the test scans", key="test-side"):
-        figures.summary(found)
+        figures.summary(found, siblings.spread(run, home()))
         figures.notes(found)
         _outdated(run, found)
         _opener(run, found)
