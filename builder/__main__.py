@@ -166,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         "shortcuts", commands.shortcuts, "What does a run go by? Its answers with parts of scans taken away."
     )
     made.add_argument("run", metavar="RUN")
+    made = command("errors", commands.errors, "Have its errors something in common? Kinds of scans on which it errs.")
+    made.add_argument("run", metavar="RUN")
     made = command("terms", trust_commands.terms, "On which terms does a run answer? Shows them, or chooses them.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--calibrate", choices=("on", "off"), help="put the validation side's temperature to its answers")

@@ -466,6 +466,23 @@ def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
     return found, "\n".join([title, table(rows), *found["verdicts"]])
 
 
+def errors(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{run, n, patients, sides, wrong, sure, rate, groups: [{about, n, patients, wrong, sure, rate, outside, p, shared,
+    cases: [{case, given, says, chance}]}], words, edited}"""
+    from builder.error_groups import NotAsked, ask
+
+    run, told = run_of(asked.run), Telling()
+    try:
+        found = ask(run, data_folder(), lambda done, total: told.show(done, total, "looking at the scans"))
+    except NotAsked as error:
+        raise Mistake(str(error)) from error
+    told.end()
+    lines = [f"{found['wrong']} of {found['n']} scans that it did not learn from are answered wrongly"]
+    for words, group in zip(found["words"], [*found["groups"], None], strict=False):
+        lines += [words, *(f"  {shared}" for shared in (group["shared"] if group else ()))]
+    return found, "\n".join(lines)
+
+
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
     series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored

@@ -119,6 +119,7 @@ KINDS = (
     "hardest",
     "baseline",
     "blanked",
+    "error-groups",
     "reading",
     "gather",
     "evidence",

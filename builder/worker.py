@@ -488,6 +488,14 @@ def blanked(work: Work) -> Steps:
     return ask(Run(work.home, work.job.payload["run"]), work.home, work.count)
 
 
+def error_groups(work: Work) -> Steps:
+    """Looks for kinds of scans on which a run errs; the result is `error_groups.ask`."""
+    from builder.error_groups import ask
+
+    yield Progress(note="asking and comparing scans")
+    return ask(Run(work.home, work.job.payload["run"]), work.home, work.count)
+
+
 def reading(work: Work) -> Steps:
     """Begins a blind reading (`reader.begin`): {run, reading, cases}. The payload is {run, split, num, seed, kind}."""
     from builder.reader import begin
@@ -902,6 +910,7 @@ KINDS: dict[str, Handler] = {
     "baseline": baseline,
     "audit": audit,
     "blanked": blanked,
+    "error-groups": error_groups,
     "reading": reading,
     "gather": gather,
     "evidence": evidence,

@@ -173,6 +173,7 @@ ENGINE = {
     "reader": "calibrate data evaluate marked parting runs task",
     "reading_report": "marked measures reader",
     "lettering": "",
+    "error_groups": "attributes baseline data evaluate fingerprint measures parting runs sides task",
     "blanking": "data lettering measures parting predict runs targets task",
     "saliency": "predict spec task",
     "hallucination": "calibrate degrade measures opinion parting predict restored runs scan task",

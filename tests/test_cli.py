@@ -41,6 +41,7 @@ COMMANDS = (
     "delete",
     "evaluate",
     "shortcuts",
+    "errors",
     "predict",
     "second-opinion",
     "export",
@@ -270,6 +271,11 @@ def test_shortcuts_answers_in_the_documented_shape(ask, at_little):
     }
     assert {"whole", "border", "coarse", "without_middle"} == set(found["probes"]) and found["verdicts"]
     assert set(found["probes"]["whole"]) == {"auc", "accuracy", "n"}
+
+
+def test_errors_of_few_scans_are_not_grouped(ask, at_little):
+    code, found, words = ask("errors", at_little[2].id)
+    assert code == 2 and "too few" in words and found == {"error": words.strip()}
 
 
 def test_evaluate_answers_in_the_documented_shape(ask, at_little):

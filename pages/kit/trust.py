@@ -21,6 +21,7 @@ from pages.kit import (
     audit,
     beat,
     blanked,
+    common_errors,
     evidence,
     explained,
     figures,
@@ -116,6 +117,8 @@ def everything(run: Run) -> None:
     hallucination.card(run)
     before_and_after(run)
     galleries(run, whole)
+    if _has_classes(run) and (dataset := _dataset(run)) is not None:
+        common_errors.card(run, dataset)
     evidence.card(run)
 
 

@@ -1,0 +1,312 @@
+"""Have the errors of a run something in common? Kinds of scans on which it errs more often than elsewhere.
+
+Scans are put on a tree by how alike they look (Ward's method on the main axes of a packaged network's features, see
+`baseline`). The run's own features would not do: there its errors lie together by construction, on the wrong side of
+its boundary. Each branch of the tree is a candidate; the one that holds the most errors beyond what the classes of its
+scans explain is told, if so much is rare by chance: the largest such excess of any branch after the errors were dealt
+out anew among patients of the same classes (tree-based scan statistic: Kulldorff, Fang and Walsh, Biometrics 59:323,
+2003). So many branches may be looked at and nothing is claimed where errors are scattered.
+
+Asked are scans that the run did not learn from: the validation side, and the test side where its answers are known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder import attributes, baseline, task
+from builder.data import Dataset
+from builder.evaluate import answered, kept
+from builder.fingerprint import facets
+from builder.measures import bootstrap
+from builder.measures.classes import Predictions
+from builder.parting import dataset_of
+from builder.runs import Run, write_atomic
+
+__all__ = ["NotAsked", "ask", "denser", "kept_of"]
+
+FILE = "error-groups.json"
+DRAWS = 999
+FEWEST = 8
+"""Scans of a branch, below which it is no group."""
+FEWEST_ERRORS = 5
+SURE = 0.9
+"""Probability from which a wrong answer counts as a confident one."""
+_AXES = 12
+_MOST_SCANS = 1500
+_MOST_GROUPS = 4
+_LEVEL = 0.05
+_SHOWN = 12
+_TELLING, _BEYOND = 0.6, 0.25  # share of a group that a value must cover, and by how much more than outside
+
+
+class NotAsked(ValueError):
+    """A run that cannot be asked like this. Its text is one sentence for people."""
+
+
+def ask(run: Run, home: Path, progress: Callable[[int, int], None] | None = None, draws: int = DRAWS) -> dict[str, Any]:
+    """Looks for kinds of scans on which a run errs; kept as `error-groups.json`.
+
+    Returns, as JSON data: {run, n, patients, sides, wrong, sure, rate {value, low, high}, edited, groups [{about
+        ("errors" or "sure errors"), n, patients, wrong, sure, rate, outside (share), p, shared [words], cases [{case,
+        given, says, chance}]}], words [sentences]}.
+
+    Raises:
+        NotAsked: a task without classes, or too few scans or errors. PredictError, EvaluateError, UnknownDataset.
+    """
+    kind = task.find(run.experiment.task)
+    if "class" not in kind.learns:
+        raise NotAsked(f"{kind.title} does not tell classes apart, so there are no wrong answers to look at.")
+    classes, told, sides = _answers(run, home)
+    dataset = dataset_of(run.folder, home, run.experiment.data.dataset)
+    by_id = {case.id: index for index, case in enumerate(dataset.cases)}
+    rows = np.array([n for n, id in enumerate(told.cases) if str(id) in by_id], np.int64)
+    rows = rows[np.unique(np.linspace(0, max(0, len(rows) - 1), min(len(rows), _MOST_SCANS)).astype(int))]
+    chances, labels, patients = told.probabilities[rows], told.labels[rows], told.patients[rows]
+    places = np.array([by_id[str(id)] for id in told.cases[rows]], np.int64)
+    says = (chances >= 0.5).astype(np.uint8) if labels.ndim == 2 else chances.argmax(1)
+    wrong = (says != labels).any(1) if labels.ndim == 2 else says != labels
+    chance = np.maximum(chances, 1 - chances).min(1) if labels.ndim == 2 else chances.max(1)
+    sure = wrong & (chance >= SURE)
+    if len(rows) < 3 * FEWEST:
+        raise NotAsked(f"Only {len(rows)} scans were answered that it did not learn from: too few to look for groups.")
+    if wrong.sum() < FEWEST_ERRORS:
+        raise NotAsked(f"It erred on {int(wrong.sum())} of {len(rows)} scans: too few errors to look for groups.")
+    features = baseline.features_of(dataset, progress)[places]
+    kinds = np.array(["|".join(map(str, np.atleast_1d(label))) for label in labels])
+    branches = _branches(features)
+    groups: list[dict[str, Any]] = []
+    for about, errors in (("errors", wrong), ("sure errors", sure)):
+        for members, p in denser(branches, errors, kinds, patients, draws) if errors.sum() >= FEWEST_ERRORS else ():
+            if any(2 * len(np.intersect1d(members, group["members"])) > len(members) for group in groups):
+                continue  # told already
+            inside = np.zeros(len(rows), bool)
+            inside[members] = True
+            groups.append(
+                {
+                    "about": about,
+                    "members": members,
+                    "n": len(members),
+                    "patients": len(np.unique(patients[inside])),
+                    "wrong": int(wrong[inside].sum()),
+                    "sure": int(sure[inside].sum()),
+                    "rate": _rate(errors[inside], patients[inside]),
+                    "outside": float(errors[~inside].mean()),
+                    "p": p,
+                    "shared": _shared(dataset, places, inside),
+                    "cases": [
+                        {
+                            "case": dataset.cases[places[n]].id,
+                            "given": _named(classes, labels[n]),
+                            "says": _named(classes, says[n]),
+                            "chance": round(float(chance[n]), 3),
+                        }
+                        for n in sorted(np.flatnonzero(inside & wrong), key=lambda n: -chance[n])[:_SHOWN]
+                    ],
+                }
+            )
+    for group in groups:
+        del group["members"]
+    result = {
+        "run": run.id,
+        "n": len(rows),
+        "patients": len(np.unique(patients)),
+        "sides": sides,
+        "wrong": int(wrong.sum()),
+        "sure": int(sure.sum()),
+        "rate": _rate(wrong, patients),
+        "groups": groups,
+        "words": _words(groups, int(wrong.sum()), len(rows)),
+        "edited": dataset.edited,
+    }
+    write_atomic(run.folder / FILE, json.dumps(result))
+    return result
+
+
+def kept_of(run: Run) -> dict[str, Any] | None:
+    """What `ask` found last; None where it was not asked, or the run has learned since."""
+    path = run.folder / FILE
+    try:
+        if path.stat().st_mtime < (run.folder / "best.safetensors").stat().st_mtime:
+            return None
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _answers(run: Run, home: Path) -> tuple[tuple[str, ...], Predictions, list[str]]:
+    """(classes, answers to scans that the run did not learn from, sides that they lie on)."""
+    classes, _, examined = answered(run, home, "val")
+    parts, sides = [Predictions.of(examined)], ["val"]
+    if (test := kept(run, "test")) is not None:
+        parts.append(Predictions.of(test))
+        sides.append("test")
+    told = [(side, part) for side, part in zip(sides, parts, strict=True) if part is not None]
+    if not told:
+        raise NotAsked("No scan with a class was answered that it did not learn from.")
+    names = ("probabilities", "labels", "patients", "cases")
+    joined = [np.concatenate([getattr(part, name) for _, part in told]) for name in names]
+    return classes, Predictions(*joined), [side for side, _ in told]
+
+
+# -- where errors are dense -------------------------------------------------------------------------------------------
+
+
+def _branches(features: np.ndarray) -> list[np.ndarray]:
+    """Members (rows) of every branch of the tree that is large enough and holds at most half of the scans."""
+    from scipy.cluster.hierarchy import linkage
+
+    centred = (features - features.mean(0)).astype(np.float64)
+    centred /= centred.std(0) + 1e-6
+    left, strength, _ = np.linalg.svd(centred, full_matrices=False)
+    axes = left[:, :_AXES] * strength[:_AXES]
+    members: dict[int, np.ndarray] = {n: np.array([n]) for n in range(len(features))}
+    found = []
+    for step, (one, other, _, size) in enumerate(linkage(axes, "ward")):
+        own = np.concatenate([members.pop(int(one)), members.pop(int(other))])
+        members[len(features) + step] = own
+        if FEWEST <= size <= len(features) / 2:
+            found.append(np.sort(own))
+    return found
+
+
+def denser(
+    branches: Sequence[np.ndarray],
+    errors: np.ndarray,
+    kinds: np.ndarray,
+    patients: np.ndarray,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[tuple[np.ndarray, float]]:
+    """Branches with more errors than chance puts into any branch, the densest first; none overlaps another.
+
+    Args:
+        branches: rows of each. errors: (N,) bool. kinds: (N,) what the errors are dealt out within (the class: that one
+            class is harder is told elsewhere). patients: (N,): the errors of a patient stay together.
+    Returns: [(rows, p)], p the share of `draws` in which the largest excess of all branches was as large.
+    """
+    if not branches or not errors.any():
+        return []
+    inside = np.zeros((len(branches), len(errors)), np.float32)
+    for row, members in zip(inside, branches, strict=True):
+        row[members] = 1
+    rates = {kind: errors[kinds == kind].mean() for kind in np.unique(kinds)}
+    expected = inside @ np.array([rates[kind] for kind in kinds], np.float32)
+    total = float(errors.sum())
+    real = _excess(inside @ errors.astype(np.float32), expected, total)
+    dealt = _dealt(errors, kinds, patients, draws, np.random.default_rng(seed))
+    largest = np.array([_excess(inside @ row, expected, total).max() for row in dealt])
+    found: list[tuple[np.ndarray, float]] = []
+    for place in np.argsort(-real):
+        p = float((1 + (largest >= real[place]).sum()) / (1 + draws))
+        if p > _LEVEL or len(found) == _MOST_GROUPS:
+            break
+        if not any(len(np.intersect1d(branches[place], other)) for other, _ in found):
+            found.append((branches[place], p))
+    return found
+
+
+def _excess(seen: np.ndarray, expected: np.ndarray, total: float) -> np.ndarray:
+    """Logarithm of how much likelier what was seen is where the branch has a rate of its own; 0 without an excess."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = seen * np.log(seen / expected)
+        rest = np.where(total > seen, (total - seen) * np.log((total - seen) / (total - expected)), 0.0)
+    return np.where((seen > expected) & (expected > 0), own + rest, 0.0)
+
+
+def _dealt(
+    errors: np.ndarray, kinds: np.ndarray, patients: np.ndarray, draws: int, random: np.random.Generator
+) -> np.ndarray:
+    """(draws, N) float32: the errors dealt out anew among patients who have as many scans of the same classes."""
+    of_patient: dict[Any, list[int]] = {}
+    for row in np.lexsort((np.arange(len(kinds)), kinds)):  # the scans of a patient in the order of their classes
+        of_patient.setdefault(patients[row], []).append(int(row))
+    alike: dict[tuple[str, ...], list[list[int]]] = {}
+    for rows in of_patient.values():
+        alike.setdefault(tuple(str(kinds[row]) for row in rows), []).append(rows)
+    found = np.empty((draws, len(errors)), np.float32)
+    for rows in map(np.array, alike.values()):  # (patients, scans of each)
+        values = errors[rows]
+        for draw in found:
+            draw[rows] = values[random.permutation(len(rows))]
+    return found
+
+
+# -- in words ---------------------------------------------------------------------------------------------------------
+
+
+def _rate(errors: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
+    told = bootstrap.means({"rate": errors.astype(float)})
+    found: dict[str, float | None] = bootstrap.intervals(told, patients, 1000)["rate"]
+    return found
+
+
+def _named(classes: Sequence[str], label: Any) -> str:
+    if np.ndim(label):
+        return ", ".join(classes[k] for k in np.flatnonzero(label)) or "none"
+    return classes[int(label)]
+
+
+def _shared(dataset: Dataset, places: np.ndarray, inside: np.ndarray) -> list[str]:
+    """What most of a group have and few of the others: "9 of 12 are grey (31 % of the others)", most telling first."""
+    cases = [dataset.cases[int(place)] for place in places]
+    found: list[tuple[float, str]] = []
+    values: dict[str, Sequence[str]] = dict(facets([case.fact for case in cases]))
+    names = {name for case in cases for name in case.attributes}
+    people = [case.patient for case in cases]
+    for name in sorted(names, key=attributes.place):
+        told = attributes.folded([case.attributes.get(name, "") for case in cases], people)
+        title = attributes.title(name).lower()
+        values[name] = [value if value.startswith(f"{title} ") else f"{title} {value}" for value in told]
+    values |= _looks(dataset, places)
+    for own in values.values():
+        counts = Counter(value for value, there in zip(own, inside, strict=True) if there)
+        for value, count in counts.most_common(1):
+            share = count / int(inside.sum())
+            others = sum(v == value for v, there in zip(own, inside, strict=True) if not there) / int((~inside).sum())
+            if share >= _TELLING and share - others >= _BEYOND:
+                words = f"{count} of {int(inside.sum())}: {value} ({others:.0%} of the others)"
+                found.append((share - others, words.replace("%", " %")))
+    return [words for _, words in sorted(found, reverse=True)[:4]]
+
+
+def _looks(dataset: Dataset, places: np.ndarray) -> Mapping[str, Sequence[str]]:
+    """How bright and how strong in contrast the pictures are beside each other, in thirds."""
+    from builder.sides import in_grey, small
+
+    thumbs = np.stack([small(in_grey(dataset.scan(int(place)))) for place in places]).astype(np.float32)
+    told = {}
+    for name, numbers, words in (
+        ("brightness", thumbs.mean((1, 2)), ("dark pictures", "pictures of middle brightness", "bright pictures")),
+        ("contrast", thumbs.std((1, 2)), ("pictures of little contrast", "of middle contrast", "of much contrast")),
+    ):
+        edges = np.quantile(numbers, (1 / 3, 2 / 3))
+        told[name] = [words[int(third)] for third in np.searchsorted(edges, numbers, side="right")]
+    return told
+
+
+def _words(groups: Sequence[Mapping[str, Any]], wrong: int, num: int) -> list[str]:
+    if not groups:
+        return [
+            f"Its {wrong} errors on {num} scans lie scattered among the kinds of scans: none holds more of them than "
+            "chance would put there."
+        ]
+    said = []
+    for number, group in enumerate(groups, 1):
+        rate = group["rate"]
+        what = (
+            "wrong" if group["about"] == "errors" else f"wrong with at least {SURE:.0%} confidence".replace("%", " %")
+        )
+        said.append(
+            f"Group {number}: of {group['n']} scans of {group['patients']} patients that look alike "
+            f"{100 * rate['value']:.0f} % are {what} ({100 * rate['low']:.0f} to {100 * rate['high']:.0f} %), of the "
+            f"others {100 * group['outside']:.0f} %; by chance so much happens in {100 * group['p']:.1f} % of draws."
+        )
+    return said
