@@ -24,9 +24,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 GRACE_S = 5.0  # a process that was told to end gets this long
 LONG_FIRST = (
     "cluster foreign journey_tasks catalogue_formats journey_search tumor_diagnosis journey_learning series_runs "
-    "canvas lesion_detection journey_trust export_formats journey parts cli image_enhancement browser_shell families "
-    "processes export sandbox recognition browser_labelling backbones service evidence browser_live pages_build resume "
-    "browser_viewer begin_weights browser_think pages_results dicomweb pages_shell search blanking cluster_parallel"
+    "journey_trust families canvas cli journey weights export exactness browser_shell export_formats parts "
+    "lesion_detection processes image_enhancement browser_labelling train sandbox backbones browser_live film "
+    "volume_patches every_layer_seen service recognition evidence worker pages_build browser_viewer resume "
+    "pages_results browser_think begin_weights dicomweb pages_shell search_killed blanking cluster_parallel "
+    "search check setup"
 )
 """Files that take long, each beside one that mostly waits: they start first, so that the end has only short ones."""
 _MARK = "SCANLOOM_TEST_PARENT"  # every child of this test process inherits it, also one in its own session

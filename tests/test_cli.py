@@ -353,13 +353,11 @@ def cli(*words: object, home: Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes, **options)  # type: ignore[call-overload]
 
 
-def test_train_gives_a_run_that_is_done_with_words_on_stderr_and_one_object_on_stdout(little, document):
-    home, dataset, _ = little
-    with cli("train", document, "--data", "little", "--set", "training.epochs=2", "--json", home=home) as process:
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    found = json.loads(out)
-    assert out.count("\n") == 1 and (found["status"], found["epochs"]) == ("done", 2)
+def test_train_gives_a_run_that_is_done_with_words_on_stderr_and_one_object_on_stdout(at_little, document, ask):
+    home, dataset, _ = at_little
+    code, found, err = ask("train", document, "--data", "little", "--set", "training.epochs=2")
+    assert code == 0, err
+    assert (found["status"], found["epochs"]) == ("done", 2)
     assert set(found["best"]) >= {"metric", "value", "epoch"} and "epoch 2 of 2" in err
     run = Run(home, found["run"])
     assert run.experiment.data.dataset == dataset.id and run.experiment.training.epochs == 2
