@@ -225,9 +225,10 @@ def test_the_starters_over_slices_fit_their_demo_and_are_exported_with_proof(nam
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn-bigru", "small-3d-cnn"])
-def test_the_starters_over_slices_learn_their_demo_as_shipped(name, home, tmp_path):
+def test_the_starters_over_slices_learn_their_demo_in_half_of_their_epochs(name, home, tmp_path):
     dataset = little_run.imported(home, RECOGNITION.demo(0, tmp_path / "demo", "series").parent, synthetic=True)
-    run = little_run.trained(home, little_run.starter(name), dataset)
+    starter = little_run.starter(name)
+    run = little_run.trained(home, starter.replace("training.epochs", starter.training.epochs // 2), dataset)
     assert evaluate(run, home)["metrics"]["auc"]["value"] > 0.9
 
 
