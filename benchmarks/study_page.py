@@ -77,7 +77,9 @@ def in_the_browser(home: Path, study: Study, refreshes: int, next_trial: int) ->
     found: dict[str, dict[str, float]] = {}
     try:
         with browser.chromium() as opened:
-            page = opened.page(server.address, f"/search?study={study.id}")
+            page = opened.context.new_page()  # it never comes to rest: the page looks again by itself
+            page.goto(f"{server.address}/search?study={study.id}")
+            browser.keyed(page, "study-view").wait_for(timeout=180_000)
             client = opened.context.new_cdp_session(page)
             client.send("Performance.enable")
 
@@ -123,6 +125,7 @@ def main() -> None:
         with Record(job.folder / "events.jsonl") as record:
             record.append(Started(attempt=1, device="cpu", pid=os.getpid()))
         server, next_trial = on_the_server(study, asked.refreshes, asked.trials)
+        print(json.dumps(server, indent=1), flush=True)
         seen = in_the_browser(Path(place), study, asked.refreshes, next_trial)
         fold = time.process_time()
         Study(study.home, study.id).view()

@@ -185,7 +185,7 @@ def test_the_winner_of_a_search_is_set_against_the_default_and_tried_inside_fold
 
     # ---- the searches inside folds stand under the one that they are about, and go and come back with it
     listed = opened("search")
-    (box,) = (box for box in listed.expander if box.label == "3 searches inside folds")
+    (box,) = (box for box in listed.expander if box.label == "Inside 3 folds")
     inside_ids = {f"study-{fold.id}" for fold in inside.studies()}
     assert {str(b.key) for b in box.button} == inside_ids and "delete-search" in {str(b.key) for b in listed.button}
     cards = [str(b.key) for b in opened("runs").button if str(b.key).startswith("search-")]

@@ -143,6 +143,7 @@ class Driver:
                 trials = self._all()
                 yield sum(trial.state.is_finished() for trial in trials), self._wanted()
                 if not moved:
+                    self._weigh()  # while all learn: between two trials nobody waits for it
                     time.sleep(self.poll_s)
         finally:
             if not ended and self.stop():
@@ -506,7 +507,6 @@ class Driver:
         if number not in self._fold.trials:
             self._tell_asked(self._frozen(number))
         self._tell("ended", trial=number, **ended)
-        self._weigh()
 
     def _weigh(self, always: bool = False) -> None:
         """Tells which choices matter, now and then: it costs more the more trials there are."""

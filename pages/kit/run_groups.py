@@ -77,8 +77,9 @@ def searches(by_study: Mapping[str, Sequence[Run]], shown: Sequence[str]) -> Non
                 there = {run.id for run in by_study[id]}
                 for trial in [t for t in ranked(view) if t.run in there][:_BEST]:
                     reached = number_words(trial.values[0]) if trial.values else "not over"
+                    reached += " · shown" if trial.run in shown else ""
                     st.button(
-                        f"**Trial {trial.number}** {'shown' if trial.run in shown else ''} *{plain(reached)}*",
+                        f"**Trial {trial.number}** *{plain(reached)}*",
                         key=f"of-search-{trial.run}",
                         width="stretch",
                         on_click=_only,

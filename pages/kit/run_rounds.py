@@ -9,7 +9,7 @@ import streamlit as st
 from builder.execute import home
 from builder.rounds import Round, RoundStore, RoundView, round_of
 from builder.runs import Run, StoreError
-from pages.kit import address, go, style
+from pages.kit import address, curves, go, style
 from pages.kit.run_list import MOST_SHOWN, only, view_of
 from pages.kit.words import plain
 
@@ -61,9 +61,10 @@ def _members(one: Round, view: RoundView, shown: Sequence[str]) -> None:
             st.caption(f"{plain(words)}: deleted")
             continue
         there.append(run.id)
-        mark = "shown" if run.id in shown else ""
+        facts = [curves.best_words(now), "shown" if run.id in shown else ""]
+        facts_words = plain(" · ".join(filter(None, facts)) or "nothing yet")
         st.button(
-            f"**{plain(words)}** {style.badge(now.status)} *{mark}*",
+            f"**{plain(words)}** {style.badge(now.status)} *{facts_words}*",
             key=f"of-round-{run.id}",
             width="stretch",
             on_click=only,

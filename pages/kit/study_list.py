@@ -88,17 +88,17 @@ def study_list(studies: Sequence[Study], shown: str, offer: bool) -> None:
             _card(study, shown)
             folds = inside.pop(study.id, [])
             if shown in (study.id, *(fold.id for fold in folds)):
-                _folds(folds, study.id, shown)
+                _folds(folds, study.id, shown, "Inside")
         for about, folds in inside.items():
-            _folds(folds, about, shown)
+            named = view_of(folds[0]).name.partition(" · ")[2]
+            _folds(folds, about, shown, f"{plain(named)}, inside")
 
 
-def _folds(folds: Sequence[Study], about: str, shown: str) -> None:
+def _folds(folds: Sequence[Study], about: str, shown: str, words: str) -> None:
     if not folds:
         return
     open_at_first = any(fold.id == shown for fold in folds)
-    words = amount(len(folds), "search", "searches")
-    with st.expander(f"{words} inside folds", expanded=open_at_first, key=f"folds-of-{about}"):
+    with st.expander(f"{words} {amount(len(folds), 'fold')}", expanded=open_at_first, key=f"folds-of-{about}"):
         for fold in folds:
             _card(fold, shown)
 
