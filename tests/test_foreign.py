@@ -30,7 +30,7 @@ from builder.spec import Experiment, Node
 def small(starter: Experiment) -> Experiment:
     """A starter with smaller scans, and with a small backbone of the same family: torch's exporter takes ten seconds
     for the real one, which one starter keeps."""
-    sides = {"recognition": 32, "tumor_diagnosis": 64, "lesion_detection": 64, "image_enhancement": 24}
+    sides = {"recognition": 32, "tumor_diagnosis": 32, "lesion_detection": 64, "image_enhancement": 24}
     found = starter.replace("data.size_px", sides[starter.task])
     if any(node.id == "backbone" for node in starter.network):
         found = found.replace("network.backbone.params.model", "test_efficientnet")
