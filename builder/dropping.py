@@ -31,7 +31,7 @@ def everywhere(experiment: Experiment, share: float, plan: Plan) -> Experiment:
     for node in experiment.network:
         if node.name in _KINDS:
             now = now.replace(f"network.{node.id}.params.p", share) if share else now.remove(node.id)
-        elif _drops(node):
+        elif _works(node, "dropout"):
             now = now.replace(f"network.{node.id}.params.dropout", share)
     return _filled(now, share, plan) if share else now
 
@@ -61,7 +61,7 @@ def dropped(experiment: Experiment) -> float:
     """The largest share that is dropped anywhere in the network."""
     shares = [0.0]
     for node in experiment.network:
-        name = "p" if node.name in _KINDS else "dropout" if _drops(node) else ""
+        name = "p" if node.name in _KINDS else "dropout" if _works(node, "dropout") else ""
         if name:
             value = node.params.get(name, LAYERS[node.name].defaults[name])
             shares += [float(value)] if isinstance(value, int | float) else []
@@ -70,15 +70,17 @@ def dropped(experiment: Experiment) -> float:
 
 def drops_paths(experiment: Experiment) -> list[str]:
     """The ids of the layers with a shortcut whose rest can be left out, in order of depth."""
-    return [node.id for node in experiment.network if _has(node, "drop_path")]
+    return [node.id for node in experiment.network if _works(node, "drop_path")]
 
 
 def over_depth(experiment: Experiment, share: float) -> Experiment:
     """Returns the document in which blocks with a shortcut are left out now and then: the first one never, the last one
-    as often as `share` says, those between in a straight line (Huang et al. 2016)."""
+    as often as `share` says, those between in a straight line (Huang et al. 2016). Inside a known model timm does the
+    same, up to `share`."""
     ids = drops_paths(experiment)
     for k, id in enumerate(ids):
-        rate = round(share * (k / (len(ids) - 1) if len(ids) > 1 else 1.0), 3)
+        known = LAYERS[experiment.at(f"network.{id}").name].group == "Backbones"
+        rate = round(share * (1.0 if known or len(ids) == 1 else k / (len(ids) - 1)), 3)
         experiment = experiment.replace(f"network.{id}.params.drop_path", rate or None)
     return experiment
 
@@ -95,13 +97,13 @@ def _has(node: Node, setting: str) -> bool:
     return spec is not None and setting in spec.defaults
 
 
-def _drops(node: Node) -> bool:
-    """Whether a layer has a dropout setting that does something as it stands."""
-    if not _has(node, "dropout"):
+def _works(node: Node, setting: str) -> bool:
+    """Whether a layer has this setting and it does something as the layer stands."""
+    if not _has(node, setting):
         return False
     spec: LayerSpec = LAYERS[node.name]
     settings = {**spec.defaults, **node.params}
-    return not any(idle.name == "dropout" and settings[idle.other] == idle.value for idle in spec.idle)
+    return not any(idle.name == setting and settings[idle.other] == idle.value for idle in spec.idle)
 
 
 def _feeds(id: str, node: Node, is_next: bool) -> bool:

@@ -38,7 +38,7 @@ def expand(experiment: Experiment, id: str) -> Experiment:
     nodes = []
     for number, (own, above) in enumerate(zip(ids, [None, *ids], strict=False), 1):
         params: dict[str, Value] = {
-            name: node.params[name] for name in ("model", "weights", "file") if name in node.params
+            name: node.params[name] for name in ("model", "weights", "file", "drop_path") if name in node.params
         }
         params["stage"] = number
         if number == len(ids) and chosen["output"] != "stages":

@@ -72,6 +72,31 @@ def test_frozen_stages_and_their_statistics_stand_still_and_the_rest_learns(mode
     assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("model", [SMALL, "test_vit", "test_convnext", "tf_efficientnet_lite0"])
+def test_stochastic_depth_grows_inside_a_known_model_in_training_only(model: str) -> None:
+    torch.manual_seed(0)
+    net, plain = TimmBackbone(1, 64, model, drop_path=0.5), TimmBackbone(1, 64, model)
+    with torch.no_grad():
+        for parameter in net.parameters():  # timm begins branches at zero: leaving them out would change nothing yet
+            parameter.add_(0.5 if parameter.dim() == 1 else 0.0)
+    plain.load_state_dict(net.state_dict())
+    rates = [float(part.drop_prob) for part in net.modules() if type(part).__name__ == "DropPath" and part.drop_prob]
+    assert rates == sorted(rates) and max(rates) <= 0.5 and rates
+    x = torch.rand(1, 1, 64, 64).expand(16, -1, -1, -1)
+    with torch.no_grad():
+        assert torch.equal(net.eval()(x), plain.eval()(x))
+        for part in (*net.train().modules(), *plain.train().modules()):  # what else differs while it learns
+            if isinstance(part, nn.BatchNorm2d | nn.Dropout):
+                part.eval()
+        alike, other = ((y - y[:1]).abs().max() / y.abs().max() for y in (plain(x), net(x)))
+        assert float(alike) < 1e-4 and float(other) > 1e-3
+
+
+def test_a_model_without_branches_refuses_stochastic_depth_in_words() -> None:
+    (planned,) = plan([node("timm_backbone", "b", model="vgg11", drop_path=0.2)], (1, 64, 64), 2).nodes
+    assert "vgg11 has no branches" in planned.message and "set its stochastic depth to 0" in planned.message
+
+
 def test_more_frozen_stages_than_there_are_is_told() -> None:
     found = plan([node("timm_backbone", "b", model=SMALL, frozen_stages=6)], (1, 64, 64), 2)["b"]
     assert f"{SMALL} has 5 stages; its first 6 cannot be frozen." in found.message

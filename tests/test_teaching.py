@@ -135,6 +135,10 @@ def test_stochastic_depth_grows_with_depth_and_leaves_branches_out_in_training_o
     deep = dropping.over_depth(document(DEEP), 0.6)
     assert [deep.at(f"network.block_{k}").params.get("drop_path", 0) for k in range(3)] == [0, 0.3, 0.6]
     assert dropping.deepest(deep) == 0.6 and dropping.over_depth(deep, 0.0) == document(DEEP)
+    known = [Node(id=f"k{frozen}", name="timm_backbone", params={"frozen": frozen}) for frozen in (False, True)]
+    both = dropping.over_depth(document((known[0], known[1], *DEEP)), 0.6)
+    assert both.at("network.kFalse").params["drop_path"] == 0.6, "timm lets it grow inside"
+    assert "drop_path" not in both.at("network.kTrue").params, "nothing of a frozen model is left out"
     from builder.blocks.residual import ResidualBlock
 
     torch.manual_seed(0)

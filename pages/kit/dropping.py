@@ -36,7 +36,7 @@ def sliders(draft: drafts.Draft, found: findings.Findings) -> None:
             _slider(draft, "Stochastic depth", _DEPTH, deepest(now), 0.8, over_depth)
             st.caption(
                 f"How often the deepest of {amount(len(ids), 'block')} with a shortcut is left out for a scan; "
-                "the first never is (Huang 2016)."
+                "the first never is (Huang 2016). In a known model it grows from its first branch to its last."
             )
         else:
             st.caption("Stochastic depth leaves out blocks with a shortcut; this network has none.")

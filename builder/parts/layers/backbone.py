@@ -1,6 +1,6 @@
 """Whole known networks as feature extractors, and their stages one at a time."""
 
-from builder.catalog import Digest, Flag, Idle, Int, LayerSpec, OneOf, Text
+from builder.catalog import Digest, Flag, Float, Idle, Int, LayerSpec, OneOf, Text
 
 _MODEL = Text(
     "model", "resnet18", "Name in the timm library, such as resnet18 or tf_efficientnet_lite0.", "timm:list_models"
@@ -15,6 +15,17 @@ _WEIGHTS = OneOf(
     "channels.",
 )
 _FILE = Digest("file", "The file of weights that you took in, by its SHA-256.", title="Weights file")
+_PATH = Float(
+    "drop_path",
+    0.0,
+    0.0,
+    0.9,
+    "How often the model's last branch is left out for a scan in training; it grows to there from 0 at the first one "
+    "(Huang 2016). Models without branches refuse it.",
+    0.05,
+    title="Stochastic depth",
+)
+_STILL = Idle("drop_path", "frozen", True, "The model is frozen: nothing of it is left out.")
 
 PARTS = (
     LayerSpec(
@@ -42,6 +53,7 @@ PARTS = (
                 "Keep the weights of its first stages as they are: they see edges and textures, which all scans share.",
                 unit="stages",
             ),
+            _PATH,
         ),
         "Backbones",
         "pretrained resnet efficientnet vit convnext transfer encoder timm",
@@ -49,7 +61,10 @@ PARTS = (
         takes=("maps",),
         untrained={"weights": "none", "file": ""},
         needs=("timm",),
-        idle=(Idle("frozen_stages", "frozen", True, "The whole model is frozen already, its first stages with it."),),
+        idle=(
+            Idle("frozen_stages", "frozen", True, "The whole model is frozen already, its first stages with it."),
+            _STILL,
+        ),
     ),
     LayerSpec(
         "timm_stage",
@@ -68,6 +83,7 @@ PARTS = (
                 "Its map; for the last stage also the model's own feature map, or one vector per scan.",
             ),
             Flag("frozen", False, "Keep its weights as they are."),
+            _PATH,
         ),
         "Backbones",
         "pretrained resnet efficientnet convnext transfer encoder level",
@@ -75,5 +91,6 @@ PARTS = (
         takes=("maps",),
         untrained={"weights": "none", "file": ""},
         needs=("timm",),
+        idle=(_STILL,),
     ),
 )
