@@ -119,7 +119,15 @@ def main() -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    times: dict[str, list[float]] = {"number": [], "open": [], "add": [], "move": [], "delete": [], "undo": []}
+    times: dict[str, list[float]] = {
+        "number": [],
+        "open": [],
+        "add": [],
+        "add after add": [],
+        "move": [],
+        "delete": [],
+        "undo": [],
+    }
     try:
         for _ in range(200):
             try:
@@ -160,22 +168,28 @@ def main() -> None:
                 )
                 page.wait_for_function(f"{OPEN} === {above + 1}")
                 page.wait_for_timeout(500)
+                again = page.locator(".st-key-add-relu button:visible").first
+                times["add after add"].append(timed(page, again.click, f"{num} === {here + 2}"))
+                page.wait_for_function(f"{OPEN} === {above + 2}")
+                page.wait_for_timeout(500)
                 place = page.evaluate(OPEN)
                 times["move"].append(
                     timed(page, page.locator(".st-key-up-layer button:visible").click, f"{OPEN} === {place - 1}")
                 )
                 page.wait_for_timeout(500)
                 times["delete"].append(
-                    timed(page, page.locator(".st-key-delete-layer button:visible").click, f"{num} === {here}")
+                    timed(page, page.locator(".st-key-delete-layer button:visible").click, f"{num} === {here + 1}")
                 )
                 page.wait_for_timeout(500)
                 times["undo"].append(
-                    timed(page, page.locator(".st-key-undo button:visible").first.click, f"{num} === {here + 1}")
+                    timed(page, page.locator(".st-key-undo button:visible").first.click, f"{num} === {here + 2}")
                 )
                 page.wait_for_timeout(500)
                 page.locator(".st-key-undo button:visible").first.click()  # the move
                 page.wait_for_timeout(700)
-                timed(page, page.locator(".st-key-undo button:visible").first.click, f"{num} === {here}")
+                for left in (here + 1, here):
+                    timed(page, page.locator(".st-key-undo button:visible").first.click, f"{num} === {left}")
+                    page.wait_for_timeout(500)
                 page.wait_for_timeout(500)
             chromium = browser.version
             browser.close()

@@ -70,9 +70,12 @@ _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6
 
 
 def below(draft: drafts.Draft, name: str) -> None:
-    """Puts a layer below the open one. Only the list is drawn anew: the palette stays as it is."""
+    """Puts a layer below the open one. Only the list is drawn anew, where undo and redo can be pressed as before: the
+    palette stays as it is."""
+    before = can_step(draft)
     layers.add(draft, name)
-    st.rerun(EDITOR)
+    if can_step(draft) == before:
+        st.rerun(EDITOR)
 
 
 def palette(draft: drafts.Draft) -> None:
@@ -429,7 +432,9 @@ def can_step(draft: drafts.Draft) -> tuple[bool, bool]:
 
 def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
     """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: whether the sidebar's undo and
-    redo can be pressed; where that has changed the whole page is drawn after that, so that they can."""
+    redo can be pressed; where that has changed the whole page is drawn, so that they can."""
+    if can_step(draft) != drawn:
+        st.rerun()
     found = findings.look(draft.experiment)
     summary(found)
     if draft.experiment.network:
@@ -443,8 +448,6 @@ def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
     with right, st.container(key="inspector", border=True):
         inspector(draft, found)
     think.panel(draft, found)
-    if can_step(draft) != drawn:
-        st.rerun()  # last: the new shapes stand by then
 
 
 def table(draft: drafts.Draft) -> None:
