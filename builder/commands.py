@@ -324,8 +324,16 @@ def trained(run: Run) -> tuple[Answer, str]:
         raise RuntimeError(f"run {run.id} ended as {view.status}; see {run.folder / 'worker.log'}")
     if view.status == "failed":
         raise Mistake(view.reason, answer)
-    best = f" Best {view.best['metric']} {view.best['value']:.4f} in epoch {view.best['epoch']}." if view.best else ""
-    return answer, f"Run {run.id} is {view.status} after {view.epoch} epochs.{best}"
+    return answer, f"Run {run.id} is {view.status} after {view.epoch} epochs.{_best_words(view.best)}"
+
+
+def _best_words(best: dict[str, Any] | None) -> str:
+    """What the kept network reached, as the end of a line; "" where none is kept."""
+    if not best:
+        return ""
+    if best["value"] is None:  # such as an AUC where all validation scans are of one class
+        return f" The validation side leaves {best['metric']} undefined; the network of epoch {best['epoch']} is kept."
+    return f" Best {best['metric']} {best['value']:.4f} in epoch {best['epoch']}."
 
 
 def runs(asked: argparse.Namespace) -> tuple[Answer, str]:

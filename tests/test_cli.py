@@ -452,3 +452,12 @@ def test_listing_runs_and_starters_imports_no_torch(home):
         "heavy = {'torch', 'timm', 'sklearn', 'streamlit', 'pydicom'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_a_figure_that_the_validation_side_leaves_undefined_is_said_in_words_and_not_formatted():
+    kept = {"metric": "val/auc", "value": None, "epoch": 3}
+    assert (
+        commands._best_words(kept) == " The validation side leaves val/auc undefined; the network of epoch 3 is kept."
+    )
+    assert commands._best_words({**kept, "value": 0.81234}) == " Best val/auc 0.8123 in epoch 3."
+    assert commands._best_words(None) == ""
