@@ -1,5 +1,7 @@
 """Backbones whole, in taps and in parts; decoders over them and over a user's own layers; heads."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -80,7 +82,8 @@ def test_stochastic_depth_grows_inside_a_known_model_in_training_only(model: str
         for parameter in net.parameters():  # timm begins branches at zero: leaving them out would change nothing yet
             parameter.add_(0.5 if parameter.dim() == 1 else 0.0)
     plain.load_state_dict(net.state_dict())
-    rates = [float(part.drop_prob) for part in net.modules() if type(part).__name__ == "DropPath" and part.drop_prob]
+    paths: list[Any] = [part for part in net.modules() if type(part).__name__ == "DropPath"]
+    rates = [part.drop_prob for part in paths if part.drop_prob]
     assert rates == sorted(rates) and max(rates) <= 0.5 and rates
     x = torch.rand(1, 1, 64, 64).expand(16, -1, -1, -1)
     with torch.no_grad():
