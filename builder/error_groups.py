@@ -229,10 +229,11 @@ def _dealt(
     for row in np.lexsort((np.arange(len(kinds)), kinds)):  # the scans of a patient in the order of their classes
         of_patient.setdefault(patients[row], []).append(int(row))
     alike: dict[tuple[str, ...], list[list[int]]] = {}
-    for rows in of_patient.values():
-        alike.setdefault(tuple(str(kinds[row]) for row in rows), []).append(rows)
+    for scans in of_patient.values():
+        alike.setdefault(tuple(str(kinds[row]) for row in scans), []).append(scans)
     found = np.empty((draws, len(errors)), np.float32)
-    for rows in map(np.array, alike.values()):  # (patients, scans of each)
+    for own in alike.values():
+        rows = np.array(own)  # (patients, scans of each)
         values = errors[rows]
         for draw in found:
             draw[rows] = values[random.permutation(len(rows))]
@@ -250,7 +251,7 @@ def _rate(errors: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
 
 def _named(classes: Sequence[str], label: Any) -> str:
     if np.ndim(label):
-        return ", ".join(classes[k] for k in np.flatnonzero(label)) or "none"
+        return ", ".join(classes[int(k)] for k in np.flatnonzero(label)) or "none"
     return classes[int(label)]
 
 
