@@ -126,11 +126,15 @@ class Reading:
         self.kind: str = told.get("kind", CLASSES)  # earlier versions knew classes alone
         self.cases = tuple(
             Case(
-                *(c[name] for name in ("id", "index", "patient")),
-                *(self._answer(c[name]) for name in ("truth", "model")),
+                c["id"],
+                c["index"],
+                c["patient"],
+                self._answer(c["truth"]),
+                self._answer(c["model"]),
                 tuple(c["probabilities"]),
                 str(c.get("silent", "")),
-                *(tuple(c.get(name, ())) for name in ("shape", "slices")),
+                tuple(c.get("shape", ())),
+                tuple(c.get("slices", ())),
                 str(c.get("outline", "")),
             )
             for c in told["cases"]
@@ -332,6 +336,8 @@ def _of_marks(
     from builder import task
 
     places = {case.id: k for k, case in enumerate(dataset.cases)}
+    classes: tuple[str, ...]
+    truths: list[tuple[int, ...]]
     if kind == BOXES:
         classes, _, examined = evaluate.answered(run, home, split, progress)
         cases = marked.of_detections(examined, dataset)
@@ -341,9 +347,9 @@ def _of_marks(
         classes = ("lesion",)
         used = task.find(run.experiment.task).cases(dataset, run.experiment, split)
         known, truths = [], []
-        for case in map(int, used):
-            if (mask := dataset.mask(case)) is not None:
-                known.append(case)
+        for place in map(int, used):
+            if (mask := dataset.mask(place)) is not None:
+                known.append(place)
                 truths.append((int(bool((mask > 0).any())),))
         drawn = [known[k] for k in _drawn(truths, num, seed)]
         cases = marked.of_outlines(run, home, drawn, progress)

@@ -259,6 +259,7 @@ def test_a_mark_answers_one_lesion_of_its_class_and_slice(tmp_path):
     assert marked.counted((one,), ((*one[:4], 0, 1),), (0,)) == (0, 1, 0), "a slice that does not count"
     reading = marked_reading(tmp_path / "1", num=2)
     turn = reading.turn("A")
+    assert turn is not None
     for bad in (((1, 1, 5, 5, 3, 0),), ((1, 1, 5, 5, 0, 9),), ((1, 1, float("nan"), 5, 0, 0),)):
         with pytest.raises(ReadingRefused, match="A mark"):
             reading.say("A", turn.case.id, turn.stage, bad, 1.0)

@@ -90,7 +90,8 @@ def _lasting(found: Any) -> Any:
 
 def _nameless(run: Run) -> list[dict[str, Any]]:
     """[{reading (reading.json), answers [lines]}] of a run's readings, readers as "Reader 1", "Reader 2" throughout."""
-    found, numbers = [], {}
+    found: list[dict[str, Any]] = []
+    numbers: dict[str, str] = {}
     for one in reader.readings(run):
         rows = []
         for line in one.lines():

@@ -73,9 +73,8 @@ def _told(reading: Reading, dataset: Dataset, turn: Turn, taken: str) -> None:
     st.markdown(f"**The network marks {amount(len(found), 'place') if found else 'nothing'}**")
     scores = turn.case.probabilities if len(turn.case.probabilities) == len(found) else [None] * len(found)
     boxes = [
-        Shown(*mark[:4], name=reading.classes[mark[4]], colour=colour_of(mark[4]), slice=mark[5], score=score,
-              dashed=True)
-        for mark, score in zip(found, scores, strict=True)
+        Shown(x0, y0, x1, y1, reading.classes[label], colour_of(label), slice, score, dashed=True)
+        for (x0, y0, x1, y1, label, slice), score in zip(found, scores, strict=True)
     ]  # fmt: skip
     content = dataset.imported[turn.case.index].content
     viewer(
@@ -101,7 +100,7 @@ def _beginning(reading: Reading, name: str, turn: Turn, taken: bool) -> Marks:
     mine = reading.answers()[name]
     if reading.kind == BOXES:
         found = [*mine.said[ALONE][turn.case.id], *(turn.case.model if taken else ())]
-        return Marks(tuple(Box(*mark[:4], label=mark[4], slice=mark[5]) for mark in found))
+        return Marks(tuple(Box(*mark) for mark in found))
     mask = mine.outline(ALONE, turn.case).copy()
     if taken:
         mask = np.maximum(mask, turn.case.outlined())
