@@ -11,6 +11,7 @@ from test_pages_build import no_supervisor  # noqa: F401 (a fixture)
 
 from builder import reader
 from builder.runs import Run
+from pages.kit import trained
 from tests.little_run import little
 from tests.test_pages_shell import opened, said, title_of
 from tests.tiny_runs import tiny_run
@@ -80,3 +81,16 @@ def test_a_reader_of_boxes_sees_those_of_the_network_after_their_own_and_both_ar
     assert "What it came to" in said(session) and "false alarms came in" in said(session) and not session.exception
     answers = reading.answers()["MK"].said
     assert answers[reader.ALONE][case.id] == () and len(answers[reader.BOTH][case.id]) == len(case.model)
+
+
+def test_two_runs_of_one_name_and_minute_are_told_apart_in_the_list(
+    learned: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _ = learned
+    monkeypatch.setattr(trained, "name_of", lambda run: "seeds, 26 Nov 19:12" if run.id < "20270101" else "another")
+    runs = [Run(home, f"{day}-191200-00000{k}") for k, day in enumerate(("20261126", "20261126", "20270102"))]
+    assert list(trained.names_of(runs).values()) == [
+        "seeds, 26 Nov 19:12 (000000)",
+        "seeds, 26 Nov 19:12 (000001)",
+        "another",
+    ]

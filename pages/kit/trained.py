@@ -14,7 +14,17 @@ from builder.spec import SpecError
 from pages.kit import address
 from pages.kit.run_groups import own
 
-__all__ = ["askable_runs", "by_words", "choose_state", "chosen_run", "name_of", "state_of", "states", "usable_runs"]
+__all__ = [
+    "askable_runs",
+    "by_words",
+    "choose_state",
+    "chosen_run",
+    "name_of",
+    "names_of",
+    "state_of",
+    "states",
+    "usable_runs",
+]
 
 _STATE = "state"  # in the URL
 _STATES = {"best": "Best epoch", "last": "Last saved"}
@@ -91,6 +101,14 @@ def name_of(run: Run) -> str:
     return f"{name}, {time.strftime('%d %b %H:%M', begun)}"
 
 
+def names_of(runs: Sequence[Run]) -> dict[str, str]:
+    """{id: what the run is called in the list}, no two alike: a browser names its choice by these very words, so the runs
+    of several seeds, begun in one minute, would be taken for each other."""
+    names = {run.id: name_of(run) for run in runs}
+    told = list(names.values())
+    return {id: f"{name} ({id[-6:]})" if told.count(name) > 1 else name for id, name in names.items()}
+
+
 def chosen_run(
     runs: Sequence[Run], key: str, first: str = "", on_switch: Callable[[], None] = lambda: None, help: str = ""
 ) -> Run:
@@ -100,7 +118,7 @@ def chosen_run(
         runs: at least one. key: of the widget. first: id of the run where the URL names none; "" the first of `runs`.
         on_switch: called when a person has chosen another, after the URL says so.
     """
-    by_id = {run.id: run for run in runs}
+    by_id, names = {run.id: run for run in runs}, names_of(runs)
     asked = address.get("run").split(",")[0]
     id = asked if asked in by_id else first or runs[0].id
     if address.get("run") != id:
@@ -117,7 +135,7 @@ def chosen_run(
         "Network",
         list(by_id),
         key=key,
-        format_func=lambda i: name_of(by_id[i]),
+        format_func=names.__getitem__,
         on_change=switch,
         help=help or None,
     )
