@@ -102,7 +102,7 @@ def name_of(run: Run) -> str:
 
 
 def names_of(runs: Sequence[Run]) -> dict[str, str]:
-    """{id: what the run is called in the list}, no two alike: a browser names its choice by these very words, so the runs
+    """{id: what the run is called in the list}, no two alike: a browser names its choice by these very words, so runs
     of several seeds, begun in one minute, would be taken for each other."""
     names = {run.id: name_of(run) for run in runs}
     told = list(names.values())
