@@ -89,7 +89,11 @@ def in_the_browser(home: Path, study: Study, refreshes: int, next_trial: int) ->
 
             for picture in PICTURES:
                 browser.keyed(page, "study-view").get_by_role("radio", name=picture).click()
-                page.wait_for_timeout(8000)
+                for _ in range(20):  # until it is painted, which takes long where others work on the machine
+                    before = worked()
+                    page.wait_for_timeout(1500)
+                    if worked() - before < 0.1:
+                        break
                 found[picture] = {}
                 for kind in ("usual", "ended"):
                     each = []
