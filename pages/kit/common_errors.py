@@ -78,6 +78,6 @@ def _group(run: Run, dataset: Dataset, number: int, words: str, group: Mapping[s
     rows = [row for row in group["cases"] if row["case"] in by_id][:6]
     keys = [f"common-{number}-{place}" for place in range(len(rows))]
     pictures = [datasets.thumbnail(str(home()), dataset.id, by_id[row["case"]]) for row in rows]
-    captions = [f"{row['given']}, not {row['says']} ({100 * row['chance']:.0f} %)" for row in rows]
+    captions = [f"{row['given']}: it said {row['says']} ({100 * row['chance']:.0f} %)" for row in rows]
     if rows and (pressed := scans.gallery(pictures, captions, keys, num_columns=6)):
         go.to("test", run=run.id, case=str(by_id[rows[keys.index(pressed)]["case"]]), ask="1")
