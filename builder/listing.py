@@ -190,7 +190,7 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         imports="\n".join(sorted((*foreign, *taught.imports, *mine), key=str.lower)),
         reading=taught.reading,
         lesson=taught.text,
-        kept=repr(("model.py", "predict.py", *taught.kept)),
+        kept=repr(("model.py", "predict.py", "likeness.py", *taught.kept)),
         begins=BEGINS[begins],
         tensors="load_file, save_file" if begins == "stored" else "save_file",
         start=f"{_indented([*drawn, *stored], 4)}\n" if drawn or stored else "",
