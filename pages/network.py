@@ -69,15 +69,6 @@ _OPEN = ("Convolution",)
 _COLOURS = {"light": {"blue": "#2456d6", "red": "#c8322b"}, "dark": {"blue": "#6f9bff", "red": "#ff6c6c"}}
 
 
-def below(draft: drafts.Draft, name: str) -> None:
-    """Puts a layer below the open one. Only the list is drawn anew, where undo and redo can be pressed as before: the
-    palette stays as it is."""
-    before = can_step(draft)
-    layers.add(draft, name)
-    if can_step(draft) == before:
-        st.rerun(EDITOR)
-
-
 def palette(draft: drafts.Draft) -> None:
     """Every layer there is, by group, found by any word that describes it."""
     wanted = st.text_input(
@@ -109,7 +100,7 @@ def palette(draft: drafts.Draft) -> None:
                     type="tertiary",
                     width="stretch",
                     help=plain(part.help),
-                    on_click=below,
+                    on_click=layers.add,
                     args=(draft, part.name),
                 )
 
