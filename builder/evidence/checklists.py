@@ -6,8 +6,8 @@ TRIPOD+AI statement, BMJ 385:e078378, doi:10.1136/bmj-2023-078378 (27 items with
 tripod-statement.org). They are worded here in short and in our own words: the publications count.
 
 Checked on 26 November 2026, item by item: TRIPOD+AI against the full text of its checklist (CC BY 4.0) as several
-public repositories have it; CLAIM against a summary of all 44 that says of itself that it was compared with
-PMC11304031. The page of RSNA itself could not be opened from here.
+public repositories have it; CLAIM only against a public summary of all 44, whose own words about how it was checked
+differ between its versions. The page of RSNA itself could not be opened from here.
 """
 
 from __future__ import annotations
