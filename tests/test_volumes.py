@@ -14,7 +14,7 @@ from made_files import dicom, imported
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from builder import outputs
+from builder import marked, outputs, reader
 from builder.data import Dataset, delete
 from builder.runs import RunStore
 from builder.scan import Grid, Scan, Window
@@ -202,3 +202,20 @@ def test_the_letters_of_a_scan_are_those_of_the_patient() -> None:
     assert letters((0, 1, 0), (0, 0, -1), (-2, 0, 0)) == "PFR"
     assert letters((0.7, 0.7, 0), (0, 0, -1), (-0.5, 0.5, 0.1)) == "-F-"
     assert axes_of(Scan(np.zeros((1, 1, 4, 4), np.uint8))) == ""
+
+
+def test_what_a_network_outlines_on_a_scan_of_a_reading_is_sent(home: Path) -> None:
+    run = home / "runs" / "20260101-000000-abcdef"
+    folder = run / reader.FOLDER / "1"
+    folder.mkdir(parents=True)
+    (run / "experiment.json").write_text("{}")
+    mask = np.zeros((2, 6, 5), np.uint8)
+    mask[1, 2:4, 1:3] = 1
+    case = {"id": "c", "index": 0, "patient": 0, "truth": [], "model": [[1, 2, 3, 4, 0, 1]], "probabilities": []}
+    case |= {"shape": list(mask.shape), "slices": [0, 1], "outline": marked.packed(mask)}
+    told = {"run": run.name, "dataset": "d", "split": "val", "seed": 1, "at": 0.0, "kind": "outlines"}
+    told |= {"classes": ["lesion"], "multi_label": False, "cases": [case]}
+    (folder / "reading.json").write_text(json.dumps(told))
+    np.testing.assert_array_equal(parsed(ask(volumes.of_reading(run.name, "1", 0))[2])[1][:, 0], mask)
+    assert ask(volumes.of_reading(run.name, "1", 7))[0] == ask(volumes.of_reading(run.name, "2", 0))[0] == 404
+    assert ask(volumes.of_reading(run.name, "1", 0).split("?")[0])[0] == 403, "a reader who has not answered yet"

@@ -11,7 +11,7 @@ import streamlit as st
 from builder.data import Dataset
 from builder.execute import home
 from builder.labels import Box
-from builder.reader import ALONE, BOXES, Reading, ReadingRefused, Turn
+from builder.reader import ALONE, BOXES, OUTLINES, Reading, ReadingRefused, Turn
 from pages.kit import labelling, readings
 from pages.kit.labelling import MASK, Marks, Naming
 from pages.kit.viewer import colour_of
@@ -65,21 +65,29 @@ def _told(reading: Reading, dataset: Dataset, turn: Turn, taken: str) -> None:
             st.caption(f"What counts is slice {numbers}: the network saw no other.")
         return
     from scanloom_components import Box as Shown
-    from scanloom_components import viewer
+    from scanloom_components import Layer, viewer
 
     from pages.kit import volumes
 
     found = turn.case.model
     st.markdown(f"**The network marks {amount(len(found), 'place') if found else 'nothing'}**")
     scores = turn.case.probabilities if len(turn.case.probabilities) == len(found) else [None] * len(found)
-    boxes = [
-        Shown(x0, y0, x1, y1, reading.classes[label], colour_of(label), slice, score, dashed=True)
-        for (x0, y0, x1, y1, label, slice), score in zip(found, scores, strict=True)
-    ]  # fmt: skip
+    boxes, layers = [], []
+    if reading.kind == OUTLINES and found:
+        number = reading.cases.index(turn.case)
+        url = volumes.of_reading(reading.run, reading.id, number)
+        colours = (colour_of(0),)
+        layers = [Layer(f"{reading.run}-{reading.id}-{number}", url, "mask", "Outline", reading.classes, colours)]
+    elif found:
+        boxes = [
+            Shown(x0, y0, x1, y1, reading.classes[label], colour_of(label), slice, score, dashed=True)
+            for (x0, y0, x1, y1, label, slice), score in zip(found, scores, strict=True)
+        ]
+    at = found[0][5] if found else None  # where the first of its marks lies
     content = dataset.imported[turn.case.index].content
     viewer(
         f"{dataset.id}-{turn.case.index}-{content}", volumes.of_case(dataset, turn.case.index), key="reading-network",
-        label="What the network marks", boxes=boxes, height=_HEIGHT, slice=found[0][5] if found else None,
+        label="What the network marks", boxes=boxes, layers=layers, height=_HEIGHT, slice=at,
     )  # fmt: skip
     st.caption("Keep your answer on the canvas, or change it. The network may be wrong, and so may you.")
     if found and not st.session_state.get(taken):

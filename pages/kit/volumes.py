@@ -38,7 +38,17 @@ from pages.kit.gate import same_origin
 from pages.kit.scans import axes_of, samples, windows_of
 from pages.kit.words import size
 
-__all__ = ["MOST_BYTES", "header_of", "mark", "mask_version", "of_case", "of_output", "of_sample", "routes"]
+__all__ = [
+    "MOST_BYTES",
+    "header_of",
+    "mark",
+    "mask_version",
+    "of_case",
+    "of_output",
+    "of_reading",
+    "of_sample",
+    "routes",
+]
 
 MOST_BYTES = 1 << 30
 """A browser tab holds no more than this of one scan."""
@@ -59,6 +69,11 @@ def of_case(dataset: Dataset, index: int, what: str = "scan") -> str:
 def of_output(job: str, name: str) -> str:
     """Returns the address of what a job wrote, by the job's id and a name of `builder.outputs.NAMES`."""
     return _marked(f"/api/volume/job/{job}/{name}")
+
+
+def of_reading(run: str, reading: str, index: int) -> str:
+    """Returns the address of what the network outlines on a scan of a reading: (S, 1, H, W), 1 inside."""
+    return _marked(f"/api/volume/reading/{run}/{reading}/{index}")
 
 
 def of_sample(name: str) -> str:
@@ -114,12 +129,16 @@ def routes(at_home: Callable[[], Path] = home) -> list[Route]:
     async def job(request: Request) -> Response:
         return await _answered(request, lambda: _output(at_home(), **request.path_params))
 
+    async def reading(request: Request) -> Response:
+        return await _answered(request, lambda: _reading(at_home(), **request.path_params))
+
     async def sample(request: Request) -> Response:
         return await _answered(request, lambda: _sample(**request.path_params))
 
     endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/api/volume/case/{dataset}/{index:int}/{what}": case,
         "/api/volume/job/{id}/{name}": job,
+        "/api/volume/reading/{run}/{id}/{index:int}": reading,
         "/api/volume/sample/{name}": sample,
     }
     return [Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()]
@@ -194,6 +213,18 @@ def _output(at_home: Path, id: str, name: str) -> tuple[Scan, str]:
     except (StoreError, LookupError, OSError, ValueError):
         raise _Refused(404, "This answer is gone, or has no such picture: ask again.") from None
     return found, f"{id}-{name}-{at}"
+
+
+def _reading(at_home: Path, run: str, id: str, index: int) -> tuple[Scan, str]:
+    from builder import reader  # the app's first page comes without it
+
+    try:
+        case = next(r for r in reader.readings(RunStore(at_home).run(run)) if r.id == id).cases[index]
+    except (StoreError, LookupError, StopIteration, OSError, ValueError):
+        raise _Refused(404, "This reading is gone.") from None
+    if not case.shape:
+        raise _Refused(404, "In this reading nothing is outlined.")
+    return Scan(case.outlined()[:, None]), f"{run}-{id}-{index}"
 
 
 def _sample(name: str) -> tuple[Scan, str]:
