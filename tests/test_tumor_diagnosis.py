@@ -678,7 +678,7 @@ def test_the_command_line_writes_the_outline_beside_what_it_tells(
     written = np.asanyarray(nibabel.load(file).dataobj)
     assert written.shape == (48, 48, 1) and written.sum() == finding["facts"]["area_px"]
     assert finding["top"] in words and "volume ml" in words and file in words
-    answer, words = commands.evaluate(Namespace(run=run.id, split="test", json=True))
+    answer, words = commands.evaluate(Namespace(run=run.id, split="test", by=None, json=True))
     assert "dice" in words and "hd95 mm" in words and "auc" in words
 
 
