@@ -81,6 +81,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr("tasks.recognition.Recognition.score", lambda *_: {})  # slow, and judged elsewhere
     monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "keep", lambda path, name: path)  # the best epoch's state, nobody asks for it here
     monkeypatch.setattr(checkpoint, "load_latest", load)
     monkeypatch.setattr(checkpoint, "save_weights", save_weights)
     return kept
