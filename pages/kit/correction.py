@@ -18,11 +18,13 @@ from builder.task import find
 from pages.kit import answers, go, jobs, labelling, style
 from pages.kit.answers import Answer
 from pages.kit.labelling import BOXES, MASK, Marks, Naming
+from pages.kit.marks import Work
 from pages.kit.words import plain
 
 __all__ = ["SLOT", "draw", "proposals_of", "said_of"]
 
 SLOT = "correct"
+_EDITOR = "correcting"  # key of the canvas
 _SIDES = dict(zip(SPLITS, ("training", "validation", "test"), strict=True))
 _KINDS = {"boxes": BOXES, "mask": MASK}
 
@@ -53,9 +55,10 @@ def draw(
         st.caption(f"A corrected scan teaches the next training. {where}")
         if not open_now:
             return
-        label = _label(answer, dataset, case) if with_class else None
-        marks = _edited(answer, dataset, case, kinds) if kinds else Marks()
-        _save(answer, dataset, case, files, member, said_of(dataset, marks, label))
+        if with_class:
+            _label(answer, dataset, case)
+        work = _edited(answer, dataset, case, kinds) if kinds else None
+        _save(answer, dataset, case, files, member, work)
 
 
 def _destination(dataset: Dataset) -> str:
@@ -67,7 +70,7 @@ def _destination(dataset: Dataset) -> str:
     return f"It joins {plain(dataset.name)}; its patient decides on which side."
 
 
-def _label(answer: Answer, dataset: Dataset, case: int | None) -> tuple[str, ...] | None:
+def _label(answer: Answer, dataset: Dataset, case: int | None) -> None:
     """The class or classes of the scan, beginning with what is known, else with what the network answers."""
     known = dataset.cases[case].label if case is not None else None
     if dataset.multi_label:
@@ -75,19 +78,26 @@ def _label(answer: Answer, dataset: Dataset, case: int | None) -> tuple[str, ...
         first = [n for n in dataset.classes if chances.get(n, 0) >= 0.5]
         if isinstance(known, tuple):
             first = [dataset.classes[k] for k in known]
-        picked = st.pills(
+        st.pills(
             "What it shows", dataset.classes, selection_mode="multi", default=first, key=f"label-{answer.job}",
             format_func=plain,
         )  # fmt: skip
-        return tuple(picked)
+        return
     first_one = dataset.classes[known] if isinstance(known, int) else answers.likeliest(answer.finding)
     known_one = first_one if first_one in dataset.classes else None
     # A press on the class that is chosen already says it again; it does not take it away.
-    chosen = st.pills(
+    st.pills(
         "What it is", dataset.classes, default=known_one, required=known_one is not None,
         key=f"label-{answer.job}", format_func=plain,
     )  # fmt: skip
-    return (chosen,) if chosen else None
+
+
+def _chosen(answer: Answer, dataset: Dataset) -> tuple[str, ...] | None:
+    """The class or classes that are chosen now; None where the page does not ask, or nothing is chosen."""
+    told = st.session_state.get(f"label-{answer.job}")
+    if dataset.multi_label:
+        return None if told is None else tuple(told)
+    return (str(told),) if told else None
 
 
 def _box(found: Mapping[str, Any], dataset: Dataset) -> Box:
@@ -108,21 +118,20 @@ def proposals_of(answer: Answer, dataset: Dataset) -> tuple[Marks, list[float]]:
     return Marks(boxes, mask), scores
 
 
-def _edited(answer: Answer, dataset: Dataset, case: int | None, kinds: Sequence[str]) -> Marks:
+def _edited(answer: Answer, dataset: Dataset, case: int | None, kinds: Sequence[str]) -> Work:
     known = Marks(dataset.boxes(case), dataset.mask(case)) if case is not None else Marks()
     proposed, scores = proposals_of(answer, dataset)
-    work = labelling.edit(
+    return labelling.edit(
         outputs.kept(answer.folder, "scan"),
         known,
         id=f"{answer.job}-{dataset.edited if case is not None else ''}",
-        key="correcting",
+        key=_EDITOR,
         names=Naming(dataset.classes, dataset.mask_names or ("lesion",)),
         on_change=lambda marks, kind: None,  # it is saved by its button, all at once
         kinds=kinds,
         proposals=proposed,
         scores=scores,
     )
-    return work.marks
 
 
 def said_of(dataset: Dataset, marks: Marks, label: tuple[str, ...] | None) -> Said:
@@ -134,10 +143,10 @@ def said_of(dataset: Dataset, marks: Marks, label: tuple[str, ...] | None) -> Sa
 
 
 def _save(
-    answer: Answer, dataset: Dataset, case: int | None, files: Sequence[Path], member: int | None, said: Said
+    answer: Answer, dataset: Dataset, case: int | None, files: Sequence[Path], member: int | None, work: Work | None
 ) -> None:
     gone = case is None and not files
-    nothing = said == Said()
+    nothing = _said(answer, dataset, work) == Said()
     job = jobs.of_slot(SLOT)
     st.button(
         "Save into the data set",
@@ -147,7 +156,7 @@ def _save(
         disabled=gone or nothing or (job is not None and job.view().active),
         help="Drop the scan here again first." if gone else "Say what is on it first." if nothing else None,
         on_click=_keep,
-        args=(answer, dataset, case, files, member, said),
+        args=(answer, dataset, case, files, member, work),
     )
     refused = st.session_state.pop("correct-refused", "")
     if refused:
@@ -155,9 +164,17 @@ def _save(
     jobs.watch(SLOT, "Saving into the data set")
 
 
+def _said(answer: Answer, dataset: Dataset, work: Work | None) -> Said:
+    """What a person says by now."""
+    return said_of(dataset, Marks() if work is None else work.marks, _chosen(answer, dataset))
+
+
 def _keep(
-    answer: Answer, dataset: Dataset, case: int | None, files: Sequence[Path], member: int | None, said: Said
+    answer: Answer, dataset: Dataset, case: int | None, files: Sequence[Path], member: int | None, work: Work | None
 ) -> None:
+    if work is not None:
+        labelling.drawn(_EDITOR)
+    said = _said(answer, dataset, work)  # as it is now: the button that was pressed may be from before the last choice
     who = str(st.session_state.get("label-who") or "").strip()  # as on the Data page
     try:
         if case is not None:

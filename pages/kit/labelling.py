@@ -22,7 +22,7 @@ from pages.kit.marks import BOXES, ERASER, MASK, Changed, Marks, Naming, Work, i
 from pages.kit.viewer import COLOURS, colour_of
 from pages.kit.words import amount, plain
 
-__all__ = ["BOXES", "MASK", "Marks", "Naming", "edit"]
+__all__ = ["BOXES", "MASK", "Marks", "Naming", "drawn", "edit"]
 
 _TOOLS = {
     "boxes": ("Boxes", ":material/crop_square:", "B", BOXES),
@@ -300,15 +300,16 @@ def _canvas(
         initial_drawing=work.start,
         font_size=13,
         key=f"{key}-canvas",
-        on_change=partial(_drawn, key),
+        on_change=partial(drawn, key),
     )
     said = st.session_state.pop(f"{key}-said", "")
     if said:
         st.warning(said, icon=":material/label_off:")
 
 
-def _drawn(key: str) -> None:
-    """Takes what the canvas tells: called before the page is drawn again."""
+def drawn(key: str) -> None:
+    """Takes what the canvas of `key` tells by now: called before the page is drawn again, also by a button that keeps
+    the drawing, since who draws and presses at once presses a button that was made before."""
     state: Any = st.session_state.get(f"{key}-canvas")
     take(key, ((state or {}).get("drawing") or {}).get("raw"))
 
