@@ -14,6 +14,7 @@ from builder.labels import Box
 from builder.reader import ALONE, BOXES, OUTLINES, Reading, ReadingRefused, Turn
 from pages.kit import labelling, readings
 from pages.kit.labelling import MASK, Marks, Naming
+from pages.kit.marks import Work
 from pages.kit.viewer import colour_of
 from pages.kit.words import amount
 
@@ -49,7 +50,7 @@ def draw(reading: Reading, name: str, turn: Turn, since: float) -> None:
         st.button(
             f"Answer with {some}" if num else "Answer: there is nothing to mark",
             key="say-marks", type="primary", icon=":material/check:", on_click=_say,
-            args=(reading, name, turn, marks, since),
+            args=(reading, name, turn, work, since),
         )  # fmt: skip
         st.button("Pause", key="leave-reading", icon=":material/pause:", type="tertiary", on_click=readings.leave)
 
@@ -119,7 +120,9 @@ def _plain(reading: Reading, marks: Marks) -> tuple[Any, ...]:
     return tuple((box.x0, box.y0, box.x1, box.y1, box.label, box.slice) for box in marks.boxes or ())
 
 
-def _say(reading: Reading, name: str, turn: Turn, marks: Marks, since: float) -> None:
+def _say(reading: Reading, name: str, turn: Turn, work: Work, since: float) -> None:
+    labelling.drawn(_KEY)  # the button may be from before the last stroke, and an answer is never taken back
+    marks = work.marks
     took = time.monotonic() - since
     try:
         if reading.kind == BOXES:

@@ -97,7 +97,7 @@ def _several(reading: Reading, name: str, turn: Turn, since: float) -> None:
     """Classes to be picked, and a button that answers."""
     key = f"{_PICKED}-{turn.case.id}-{turn.stage}"
     first = () if turn.stage == ALONE else reading.answers()[name].said[ALONE][turn.case.id]
-    picked = st.pills(
+    st.pills(
         "All that it shows; none if it shows none",
         list(range(len(reading.classes))),
         selection_mode="multi",
@@ -106,9 +106,14 @@ def _several(reading: Reading, name: str, turn: Turn, since: float) -> None:
         key=key,
     )
     st.button(
-        "Answer", key="say-all", type="primary", icon=":material/check:", shortcut="Enter", on_click=_say,
-        args=(reading, name, turn, tuple(picked), since),
+        "Answer", key="say-all", type="primary", icon=":material/check:", shortcut="Enter", on_click=_say_all,
+        args=(reading, name, turn, key, since),
     )  # fmt: skip
+
+
+def _say_all(reading: Reading, name: str, turn: Turn, key: str, since: float) -> None:
+    """Answers with what is picked now: the button may be from before the last pick."""
+    _say(reading, name, turn, tuple(st.session_state[key] or ()), since)
 
 
 def _say(reading: Reading, name: str, turn: Turn, picked: tuple[int, ...], since: float) -> None:
