@@ -2,7 +2,7 @@
 //
 // data: {draft, graph: {nodes: [{id, name, brief, feeds, shape, layout, cost, taps?, each?, wrong?}], places, scan, shape, layout},
 //   palette: [{name, title, group, help, finds, brief, inputs, takes}], layouts, facts: [[label, value]], whole: [problem],
-//   steps: {before, now, after, undo, redo}, mount, heard, names, refused: [[number, words]], selected, starters}
+//   steps: {before, now, after, undo, redo}, mount, heard, asked, names, refused: [[number, words]], selected, starters}
 // state "edits": {mount, edits: [[number, edit]], selected, asked}, one per gesture; an edit is repeated until `heard` reaches it.
 import { createRoot } from 'react-dom/client'
 import { App } from './network/App.jsx'

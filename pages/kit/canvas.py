@@ -240,7 +240,8 @@ def draw(draft: Draft, found: findings.Findings) -> None:
 
     experiment = draft.experiment
     told = st.session_state.get(KEY)
-    mount = str((getattr(told, "edits", None) or {}).get("mount", ""))[:40]
+    last = getattr(told, "edits", None) or {}
+    mount = str(last.get("mount", ""))[:40]
     heard = _heard_of(draft, mount) if mount else _Heard()
     before, now, after = draft.steps
     network(
@@ -264,6 +265,7 @@ def draw(draft: Draft, found: findings.Findings) -> None:
             "steps": {"before": before, "now": now, "after": after, "undo": draft.undo_words, "redo": draft.redo_words},
             "mount": mount,
             "heard": heard.number,
+            "asked": last.get("asked", 0),
             "names": heard.names,
             "refused": heard.refused,
             "selected": layers.selected(draft) or INPUT,

@@ -21,6 +21,7 @@ export class Desk {
     this.data = null
     this.known = 0 // number of the last edit about which Python has told whether its ids were given anew
     this.heardRefusal = 0
+    this.asked = 0 // messages until now
   }
 
   subscribe = (listener) => {
@@ -66,7 +67,9 @@ export class Desk {
         }
     }
     // Python opens a layer by itself (a repair, an undo, the list): only while nothing of ours is on its way.
-    const waits = this.pending.length || this.told !== this.selected
+    // An answer to what was told before the last message knows an older choice: it must not come back.
+    const older = data.mount === this.mount && (data.asked ?? 0) < this.asked
+    const waits = this.pending.length || this.told !== this.selected || older
     if (first || (!waits && data.selected !== this.selected)) {
       this.selected = data.selected
       this.told = data.selected
@@ -170,7 +173,7 @@ export class Desk {
     // An answer that does not come (a connection that broke, a run that another one cut short) is asked for again.
     this.again = setTimeout(() => this.pending.length && this.flush(2 * again_ms), again_ms)
     this.told = this.selected
-    this.asked = (this.asked ?? 0) + 1
+    this.asked += 1
     this.tell('edits', { mount: this.mount, edits: this.pending, selected: this.selected, known: this.known, asked: this.asked })
   }
 }
