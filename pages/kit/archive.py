@@ -108,7 +108,7 @@ def _found(where: Archive) -> None:
         icon=":material/download:",
         disabled=chosen is None or (job is not None and job.view().active),
         on_click=_fetch,
-        args=(where, None if chosen is None else found[chosen]),
+        args=(where, found),
     )
     if refused := st.session_state.pop("archive-refused", ""):
         st.error(plain(refused), icon=":material/error:")
@@ -120,9 +120,11 @@ def _words(series: dicomweb.Series) -> str:
     return plain(f"{kind}, {amount(series.images, 'image')}, {day}")
 
 
-def _fetch(where: Archive, series: dicomweb.Series | None) -> None:
-    if series is None:
+def _fetch(where: Archive, found: Sequence[dicomweb.Series]) -> None:
+    chosen = st.session_state.get("archive-chosen")  # as it is now: the button may be from before the last choice
+    if chosen is None:
         return
+    series = found[chosen]
     try:
         jobs.submit("fetch", {"archive": where.name, "study": series.study, "series": series.series}, SLOT)
     except StoreError as error:
