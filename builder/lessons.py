@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from builder.parts.images import DEGRADATIONS, MIXING
+from builder.parts.images import DEGRADATIONS, MIXING, OWN_NOISE
 from builder.parts.training import LOSSES
 from builder.spec import Choice, Experiment
 
@@ -192,7 +192,7 @@ def _of_outlines(experiment: Experiment, multi_label: bool) -> Lesson:
 
 
 def _of_pictures(experiment: Experiment, multi_label: bool) -> Lesson:
-    from builder import degrade
+    from builder import degrade, grain
 
     data, choice = experiment.data, experiment.training.loss
     name = "l1" if choice.name == "usual" else choice.name
@@ -209,17 +209,23 @@ def _of_pictures(experiment: Experiment, multi_label: bool) -> Lesson:
         poor = part.target.partition(":")[2]
         given = "".join(f", {key}={value!r}" for key, value in {**part.defaults, **data.degrade.params}.items())
         moved = ["good = AUGMENT(good, random).images"] if varies else []
-        moved.append(f"poor = {poor}(good, Chance(good, random){given}).clamp_(0, 1)")
-        posed = [f"poor = {poor}(good, Chance(good, list(rows)){given}).clamp_(0, 1)  # the same in each epoch"]
-        imports.append(f"from degrade import Chance, {poor}")
+        own = data.degrade.name in OWN_NOISE  # patches bring the noise of the slice that they are of with them
+        told = ", grains=torch.stack([grain_of(images[int(row)]) for row in rows])" if own else ""
+        moved.append(f"poor = {poor}(good, Chance(good, random){given}{told}).clamp_(0, 1)")
+        posed = [f"poor = {poor}(good, Chance(good, list(rows)){given}{told}).clamp_(0, 1)  # the same in each epoch"]
+        imports.append(f"from degrade import Chance, {'grain_of, ' if own else ''}{poor}")
         files["degrade.py"] = _module(
             "A good scan made poor.",
-            ["import math", "from collections.abc import Sequence", "import torch", "import torch.nn.functional as F"]
-            + ["from torch import Tensor"],
-            {"CT_LOW_HU": degrade.CT_LOW_HU, "CT_RANGE_HU": degrade.CT_RANGE_HU},
+            ["import functools", "import math", "from collections.abc import Sequence", "import torch"]
+            + ["import torch.nn.functional as F", "from torch import Tensor"],
+            {"CT_LOW_HU": degrade.CT_LOW_HU, "CT_RANGE_HU": degrade.CT_RANGE_HU}
+            | {name: getattr(grain, name) for name in dir(grain) if name.isupper()},
             [],
-            [degrade.Chance, part.load(), degrade._smoothed, degrade._grained],
+            [degrade.Chance, part.load(), degrade._louder, degrade._smoothed, degrade._grained]
+            + ([grain.own_grain, degrade._own] if own else []),
         )
+        if own:  # each slice is measured once
+            files["degrade.py"] += "\n\ngrain_of = functools.cache(_own)\n"
     elif varies:
         moved = ["state = random.get_state()", "poor = AUGMENT(poor, random).images", "random.set_state(state)"]
         moved.append("good = AUGMENT(good, random).images  # moved as the poor ones are")

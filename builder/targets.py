@@ -10,6 +10,9 @@ import numpy as np
 
 from builder import cutting, voxels
 from builder.data import Dataset, Prepared, pixel_aspect, place
+from builder.grain import own_grain
+from builder.parts.images import OWN_NOISE
+from builder.scan import NAMED_WINDOWS
 from builder.spec import Data
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ class Target:
         masks: (B, 1, H, W), of volumes (B, 1, D, H, W), uint8, 1 inside the outline.
         masked: (B,) bool, which scans have one (absent is not empty).
         pictures: (B, C, H', W') float32 in [0, 1]: what the picture should become.
+        grains: (B, k, k) float32, HU: the noise of the CT slices that patches are of (`grain.own_grain`).
         cases: (B,) int64, positions in the data set. slices: (B,) int64, -1 where not one slice is shown.
         partner: (B,) int64, the scan of the batch that each one is mixed with, None where none is; share: how much of
             its own answer holds, the rest is its partner's.
@@ -44,6 +48,7 @@ class Target:
     masks: torch.Tensor | None = None
     masked: torch.Tensor | None = None
     pictures: torch.Tensor | None = None
+    grains: torch.Tensor | None = None
     cases: torch.Tensor | None = None
     slices: torch.Tensor | None = None
     partner: torch.Tensor | None = None
@@ -69,6 +74,7 @@ class Targets:
         outlines: {case: its outline} of those that have one, of patches of volumes. corners: int64 (N, 3), where the
             patches that are judged lie; None while learning, when they lie elsewhere each time.
         goals: the good scans of pairs, row by row as `prepared`; None without pairs.
+        grains: {row of `prepared`: the noise of its slice}, filled as it is asked for; None where nothing goes by it.
         num_classes: of the data set. multi_label: several labels a scan.
     """
 
@@ -109,6 +115,9 @@ class Targets:
         self.goals: Prepared | None = None
         if "picture" in kinds and data.degrade.name == "none":
             self.goals = dataset.goals(data)
+        self.grains: dict[int, np.ndarray] | None = None
+        if "picture" in kinds and data.degrade.name in OWN_NOISE:
+            self.grains = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -218,9 +227,19 @@ class Targets:
             masks=None if self.masked is None else sent(self._masks(positions, corners)[:, None]),
             masked=None if self.masked is None else sent(self.masked[positions]),
             pictures=pictures,
+            grains=None if self.grains is None else sent(np.stack([self._grain(k) for k in self.rows[positions]])),
             cases=sent(self.cases[positions]),
             slices=sent(self.slices[positions]),
         )
+
+    def _grain(self, row: int) -> np.ndarray:
+        assert self.grains is not None and self.prepared.sizes is not None
+        if row not in self.grains:
+            height, width = self.prepared.sizes[row]
+            shown = self.prepared.rows([row])[0, :, :height, :width].astype(np.float32).mean(0) / self.prepared.unit
+            center, width_hu = NAMED_WINDOWS["ct full"]
+            self.grains[row] = own_grain(center - width_hu / 2 + (width_hu - 1) * shown)
+        return self.grains[row]
 
     def kinds(self) -> np.ndarray:
         """(N,) int64, what each row counts as where classes are balanced.

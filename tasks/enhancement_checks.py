@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from builder.parts.images import AUGMENTATIONS, DEGRADATIONS
+from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, HOUNSFIELD
 from builder.spec import Choice, Experiment, Problem
 
 GREY = tuple(
@@ -43,7 +43,7 @@ def _about_training(experiment: Experiment) -> list[Problem]:
     if last is not None and headed and last.name in ("relu", "sigmoid", "tanh", "softmax"):
         words = f"The network ends in {last.name}, which bends or cuts off grey values; a picture needs them all."
         found.append(Problem(f"network.{last.id}", words, "error", "Remove this layer", experiment.remove(last.id)))
-    if experiment.data.degrade.name == "low_dose_ct" and experiment.data.window != "ct full":
+    if experiment.data.degrade.name in HOUNSFIELD and experiment.data.window != "ct full":
         words = "A lower dose is stated in Hounsfield units; that needs the window ct full."
         fixed = experiment.replace("data.window", "ct full")
         found.append(Problem("data.window", words, "error", "Use ct full", fixed))
@@ -60,7 +60,7 @@ def _about_scans(experiment: Experiment, facts: Any) -> list[Problem]:
     counts = facts.num_paired if data.degrade.name == "none" else facts.cases_per_split or facts.patients_per_split
     if data.degrade.name == "none" and not pairs:
         is_ct = set(facts.modalities) == {"CT"}
-        better = "low_dose_ct" if is_ct else "noise"
+        better = "low_dose_ct_own" if is_ct else "noise"
         fixed = experiment.replace("data.degrade", Choice(name=better))
         fixed = fixed.replace("data.window", "ct full") if is_ct else fixed
         words = (

@@ -58,7 +58,7 @@ _Layer = tuple[str, dict[str, Any]]
 def starters() -> tuple[Experiment, ...]:
     """The simplest first."""
     noisy = Choice(name="noise", params={"dark": 0.03, "bright": 0.08})
-    quarter = Choice(name="low_dose_ct", params={"dose": 0.25, "sigma_hu": 12.0})
+    quarter = Choice(name="low_dose_ct_own", params={"dose": 0.25})
     return (
         _ended("dncnn", _data(noisy, num_patches=4), _training(0.002, 10), _dncnn(8, 32)),
         _ended("red-cnn", _data(noisy, num_patches=4), _training(0.001, 14), _red_cnn(32)),

@@ -130,7 +130,7 @@ class ImageEnhancement(Task):
             chance.set_state(state)
             return moved, target.but(pictures=augment(target.pictures, chance).images)
         good = augment(images, chance).images
-        return degrade(good, experiment.data.degrade, chance).clone(), target.but(pictures=good)
+        return degrade(good, experiment.data.degrade, chance, target.grains).clone(), target.but(pictures=good)
 
     def pose(self, experiment: Experiment, images: torch.Tensor, target: Target) -> tuple[torch.Tensor, Target]:
         """Makes good pictures poor, each slice of each case always in the same way."""
@@ -139,7 +139,7 @@ class ImageEnhancement(Task):
         if target.pictures is not None or target.cases is None or target.slices is None:
             return images, target
         seeds = [1_000_003 * case + place for case, place in zip(target.cases.tolist(), target.slices.tolist())]  # noqa: B905
-        return degrade(images, experiment.data.degrade, seeds).clone(), target.but(pictures=images)
+        return degrade(images, experiment.data.degrade, seeds, target.grains).clone(), target.but(pictures=images)
 
     # -- judging while it learns ----------------------------------------------------------------------------------
 

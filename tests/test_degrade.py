@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from builder.degrade import CT_LOW_HU, CT_RANGE_HU, degrade
+from builder.grain import own_grain
 from builder.parts.images import DEGRADATIONS
 from builder.spec import Choice, Data
 
@@ -85,6 +87,63 @@ def test_a_coarser_grid_holds_the_mean_of_the_pixels_it_covers(scale):
     )
     assert Data(degrade=Choice(name="downsample", params={"scale": scale})).scale == scale
     assert Data().scale == 1
+
+
+def noisy_scan(sigma_hu: float, grain_px: tuple[float, float], seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """(a body of even organs, with a lung, in padding; the same with noise), both in HU: the noise goes by matter."""
+    from scipy.ndimage import gaussian_filter, zoom
+
+    chance = np.random.default_rng(seed)
+    true = zoom(chance.integers(0, 80, (4, 4)).astype(float), 64, order=0)
+    true[40:90, 30:220] = -850.0
+    noise = gaussian_filter(chance.standard_normal(true.shape), grain_px, mode="wrap")
+    seen = true + sigma_hu * noise / noise.std() * np.sqrt(0.5 + 0.5 * (1 + true / 1000))
+    frame = np.full((300, 300), -1024.0)
+    good, poor = frame.copy(), frame.copy()
+    good[20:276, 20:276], poor[20:276, 20:276] = true, seen
+    return good, poor
+
+
+def as_picture(values_hu: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy((values_hu - CT_LOW_HU) / CT_RANGE_HU).float()[None, None]
+
+
+def alike(noise: np.ndarray, axis: int) -> float:
+    """How much neighbours along an axis have in common."""
+    here, there = noise.take(range(noise.shape[axis] - 1), axis), noise.take(range(1, noise.shape[axis]), axis)
+    return float((here * there).mean() / noise.var())
+
+
+@pytest.mark.parametrize("grain", [(0.0, 0.0), (0.6, 0.6), (0.5, 1.2)])
+@pytest.mark.parametrize("sigma", [8.0, 30.0])
+def test_a_quarter_of_the_dose_makes_the_variance_of_a_scan_four_times_what_it_was_and_keeps_its_grain(sigma, grain):
+    true, good = noisy_scan(sigma, grain)
+    assert np.sqrt((own_grain(good) ** 2).sum()) == pytest.approx(sigma, rel=0.1)
+    poor = made(as_picture(good), "low_dose_ct_own", [3], dose=0.25)[0, 0].numpy() * CT_RANGE_HU + CT_LOW_HU
+    soft = np.s_[110:270, 30:270]
+    before, after = (good - true)[soft], (poor - true)[soft]
+    assert after.var() / before.var() == pytest.approx(4.0, rel=0.2)
+    added = (poor - good)[soft]
+    assert [alike(added, axis) for axis in (0, 1)] == pytest.approx([alike(before, axis) for axis in (0, 1)], abs=0.06)
+    lung = np.s_[64:106, 60:230]
+    assert (poor - good)[lung].std() / added.std() == pytest.approx(np.sqrt(0.575 / 1.02), rel=0.1)
+
+
+def test_a_scan_without_noise_gets_none_and_padding_tells_nothing():
+    true, good = noisy_scan(20.0, (0.6, 0.6))
+    assert not own_grain(np.full((64, 64), -1024.0)).any()
+    assert np.sqrt((own_grain(true) ** 2).sum()) < 0.5
+    assert own_grain(good[20:276, 20:276]) == pytest.approx(own_grain(good), abs=0.6)
+    assert own_grain(good[:, ::-1]).sum() == pytest.approx(own_grain(good).sum(), rel=0.1)
+
+
+def test_a_patch_gets_the_noise_of_its_scan_not_of_what_it_shows():
+    _, good = noisy_scan(20.0, (0.6, 0.6))
+    grains = torch.from_numpy(own_grain(good))[None]
+    edge = as_picture(good)[..., 20:84, 20:84]  # half of it lung, with its border
+    choice, chance = Choice(name="low_dose_ct_own", params={"dose": 0.5}), torch.Generator().manual_seed(1)
+    added = (degrade(edge, choice, chance, grains) - edge)[0, 0, :16] * CT_RANGE_HU
+    assert added.std().item() == pytest.approx(20.0, rel=0.12)
 
 
 LOUD = [name for name in DEGRADATIONS.names if name not in ("none",)]

@@ -22,8 +22,11 @@ from builder.batches import Scans
 from builder.catalog import OneOf
 from builder.check import problems
 from builder.data import Dataset
+from builder.degrade import CT_LOW_HU, CT_RANGE_HU, degrade
 from builder.evaluate import evaluate
 from builder.export import export
+from builder.grain import own_grain
+from builder.lessons import lesson
 from builder.network import plan_of
 from builder.opinion import OpinionRefused, second_opinion
 from builder.parts.training import LOSSES
@@ -44,6 +47,11 @@ CPU = torch.device("cpu")
 
 def starter(name: str = "dncnn") -> Experiment:
     return next(e for e in KIND.starters() if e.name == name)
+
+
+def hounsfield(picture: torch.Tensor) -> np.ndarray:
+    """(H, W) HU of a picture (1, H, W) in [0, 1] under the window "ct full"."""
+    return picture[0].numpy() * np.float32(CT_RANGE_HU) + np.float32(CT_LOW_HU)
 
 
 def small(**changes: Any) -> Experiment:
@@ -537,9 +545,39 @@ def test_a_set_without_pairs_is_offered_a_degradation():
     found = said(small(**{"data.degrade": Choice(name="none")}), "data.degrade")
     assert (
         found.severity == "error"
-        and found.fix.data.degrade.name == "low_dose_ct"
+        and found.fix.data.degrade.name == "low_dose_ct_own"
         and found.fix.data.window == "ct full"
     )
+
+
+def test_a_patch_brings_the_noise_of_the_slice_that_it_is_of(clean):
+    data = small(**{"data.degrade": Choice(name="low_dose_ct_own"), "data.num_patches": 2}).data
+    prepared = clean.prepared(data)
+    targets = Targets(clean, data, prepared, clean.indices("train")[:3], ("picture",))
+    grains = targets.batch(slice(0, 4), CPU, np.zeros((4, 2), np.int64)).grains
+    assert grains is not None and len(grains) == 4
+    for row, grain in zip(targets.rows[:4], grains, strict=True):
+        whole = torch.from_numpy(prepared.images[row] / np.float32(prepared.unit))
+        assert grain.numpy() == pytest.approx(own_grain(hounsfield(whole)), rel=1e-3, abs=1e-3)
+    assert torch.equal(grains[0], grains[1]) and not torch.equal(grains[1], grains[2])
+    assert Targets(clean, small().data, prepared, np.arange(2), ("picture",)).batch(slice(0, 2), CPU).grains is None
+
+
+def test_an_exported_train_py_adds_the_same_noise_by_the_scan_itself(tmp_path):
+    data = {"data.degrade": Choice(name="low_dose_ct_own"), "data.window": "ct full"}
+    told = lesson(KIND.says, small(**data), False)
+    space: dict[str, Any] = {}
+    exec(compile(told.files["degrade.py"], "degrade.py", "exec"), space)
+    whole = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.25
+    grains = torch.stack([space["grain_of"](whole)] * 2)
+    assert space["grain_of"](whole) is space["grain_of"](whole)  # measured once
+    patches = whole[None, :, :24, :24].repeat(2, 1, 1, 1)
+    made = space["low_dose_ct_own"](patches, space["Chance"](patches, [1, 2]), dose=0.25, grains=grains)
+    ours = degrade(
+        patches, small(**data).data.degrade, [1, 2], torch.from_numpy(own_grain(hounsfield(whole))).expand(2, -1, -1)
+    )
+    assert torch.allclose(made.clamp(0, 1), ours, atol=1e-6)
+    assert "grains=torch.stack([grain_of(images[int(row)]) for row in rows])" in told.text
 
 
 @pytest.mark.parametrize("name", ["noise", "brightness", "gamma", "blur"])
@@ -557,7 +595,7 @@ def test_augmentations_that_resample_are_warned_of():
     ("changes", "facts", "path", "words"),
     [
         ({"data.window": "ct full"}, {"modalities": {"MR": 9}}, "data.window", "Hounsfield"),
-        ({"data.degrade": Choice(name="low_dose_ct")}, {"modalities": {"unknown": 9}}, "data.window", "ct full"),
+        ({"data.degrade": Choice(name="low_dose_ct_own")}, {"modalities": {"unknown": 9}}, "data.window", "ct full"),
         ({"data.window": "stored range"}, {}, "data.window", "differs from scan to scan"),
         ({"data.colour": "rgb"}, {}, "data.colour", "grey"),
         ({}, {"channels": {"3": 9}}, "data.colour", "colour"),
