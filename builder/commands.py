@@ -407,6 +407,8 @@ def evaluate(asked: argparse.Namespace) -> tuple[Answer, str]:
 def _by_group(rows: list[Answer], by: str, said: list[str]) -> str:
     """The figures group by group, in lines; `by` is "all", or what the groups differ in."""
     from builder import attributes
+    from builder.measures.named import metric_words
+    from builder.subgroups import COMPARED, shown
 
     named = {attributes.title(name): name for name in attributes.TITLES}
     known = list(dict.fromkeys(row["about"] for row in rows))
@@ -414,12 +416,15 @@ def _by_group(rows: list[Answer], by: str, said: list[str]) -> str:
     if not chosen:
         offer = f"it can go by {', '.join(known)}" if known else "these scans are not told apart by anything"
         return f"\nNothing is known by {by!r}: {offer}."
-    lines = [("by", "group", "scans", "patients", "AUC", "beside the rest")]
+    figures = [name for name in shown(chosen) if name in COMPARED]
+    heads = [part for name in figures for part in (metric_words(name), "beside the rest")]
+    lines = [("by", "group", "scans", "patients", *heads)]
     for row in chosen:
-        rest = row.get("rest", {}).get("auc")
-        told = "too few" if row.get("few") else with_interval(row["auc"])
-        apart = with_interval(rest) if rest else ""
-        lines.append((row["about"], row["name"], str(row["n"]), str(row["patients"]), told, apart))
+        cells = []
+        for name in figures:
+            rest = row.get("rest", {}).get(name)
+            cells += [with_interval(row[name]) if name in row else "too few", with_interval(rest) if rest else ""]
+        lines.append((row["about"], row["name"], str(row["n"]), str(row["patients"]), *cells))
     return "\n".join(["", table(lines), *(said if by == "all" else [])])
 
 

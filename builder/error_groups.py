@@ -7,6 +7,9 @@ scans explain is told, if so much is rare by chance: the largest such excess of 
 out anew among patients of the same classes (tree-based scan statistic: Kulldorff, Fang and Walsh, Biometrics 59:323,
 2003). So many branches may be looked at and nothing is claimed where errors are scattered.
 
+Where answers are not right or wrong (boxes, outlines, restored scans) each scan has a mark, and the quarter with the
+lowest marks is looked at in place of the errors (see `measures.judged`).
+
 Asked are scans that the run did not learn from: the validation side, and the test side where its answers are known.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ from builder.evaluate import answered, kept
 from builder.fingerprint import facets
 from builder.measures import bootstrap
 from builder.measures.classes import Predictions
+from builder.measures.judged import Judged
 from builder.parting import dataset_of
 from builder.runs import Run, write_atomic
 
@@ -36,6 +41,9 @@ DRAWS = 999
 FEWEST = 8
 """Scans of a branch, below which it is no group."""
 FEWEST_ERRORS = 5
+SIDES = ("val", "test")
+LOW = 0.25
+"""Share of the scans that count as answered badly where answers are not right or wrong, but better or worse."""
 SURE = 0.9
 """Probability from which a wrong answer counts as a confident one."""
 _AXES = 12
@@ -50,79 +58,61 @@ class NotAsked(ValueError):
     """A run that cannot be asked like this. Its text is one sentence for people."""
 
 
-def ask(run: Run, home: Path, progress: Callable[[int, int], None] | None = None, draws: int = DRAWS) -> dict[str, Any]:
+def ask(
+    run: Run,
+    home: Path,
+    progress: Callable[[int, int], None] | None = None,
+    draws: int = DRAWS,
+    sides: Sequence[str] = SIDES,
+) -> dict[str, Any]:
     """Looks for kinds of scans on which a run errs; kept as `error-groups.json`.
 
-    Returns, as JSON data: {run, n, patients, sides, wrong, sure, rate {value, low, high}, edited, groups [{about
-        ("errors" or "sure errors"), n, patients, wrong, sure, rate, outside (share), p, shared [words], cases [{case,
-        given, says, chance}]}], words [sentences]}.
+    Args:
+        sides: where it may look; the test side only if its answers are known.
+    Returns, as JSON data: {run, n, patients, sides, wrong, sure, rate {value, low, high}, low (null, or {marked, cut}),
+        edited, groups [{about ("errors", "sure errors" or "low"), n, patients, wrong, sure, rate, outside (share), p,
+        shared [words], cases [{case, given, says, chance} or, of "low", {case, mark}]}], words [sentences]}. Without
+        classes the scans whose answer is "low" count as wrong, and none as sure.
 
     Raises:
-        NotAsked: a task without classes, or too few scans or errors. PredictError, EvaluateError, UnknownDataset.
+        NotAsked: too few scans or errors. PredictError, EvaluateError, UnknownDataset.
     """
-    kind = task.find(run.experiment.task)
-    if "class" not in kind.learns:
-        raise NotAsked(f"{kind.title} does not tell classes apart, so there are no wrong answers to look at.")
-    classes, told, sides = _answers(run, home)
+    asked = _answers(run, home, sides)
     dataset = dataset_of(run.folder, home, run.experiment.data.dataset)
     by_id = {case.id: index for index, case in enumerate(dataset.cases)}
-    rows = np.array([n for n, id in enumerate(told.cases) if str(id) in by_id], np.int64)
-    rows = rows[np.unique(np.linspace(0, max(0, len(rows) - 1), min(len(rows), _MOST_SCANS)).astype(int))]
-    chances, labels, patients = told.probabilities[rows], told.labels[rows], told.patients[rows]
-    places = np.array([by_id[str(id)] for id in told.cases[rows]], np.int64)
-    says = (chances >= 0.5).astype(np.uint8) if labels.ndim == 2 else chances.argmax(1)
-    wrong = (says != labels).any(1) if labels.ndim == 2 else says != labels
-    chance = np.maximum(chances, 1 - chances).min(1) if labels.ndim == 2 else chances.max(1)
-    sure = wrong & (chance >= SURE)
-    if len(rows) < 3 * FEWEST:
-        raise NotAsked(f"Only {len(rows)} scans were answered that it did not learn from: too few to look for groups.")
-    if wrong.sum() < FEWEST_ERRORS:
-        raise NotAsked(f"It erred on {int(wrong.sum())} of {len(rows)} scans: too few errors to look for groups.")
-    features = baseline.features_of(dataset, progress)[places]
-    kinds = np.array(["|".join(map(str, np.atleast_1d(label))) for label in labels])
-    branches = _branches(features)
+    questions = [row for row in (_of_classes(asked, by_id), _of_marks(asked, by_id)) if row is not None]
+    if not questions:
+        raise NotAsked("No scan was answered that it did not learn from and of which the true answer is known.")
+    first = questions[0]
+    if len(first.places) < 3 * FEWEST:
+        raise NotAsked(f"Only {len(first.places)} scans were answered that it did not learn from: too few for groups.")
+    if all(errors.sum() < FEWEST_ERRORS for one in questions for _, errors in one.errors):
+        wrong = int(first.errors[0][1].sum())
+        raise NotAsked(f"It erred on {wrong} of {len(first.places)} scans: too few errors to look for groups.")
+    looks = baseline.features_of(dataset, progress)
     groups: list[dict[str, Any]] = []
-    for about, errors in (("errors", wrong), ("sure errors", sure)):
-        for members, p in denser(branches, errors, kinds, patients, draws) if errors.sum() >= FEWEST_ERRORS else ():
-            if any(2 * len(np.intersect1d(members, group["members"])) > len(members) for group in groups):
-                continue  # told already
-            inside = np.zeros(len(rows), bool)
-            inside[members] = True
-            groups.append(
-                {
-                    "about": about,
-                    "members": members,
-                    "n": len(members),
-                    "patients": len(np.unique(patients[inside])),
-                    "wrong": int(wrong[inside].sum()),
-                    "sure": int(sure[inside].sum()),
-                    "rate": _rate(errors[inside], patients[inside]),
-                    "outside": float(errors[~inside].mean()),
-                    "p": p,
-                    "shared": _shared(dataset, places, inside),
-                    "cases": [
-                        {
-                            "case": dataset.cases[places[n]].id,
-                            "given": _named(classes, labels[n]),
-                            "says": _named(classes, says[n]),
-                            "chance": round(float(chance[n]), 3),
-                        }
-                        for n in sorted(np.flatnonzero(inside & wrong), key=lambda n: -chance[n])[:_SHOWN]
-                    ],
-                }
-            )
-    for group in groups:
-        del group["members"]
+    for one in questions:
+        branches = _branches(looks[one.places]) if len(one.places) >= 3 * FEWEST else []
+        taken: list[np.ndarray] = []
+        for about, errors in one.errors:
+            found = denser(branches, errors, one.kinds, one.patients, draws) if errors.sum() >= FEWEST_ERRORS else []
+            for members, p in found:
+                if any(2 * len(np.intersect1d(members, other)) > len(members) for other in taken):
+                    continue  # told already
+                taken.append(members)
+                groups.append(_group(dataset, one, about, errors, members, p))
+    wrong, low = first.errors[0][1], next((one.low for one in questions if one.low), None)
     result = {
         "run": run.id,
-        "n": len(rows),
-        "patients": len(np.unique(patients)),
-        "sides": sides,
+        "n": len(first.places),
+        "patients": len(np.unique(first.patients)),
+        "sides": asked.sides,
         "wrong": int(wrong.sum()),
-        "sure": int(sure.sum()),
-        "rate": _rate(wrong, patients),
+        "sure": int(first.sure.sum()),
+        "rate": _rate(wrong, first.patients),
+        "low": low,
         "groups": groups,
-        "words": _words(groups, int(wrong.sum()), len(rows)),
+        "words": _words(groups, questions),
         "edited": dataset.edited,
     }
     write_atomic(run.folder / FILE, json.dumps(result))
@@ -141,19 +131,137 @@ def kept_of(run: Run) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _answers(run: Run, home: Path) -> tuple[tuple[str, ...], Predictions, list[str]]:
-    """(classes, answers to scans that the run did not learn from, sides that they lie on)."""
+# -- what is asked of which scans -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a run answered on scans that it did not learn from.
+
+    Attributes:
+        classes: of the run. sides: they lie on. judged: an entry a side (see `Task.judged`). examined: likewise.
+    """
+
+    classes: tuple[str, ...]
+    sides: list[str]
+    judged: list[Judged]
+    examined: list[task.Examined]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Some scans, and which of them were answered badly.
+
+    Attributes:
+        places: (N,) in the data set. patients: (N,). kinds: (N,) what errors are dealt out within (see `denser`).
+        errors: [(what about, (N,) bool)]. sure: (N,) bool. order: (N,) the worst first within a group, from large to
+            small. told: position -> what is kept of a scan. low: {marked, cut} where marks are asked about.
+    """
+
+    places: np.ndarray
+    patients: np.ndarray
+    kinds: np.ndarray
+    errors: list[tuple[str, np.ndarray]]
+    sure: np.ndarray
+    order: np.ndarray
+    told: Callable[[int], dict[str, Any]]
+    low: dict[str, Any] | None = None
+
+
+def _answers(run: Run, home: Path, sides: Sequence[str]) -> _Asked:
+    kind = task.find(run.experiment.task)
     classes, _, examined = answered(run, home, "val")
-    parts, sides = [Predictions.of(examined)], ["val"]
-    if (test := kept(run, "test")) is not None:
-        parts.append(Predictions.of(test))
-        sides.append("test")
-    told = [(side, part) for side, part in zip(sides, parts, strict=True) if part is not None]
-    if not told:
-        raise NotAsked("No scan with a class was answered that it did not learn from.")
+    found = [("val", examined)]
+    if "test" in sides and (test := kept(run, "test")) is not None:
+        found.append(("test", test))
+    told = [(side, arrays, kind.judged(arrays, len(classes))) for side, arrays in found]
+    known = [(side, arrays, judged) for side, arrays, judged in told if judged is not None]
+    return _Asked(
+        classes, [side for side, _, _ in known], [judged for _, _, judged in known], [arrays for _, arrays, _ in known]
+    )
+
+
+def _some(num: int) -> np.ndarray:
+    """Positions of at most `_MOST_SCANS` of that many, evenly spread."""
+    return np.unique(np.linspace(0, max(0, num - 1), min(num, _MOST_SCANS)).astype(int))
+
+
+def _of_classes(asked: _Asked, by_id: Mapping[str, int]) -> _Question | None:
+    """Answers with classes that are wrong; None where the run tells none."""
+    parts = [part for part in map(Predictions.of, asked.examined) if part is not None]
+    if not parts:
+        return None
     names = ("probabilities", "labels", "patients", "cases")
-    joined = [np.concatenate([getattr(part, name) for _, part in told]) for name in names]
-    return classes, Predictions(*joined), [side for side, _ in told]
+    told = Predictions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    rows = np.array([n for n, id in enumerate(told.cases) if str(id) in by_id], np.int64)
+    rows = rows[_some(len(rows))]
+    chances, labels = told.probabilities[rows], told.labels[rows]
+    says = (chances >= 0.5).astype(np.uint8) if labels.ndim == 2 else chances.argmax(1)
+    wrong = (says != labels).any(1) if labels.ndim == 2 else says != labels
+    chance = np.maximum(chances, 1 - chances).min(1) if labels.ndim == 2 else chances.max(1)
+    ids = [str(id) for id in told.cases[rows]]
+
+    def of_case(n: int) -> dict[str, Any]:
+        given, said = (_named(asked.classes, side[n]) for side in (labels, says))
+        return {"case": ids[n], "given": given, "says": said, "chance": round(float(chance[n]), 3)}
+
+    sure = wrong & (chance >= SURE)
+    return _Question(
+        np.array([by_id[id] for id in ids], np.int64),
+        told.patients[rows],
+        np.array(["|".join(map(str, np.atleast_1d(label))) for label in labels]),
+        [("errors", wrong), ("sure errors", sure)],
+        sure,
+        chance,
+        of_case,
+    )
+
+
+def _of_marks(asked: _Asked, by_id: Mapping[str, int]) -> _Question | None:
+    """Answers that are better or worse: those of the lowest quarter of marks count as errors; None without marks."""
+    marks = {id: mark for judged in asked.judged for id, mark in judged.marks.items() if id in by_id}
+    people = {
+        str(id): patient for judged in asked.judged for id, patient in zip(judged.cases, judged.patients, strict=True)
+    }
+    ids = [id for id, mark in marks.items() if np.isfinite(mark)]
+    ids = [ids[n] for n in _some(len(ids))] if ids else []
+    if not ids:
+        return None
+    values = np.array([marks[id] for id in ids])
+    cut = float(np.quantile(values, LOW))
+    low = values <= cut if cut < values.max() else values < cut  # where most are perfect, those that are not
+    return _Question(
+        np.array([by_id[id] for id in ids], np.int64),
+        np.array([people[id] for id in ids]),
+        np.full(len(ids), ""),
+        [("low", low)],
+        np.zeros(len(ids), bool),
+        -values,
+        lambda n: {"case": ids[n], "mark": round(float(values[n]), 3)},
+        {"marked": asked.judged[0].marked, "cut": float(values[low].max()) if low.any() else cut},
+    )
+
+
+def _group(
+    dataset: Dataset, asked: _Question, about: str, errors: np.ndarray, members: np.ndarray, p: float
+) -> dict[str, Any]:
+    inside = np.zeros(len(errors), bool)
+    inside[members] = True
+    wrong = asked.errors[0][1]
+    return {
+        "about": about,
+        "n": len(members),
+        "patients": len(np.unique(asked.patients[inside])),
+        "wrong": int(wrong[inside].sum()),
+        "sure": int(asked.sure[inside].sum()),
+        "rate": _rate(errors[inside], asked.patients[inside]),
+        "outside": float(errors[~inside].mean()),
+        "p": p,
+        "shared": _shared(dataset, asked.places, inside),
+        "cases": [
+            asked.told(int(n)) for n in sorted(np.flatnonzero(inside & wrong), key=lambda n: -asked.order[n])[:_SHOWN]
+        ],
+    }
 
 
 # -- where errors are dense -------------------------------------------------------------------------------------------
@@ -293,21 +401,28 @@ def _looks(dataset: Dataset, places: np.ndarray) -> Mapping[str, Sequence[str]]:
     return told
 
 
-def _words(groups: Sequence[Mapping[str, Any]], wrong: int, num: int) -> list[str]:
+def _words(groups: Sequence[Mapping[str, Any]], questions: Sequence[_Question]) -> list[str]:
+    first = questions[0]
     if not groups:
+        wrong, num = int(first.errors[0][1].sum()), len(first.places)
+        what = "errors" if first.low is None else "lowest answers"
         return [
-            f"Its {wrong} errors on {num} scans lie scattered among the kinds of scans: none holds more of them than "
+            f"Its {wrong} {what} on {num} scans lie scattered among the kinds of scans: none holds more of them than "
             "chance would put there."
         ]
+    low = next((one.low for one in questions if one.low), None)
+    whats = {
+        "errors": "wrong",
+        "sure errors": f"wrong with at least {SURE:.0%} confidence".replace("%", " %"),
+        "low": f"in the lowest quarter ({low['marked']} up to {low['cut']:.2f})" if low else "",
+    }
     said = []
     for number, group in enumerate(groups, 1):
         rate = group["rate"]
-        what = (
-            "wrong" if group["about"] == "errors" else f"wrong with at least {SURE:.0%} confidence".replace("%", " %")
-        )
         said.append(
             f"Group {number}: of {group['n']} scans of {group['patients']} patients that look alike "
-            f"{100 * rate['value']:.0f} % are {what} ({100 * rate['low']:.0f} to {100 * rate['high']:.0f} %), of the "
-            f"others {100 * group['outside']:.0f} %; by chance so much happens in {100 * group['p']:.1f} % of draws."
+            f"{100 * rate['value']:.0f} % are {whats[group['about']]} ({100 * rate['low']:.0f} to "
+            f"{100 * rate['high']:.0f} %), of the others {100 * group['outside']:.0f} %; by chance so much happens in "
+            f"{100 * group['p']:.1f} % of draws."
         )
     return said

@@ -10,7 +10,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,9 @@ def evaluate(
         figures |= kind.carried(before, examined, predictor.classes, predictor.multi_label, resamples)
     if said := views.words(experiment.training.test_time):
         figures["notes"] = [*figures.get("notes", ()), said]
-    if parts := subgroups(dataset, examined, min(resamples, 500)):
-        figures["subgroups"], figures["groups_said"] = parts, verdicts(parts)
+    judged = kind.judged(examined, len(predictor.classes))
+    if judged is not None and (parts := subgroups(dataset, judged, min(resamples, 500))):
+        figures["subgroups"], figures["groups_said"] = parts, verdicts(parts, judged.headlines)
     result = {
         "run": run.id,
         "split": split,
@@ -112,7 +113,7 @@ def kept(run: Run, split: str) -> task.Examined | None:
         if found is None or found.get("checkpoint") != weights:
             return None
         with np.load(run.folder / f"predictions-{split}.npz", allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name != "key"}
+            return _lasting(stored)
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
 
@@ -182,9 +183,15 @@ def _stored(run: Run, split: str, key: str) -> task.Examined | None:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return {name: stored[name] for name in stored.files if name != "key"}
+            return _lasting(stored)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # cut off while it was written: it can be computed again
+
+
+def _lasting(stored: Mapping[str, np.ndarray]) -> task.Examined | None:
+    """The arrays of a file; None where an earlier version did not say which slice a box lies on: that is asked anew."""
+    found = {name: stored[name] for name in stored if name != "key"}
+    return None if (found.get("slices", np.zeros(0)) < 0).any() else found
 
 
 def _key(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> str:

@@ -8,7 +8,7 @@ no figure is told of it; beside each other figure stands its difference to the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,108 +18,142 @@ from builder.attributes import FEWEST_PATIENTS
 from builder.data import Case, Dataset
 from builder.fingerprint import facets
 from builder.measures import bootstrap
-from builder.measures.classes import Predictions, figures
+from builder.measures.bootstrap import Figures
+from builder.measures.judged import LESS_IS_BETTER, SHARES, SHIFTED, Judged
 
-__all__ = ["subgroups", "verdicts"]
+__all__ = ["COMPARED", "shown", "subgroups", "verdicts"]
 
 FEWEST = 10
 """Cases of a group, below which no figure is told of it."""
 _RESAMPLES = 500
 _MOST_VALUES = 6
 _BANDS_MM = (10.0, 20.0)
-SHOWN = ("auc", "accuracy", "balanced_accuracy")
-"""Figures that are told of a group."""
+COMPARED = {
+    "auc": ("AUC", "an"),
+    "sensitivity": ("sensitivity", "a"),
+    "false_alarms_per_image": ("number of false alarms an image", "a"),
+    "dice": ("Dice", "a"),
+    "psnr_gain_db": ("gain in PSNR (dB)", "a"),
+}
+"""{figure by which groups are compared: (what it is called in a sentence, its article)}."""
 _TITLES = {"colour": "Colour", "bit depth": "Bit depth", "format": "File format", "modality": "Modality"}
 
 
-def subgroups(dataset: Dataset, examined: dict[str, np.ndarray], resamples: int = _RESAMPLES) -> list[dict[str, Any]]:
-    """Each group of the examined cases, where there are two and one of them is large enough for a figure.
+def subgroups(dataset: Dataset, judged: Judged, resamples: int = _RESAMPLES) -> list[dict[str, Any]]:
+    """Each group of the cases that were answered, where there are two and one of them is large enough for a figure.
 
-    Args:
-        examined: {probabilities (N, K), labels, patients, cases (N,) ids}, as `evaluate` keeps it.
-    Returns: [{about (what the groups differ in), name, n, patients, and either few: True or auc, accuracy,
-        balanced_accuracy: {value, low, high} and rest {name: {value (group - rest), low, high}} (where the rest is
-        large enough)}]; [] for tasks that do not tell classes case by case.
+    Returns: [{about (what the groups differ in), name, n (cases), patients, and either few: True or {figure: {value,
+        low, high}} and rest {figure: {value (group - rest), low, high}}}], with those figures that enough of its cases
+        have, and in rest those that enough of the others have, too.
     """
-    if any(name not in examined for name in ("probabilities", "labels", "patients", "cases")):
-        return []
-    chances = np.asarray(examined["probabilities"])
-    if chances.ndim != 2 or len(chances) != len(examined["labels"]):
-        return []
     by_id = {case.id: index for index, case in enumerate(dataset.cases)}
-    places = [by_id.get(str(id)) for id in examined["cases"]]
+    places = [by_id.get(str(id)) for id in judged.cases]
     if None in places:
         return []
     indices = [place for place in places if place is not None]
-    patients = np.asarray(examined["patients"])
+    patients, cases = np.asarray(judged.patients), np.array(indices, np.int64)
     found = []
     for about, values in _groupings(dataset, indices, patients).items():
-        known = np.array([bool(value) for value in values])
+        known = np.array([bool(value) for value in values], bool)
         counts = Counter(value for value in values if value)
         names = [name for name, _ in counts.most_common(_MOST_VALUES)]
         rows = {name: np.array([value == name for value in values]) for name in names}
-        large = {name for name in names if _enough(rows[name], patients)}
-        if len(names) < 2 or not large:
+        told = {name: _figures(judged, cases, rows[name], resamples) for name in names} if len(names) > 1 else {}
+        if not any(told.values()):
             continue
         for name in sorted(names, key=attributes.in_order):
             own = rows[name]
-            told = {"about": about, "name": name, "n": int(own.sum()), "patients": len(np.unique(patients[own]))}
-            if name not in large:
-                found.append({**told, "few": True})
+            row = {"about": about, "name": name, "n": _num(cases[own]), "patients": _num(patients[own])}
+            if not told[name]:
+                found.append({**row, "few": True})
                 continue
-            told |= _figures(_of(examined, chances, own), resamples)
-            if _enough(known & ~own, patients):
-                told["rest"] = _apart(_of(examined, chances, known), own[known], resamples)
-            found.append(told)
+            row |= told[name]
+            if apart := _apart(judged, cases, own, known, resamples):
+                row["rest"] = apart
+            found.append(row)
     return found
 
 
-def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
+def verdicts(rows: Sequence[dict[str, Any]], headlines: Sequence[str] = ("auc",)) -> list[str]:
     """In sentences: the groups on which a run is worse than on the rest by more than chance, and of how many."""
-    asked = [row for row in rows if row.get("rest", {}).get("auc", {}).get("low") is not None]
-    worse = [row for row in asked if row["rest"]["auc"]["high"] < 0]
+    asked = [(row, name) for row in rows for name in headlines if _known(row, name)]
+    worse = []
+    for row, name in asked:
+        apart = row["rest"][name]
+        if apart["low"] > 0 if name in LESS_IS_BETTER else apart["high"] < 0:
+            worse.append((row, name))
+    names = list(dict.fromkeys(name for _, name in asked))
+    one = len(names) == 1
     if not worse:
         few = "In none of" if len(asked) > 1 else "Not in the"
-        return [f"{few} {len(asked)} groups compared is the AUC lower than on the rest by more than chance."] * bool(
-            asked
+        what = " or ".join(f"the {COMPARED[name][0]} {_worse(name)}" for name in names)
+        num = f"{len(asked)} groups compared" if one else f"{len(asked)} comparisons"
+        return [f"{few} {num} is {what} than on the rest by more than chance."] if asked else []
+    lines = []
+    for row, name in worse:
+        apart, (what, article) = row["rest"][name], COMPARED[name]
+        low, high = sorted((abs(apart["low"]), abs(apart["high"])))
+        lines.append(
+            f"{row['about']}, {row['name']}: {article} {what} of {row[name]['value']:.2f}, {abs(apart['value']):.2f} "
+            f"{_worse(name)} than on the rest ({low:.2f} to {high:.2f}; {row['n']} "
+            f"scans of {row['patients']} patients)."
         )
-    said = []
-    for row in worse:
-        apart = row["rest"]["auc"]
-        said.append(
-            f"{row['about']}, {row['name']}: an AUC of {row['auc']['value']:.2f}, {-apart['value']:.2f} lower than on "
-            f"the rest ({-apart['high']:.2f} to {-apart['low']:.2f}; {row['n']} scans of {row['patients']} patients)."
-        )
-    return [*said, f"{len(asked)} groups were compared: of 40 that differ in nothing, about one looks worse by chance."]
+    were = "groups were compared" if one else "comparisons were made"
+    return [*lines, f"{len(asked)} {were}: of 40 that differ in nothing, about one looks worse by chance."]
 
 
-def _enough(rows: np.ndarray, patients: np.ndarray) -> bool:
-    return int(rows.sum()) >= FEWEST and len(np.unique(patients[rows])) >= FEWEST_PATIENTS
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The figures that any group has, in the order in which they are told."""
+    told = (name for row in rows for name, value in row.items() if isinstance(value, Mapping))
+    return [name for name in dict.fromkeys(told) if name != "rest"]
 
 
-def _of(examined: dict[str, np.ndarray], chances: np.ndarray, rows: np.ndarray) -> Predictions:
-    parts = (chances, *(examined[name] for name in ("labels", "patients", "cases")))
-    return Predictions(*(np.asarray(part)[rows] for part in parts))
+def _worse(name: str) -> str:
+    return "higher" if name in LESS_IS_BETTER else "lower"
 
 
-def _told(own: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: values for name, values in figures(own, weights).items() if name in SHOWN}
+def _known(row: dict[str, Any], name: str) -> bool:
+    return row.get("rest", {}).get(name, {}).get("low") is not None
 
 
-def _figures(own: Predictions, resamples: int) -> dict[str, Any]:
-    return bootstrap.intervals(lambda weights: _told(own, weights), own.patients, resamples)
+def _num(codes: np.ndarray) -> int:
+    return len(np.unique(codes))
 
 
-def _apart(everybody: Predictions, rows: np.ndarray, resamples: int) -> dict[str, Any]:
-    """{name: {value, low, high}} of the group minus the rest; each draw of patients serves both."""
-    parts = everybody.probabilities, everybody.labels, everybody.patients, everybody.cases
-    group, rest = (Predictions(*(part[side] for part in parts)) for side in (rows, ~rows))
+def _enough(rows: np.ndarray, cases: np.ndarray, patients: np.ndarray) -> bool:
+    return _num(cases[rows]) >= FEWEST and _num(patients[rows]) >= FEWEST_PATIENTS
 
-    def told(weights: np.ndarray) -> dict[str, np.ndarray]:
-        one, other = _told(group, weights[:, rows]), _told(rest, weights[:, ~rows])
-        return {name: one[name] - other[name] for name in one}
 
-    return bootstrap.intervals(told, everybody.patients, resamples, shares=())
+def _figures(judged: Judged, cases: np.ndarray, rows: np.ndarray, resamples: int) -> dict[str, Any]:
+    """{figure: {value, low, high}} of a group, those that enough of its cases have."""
+    told: dict[str, Any] = {}
+    for part in judged.parts:
+        own = rows & part.rows
+        if _enough(own, cases, judged.patients):
+            told |= bootstrap.intervals(
+                part.figures(own), judged.patients[own], resamples, shares=SHARES, shifted=SHIFTED
+            )
+    return told
+
+
+def _apart(judged: Judged, cases: np.ndarray, rows: np.ndarray, known: np.ndarray, resamples: int) -> dict[str, Any]:
+    """{figure: {value, low, high}} of a group minus the rest; each draw of patients serves both."""
+    told: dict[str, Any] = {}
+    for part in judged.parts:
+        group, rest = rows & part.rows, known & ~rows & part.rows
+        if not (_enough(group, cases, judged.patients) and _enough(rest, cases, judged.patients)):
+            continue
+        everybody = group | rest
+        one, other, inside = part.figures(group), part.figures(rest), group[everybody]
+
+        def differences(
+            weights: np.ndarray, one: Figures = one, other: Figures = other, inside: np.ndarray = inside
+        ) -> dict[str, np.ndarray]:
+            here, there = one(weights[:, inside]), other(weights[:, ~inside])
+            return {name: here[name] - there[name] for name in here}
+
+        told |= bootstrap.intervals(differences, judged.patients[everybody], resamples, shares=())
+    return told
 
 
 def _groupings(dataset: Dataset, indices: list[int], patients: np.ndarray) -> dict[str, list[str]]:

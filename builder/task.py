@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from builder.augment import Augment
     from builder.data import Dataset
+    from builder.measures.judged import Judged
     from builder.scan import Scan
     from builder.targets import Target, Targets
     from builder.views import View
@@ -386,6 +387,10 @@ class Task(ABC):
         """What is chosen on the validation side (`chosen_on`) and judged on another: thresholds, calibration. It joins
         the report."""
         return {}
+
+    def judged(self, examined: Examined, num_classes: int) -> Judged | None:
+        """The same answers case by case, for whoever looks at groups of cases; None where nothing can be said so."""
+        return None
 
     def restorations(self, asked: Asked, dataset: Dataset, cases: np.ndarray, most: int) -> Iterator[Restoration]:
         """Up to `most` slices of each case as a task that makes pictures restores them; none of other tasks."""

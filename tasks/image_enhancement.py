@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder.measures.judged import Judged, of_pictures
+from builder.measures.pictures import Pictures
 from builder.parts.training import LOSSES
 from builder.spec import Data, Experiment, Node, Problem
 from builder.task import Asked, Examined, Found, Objective, Restoration, Shown, Task, pooled_rows
@@ -224,6 +226,10 @@ class ImageEnhancement(Task):
     ) -> dict[str, Any]:
         """Figures beside those of the baselines (`enhancement_figures.report`)."""
         return enhancement_figures.report(examined, resamples, seed)
+
+    def judged(self, examined: Examined, num_classes: int) -> Judged | None:
+        """As `measures.judged.of_pictures`."""
+        return of_pictures(Pictures.from_arrays(examined), examined["cases"])
 
     def restorations(self, asked: Asked, dataset: Dataset, cases: np.ndarray, most: int) -> Iterator[Restoration]:
         """As `enhancement_figures.restorations`."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from builder.data import pixel_aspect, place
 from builder.measures import boxes as measures
+from builder.measures import judged
 from builder.measures.boxes import Detections
 from builder.spec import Data, Experiment, Node, Problem
 from builder.targets import Targets
@@ -254,6 +255,12 @@ class LesionDetection(Task):
             entry["case"] = str(examined["cases"][entry["image"]])
             entry["slice"] = int(examined["slices"][entry["image"]])
         return told
+
+    def judged(self, examined: Examined, num_classes: int) -> judged.Judged | None:
+        """As `measures.judged.of_boxes`."""
+        threshold = float(examined["threshold"])
+        found = Detections.from_arrays(examined)
+        return judged.of_boxes(found, examined["cases"], num_classes, threshold if np.isfinite(threshold) else None)
 
     # -- the way in -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from builder.measures import conformal
 from builder.measures.classes import Predictions, report
+from builder.measures.judged import Judged, of_classes
 from builder.spec import Data, Experiment, Problem, Training
 from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task
 from tasks import perfusion, phantoms, recognition_starters
@@ -183,6 +184,10 @@ class Recognition(Task):
     ) -> dict[str, Any]:
         """As `measures.conformal.carried`."""
         return conformal.carried(Predictions(**chosen_on), Predictions(**examined), classes, resamples, seed)
+
+    def judged(self, examined: Examined, num_classes: int) -> Judged | None:
+        """As `measures.judged.of_classes`."""
+        return of_classes(examined)
 
     def score(self, probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
         """AUC (mean over classes, one against the rest), accuracy, balanced accuracy and macro F1.

@@ -19,6 +19,7 @@ from builder.data import pixel_aspect
 from builder.measures import conformal, outlines
 from builder.measures.classes import Predictions
 from builder.measures.extent import extent
+from builder.measures.judged import Judged, of_outlines
 from builder.spec import Data, Experiment, Problem
 from builder.targets import Target, Targets
 from builder.task import Asked, Examined, Found, Objective, Shown, Task
@@ -252,6 +253,10 @@ class TumorDiagnosis(Task):
         """Of the types, as `measures.conformal.carried`; {} where either side has none."""
         before, here = Predictions.of(chosen_on), Predictions.of(examined)
         return {} if before is None or here is None else conformal.carried(before, here, classes, resamples, seed)
+
+    def judged(self, examined: Examined, num_classes: int) -> Judged | None:
+        """As `measures.judged.of_outlines`."""
+        return of_outlines(examined, tumor_figures.outlined(examined), examined["masked"])
 
     # -- the way in -----------------------------------------------------------------------------------------------
 

@@ -71,8 +71,7 @@ def report(examined: Examined, classes: tuple[str, ...], resamples: int, seed: i
     told: dict[str, Any] = {"metrics": {}, "notes": []}
     masked = examined["masked"]
     if masked.any():
-        arrays = {n.removeprefix("outline_"): v for n, v in examined.items() if n.startswith("outline_")}
-        part = outlines.report(outlines.Outlines(**arrays), resamples, seed)
+        part = outlines.report(outlined(examined), resamples, seed)
         ids = examined["cases"][masked]
         for row in (*part["worst"], *part["false_positives"]):
             row["case"] = str(ids[row["case"]])
@@ -93,3 +92,8 @@ def report(examined: Examined, classes: tuple[str, ...], resamples: int, seed: i
         "patients": len(np.unique(examined["patients"])),
         "classes": list(classes),
     }
+
+
+def outlined(examined: Examined) -> outlines.Outlines:
+    """The outlines among what `examined` kept."""
+    return outlines.Outlines(**{n.removeprefix("outline_"): v for n, v in examined.items() if n.startswith("outline_")})

@@ -78,7 +78,7 @@ ENGINE = {
     # what is taught, and what is wrong with it
     "targets": "parts data spec cutting voxels scan grain",
     "losses": "parts spec",
-    "task": "catalog parts spec scan data targets augment views",
+    "task": "catalog parts spec scan data targets augment views measures",
     "repairs": "catalog parts spec network",
     "search": "catalog parts spec network task runs execute",
     "check": "catalog parts spec network task data repairs weights augment_safety ways search leaks",
@@ -182,7 +182,7 @@ ENGINE = {
     "hindsight": "",
     "baseline": "spec network data evaluate measures runs",
     "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing "
-    "leaks parting audit calibrate gate hallucination reader reading_report sanity saliency terms",
+    "leaks parting audit calibrate gate hallucination reader reading_report sanity saliency terms subgroups error_groups",
     "preflight": "parts spec data task batches learner",
     "finder": "spec data task learner",
     "gap": "parts spec network dropping",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_files import dicom, imported, picture
-from test_subgroups import case, examined, held
+from test_subgroups import case, examined, held, judged
 
 from builder import attributes
 from builder.audit import audit
@@ -177,7 +177,7 @@ def test_a_group_on_which_a_run_fails_is_named_with_its_difference_to_the_rest()
     random = np.random.default_rng(1)
     answers["probabilities"][:40] = random.dirichlet([1, 1], 40)  # of the women it knows nothing
     cases = [of(n, sex="female" if n < 40 else "male" if n < 117 else "other") for n in range(120)]
-    rows = {row["name"]: row for row in subgroups(held(*cases), answers, 200) if row["about"] == "Sex"}
+    rows = {row["name"]: row for row in subgroups(held(*cases), judged(answers), 200) if row["about"] == "Sex"}
     assert list(rows) == ["female", "male", "other"]
     assert rows["other"] == {"about": "Sex", "name": "other", "n": 3, "patients": 3, "few": True}
     apart = rows["female"]["rest"]["auc"]
@@ -192,7 +192,7 @@ def test_a_group_on_which_a_run_fails_is_named_with_its_difference_to_the_rest()
 def test_equal_groups_are_not_accused():
     labels = np.arange(80) % 2
     cases = [of(n, site=f"site {1 + (n // 2) % 2}") for n in range(80)]
-    rows = subgroups(held(*cases), examined(80, labels), 200)
+    rows = subgroups(held(*cases), judged(examined(80, labels)), 200)
     assert verdicts(rows) == ["In none of 2 groups compared is the AUC lower than on the rest by more than chance."]
     assert verdicts([]) == []
 

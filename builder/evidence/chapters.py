@@ -16,6 +16,7 @@ from builder.hallucination import WAYS
 from builder.measures.named import metric_words, written
 from builder.measures.structures import KINDS as STRUCTURES
 from builder.saliency import METHODS
+from builder.subgroups import COMPARED, shown
 from builder.terms import GATES
 
 _SIDES = {"val": "Validation", "test": "Test"}
@@ -317,13 +318,28 @@ def missing(found: Facts) -> str:
 
 
 def subgroups(found: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> str:
-    """Figures group by group, whatever groups and figures were told."""
-    figures = list(dict.fromkeys(n for row in told for n, v in row.items() if isinstance(v, Mapping) and "value" in v))
+    """Figures group by group, whatever groups and figures were told, with their difference to the rest."""
+    figures = shown(told)
+    head = ["They differ in", "Group", "Cases", "Patients"]
+    for name in figures:
+        head += [metric_words(name), *(["Beside the rest"] if name in COMPARED else [])]
     rows = [
-        [row.get("about", ""), row.get("name", ""), row.get("n"), row.get("patients"),
-         *(interval(row[name]) if row.get(name) else "–" for name in figures)]
+        [row.get("about", ""), row.get("name", ""), row.get("n"), row.get("patients"), *_of_group(row, figures)]
         for row in told
-    ]  # fmt: skip
-    head = ["They differ in", "Group", "Cases", "Patients", *(metric_words(name) for name in figures)]
-    said = [str(row["words"]) for row in told if row.get("words")]
-    return markup.table(head, rows) + markup.items(said)
+    ]
+    said = [*(found.get("groups_said") or ()), *(str(row["words"]) for row in told if row.get("words"))]
+    parts = [markup.p(words, "notice bad" if " than on the rest (" in words else "notice") for words in said]
+    beside = "Beside the rest: how much higher (+) or lower (-) than on all other scans; an interval without 0 is more "
+    beside += "than chance. Groups of fewer than ten scans or five patients are counted, and no figure is told of them."
+    return "".join(parts) + markup.table(head, rows) + markup.p(beside, "faint")
+
+
+def _of_group(row: Mapping[str, Any], figures: Sequence[str]) -> list[str]:
+    """The cells of a group: each figure, and its difference to the rest where groups are compared by it."""
+    cells = []
+    for name in figures:
+        cells.append(interval(row[name]) if row.get(name) else "too few")
+        if name in COMPARED:
+            apart = (row.get("rest") or {}).get(name)
+            cells.append(f"{'+' if (apart['value'] or 0) > 0 else ''}{interval(apart)}" if apart else "–")
+    return cells

@@ -20,7 +20,7 @@ _ABREAST = 4  # classes that stand beside each other on a page
 _TOLD = (
     "run", "split", "task", "n", "patients", "dataset", "edited", "synthetic", "checkpoint", "at", "openings",
     "interval", "notes", "classes", "lesions", "without_lesions", "majority_accuracy", "majority_class",
-    "without_lesion", "unit", "best_baseline", "examples", "typed", "ways", "tissue_bias",
+    "without_lesion", "unit", "best_baseline", "examples", "typed", "ways", "tissue_bias", "groups_said",
 )  # fmt: skip
 """Entries that are told elsewhere in the report."""
 

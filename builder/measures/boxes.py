@@ -446,6 +446,28 @@ def report(
     }
 
 
+def by_image(found: Detections, num_classes: int, threshold: float | None) -> tuple[np.ndarray, bootstrap.Figures]:
+    """(lesions found, boxes shown and lesions of each image (N, 3); {sensitivity, false_alarms_per_image, map50} as a
+    function of weights) at a threshold, without one at that of `operating_threshold`."""
+    parts = [_ranked(found, label, (FROC_IOU,)) for label in range(num_classes)]
+    halves = [_ranked(found, label, (0.5,)) for label in range(num_classes)]
+    least = operating_threshold(found, num_classes) if threshold is None else threshold
+    table, names = _counts(found, parts, np.inf if least is None else least, None)
+    hit, there, alarms = names["sensitivity"][0], names["sensitivity"][1], names["false_alarms_per_image"][0]
+    counts = np.stack([table[:, hit], table[:, alarms] + table[:, hit], table[:, there]], 1)
+
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        hits, shown, lesions = (weights @ counts).T
+        precision = np.stack([average_precision(half, weights)[:, 0] for half in halves], 1)
+        return {
+            "sensitivity": ratio(hits, lesions),
+            "false_alarms_per_image": ratio(shown - hits, weights.sum(1)),
+            "map50": mean_defined(precision),
+        }
+
+    return counts, figures
+
+
 def _cpm(sensitivities: np.ndarray, rates: Sequence[float] = _GRID) -> np.ndarray:
     """Mean sensitivity over the seven rates of `RATES` (the score of LUNA16): (B,)."""
     return sensitivities[:, [list(rates).index(rate) for rate in RATES]].mean(1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from builder import siblings
+from builder import siblings, subgroups
 from builder.measures.named import METRICS, interval, metric_words, written
 from pages.kit import charts
 from pages.kit.pairs import pairs
@@ -616,11 +616,9 @@ def lines(
 def by_group(found: Mapping[str, Any]) -> None:
     """A row a group: by people, scanner and site, by lesion, by size, by how the file was made."""
     for words in found.get("groups_said", ()):
-        worse = " lower than on the rest (" in words
+        worse = " than on the rest (" in words
         st.markdown(f":{'orange' if worse else 'gray'}[:material/{'warning' if worse else 'info'}: {plain(words)}]")
-    shown = [
-        name for name in ("auc", "accuracy", "balanced_accuracy") if any(name in row for row in found["subgroups"])
-    ]
+    shown = subgroups.shown(found["subgroups"])
     st.dataframe(
         [
             {
@@ -645,10 +643,13 @@ def by_group(found: Mapping[str, Any]) -> None:
 
 
 def _of_group(row: Mapping[str, Any], shown: Sequence[str]) -> dict[str, str]:
-    """The figures of a group in the columns of the table, the difference to the rest beside the first."""
-    found = {metric_words(name): "too few" if row.get("few") else interval(row[name]) for name in shown}
-    first, *others = found.items()
-    return dict([first, (f"{first[0]} beside the rest", _apart(row.get("rest", {}).get(shown[0]))), *others])
+    """The figures of a group in the columns of the table, the difference to the rest beside those told in words."""
+    found = {}
+    for name in shown:
+        found[metric_words(name)] = interval(row[name]) if name in row else "too few"
+        if name in subgroups.COMPARED:
+            found[f"{metric_words(name)} beside the rest"] = _apart(row.get("rest", {}).get(name))
+    return found
 
 
 def _apart(figure: Mapping[str, float | None] | None) -> str:
