@@ -480,8 +480,9 @@ def shortcuts(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 
 def errors(asked: argparse.Namespace) -> tuple[Answer, str]:
-    """{run, n, patients, sides, wrong, sure, rate, groups: [{about, n, patients, wrong, sure, rate, outside, p, shared,
-    cases: [{case, given, says, chance}]}], words, edited}"""
+    """{run, n, patients, sides, wrong, sure, rate, low (null, or {marked, cut}: of boxes, outlines and restored scans
+    the lowest quarter is looked at), looked, groups: [{about, n, patients, wrong, sure, rate, outside, p, shared,
+    cases: [{case, given, says, chance} or {case, mark}]}], words, edited}"""
     from builder.error_groups import NotAsked, ask
 
     run, told = run_of(asked.run), Telling()
@@ -490,7 +491,7 @@ def errors(asked: argparse.Namespace) -> tuple[Answer, str]:
     except NotAsked as error:
         raise Mistake(str(error)) from error
     told.end()
-    lines = [f"{found['wrong']} of {found['n']} scans that it did not learn from are answered wrongly"]
+    lines = [*found["looked"]]
     for words, group in zip(found["words"], [*found["groups"], None], strict=False):
         lines += [words, *(f"  {shared}" for shared in (group["shared"] if group else ()))]
     return found, "\n".join(lines)

@@ -70,6 +70,7 @@ def ask(
     Args:
         sides: where it may look; the test side only if its answers are known.
     Returns, as JSON data: {run, n, patients, sides, wrong, sure, rate {value, low, high}, low (null, or {marked, cut}),
+        looked [sentences: how many errors of how many scans],
         edited, groups [{about ("errors", "sure errors" or "low"), n, patients, wrong, sure, rate, outside (share), p,
         shared [words], cases [{case, given, says, chance} or, of "low", {case, mark}]}], words [sentences]}. Without
         classes the scans whose answer is "low" count as wrong, and none as sure.
@@ -111,6 +112,7 @@ def ask(
         "sure": int(first.sure.sum()),
         "rate": _rate(wrong, first.patients),
         "low": low,
+        "looked": [_looked(one) for one in questions],
         "groups": groups,
         "words": _words(groups, questions),
         "edited": dataset.edited,
@@ -401,13 +403,22 @@ def _looks(dataset: Dataset, places: np.ndarray) -> Mapping[str, Sequence[str]]:
     return told
 
 
+def _looked(asked: _Question) -> str:
+    errors, num = int(asked.errors[0][1].sum()), len(asked.places)
+    if asked.low is None:
+        return f"{errors:,} of {num:,} scans are answered wrongly."
+    marked = f"{asked.low['marked']} up to {asked.low['cut']:.2f}"
+    return f"Of {num:,} scans the lowest quarter ({errors:,}) is looked at: {marked}."
+
+
 def _words(groups: Sequence[Mapping[str, Any]], questions: Sequence[_Question]) -> list[str]:
-    first = questions[0]
     if not groups:
-        wrong, num = int(first.errors[0][1].sum()), len(first.places)
-        what = "errors" if first.low is None else "lowest answers"
+        whats = [
+            f"{int(one.errors[0][1].sum())} {'lowest answers' if one.low else 'errors'} on {len(one.places)} scans"
+            for one in questions
+        ]
         return [
-            f"Its {wrong} {what} on {num} scans lie scattered among the kinds of scans: none holds more of them than "
+            f"Its {' and its '.join(whats)} lie scattered among the kinds of scans: none holds more of them than "
             "chance would put there."
         ]
     low = next((one.low for one in questions if one.low), None)

@@ -14,6 +14,7 @@ from test_subgroups import case
 
 from builder import error_groups
 from builder.error_groups import NotAsked, ask, denser, kept_of
+from builder.measures.judged import Judged
 from builder.runs import RunStore
 from builder.scan import Scan
 
@@ -97,3 +98,22 @@ def test_where_nothing_is_common_nothing_is_claimed_and_few_errors_are_refused(a
     assert told["groups"] == [] and "scattered" in told["words"][0]
     with pytest.raises(NotAsked, match="erred on 2 of 120 scans"):
         asked(np.arange(NUM) < 2)
+
+
+def test_a_kind_of_scan_with_low_marks_is_found_where_there_are_no_wrong_answers(home, asked, monkeypatch):
+    random = np.random.default_rng(3)
+    run, _ = asked(random.random(NUM) < 0.2)
+    dice = np.where(KIND, 0.5, 0.85) + random.normal(0, 0.05, NUM)
+    cases = [case(n) for n in range(NUM)]
+    ids = np.array([one.id for one in cases])
+    marks = dict(zip(map(str, ids), dice.tolist(), strict=True))
+    judged = Judged(ids, np.arange(NUM), (), marks, "Dice")
+    monkeypatch.setattr(error_groups, "answered", lambda *_: (("tumor",), False, {"cases": ids}))
+    monkeypatch.setattr(error_groups.task, "find", lambda name: SimpleNamespace(judged=lambda *_: judged))
+    told = ask(run, home, draws=199)
+    (group,) = told["groups"]
+    assert group["about"] == "low" and group["wrong"] >= 25 and group["outside"] < 0.1
+    assert told["low"]["marked"] == "Dice" and told["low"]["cut"] < 0.7 and told["sure"] == 0
+    assert "are in the lowest quarter (Dice up to 0." in told["words"][0]
+    assert "Of 120 scans the lowest quarter (30) is looked at: Dice up to 0." in told["looked"][0]
+    assert group["cases"][0]["mark"] == pytest.approx(dice.min(), abs=0.001), "the worst first"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builder import audit, calibrate, gate, operating, reader, sanity
+from builder import audit, calibrate, error_groups, gate, operating, reader, sanity
 from builder.__main__ import main
 from builder.data import Dataset
 from builder.evaluate import evaluate
@@ -96,7 +96,9 @@ def test_the_checklists_have_every_item_of_their_source_and_say_what_people_must
     assert {"30", "31", "39"} <= {item.number for item in less if item.state == "open"}, "nothing is made up"
 
 
-def test_what_else_was_asked_has_its_chapters_and_comes_out_again(packed: Packed, tmp_path: Path) -> None:
+def test_what_else_was_asked_has_its_chapters_and_comes_out_again(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     origin, run, _ = packed
     home = tmp_path / "home"
     shutil.copytree(origin, home)
@@ -107,6 +109,9 @@ def test_what_else_was_asked_has_its_chapters_and_comes_out_again(packed: Packed
     calibrate.choose(run, calibrated=True, by="coverage", wanted=0.8, gate="refuse")
     gate.measure(run, home)
     sanity.examine(run, home, resamples=50)
+    monkeypatch.setattr(error_groups, "FEWEST_ERRORS", 1)
+    monkeypatch.setattr(error_groups, "FEWEST", 2)
+    error_groups.ask(run, home)
     reading = reader.begin(run, home, "val", num=4)
     name = reading.join("Zz-7", home)
     while (turn := reading.turn(name)) is not None:
@@ -119,15 +124,19 @@ def test_what_else_was_asked_has_its_chapters_and_comes_out_again(packed: Packed
     for words in (
         *("The audit of the data", "Is its confidence right?", "The terms on which it answers"),
         *("How often its gate stops what", "Its heat maps: can they be believed?", "Reader 1: 4 scans"),
+        "Have its errors something in common?",
     ):
         assert words in report, words
     assert "The audit of the data for leaks" not in report, "it was asked"
     group = {"about": "Colour", "name": "grey", "n": 12, "patients": 9, "auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    group["rest"] = {"auc": {"value": -0.1, "low": -0.2, "high": -0.01}}
+    told = measured.everything({"subgroups": [group], "groups_said": ["Worse."], "metrics": {}, "classes": []})
+    assert "-0.100 (-0.200 to -0.010)" in told and "Worse." in told, "the difference to the rest"
     assert "0.800 (0.700–0.900)" in measured.everything({"subgroups": [group], "metrics": {}, "classes": []})
     found = verify.verify(file, home)
     assert found["holds"], (found["words"], found["numbers"]["failing"][:5])
     parts = {part.partition(".")[0] for part in found["numbers"]["by_part"]}
-    assert parts >= {"evaluation", "audit", "confidence", "terms", "gate", "explained", "readings"}
+    assert parts >= {"evaluation", "audit", "confidence", "terms", "gate", "explained", "readings", "common_errors"}
     assert any("nobody was asked again" in words for words in found["not_checked"])
     answers = {item.number: item for item in checklists.filled(json.loads(texts["pack.json"]))["CLAIM 2024"]}
     assert "tested without weights" in answers["31"].answer and "Its gate stops" in answers["30"].answer

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import audit, calibrate, gate, hallucination, reader, sanity
+from builder import audit, calibrate, error_groups, gate, hallucination, reader, sanity
 from builder.data import Dataset
 from builder.parting import dataset_of
 from builder.reading_report import report
@@ -157,6 +157,12 @@ def _gate(run: Run) -> dict[str, Any]:
     return {**found, "foreign": rows} if found else {}
 
 
+def _common_errors(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """What `error_groups.ask` found; {} where nobody asked, or labels were corrected since."""
+    found = error_groups.kept_of(run) or {}
+    return found if found.get("edited") == dataset.edited and "looked" in found else {}
+
+
 def _audited_again(twin: Run, said: Mapping[str, Any], told: Told | None) -> dict[str, Any]:
     dataset = Dataset.open(twin.home, twin.experiment.data.dataset)  # on its own sides, whatever those of the run are
     look = (said.get("naive") or {}).get("why") != audit.NOT_LOOKED
@@ -187,6 +193,12 @@ KINDS: dict[str, Kind] = {
         "How often its gate stops its own scans, and others (Results page, or the command terms --measure)",
         lambda run, dataset: _gate(run),
         lambda twin, said, told: gate.measure(twin, twin.home, progress=told),
+    ),
+    "common_errors": Kind(
+        "What its errors have in common",
+        "Whether its errors have something in common (Results page, or the command errors)",
+        _common_errors,
+        lambda twin, said, told: error_groups.ask(twin, twin.home, told, sides=said["sides"]),
     ),
     "explained": Kind(
         "The tests of its heat maps",

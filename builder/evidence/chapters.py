@@ -243,6 +243,31 @@ def _gate(told: Mapping[str, Any]) -> str:
     )
 
 
+def common_errors(found: Facts) -> str:
+    """Kinds of scans on which it errs more often than elsewhere."""
+    told = asked(found, "common_errors")
+    if not told:
+        return ""
+    sides = " and ".join({"val": "validation", "test": "test"}[side] for side in told["sides"])
+    parts = [markup.h3("Have its errors something in common?")]
+    parts.append(markup.p(f"{' '.join(told['looked'])} These are {sides} scans, put together by how alike they look."))
+    for number, words in enumerate(told["words"]):
+        group = told["groups"][number] if told["groups"] else None
+        parts.append(markup.p(words, "notice bad" if group else "notice"))
+        if group and group["shared"]:
+            parts.append(markup.items(group["shared"]))
+    if told["groups"]:
+        rows = [
+            [k, g["n"], g["patients"], g["wrong"], interval(g["rate"]), written(g["outside"]), written(g["p"])]
+            for k, g in enumerate(told["groups"], 1)
+        ]
+        head = ["Group", "Scans", "Patients", "Badly answered", "Rate in it", "Rate elsewhere", "p"]
+        parts.append(markup.table(head, rows))
+        said = "The worst of many groups was picked: on new scans its rate will mostly be lower."
+        parts.append(markup.p(said, "faint"))
+    return "".join(parts)
+
+
 def structures(found: Facts) -> str:
     """What an enhancer makes up or hides, and what a diagnosis says of its scans."""
     told, diagnosis, parts = asked(found, "structures"), asked(found, "diagnosis"), []

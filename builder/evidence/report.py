@@ -46,7 +46,7 @@ def html(found: Facts, lists: Mapping[str, Sequence[Filled]]) -> str:
         "training": _training(found),
         "operating": _operating(found),
         "leaks": chapters.leaks(found),
-        "goes-by": chapters.goes_by(found),
+        "goes-by": chapters.goes_by(found) + chapters.common_errors(found),
         "terms": chapters.terms(found),
         "structures": chapters.structures(found),
         "reading": chapters.reading(found),

@@ -34,7 +34,8 @@ def card(run: Run, dataset: Dataset) -> None:
             if found.get("edited") != dataset.edited:
                 st.caption(":orange[:material/warning: Labels were corrected since: ask again for new groups.]")
             sides = " and ".join(_SIDES[side] for side in found["sides"])
-            st.caption(f"{found['wrong']:,} of {found['n']:,} {sides} scans are answered wrongly.")
+            for words in found.get("looked", ()):
+                st.caption(f"{plain(words)} These are {sides} scans.")
             if not found["groups"]:
                 st.markdown(f":gray[:material/info: {plain(found['words'][0])}]")
             for number, group in enumerate(found["groups"], 1):
@@ -65,19 +66,32 @@ def _submit(run: Run, slot: str) -> None:
 def _group(run: Run, dataset: Dataset, number: int, words: str, group: Mapping[str, Any]) -> None:
     """One group: its sentence, its figures, what its scans share, and the wrong ones, the surest first."""
     st.markdown(f":orange[:material/warning: {plain(words)}]")
-    band(
-        [
-            ("Wrong", f"{group['wrong']} of {group['n']}"),
-            ("Of these with 90 % confidence", str(group["sure"])),
-            ("Error rate (95 % interval)", interval(group["rate"])),
-        ]
-    )
+    if group["about"] == "low":
+        band(
+            [
+                ("In the lowest quarter", f"{group['wrong']} of {group['n']}"),
+                ("Share (95 % interval)", interval(group["rate"])),
+            ]
+        )
+    else:
+        band(
+            [
+                ("Wrong", f"{group['wrong']} of {group['n']}"),
+                ("Of these with 90 % confidence", str(group["sure"])),
+                ("Error rate (95 % interval)", interval(group["rate"])),
+            ]
+        )
     if group["shared"]:
         st.caption(f"In common: {plain('; '.join(group['shared']))}.")
     by_id = {case.id: index for index, case in enumerate(dataset.cases)}
     rows = [row for row in group["cases"] if row["case"] in by_id][:6]
     keys = [f"common-{number}-{place}" for place in range(len(rows))]
     pictures = [datasets.thumbnail(str(home()), dataset.id, by_id[row["case"]]) for row in rows]
-    captions = [f"{row['given']}: it said {row['says']} ({100 * row['chance']:.0f} %)" for row in rows]
+    captions = [
+        f"Mark {row['mark']:.2f}"
+        if "mark" in row
+        else f"{row['given']}: it said {row['says']} ({100 * row['chance']:.0f} %)"
+        for row in rows
+    ]
     if rows and (pressed := scans.gallery(pictures, captions, keys, num_columns=6)):
         go.to("test", run=run.id, case=str(by_id[rows[keys.index(pressed)]["case"]]), ask="1")

@@ -117,7 +117,7 @@ def everything(run: Run) -> None:
     hallucination.card(run)
     before_and_after(run)
     galleries(run, whole)
-    if _has_classes(run) and (dataset := _dataset(run)) is not None:
+    if (dataset := _dataset(run)) is not None:
         common_errors.card(run, dataset)
     evidence.card(run)
 
