@@ -88,8 +88,9 @@ def ask(
     if len(first.places) < 3 * FEWEST:
         raise NotAsked(f"Only {len(first.places)} scans were answered that it did not learn from: too few for groups.")
     if all(errors.sum() < FEWEST_ERRORS for one in questions for _, errors in one.errors):
-        wrong = int(first.errors[0][1].sum())
-        raise NotAsked(f"It erred on {wrong} of {len(first.places)} scans: too few errors to look for groups.")
+        raise NotAsked(
+            f"It erred on {first.errors[0][1].sum()} of {len(first.places)} scans: too few errors to look for groups."
+        )
     looks = baseline.features_of(dataset, progress)
     groups: list[dict[str, Any]] = []
     for one in questions:
@@ -413,12 +414,12 @@ def _looked(asked: _Question) -> str:
 
 def _words(groups: Sequence[Mapping[str, Any]], questions: Sequence[_Question]) -> list[str]:
     if not groups:
-        whats = [
+        seen = [
             f"{int(one.errors[0][1].sum())} {'lowest answers' if one.low else 'errors'} on {len(one.places)} scans"
             for one in questions
         ]
         return [
-            f"Its {' and its '.join(whats)} lie scattered among the kinds of scans: none holds more of them than "
+            f"Its {' and its '.join(seen)} lie scattered among the kinds of scans: none holds more of them than "
             "chance would put there."
         ]
     low = next((one.low for one in questions if one.low), None)

@@ -182,7 +182,8 @@ ENGINE = {
     "hindsight": "",
     "baseline": "spec network data evaluate measures runs",
     "evidence": "catalog parts spec network task data runs evaluate operating blanking baseline measures drawing "
-    "leaks parting audit calibrate gate hallucination reader reading_report sanity saliency terms subgroups error_groups",
+    "leaks parting audit calibrate gate hallucination reader reading_report sanity saliency terms subgroups "
+    "error_groups",
     "preflight": "parts spec data task batches learner",
     "finder": "spec data task learner",
     "gap": "parts spec network dropping",
