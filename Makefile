@@ -3,6 +3,7 @@
 #   make setup PYTHON=/path/to/python   another Python (3.11, 3.12 or 3.13)
 #   make test BROWSER=no                without the browser journey
 #   make test TESTS=tests/test_spec.py  some tests only
+#   make exhaustive                     what `make test` asks a covering set of: every combination
 
 export ADDRESS PORT PYTHON BROWSER
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile the house anew
@@ -14,10 +15,12 @@ WORKERS ?= 3
 # All tests: whole files, long ones first (tests/conftest.py): what a file shares is made once. Some tests: shared out.
 DIST := $(if $(filter tests,$(TESTS)),loadfile --no-loadscope-reorder,worksteal)
 ifeq ($(BROWSER),no)
-LEAVE_OUT := -m "not browser"
+LEAVE_OUT := -m "not exhaustive and not browser"
+else
+LEAVE_OUT := -m "not exhaustive"
 endif
 
-.PHONY: setup run test lint format clean help
+.PHONY: setup run test exhaustive lint format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -48,6 +51,11 @@ test:
 	wait $$types; typed=$$?; \
 	echo "== mypy"; cat .venv/mypy.log; \
 	[ $$tested = 0 ] && [ $$typed = 0 ]
+
+# The rest of what is asked of a whole product of combinations, such as each starter in each format.
+exhaustive:
+	@./bootstrap.sh tests
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m exhaustive $(TESTS)
 
 format:
 	$(BIN)/ruff check --fix .

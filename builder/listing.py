@@ -11,6 +11,7 @@ import json
 import keyword
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -42,6 +43,12 @@ def attributes(experiment: Experiment) -> dict[str, str]:
     return names
 
 
+@cache
+def _source(part: type) -> str:
+    """The text of a class; to find it in its file takes milliseconds."""
+    return inspect.getsource(part)
+
+
 def model_source(experiment: Experiment, num_classes: int) -> str:
     """The text of model.py: the class `Model`, every layer with its settings and the shape that comes out of it."""
     from builder.blocks.network import PerItem
@@ -65,7 +72,7 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
             for part in (*getattr(spec.load(), "PARTS", ()), spec.load()):
                 for own in reversed(part.__mro__):
                     if own.__module__.startswith("builder.blocks."):
-                        blocks[own.__name__] = inspect.getsource(own)
+                        blocks[own.__name__] = _source(own)
         items = [s[1:] for s in shapes] if place.each else shapes
         given = network.arguments(node, items, num_classes, trained=True, scan=shape)
         usual = inspect.signature(spec.load()).parameters
@@ -73,7 +80,7 @@ def model_source(experiment: Experiment, num_classes: int) -> str:
         words = ", ".join(f"{key}={_spelled(experiment, key, value)}" for key, value in said.items())
         call = f"{'' if kind in blocks else 'nn.'}{kind}({words})"
         if place.each:
-            blocks["PerItem"] = inspect.getsource(PerItem)
+            blocks["PerItem"] = _source(PerItem)
             call = f"PerItem({call})"
         made.append(
             f"        self.{names[node.id]} = {call}  # {' and '.join(map(network.show, place.taps or (place.shape,)))}"

@@ -84,6 +84,7 @@ def _program(whole: torch.nn.Module, shapes: Sequence[Sequence[int]], free: Any,
                 given = tuple(torch.zeros(2, *shape) for shape in shapes)
                 program = export(whole.eval(), given, dynamic_shapes=free)
                 _without_dead_ends(program.graph_module.graph)
+                _without_needless_overwriting(program.graph_module.graph)
                 return program
         except Exception as error:  # what export raises is of many kinds, and none is promised
             said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -103,6 +104,24 @@ def _without_dead_ends(graph: Any) -> None:
             asked.update(node.all_input_nodes)
         elif not node.users:
             graph.erase_node(node)
+
+
+def _without_needless_overwriting(graph: Any) -> None:
+    """Lets an operator that works in place, such as most ReLUs, make a tensor of its own where nobody else asks for the
+    one it would have overwritten: the same numbers, and torch's exporter need not take the overwriting apart.
+    """
+    import torch
+
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or not schema.is_mutable:
+            continue
+        given, name = node.args[0], schema.name.removeprefix("aten::")
+        plain = getattr(getattr(torch.ops.aten, name.rstrip("_"), None), node.target._overloadname, None)
+        # What came from a view is part of a tensor that others may ask for.
+        own = given.op == "call_function" and all(r.alias_info is None for r in given.target._schema.returns)
+        if plain is not None and name.endswith("_") and own and list(given.users) == [node]:
+            node.target = plain
 
 
 def layer_path(node: Node) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,8 +20,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two pytest workers on two cores: more thr
 os.environ["STREAMLIT_BROWSER_GATHER_USAGE_STATS"] = "false"
 os.environ.pop("SCANLOOM_BEHIND_PROXY", None)
 
+import forks
 import psutil
 import pytest
+from _pytest.assertion import rewrite
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GRACE_S = 5.0  # a process that was told to end gets this long
@@ -36,6 +41,31 @@ _older = set(psutil.pids())  # processes that were there before any test: none i
 _count = itertools.count(1)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Each worker first rewrites the asserts of its share of the files: in a fresh clone all of them would else rewrite
+    every file, at the same time."""
+    own, count = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if count < 2 or not own or sys.dont_write_bytecode or rewrite.assertstate_key not in session.config.stash:
+        return
+    state = session.config.stash[rewrite.assertstate_key]
+    files = sorted(Path(__file__).parent.glob("test_*.py"))
+    for file in files[int(own.removeprefix("gw")) :: count]:
+        kept = rewrite.get_cache_dir(file) / (file.stem + rewrite.PYC_TAIL)
+        if rewrite._read_pyc(file, kept) is None and rewrite.try_makedirs(kept.parent):
+            digest, code = rewrite._rewrite_test(file, session.config)
+            rewrite._write_pyc(state, code, digest, kept)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and collected, mostly torch and thousands of tests, stays: no garbage is sought in it."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, all others as they came."""
     place = {f"test_{name}": n for n, name in enumerate(LONG_FIRST.split())}
@@ -49,6 +79,7 @@ def _scanloom_root() -> Iterator[Path]:
     os.environ["SCANLOOM_HOME"] = str(root / "wide")
     os.environ[_MARK] = str(os.getpid())
     yield root
+    forks.end()
     left = _descendants()
     words = _words(left)
     _end(left)
@@ -87,6 +118,12 @@ def _no_process_left(request: pytest.FixtureRequest, home: Path) -> Iterator[Non
         time.sleep(0.05)
 
 
+@pytest.fixture
+def warm_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that the program or the test runs with this Python find torch imported (tests/forks.py)."""
+    monkeypatch.setattr(subprocess, "run", forks.run)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real scans beside the checkout; skips where it is absent (scans are never committed)."""
@@ -120,7 +157,9 @@ def _descendants() -> list[psutil.Process]:
 
 
 def _counts(process: psutil.Process) -> bool:
-    """Whether a process is alive and no helper of Python's that ends with its parent."""
+    """Whether a process is alive and no helper of Python's, or of all tests, that ends with its parent."""
+    if process.pid == forks.served():
+        return False
     with contextlib.suppress(psutil.Error):
         return process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(process.cmdline())
     return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import torch
 
 from builder import checkpoint, task
@@ -42,7 +42,7 @@ def taught_again(folder: Path, scans: Path, place: Path) -> dict[str, float]:
     epoch, whose network lies in `place`/trained."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     command = [sys.executable, "-B", "-c", _ASK, str(folder), str(scans)]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment, timeout=200)
+    done = forks.run(command, cwd=place, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["said"].startswith("epoch 1: loss ") and told["said"].count("epoch") == 1
@@ -52,7 +52,7 @@ def taught_again(folder: Path, scans: Path, place: Path) -> dict[str, float]:
 def asked(folder: Path, scan: Path, out: Path) -> dict:
     """What predict.py in `folder` says of one scan."""
     command = [sys.executable, "-B", str(folder / "predict.py"), str(scan), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import corpus
+import forks
 import little_run
 import numpy as np
 import pydicom
@@ -58,11 +59,11 @@ def folder(little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "taken away" / f"{run.id}-pytorch"
 
 
-def alone(folder: Path, *arguments: str, cwd: Path | None = None) -> str:
+def alone(folder: Path, *arguments: str, cwd: Path | None = None, run: Any = forks.run) -> str:
     """What a script of the export prints, run by a Python that cannot see the project."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     command = [sys.executable, "-B", *arguments]
-    done = subprocess.run(command, cwd=cwd or folder, capture_output=True, text=True, env=environment, timeout=200)
+    done = run(command, cwd=cwd or folder, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -155,7 +156,7 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     scans = sorted(p for p in tmp_path.iterdir() if p.is_file())
-    lines = alone(folder, "predict.py", *map(str, scans)).splitlines()
+    lines = alone(folder, "predict.py", *map(str, scans), run=subprocess.run).splitlines()
     predictor = Predictor.open(little[2].folder)
     with Sandbox() as box:
         for path, line in zip(scans, lines, strict=True):
@@ -176,7 +177,7 @@ def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_ans
     (tmp_path / "table.dcm").write_bytes(corpus.dicom_bytes(grey, VOILUTSequence=[table]))
     names = ["bad.png", "pages.tif", "missing.png", "cut.png", "colour16.png", "table.dcm", "good.png"]
     command = [sys.executable, "-B", "predict.py", *(str(tmp_path / name) for name in names)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    done = forks.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert [answer["scan"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
@@ -211,10 +212,10 @@ def test_serve_py_answers_over_http_what_predict_py_answers_and_refuses_an_open_
     scans[2].write_bytes(b"nothing")
     command = [sys.executable, "-B", "predict.py", *map(str, scans)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SERVICE_"))}
-    lines = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout.splitlines()
+    lines = forks.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout.splitlines()
     expected = [json.loads(line) for line in lines]
     open_door = [sys.executable, "-B", "serve.py", "--address", "0.0.0.0"]
-    refused = subprocess.run(open_door, cwd=folder, capture_output=True, text=True, env=environment)
+    refused = forks.run(open_door, cwd=folder, capture_output=True, text=True, env=environment)
     assert refused.returncode == 1 and "SERVICE_TOKEN" in refused.stderr and "Traceback" not in refused.stderr
     command = [sys.executable, "-B", "serve.py", "--port", "0", "--out", str(tmp_path)]
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)

@@ -250,9 +250,9 @@ def test_boxes_come_back_from_any_preparation(fit: str) -> None:
 @pytest.mark.parametrize("to", ["pytorch", "onnx", "torch-export", "document", "svg"])
 def test_an_exported_detector_finds_the_same_boxes(to: str, trained: tuple[Path, Any, Dataset], tmp_path: Path) -> None:
     import json
-    import subprocess
     import sys
 
+    import forks
     from PIL import Image
 
     from builder.export import export
@@ -269,7 +269,7 @@ def test_an_exported_detector_finds_the_same_boxes(to: str, trained: tuple[Path,
     scan = dataset.scan(index)
     Image.fromarray(np.asarray(scan.pixels[0, 0])).save(tmp_path / "scan.png")
     command = [sys.executable, str(folder / "predict.py"), str(tmp_path / "scan.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = forks.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     ours = [b for b in predictor.finding(scan).found.boxes or () if b.score >= predictor.settled["threshold"]]
     assert len(told["boxes"]) == len(ours) > 0

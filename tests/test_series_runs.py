@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import corpus
+import forks
 import little_run
 import numpy as np
 import pytest
@@ -346,7 +346,7 @@ def test_a_folder_a_zip_and_a_multi_frame_file_of_one_series_give_one_answer(mad
 def alone(folder: Path, *arguments: str, code: int = 0) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     command = [sys.executable, "-B", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=200)
+    done = forks.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     return done.stdout
 

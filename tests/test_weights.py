@@ -59,6 +59,7 @@ def test_a_safetensors_file_is_known_by_what_sha256sum_says_of_it(trained, tmp_p
     assert not any("mine" in path.name or "mine" in path.read_text(errors="replace") for path in home.rglob("*.json"))
 
 
+@pytest.mark.usefixtures("warm_children")
 @pytest.mark.parametrize("wrapped", ["plain", "state_dict", "module", "ema"])
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "old pickle"])
 def test_a_pth_file_gives_the_same_tensors_however_a_script_wrapped_them(trained, tmp_path, wrapped, old) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,11 +34,11 @@ NETWORK = (
 
 
 def work_on(*jobs: Job) -> None:
-    """One fresh worker process that does these jobs one after the other."""
+    """One worker process of its own that does these jobs one after the other."""
     script = "import sys; from pathlib import Path; from builder import worker\n"
     script += "for folder in sys.argv[1:]: worker.run(Path(folder))"
     command = [sys.executable, "-c", script, *(str(job.folder) for job in jobs)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200)
+    done = forks.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
 
