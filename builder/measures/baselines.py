@@ -12,7 +12,7 @@ import numpy as np
 SETTINGS: dict[str, tuple[float, ...]] = {
     "gaussian": (0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2),
     "median": (3.0, 5.0, 7.0),
-    "non-local means": (0.4, 0.7, 1.0, 1.4, 2.0),
+    "non-local means": (0.4, 0.7, 1.0, 1.4, 2.0, 2.8),
 }
 WORDS = {
     "gaussian": "sigma {:g} px",
