@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from string import Template
 from typing import Any
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from builder.catalog import Digest, LayerSpec
 from builder.network import Planned, show
 from builder.parts.layers import LAYERS
 from builder.spec import INPUT, Experiment, Node, SpecError
 from builder.task import TASKS, find
-from pages.kit import canvas, findings, forms, go, layers, locks, style, takeaway, think, weights
+from pages.kit import canvas, findings, forms, go, layers, locks, steps, style, takeaway, think, weights
 from pages.kit import draft as drafts
 from pages.kit.pairs import band, pairs
 from pages.kit.words import amount, plain, size
@@ -100,9 +102,16 @@ def palette(draft: drafts.Draft) -> None:
                     type="tertiary",
                     width="stretch",
                     help=plain(part.help),
-                    on_click=layers.add,
+                    on_click=added,
                     args=(draft, part.name),
                 )
+
+
+def added(draft: drafts.Draft, name: str) -> None:
+    """Adds a layer; the palette itself stays as it is drawn, which is most of what such an edit would cost."""
+    layers.add(draft, name)
+    with contextlib.suppress(StreamlitAPIException):  # the list has just been left for the canvas: all is drawn
+        st.rerun(EDITOR)
 
 
 def cards(draft: drafts.Draft, found: findings.Findings) -> None:
@@ -416,16 +425,18 @@ def no_layers(draft: drafts.Draft) -> None:
             )
 
 
-def can_step(draft: drafts.Draft) -> tuple[bool, bool]:
-    """Whether there is something to undo, and to redo."""
-    return bool(draft.undo_words), bool(draft.redo_words)
+def around(draft: drafts.Draft) -> tuple[object, ...]:
+    """What is drawn of the document outside of the parts that an edit draws anew: name, task, stored weights."""
+    now = draft.experiment
+    return now.name, now.task, now.weights
 
 
-def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
-    """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: whether the sidebar's undo and
-    redo can be pressed; where that has changed the whole page is drawn, so that they can."""
-    if can_step(draft) != drawn:
+def stack(draft: drafts.Draft, drawn: tuple[object, ...]) -> None:
+    """Summary, list and form, drawn alone at an edit: new shapes need no more. `drawn`: what stands around them; where
+    that has changed (an undo may take anything back) the whole page is drawn."""
+    if around(draft) != drawn:
         st.rerun()
+    steps.draw(draft)
     found = findings.look(draft.experiment)
     summary(found)
     if draft.experiment.network:
@@ -441,8 +452,11 @@ def stack(draft: drafts.Draft, drawn: tuple[bool, bool]) -> None:
     think.panel(draft, found)
 
 
-def table(draft: drafts.Draft) -> None:
-    """The canvas and the form beside it, drawn alone at an edit. The canvas has an undo and a redo of its own."""
+def table(draft: drafts.Draft, drawn: tuple[object, ...]) -> None:
+    """The canvas and the form beside it, drawn alone at an edit; `drawn` as above."""
+    if around(draft) != drawn:
+        st.rerun()
+    steps.draw(draft)
     found = findings.look(draft.experiment)
     left, right = st.columns([3.3, 1], gap="small")
     with left:
@@ -476,14 +490,14 @@ def editor(draft: drafts.Draft) -> None:
     coming = st.container()
     if chosen == CANVAS:
         st.html(_CANVAS_CSS)
-        st.fragment(key="canvas")(table)(draft)
+        st.fragment(key="canvas")(table)(draft, around(draft))
         think.watch()  # below: what comes and goes above would shift the canvas
     else:
         theme = "dark" if st.context.theme.type == "dark" else "light"
         st.html(Template(_CSS).substitute(_COLOURS[theme]))
         left, rest = st.columns([1.05, 4.3], gap="medium")
         with rest:
-            st.fragment(key=EDITOR)(stack)(draft, can_step(draft))
+            st.fragment(key=EDITOR)(stack)(draft, around(draft))
             think.watch()
         with left, st.container(key="palette", gap="xsmall"):
             palette(draft)

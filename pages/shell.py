@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.kit import address, draft, style
+from pages.kit import address, draft, steps, style
 from pages.kit.machine import this_machine
 from pages.kit.words import plain
 
@@ -46,28 +46,9 @@ draft.keep_in_url()
 with st.sidebar:
     open_draft = draft.current()
     if open_draft is not None and page.url_path in EDITS:
-        undo, redo = open_draft.undo_words, open_draft.redo_words
         st.caption("Experiment")
         st.markdown(f"**{plain(open_draft.name)}**")
-        with st.container(horizontal=True, gap="small"):
-            st.button(
-                "Undo",
-                key="undo",
-                icon=":material/undo:",
-                help=f"Take back: {plain(undo)} (Alt+Z)" if undo else "Nothing to take back",
-                disabled=not undo,
-                on_click=draft.spared(open_draft.undo),
-                shortcut="Alt+Z",
-            )
-            st.button(
-                "Redo",
-                key="redo",
-                icon=":material/redo:",
-                help=f"Bring back: {plain(redo)} (Alt+Shift+Z)" if redo else "Nothing to bring back",
-                disabled=not redo,
-                on_click=draft.spared(open_draft.redo),
-                shortcut="Alt+Shift+Z",
-            )
+        steps.place(open_draft, drawn=page.url_path != "network")
     with st.container(key="seal", gap="small"):
         machine = this_machine()
         st.caption(f":material/memory: {plain(machine.words)}")

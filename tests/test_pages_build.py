@@ -65,6 +65,8 @@ def buttons(session: AppTest) -> set[str]:
 def pressed(session: AppTest, key: str) -> AppTest:
     session.button(key=key).click().run()
     assert not session.exception, session.exception
+    if key.startswith("add:"):
+        session.run()  # the press draws the list alone; here all is looked at
     return session
 
 
@@ -162,6 +164,20 @@ def test_a_new_layer_goes_below_the_open_card_and_can_be_taken_back(home: Path) 
     assert ids(draft) == before
     pressed(session, "redo")
     assert len(ids(draft)) == len(before) + 1
+
+
+def test_a_new_layer_draws_the_list_and_the_steps_alone_unless_more_has_changed(home: Path) -> None:
+    draft = drafted(home, starter())
+    session = at("network", draft)
+    session.text_input(key="palette-search").set_value("max pooling").run()
+    session.button(key="add:max_pool").click().run()
+    assert not session.exception, session.exception
+    assert not [key for key in buttons(session) if key.startswith("add:")], "the palette was drawn anew"
+    assert "add max pooling" in session.button(key="undo").help and session.button(key="redo").disabled
+    session.run()
+    draft.replace("name", "renamed")  # in another tab
+    session.button(key="add:max_pool").click().run()
+    assert session.button(key="add:max_pool") and any("renamed" in m.value for m in session.markdown)
 
 
 def test_layers_are_moved_copied_and_deleted_from_their_card(home: Path) -> None:
