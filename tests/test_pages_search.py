@@ -12,7 +12,7 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 from builder.runs import Finished, Job, Record, RunStore, Started
 from builder.search.studies import Study, StudyStore
 from builder.task import find
-from pages.kit import locks
+from pages.kit import locks, study_figures
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed
 from tests.test_pages_shell import cats, no_supervisor, opened, parameter, said, title_of  # noqa: F401 (two are fixtures)
@@ -162,6 +162,16 @@ def test_a_finished_search_shows_its_winner_its_pictures_and_opens_it_as_an_expe
     assert view.best is not None
     made = Draft.open(parameter(session, "draft"), at_home=home).experiment
     assert made.search is None and made.at(RATE) == pytest.approx(view.best.params[RATE])
+
+
+def test_of_many_dots_each_place_keeps_the_latest_and_the_ends_stay() -> None:
+    assert study_figures.uncovered([0.5] * 9, [0.1] * 9) == list(range(9)), "a few are all drawn"
+    trials = range(3000)
+    xs, ys = [(k % 3) / 2 for k in trials], [(k * 7919 % 1000) / 1000 for k in trials]
+    kept = study_figures.uncovered(xs, ys)
+    assert len(kept) < 200 and 2999 in kept and ys.index(0.0) in kept and ys.index(0.999) in kept
+    apart = [min(abs(ys[k] - y) for k in kept if xs[k] == x) for x, y in zip(xs, ys, strict=True)]
+    assert max(apart) <= 1 / 39, "no dot is left out that no other one covers"
 
 
 def test_several_objectives_show_the_compromises(home: Path) -> None:

@@ -27,11 +27,14 @@ __all__ = [
     "running",
     "short",
     "slices",
+    "uncovered",
     "unit",
 ]
 
 _NONE = -0.12  # where a choice that a trial did not have is drawn, below the range
 _AXIS_CHARS = 22
+_FEW_DOTS = 200
+_DOTS_ACROSS, _DOTS_UPWARDS = 80, 40  # dots side by side in one picture of a choice, half covered by the next
 
 
 def _theme() -> dict[str, Any]:
@@ -255,7 +258,10 @@ def importance(found: Mapping[str, float], titles: Mapping[str, str]) -> Any:
 def slices(
     trials: Sequence[TrialView], dimensions: Sequence[Dimension], name: str, titles: Mapping[str, str], at: int = 0
 ) -> Any:
-    """For each choice all trials: what was chosen across, what was reached upwards; later trials are darker."""
+    """For each choice all trials: what was chosen across, what was reached upwards; later trials are darker.
+
+    Of many trials a dot that others would cover is left out (see `uncovered`): a browser draws each by itself.
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -273,23 +279,32 @@ def slices(
     scale = [[0, theme["faint"]], [1, palette()[0]]]
     for number, dimension in enumerate(dimensions):
         row, column = 1 + number // columns, 1 + number % columns
-        there = [(t, p) for t, p in zip(done, _places(dimension, done), strict=True) if p is not None]
+        placed = [(t, p) for t, p in zip(done, _places(dimension, done), strict=True) if p is not None]
+        there = [placed[k] for k in uncovered([p for _, p in placed], [t.values[at] for t, _ in placed])]
+        path, words = dimension.path, _safe(short(dimension.path, titles))
         figure.add_trace(
             go.Scatter(
                 x=[p for _, p in there],
                 y=[t.values[at] for t, _ in there],
                 mode="markers",
-                marker={"color": [t.number for t, _ in there], "colorscale": scale, "size": 7, "opacity": 0.8},
-                text=[_hover(t, titles) for t, _ in there],
+                marker={
+                    "color": [t.number for t, _ in there],
+                    "colorscale": scale,
+                    "cmin": 0,
+                    "cmax": max((t.number for t in done), default=1) or 1,
+                    "size": 7,
+                    "opacity": 0.8,
+                },
+                text=[f"Trial {t.number}<br>{words}: {_safe(option_words(path, t.params[path]))}" for t, _ in there],
                 hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
                 showlegend=False,
             ),
             row=row,
             col=column,
         )
-        marks, words = _ticks(dimension)
+        marks, said = _ticks(dimension)
         figure.update_xaxes(
-            range=[-0.06, 1.06], tickvals=marks, ticktext=[_safe(w) for w in words], row=row, col=column, zeroline=False
+            range=[-0.06, 1.06], tickvals=marks, ticktext=[_safe(w) for w in said], row=row, col=column, zeroline=False
         )
         if column == 1:
             figure.update_yaxes(title=_safe(name), row=row, col=column)
@@ -298,6 +313,25 @@ def slices(
         height=60 + 230 * rows, margin={"l": 8, "r": 8, "t": 36, "b": 8}, font={"color": theme["text"], "size": 11}
     )
     return figure
+
+
+def uncovered(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
+    """Returns which dots are drawn, in their order: all of a few; of many the last of those that lie on one another.
+
+    Args:
+        xs: (N,) places across, 0 to 1. ys: (N,) what was reached.
+    Returns:
+        indices; the first of the highest and of the lowest is always among them.
+    """
+    if len(ys) <= _FEW_DOTS:
+        return list(range(len(ys)))
+    low, high = min(ys), max(ys)
+    span = high - low or 1.0
+    last = {
+        (round(x * _DOTS_ACROSS), round((y - low) / span * _DOTS_UPWARDS)): k
+        for k, (x, y) in enumerate(zip(xs, ys, strict=True))
+    }
+    return sorted({*last.values(), ys.index(low), ys.index(high)})
 
 
 def contour(

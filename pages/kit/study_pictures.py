@@ -93,7 +93,10 @@ def draw(study: Study, view: StudyView, shown: str, at: int) -> None:
             lambda: study_figures.slices(view.trials, unlocked, name, titles, at),
             f"{name} along each choice",
         )
-        st.caption("A dot is a trial; the later it ran, the stronger its colour.")
+        st.caption(
+            "A dot is a trial; the later it ran, the stronger its colour. Of many that lie on one another the last is "
+            "drawn."
+        )
     elif shown == "In pairs":
         both(study, view, at)
     else:
