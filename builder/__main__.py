@@ -113,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         help="sides that take no more scans: test, once it was opened",
     )
     made.add_argument("--into", metavar="DATASET", help="add to this data set instead of making a new one")
+    made.add_argument(
+        "--new-classes",
+        nargs="+",
+        metavar="NAME",
+        help="with --into: these join the data set's classes; runs trained before go on knowing the fewer",
+    )
     made.add_argument("--split", default="0.7,0.15,0.15", help="shares of train, val and test (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the split")
     made = command("export-labels", commands.export_labels, "Take labels away, with their scans, in a common format.")

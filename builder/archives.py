@@ -12,6 +12,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,15 +99,17 @@ def listing(path: Path, limits: Limits | None = None) -> list[zipfile.ZipInfo]:
     return files
 
 
-def unpack(path: Path, into: Path, limits: Limits | None = None) -> tuple[list[Unpacked], list[LeftOut]]:
-    """Unpacks a zip into the folder `into` under generated names.
+def unpack(
+    path: Path, into: Path, limits: Limits | None = None, wanted: Callable[[str], bool] | None = None
+) -> tuple[list[Unpacked], list[LeftOut]]:
+    """Unpacks a zip into the folder `into` under generated names; with `wanted`, only the entries whose name it takes.
 
     Returns: the files that came out, and the entries left out with their reasons.
     Raises:
         ArchiveRefused: see `listing`; also when the declared size exceeds half of the free disk.
     """
     limits = limits or Limits()
-    infos = listing(path, limits)
+    infos = [info for info in listing(path, limits) if wanted is None or wanted(plain_name(info.filename))]
     declared = sum(info.file_size for info in infos)
     free = shutil.disk_usage(into).free
     if declared > free / 2:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,11 +65,11 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     ledger: [{file, status, reason, case}], warnings}
 
     cases: new ones; labelled: those that were there already and got labels. Where no file could be imported:
-    {error, ledger}, with exit code 2.
+    {error, ledger}, with exit code 2; where it names classes that the data set has not: {error, new_classes}.
     """
     from dataclasses import replace
 
-    from builder.intake import ImportFailed, detect, import_scans
+    from builder.intake import ImportFailed, NewClasses, detect, import_scans
     from builder.task import TASKS
 
     folder, shares = data_folder(), _shares(asked.split)
@@ -87,6 +88,7 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
         split=shares,
         seed=asked.seed,
         keep_out_of=asked.keep_out_of or (),
+        new_classes=asked.new_classes or (),
     )
     told = Telling()
     while True:
@@ -96,6 +98,11 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
         except StopIteration as end:
             report = end.value
             break
+        except NewClasses as error:
+            words = " ".join(shlex.quote(name) for name in error.names)
+            raise Mistake(
+                f"{error} To add them, say --new-classes {words}", {"error": str(error), "new_classes": [*error.names]}
+            ) from None
         except ImportFailed as error:
             ledger = [_entry(entry) for entry in error.ledger]
             for line in ledger[:20]:

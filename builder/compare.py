@@ -15,7 +15,7 @@ import numpy as np
 
 from builder import leaks, task
 from builder.data import Dataset
-from builder.evaluate import answered, kept
+from builder.evaluate import answered, evaluation, kept
 from builder.measures import bootstrap
 from builder.measures.bootstrap import RESAMPLES
 from builder.measures.delong import delong
@@ -70,14 +70,24 @@ def compare(
         raise CompareError("Only runs of the same task on the same data set can be compared case by case.")
     kind = task.find(one.task)
     if split == "test":
-        dataset = Dataset.open(home, one.data.dataset)  # for its classes only
-        found = [(dataset.classes, dataset.multi_label, kept(run, "test")) for run in (first, second)]
+        dataset = Dataset.open(home, one.data.dataset)
+        # Each with the classes that it was taught: the data set may have got more since.
+        found = [
+            (tuple((evaluation(run, "test") or {}).get("classes") or dataset.classes), dataset.multi_label, examined)
+            for run in (first, second)
+            for examined in (kept(run, "test"),)
+        ]
         if any(examined is None for *_, examined in found):
             raise CompareError(
                 "Both runs must be evaluated on the test scans first: comparing does not open the test side again."
             )
     else:
         found = [answered(run, home, split, progress) for run in (first, second)]
+    if found[0][0] != found[1][0]:
+        raise CompareError(
+            f"One run was taught the classes {', '.join(found[0][0])}, the other {', '.join(found[1][0])}: only runs that "
+            "tell the same classes apart can be compared."
+        )
     noted = []
     for classes, multi_label, examined in found:
         assert examined is not None

@@ -121,7 +121,8 @@ def kept(run: Run, split: str) -> task.Examined | None:
 def _opened(run: Run, home: Path) -> tuple[Predictor, Dataset]:
     predictor = Predictor.open(run.folder, device=_device())
     dataset = dataset_of(run.folder, home, predictor.experiment.data.dataset)
-    if dataset.classes != predictor.classes or dataset.multi_label != predictor.multi_label:
+    tells_kinds = {"class", "boxes"} & set(task.find(predictor.experiment.task).learns)
+    if (tells_kinds and dataset.classes != predictor.classes) or dataset.multi_label != predictor.multi_label:
         raise EvaluateError(
             f"The run was trained on the classes {', '.join(predictor.classes)}; the data set now has "
             f"{', '.join(dataset.classes)}. Train anew, or evaluate on the data set it was trained on."

@@ -77,8 +77,11 @@ def known_suffix(name: str) -> str:
     return suffix if suffix in SUFFIXES or not suffix else "other"
 
 
-def gather(root: Path, scratch: Path | None) -> Gathered:
+def gather(root: Path, scratch: Path | None, only_labels: bool = False) -> Gathered:
     """Every file below `root`; zips are unpacked into `scratch` (or only listed where that is None).
+
+    Args:
+        only_labels: unpack of a zip only what may tell labels, tables and texts, and list the rest.
 
     Raises:
         SourceRefused: nothing there, not readable, too many files, or a zip given as the root that is refused.
@@ -89,7 +92,7 @@ def gather(root: Path, scratch: Path | None) -> Gathered:
     gathered = Gathered()
     try:
         for path, name in _walk(root):
-            _sort_in(path, name, gathered, scratch, alone=path == root)
+            _sort_in(path, name, gathered, scratch, path == root, only_labels)
             if len(gathered.found) + len(gathered.left) + len(gathered.texts) > MAX_FILES:
                 raise SourceRefused(f"The source holds more than {MAX_FILES:,} files: import it in parts.")
     except PermissionError:
@@ -133,7 +136,7 @@ def _uploads(root: Path, names: Path) -> Iterable[tuple[Path, str]]:
             yield root / stored, "/".join(p for p in name.split("/") if p not in ("", ".", "..")) or stored
 
 
-def _sort_in(path: Path, name: str, gathered: Gathered, scratch: Path | None, alone: bool) -> None:
+def _sort_in(path: Path, name: str, gathered: Gathered, scratch: Path | None, alone: bool, only_labels: bool) -> None:
     status = os.lstat(path)
     if stat.S_ISLNK(status.st_mode):
         gathered.left.append(Left(name, 0, "skipped", "a link: put the file itself here"))
@@ -168,25 +171,30 @@ def _sort_in(path: Path, name: str, gathered: Gathered, scratch: Path | None, al
         )
         return
     if is_zip(head) and not name.lower().endswith(".npz"):
-        _open_zip(path, name, status.st_size, gathered, scratch, alone)
+        _open_zip(path, name, status.st_size, gathered, scratch, alone, only_labels)
         return
     gathered.found.append(Found(path, name, status.st_size))
 
 
-def _open_zip(path: Path, name: str, size: int, gathered: Gathered, scratch: Path | None, alone: bool) -> None:
+def _open_zip(
+    path: Path, name: str, size: int, gathered: Gathered, scratch: Path | None, alone: bool, only_labels: bool
+) -> None:
     inside = "" if alone else f"{name}/"
     try:
-        if scratch is None:
+        if scratch is None or only_labels:
             for info in listing(path):
                 member = plain_name(info.filename)
+                if only_labels and _tells_labels(member):
+                    continue  # unpacked below
                 if may_tell_labels(member):
                     gathered.texts.append(Found(path, inside + member, info.file_size))
                 elif not no_scan(member):
                     gathered.found.append(Found(path, inside + member, info.file_size))
+        if scratch is None:
             return
         into = scratch / f"zip-{len(gathered.found)}-{len(gathered.left)}"
         into.mkdir(parents=True, mode=0o700)
-        out, left = unpack(path, into)
+        out, left = unpack(path, into, wanted=_tells_labels if only_labels else None)
     except ArchiveRefused as error:
         if alone:
             raise SourceRefused(str(error)) from None
@@ -211,6 +219,11 @@ def may_tell_labels(name: str) -> bool:
     lower = PurePosixPath(name).name.lower()
     is_label = PurePosixPath(lower).suffix in _LABELS and not lower.startswith(_PAPERS)
     return is_label and no_scan(name) in ("", _DOCUMENT)
+
+
+def _tells_labels(name: str) -> bool:
+    """Whether a file is a table, or a text that may tell labels."""
+    return may_tell_labels(name) or (name.lower().endswith(".csv") and not no_scan(name))
 
 
 def head_of(found: Found, size: int) -> bytes:

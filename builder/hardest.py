@@ -60,7 +60,7 @@ def hardest(
         raise NothingSaved("The run has saved no state yet, so there is nothing to ask. Let it learn a little first.")
     if found.state.get("experiment") != experiment.digest:
         raise CheckpointError("The checkpoint in this run's folder belongs to another experiment.")
-    checkpoint.pour(found.state["model"], learner.model, f"The checkpoint {found.file.name}")
+    learner.pour(found)
     learner.model.eval()
     rows, cases = len(learner.train.indices), learner.train.targets.cases
     losses, answers = np.full(rows, np.nan), [None] * rows

@@ -25,14 +25,15 @@ from builder.decoding import Outcome, decode
 from builder.fingerprint import fingerprint
 from builder.gathering import Found, SourceRefused, known_suffix
 from builder.labelling import Masks, boxed, boxes_in_words
-from builder.labels import Box, read_mask, record
+from builder.labels import Box, name_classes, read_mask, record
 from builder.medmnist import MedMNIST, NotMedMNIST
 from builder.scan import Scan, Window
 from builder.sides import Thumbnails, compared, placed
 from builder.sources import Source, arrange, detect
+from builder.tables import MAX_CLASSES
 from builder.writing import Draft, writing
 
-__all__ = ["ImportFailed", "Report", "Source", "SourceRefused", "Step", "detect", "import_scans"]
+__all__ = ["ImportFailed", "NewClasses", "Report", "Source", "SourceRefused", "Step", "detect", "import_scans"]
 
 _RESERVE_BYTES = 256 << 20
 _STEP_S = 0.2  # between two steps: whoever listens may write each of them down
@@ -56,6 +57,15 @@ class ImportFailed(SourceRefused):
     def __init__(self, message: str, ledger: Sequence[Entry] = ()) -> None:
         super().__init__(message)
         self.ledger = tuple(ledger)
+
+
+class NewClasses(SourceRefused):
+    """The source names classes that the dataset has not, and nobody said yes to them. `names`: in memory only, since a
+    folder that was taken for a class may be called after a person."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ def import_scans(
     split: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     keep_out_of: Collection[str] = (),
+    new_classes: Collection[str] = (),
 ) -> Generator[Step, None, Report]:
     """Imports a source as a new dataset, or into an existing one.
 
@@ -128,14 +139,16 @@ def import_scans(
 
     Args:
         name: of the new dataset, as people will read it.
-        into: id (or name) of a dataset to add to; its cases keep their sides, and its classes stay.
+        into: id (or name) of a dataset to add to; its cases keep their sides, and its classes their numbers.
         split: shares of train, val and test for groups that the source itself does not place.
         keep_out_of: sides that no scan may be added to, such as ("test",) for a dataset whose test side was opened. A
             scan that belongs there by its patient, as a copy, or by its source is refused: elsewhere it would leak.
+        new_classes: names that may join the classes of the dataset that is added to, behind those that are there.
 
     Yields: Step. Returns (as the generator's value): Report.
     Raises:
         SourceRefused: the source cannot be imported; nothing was written.
+        NewClasses: it names classes that are neither in the dataset nor in `new_classes`; nothing was written.
         ImportFailed: no file of it could be read; nothing was written.
     """
     name = name.strip()
@@ -149,7 +162,7 @@ def import_scans(
         with writing(Path(home), name, task, into) as draft:
             yield Step(0, 0, "looking at the files")
             arrangement = arrange(source, draft.scratch)
-            intake = _Intake(draft, arrangement, source.synthetic, frozenset(keep_out_of))
+            intake = _Intake(draft, arrangement, source.synthetic, frozenset(keep_out_of), frozenset(new_classes))
             if arrangement.npz:
                 yield from intake.read_npz()
             else:
@@ -172,9 +185,14 @@ class _Intake:
     """One import in the making."""
 
     def __init__(
-        self, draft: Draft, arrangement: Arrangement, synthetic: bool, keep_out_of: frozenset[str] = frozenset()
+        self,
+        draft: Draft,
+        arrangement: Arrangement,
+        synthetic: bool,
+        keep_out_of: frozenset[str] = frozenset(),
+        welcome: frozenset[str] = frozenset(),
     ) -> None:
-        self.keep_out_of = keep_out_of
+        self.keep_out_of, self.welcome = keep_out_of, welcome
         self.draft = draft
         self.arrangement = arrangement
         self.synthetic = synthetic
@@ -499,13 +517,38 @@ class _Intake:
             raise SourceRefused(
                 "The dataset has one label a scan, but this source gives several: import it on its own."
             )
-        unknown = [name for name in self.classes if name not in self.base.classes]
+        new = [name for name in self.classes if name not in self.base.classes]
+        unknown = [name for name in new if name not in self.welcome]
         if unknown:
-            raise SourceRefused(
-                f"The dataset knows the classes {', '.join(self.base.classes) or '(none)'}; this source has "
-                f"{len(unknown)} other{'s' if len(unknown) > 1 else ''}. Rename them, or import it as a new dataset."
+            raise NewClasses(
+                f"The dataset knows the classes {', '.join(self.base.classes)}; this source has {len(unknown)} "
+                f"other{'s' if len(unknown) > 1 else ''}. Say that they shall be added, rename them, or import it as a "
+                "new dataset.",
+                unknown,
             )
-        self.classes, self.multi_label = self.base.classes, self.base.multi_label
+        if len(self.base.classes) + len(new) > MAX_CLASSES:
+            raise SourceRefused(f"A dataset can have {MAX_CLASSES:,} classes, not more: import it as a new one.")
+        self.classes, self.multi_label = (*self.base.classes, *new), self.base.multi_label
+
+    def _name_classes(self) -> None:
+        """Gives the new classes their numbers for good: behind those that somebody named while the import ran."""
+        if self.base is None or not set(self.classes) - set(self.base.classes):
+            return
+        names, _ = name_classes(self.base, self.classes)
+        number = [names.index(name) for name in self.classes]
+        self.classes = names
+
+        def again(label: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+            if isinstance(label, tuple):
+                return tuple(sorted(number[k] for k in label))
+            return None if label is None else number[label]
+
+        def redrawn(boxes: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
+            return boxes and tuple(replace(box, label=number[box.label]) for box in boxes)
+
+        if number != list(range(len(number))):
+            self.cases = [replace(c, label=again(c.label), boxes=redrawn(c.boxes)) for c in self.cases]
+            self.news = [replace(n, label=again(n.label), boxes=redrawn(n.boxes)) for n in self.news]
 
     def _label(self, names: tuple[str, ...] | None) -> int | tuple[int, ...] | None:
         if names is None:
@@ -562,6 +605,7 @@ class _Intake:
         counts = Counter(entry.status for entry in self.entries)
         if not self.cases and not self.news:
             self._fail(counts)
+        self._name_classes()
         drawn = [None if new.mask is None else self.masks.read(new.mask, structures) for new in self.news]
         cases = [*self.old, *self.cases]
         self.draft.append_lines("cases.jsonl", [case.to_json() for case in self.cases])

@@ -509,6 +509,24 @@ class Learner:
         }
         return checkpoint.save(self.folder, LAST, state).name
 
+    def pour(self, found: checkpoint.Loaded) -> None:
+        """Copies the weights of a saved state into the network.
+
+        Raises:
+            CheckpointError: they are of another network, or of fewer classes than the dataset has by now.
+        """
+        try:
+            checkpoint.pour(found.state["model"], self.model, f"The checkpoint {found.file.name}")
+        except CheckpointError:
+            now = [*self.dataset.classes]
+            taught = found.state.get("facts", {}).get("classes", now)
+            if taught == now:
+                raise
+            raise CheckpointError(
+                f"The run was taught the classes {', '.join(taught)}; the data set now has {', '.join(now)}. What it has "
+                "learned is kept; train anew to tell all of them apart."
+            ) from None
+
     def facts(self) -> dict[str, Any]:
         """What is needed beside the weights to use them on a scan, as JSON data."""
         mean, std = normalization(self.experiment, self.prepared)
@@ -564,7 +582,7 @@ class Learner:
             )
         for warning in found.warnings:
             yield Warned(warning)
-        checkpoint.pour(found.state["model"], self.model, f"The checkpoint {found.file.name}")
+        self.pour(found)
         self.optimizer.load_state_dict(found.state["optimizer"])
         if self.average is not None and "average" in found.state:
             self.average.restore(found.state["average"])

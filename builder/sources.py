@@ -5,6 +5,7 @@ Nothing is decoded here. Every file gathered ends in the arrangement: as an item
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from builder.boxed_sources import arranged, seen
 from builder.boxfiles import BoxList, Drawn
 from builder.gathering import Found, Gathered, Left, SourceRefused, gather, head_of
 from builder.layouts import IMAGE_FOLDERS, Outlined, outlined, paired
+from builder.medmnist import MedMNIST, NotMedMNIST
 from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words, tells
 
 __all__ = [
@@ -184,9 +186,40 @@ def _scans(gathered: Gathered) -> list[Found]:
     return [found for found in gathered.found if not found.name.lower().endswith(".csv")]
 
 
-def arrange(source: Source, scratch: Path) -> Arrangement:
+def new_classes(source: Source, known: Sequence[str]) -> tuple[str, ...]:
+    """The classes that a source names and a dataset with the classes `known` has not, in the order of the source.
+
+    No scan is decoded, and of a zip only tables and texts are unpacked.
+
+    Raises:
+        SourceRefused: as `arrange`.
+    """
+    with tempfile.TemporaryDirectory(prefix="scanloom-") as scratch:
+        arrangement = arrange(source, Path(scratch), only_labels=True)
+        classes = arrangement.classes
+        if arrangement.npz:
+            try:
+                classes = MedMNIST(arrangement.npz.path, PurePosixPath(arrangement.npz.name).name).classes
+            except NotMedMNIST as error:
+                raise SourceRefused(str(error)) from None
+    return tuple(name for name in classes if name not in known)
+
+
+def spelled_alike(new: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """{new name: the known one that it differs from only by capitals, spaces, hyphens or a plural s}."""
+
+    def bare(name: str) -> str:
+        return re.sub(r"[\W_]+", "", name.casefold()).removesuffix("s")
+
+    there = {bare(name): name for name in known}
+    return {name: there[bare(name)] for name in new if bare(name) in there}
+
+
+def arrange(source: Source, scratch: Path, only_labels: bool = False) -> Arrangement:
     """Gathers the files of a source and finds label, patient and side of each.
 
+    Args:
+        only_labels: as `gather`; enough to see what the source says, not to read its scans.
     Raises:
         SourceRefused: with everything that is wrong.
     """
@@ -195,7 +228,7 @@ def arrange(source: Source, scratch: Path) -> Arrangement:
     pattern = _pattern(source.patient_pattern)
     root, labels = _table_as_root(source.root, source.labels)
     source = replace(source, root=root, labels=labels)
-    gathered = gather(source.root, scratch)
+    gathered = gather(source.root, scratch, only_labels)
     guessed = _choices(gathered, source.labels)[0]
     kind = source.kind
     has_table = source.labels is not None and kind not in ("medmnist", *BOX_KINDS)

@@ -205,6 +205,7 @@ def import_scans(work: Work) -> Steps:
     if payload.get("split") is not None:
         options["split"] = tuple(payload["split"])
     options["keep_out_of"] = tuple(payload.get("keep_out_of") or ())
+    options["new_classes"] = tuple(payload.get("new_classes") or ())
     source = Source.from_json(payload["source"])
     try:
         return (yield from _intake(work, source, payload.get("name") or "", options))

@@ -58,7 +58,7 @@ ENGINE = {
     "boxed_sources": "gathering arrangement boxfiles layouts tables",
     "masks": "scan",
     "labelling": "boxfiles gathering labels scan",
-    "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts",
+    "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts medmnist",
     "duplicates": "",
     "splits": "",
     "labels": "",
@@ -72,7 +72,7 @@ ENGINE = {
     "decoding": "scan sandbox data arrangement gathering masks",
     "sides": "scan data duplicates splits",
     "intake": "attributes scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist "
-    "decoding sides writing",
+    "decoding sides tables writing",
     "scan_files": "scan",
     "label_export": "data labels scan scan_files",
     # what is taught, and what is wrong with it

@@ -193,6 +193,19 @@ def test_import_takes_a_table_of_its_own_and_a_pattern_for_patients(ask, tmp_pat
     assert Dataset.open(home, "table").fingerprint.patient_source == "filename"
 
 
+def test_new_classes_are_named_to_the_person_and_taken_in_when_asked_for(ask, tmp_path, home):
+    first = phantoms.write_cohort(tmp_path / "first", seed=0, num_images=6)
+    assert ask("import", first, "--name", "first")[0] == 0
+    known = Dataset.open(home, "first").classes
+    more = phantoms.write_cohort(tmp_path / "more", seed=1, num_images=6)
+    (more / "labels.csv").write_text((more / "labels.csv").read_text().replace("no lesion", "scar tissue"))
+    code, found, words = ask("import", more, "--name", "", "--into", "first")
+    assert code == 2 and found["new_classes"] == ["scar tissue"]
+    assert "--new-classes 'scar tissue'" in words
+    assert ask("import", more, "--name", "", "--into", "first", "--new-classes", "scar tissue")[0] == 0
+    assert Dataset.open(home, "first").classes == (*known, "scar tissue")
+
+
 def test_an_import_of_nothing_is_refused(ask, tmp_path):
     assert ask("import", tmp_path / "nowhere", "--name", "x")[0] == 2
     (tmp_path / "empty").mkdir()

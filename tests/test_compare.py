@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from little_run import little, starter, trained
 
 from builder import task
+from builder.checkpoint import CheckpointError
 from builder.compare import CompareError, compare
 from builder.data import Dataset
-from builder.evaluate import evaluate
+from builder.evaluate import EvaluateError, evaluate, evaluation
 from builder.hardest import NothingSaved, hardest
-from builder.labels import record
+from builder.labels import name_classes, record
 from builder.measures import bootstrap
 from builder.measures.bootstrap import Asked
 from builder.predict import PredictError, Predictor
@@ -110,6 +112,24 @@ def test_comparing_opens_no_test_side(two: Two) -> None:
     assert openings.read_bytes() == before
     with pytest.raises(CompareError, match="same run"):
         compare(first, first, home)
+
+
+def test_runs_are_compared_by_the_classes_they_were_taught_though_the_data_set_has_more_by_now(
+    two: Two, tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(two[0], tmp_path / "home"))
+    first, second = (RunStore(home).run(run.id) for run in two[2:])
+    for run in (first, second):
+        if not evaluation(run):
+            evaluate(run, home, "test", resamples=20)
+    before = compare(first, second, home, "test", resamples=20)
+    dataset = Dataset.open(home, first.experiment.data.dataset)
+    name_classes(dataset, ["newt"])
+    assert compare(first, second, home, "test", resamples=20)["metrics"] == before["metrics"]
+    with pytest.raises(EvaluateError, match="now has .*newt. Train anew"):
+        evaluate(first, home, "test", resamples=20)
+    with pytest.raises(CheckpointError, match="was taught the classes"):
+        hardest(first.experiment, task.find("recognition"), dataset, first.folder, tmp_path)
 
 
 # ---- the hardest cases ----------------------------------------------------------------------------------------------

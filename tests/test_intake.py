@@ -11,8 +11,11 @@ from corpus import dicom_cases, image_cases, nifti_cases
 from made_files import decode_nearby, dicom, drained, imported, npz, picture, texture
 from PIL import Image
 
+from builder.data import Dataset
 from builder.fingerprint import Fingerprint
-from builder.intake import ImportFailed, Source, SourceRefused, detect, import_scans
+from builder.intake import ImportFailed, NewClasses, Source, SourceRefused, detect, import_scans
+from builder.labels import name_classes, record
+from builder.sources import new_classes, spelled_alike
 from builder.tables import TableRefused, read_table
 
 
@@ -467,6 +470,49 @@ def test_other_classes_are_refused_when_adding(tmp_path, home, nearby):
     with pytest.raises(SourceRefused, match="knows the classes cat, dog; this source has 1 other") as refused:
         imported(tmp_path / "more", home, "classes", into=before.id)
     assert "ZZPHI" not in str(refused.value)
+    assert isinstance(refused.value, NewClasses) and refused.value.names == ("ZZPHI",)
+    assert Dataset.open(home, before.id).classes == ("cat", "dog")
+
+
+def test_new_classes_that_are_welcome_follow_the_known_ones_and_no_label_changes(tmp_path, home, nearby):
+    _, before = imported(_classes(tmp_path / "in"), home)
+    held = before.labels.tolist()
+    picture(tmp_path / "more" / "dog" / "1.png", 50)
+    picture(tmp_path / "more" / "ant" / "2.png", 51)  # in the alphabet before all that are there
+    source = detect(tmp_path / "more", kind="classes")
+    assert new_classes(source, before.classes) == ("ant",)
+    report, after = imported(tmp_path / "more", home, "classes", into=before.id, new_classes=("ant",))
+    assert after.classes == after.fingerprint.classes == ("cat", "dog", "ant")
+    assert after.labels.tolist() == [*held, 2, 1]
+    assert report.cases == 2
+
+
+def test_a_class_that_was_named_on_the_canvas_while_an_import_ran_keeps_its_number(tmp_path, home, nearby):
+    _, before = imported(_classes(tmp_path / "in"), home)
+    for n in range(2):
+        picture(tmp_path / "more" / "newt" / f"{n}.png", 50 + n)
+    steps = import_scans(detect(tmp_path / "more", kind="classes"), "", home, into=before.id, new_classes=("newt",))
+    next(steps)
+    next(steps)  # the classes of the source have their first numbers
+    opened = Dataset.open(home, before.id)
+    name_classes(opened, ["frog"])
+    record(opened, 0, label=2)
+    for _ in steps:
+        pass
+    after = Dataset.open(home, before.id)
+    assert after.classes == ("cat", "dog", "frog", "newt")
+    assert after.labels[0] == 2 and set(after.labels[len(before) :].tolist()) == {3}
+
+
+def test_new_classes_in_a_zip_are_seen_without_unpacking_its_scans(tmp_path, home, nearby):
+    rows = "file,label\n" + "".join(f"{n}.png,{'ab'[n]}\n" for n in range(2))
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("labels.csv", rows)
+        for n in range(2):
+            picture(tmp_path / f"{n}.png", n)
+            archive.write(tmp_path / f"{n}.png", f"{n}.png")
+    assert new_classes(detect(tmp_path / "in.zip"), ("a",)) == ("b",)
+    assert spelled_alike(("Benign", "cysts", "new"), ("benign", "cyst")) == {"Benign": "benign", "cysts": "cyst"}
 
 
 # -- DICOM

@@ -269,6 +269,21 @@ def test_scans_are_kept_out_of_a_test_side_that_was_opened(home: Path, tmp_path:
     assert (job.payload["into"], job.payload["keep_out_of"]) == (cats, ["test"])
 
 
+def test_new_classes_are_shown_and_wait_for_a_yes(home: Path, tmp_path: Path, cats: str) -> None:
+    root = folder_of_classes(tmp_path / "more")
+    (root / sorted(path.name for path in root.iterdir())[0]).rename(root / "newt")
+    session = folder_form(root)
+    session.selectbox(key="into").set_value(cats).run()
+    assert not session.exception
+    assert "1 class that the data set has not: **newt**" in said(session)
+    assert "must be trained anew" in said(session)
+    assert session.button(key="start-import").disabled
+    session.toggle(key="new-classes-newt").set_value(True).run()
+    session.button(key="start-import").click().run()
+    (job,) = RunStore(home).jobs()
+    assert (job.payload["into"], job.payload["new_classes"]) == (cats, ["newt"])
+
+
 def test_a_patient_pattern_is_shown_at_work_and_a_bad_one_explained(home: Path, tmp_path: Path) -> None:
     session = folder_form(folder_of_classes(tmp_path / "animals"))
     session.text_input(key="dataset-name").set_value("Animals").run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from builder.data import Dataset, Pseudonyms, datasets
 from builder.evaluate import was_opened
 from builder.execute import home
 from builder.runs import StoreError
-from builder.sources import KIND_WORDS, Source, SourceRefused, detect, gather
+from builder.sources import KIND_WORDS, Source, SourceRefused, detect, gather, new_classes, spelled_alike
 from builder.task import TASKS, find
 from pages.kit import address, dropbox, jobs, uploads
 from pages.kit.gate import Rules
@@ -27,6 +28,7 @@ _AS_FILES_SAY, _PATTERN = "As the files or the table say", "By a pattern over fi
 _NEW = ""
 _NUM_EXAMPLES = 8
 _MAX_NAMES = 5_000
+_MAX_SHOWN = 12
 _BROUGHT, _KNOWN = "brought-names", "known-names"
 
 
@@ -51,6 +53,8 @@ def form() -> None:
             with above:
                 kind = _kind(seen["choices"])
                 seen = _look(*place, stamp, task, kind)
+            known = Dataset.open(home(), into).classes if into else ()
+            new = _new_classes(*place, stamp, seen["source"], known) if known else ()
         except SourceRefused as refused:
             above.error(plain(str(refused)), icon=":material/error:")
             return
@@ -58,6 +62,7 @@ def form() -> None:
         with right:
             pattern, fits = _patients(seen["names"])
             closed = _keep_closed(into) if into else []
+        welcome = _welcome(new, known)
         split = _split() if not into else None
         source = Source.from_json({**seen["source"], "patient_pattern": pattern}).to_json()
         payload: dict[str, Any] = {
@@ -68,8 +73,9 @@ def form() -> None:
             "split": split,
             "seed": 0,
             "keep_out_of": closed,
+            "new_classes": list(new) if welcome else [],
         }
-        ready = bool(fits and (into or name.strip()))
+        ready = bool(fits and welcome and (into or name.strip()))
         st.button(
             "Import",
             type="primary",
@@ -185,6 +191,44 @@ def _look(root: str, labels: str, stamp: int, task: str = "", kind: str = "") ->
     step = max(1, len(names) // _NUM_EXAMPLES)
     facts = {"words": source.words, "choices": source.choices, "label_kind": source.label_kind}
     return {"source": source.to_json(), "names": names[::step][:_NUM_EXAMPLES], **facts}
+
+
+@st.cache_data(ttl=30, max_entries=8, show_spinner="Looking at the labels ...")
+def _new_classes(root: str, labels: str, stamp: int, source: dict[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that the files name and the data set has not. The first three arguments only tell the files apart."""
+    return new_classes(Source.from_json(source), known)
+
+
+def _welcome(new: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether the import may go on: there are no new classes, or the person says yes to them, having seen their names.
+
+    Asked for, since a folder called after a patient, or a misspelt label, would else become a class for good.
+    """
+    if not new:
+        return True
+    alike = spelled_alike(new, known)
+    told = [
+        f"**{plain(name)}**" + (f" (spelled otherwise than **{plain(alike[name])}**)" if name in alike else "")
+        for name in new[:_MAX_SHOWN]
+    ]
+    if len(new) > _MAX_SHOWN:
+        told.append(f"and {len(new) - _MAX_SHOWN:,} more")
+    st.warning(
+        f"The files name {amount(len(new), 'class', 'classes')} that the data set has not: {', '.join(told)}. It knows "
+        f"{plain(', '.join(known[:_MAX_SHOWN]))}{', ...' if len(known) > _MAX_SHOWN else ''}.",
+        icon=":material/new_label:",
+    )
+    yes = st.toggle(
+        "Add them as new classes" if len(new) > 1 else "Add it as a new class",
+        key=f"new-classes-{'-'.join(new)}"[:200],  # other names are asked for anew
+        help="A name stays once it is there. If one is only spelled otherwise, correct it in the files and drop them "
+        "again.",
+    )
+    st.caption(
+        "Networks trained before go on answering with the classes they were taught, and their figures stay. To be "
+        "measured on this data set again, or to learn on, they must be trained anew with all its classes."
+    )
+    return yes
 
 
 def _kind(choices: tuple[str, ...]) -> str:
