@@ -85,8 +85,8 @@ def compare(
         found = [answered(run, home, split, progress) for run in (first, second)]
     if found[0][0] != found[1][0]:
         raise CompareError(
-            f"One run was taught the classes {', '.join(found[0][0])}, the other {', '.join(found[1][0])}: only runs that "
-            "tell the same classes apart can be compared."
+            f"One run was taught the classes {', '.join(found[0][0])}, the other {', '.join(found[1][0])}: only runs "
+            "that tell the same classes apart can be compared."
         )
     noted = []
     for classes, multi_label, examined in found:

@@ -523,8 +523,8 @@ class Learner:
             if taught == now:
                 raise
             raise CheckpointError(
-                f"The run was taught the classes {', '.join(taught)}; the data set now has {', '.join(now)}. What it has "
-                "learned is kept; train anew to tell all of them apart."
+                f"The run was taught the classes {', '.join(taught)}; the data set now has {', '.join(now)}. What it "
+                "has learned is kept; train anew to tell all of them apart."
             ) from None
 
     def facts(self) -> dict[str, Any]:

@@ -141,16 +141,24 @@ def _of_outlines(experiment: Experiment, multi_label: bool) -> Lesson:
         "file; mask, the file of its outline: as large as the scan, anything but 0 is inside (empty: not known); "
         "label, its type (empty: not known)."
     )
-    moved = ["return images[rows], known"]
+    data = experiment.data
+    scans, pictures = ("volumes", "patches") if data.blocks else ("pictures", "images[rows]")
+    axis, first = ("", "") if data.blocks else ("[:, None]", "[:, 0]")  # all slices of a volume's outline go one way
+    moved = [f"return {pictures}, known"]
     if experiment.training.augment:
         moved = [
-            'size = SETTINGS["size_px"]',
-            "empty = np.zeros((size, size), np.uint8)",
-            "masks = torch.from_numpy(np.stack([empty if mask is None else mask for _, mask, *_ in known]))[:, None]",
-            "moved = AUGMENT(images[rows], random, masks=masks)",
-            "masks = [mask if row[1] is not None else None for row, mask in zip(known, moved.masks[:, 0].numpy())]",
+            "empty = np.zeros(GRID, np.uint8)",
+            "masks = torch.from_numpy(np.stack([empty if mask is None else mask for _, mask, *_ in known]))" + axis,
+            f"moved = AUGMENT({pictures}, random, masks=masks)",
+            f"masks = [mask if row[1] is not None else None for row, mask in zip(known, moved.masks{first}.numpy())]",
             "return moved.images, [(row[0], mask, *row[2:]) for row, mask in zip(known, masks)]",
         ]
+    constants = ""
+    if data.blocks:
+        constants = (
+            f"\nNUM_PATCHES = {data.num_patches}  # of each volume in an epoch\nOUTLINED_SHARE = {data.outlined_share}"
+        )
+    grid = data.shape[1:]
     choice = experiment.training.loss
     name = "dice_ce" if choice.name == "usual" else choice.name
     settings = {**LOSSES[name].defaults, **choice.params}
@@ -178,15 +186,19 @@ def _of_outlines(experiment: Experiment, multi_label: bool) -> Lesson:
         folder,
         _filled(
             "type_and_outline",
-            varied=_indented(moved),
+            grid=repr(tuple(grid)) + constants,
+            axes="slices, size, size" if data.blocks else "size, size",
+            reading_scans=_template(f"outlines_{scans}", varied=_indented(moved).rstrip("\n")),
             outline=f"{kind.__name__}({', '.join(f'{key}={value!r}' for key, value in settings.items())})",
             type_weight=repr(float(settings["type_weight"])),
             loss=_indented(_class_loss(experiment.replace("training.loss", Choice(name="usual")), False)),
         ),
-        "SETTINGS, pictures, placed, read",
-        ("from PIL import Image", "from figures import THRESHOLD, Answer, of_case, overlap, type_scores")
+        "SETTINGS, pictures, read" if data.blocks else "SETTINGS, pictures, placed, read",
+        ("import cutting" if data.blocks else "from PIL import Image",)
+        + ("from figures import THRESHOLD, Answer, of_case, overlap, type_scores",)
         + (f"from losses import {kind.__name__}",),
         {"figures.py": figures, "losses.py": loss},
+        ("cutting.py",) if data.blocks else (),
         packages=("scikit-learn", "segmentation-models-pytorch"),
     )
 
@@ -285,7 +297,11 @@ def _class_loss(experiment: Experiment, multi_label: bool) -> list[str]:
 
 
 def _filled(name: str, **parts: Any) -> str:
-    text = (_HERE / "templates" / f"lesson_{name}.py.txt").read_text(encoding="utf-8")
+    return _template(f"lesson_{name}", **parts)
+
+
+def _template(name: str, **parts: Any) -> str:
+    text = (_HERE / "templates" / f"{name}.py.txt").read_text(encoding="utf-8")
     return Template(text).substitute(parts)
 
 

@@ -257,8 +257,8 @@ def _normalize(experiment: Experiment) -> list[str]:
         return [f'mean, std = (torch.tensor(SETTINGS[name]).float()[:, {ones}] for name in ("mean", "std"))']
     if data.fit == "patches":
         return [
-            'values = torch.cat([image.flatten(1) for image in images[:: SETTINGS["num_patches"]]], 1)',
-            "mean, std = values.mean(1)[:, None, None], values.std(1, correction=0)[:, None, None].clamp(min=1e-6)",
+            f"values = torch.cat([image.flatten(1) for image in images[:: {data.num_patches}]], 1)",
+            f"mean, std = (part[:, {ones}] for part in (values.mean(1), values.std(1, correction=0).clamp(min=1e-6)))",
         ]
     axes = {"maps": (0, 2, 3), "series": (0, 1, 3, 4), "volume": (0, 2, 3, 4)}[data.layout]  # all but the channels
     return [

@@ -36,10 +36,7 @@ def write(folder: Path, predictor: Predictor) -> str:
     names = attributes(experiment)
     (folder / "weights.safetensors").write_bytes(save(_tensors(predictor.net, names)))
     (folder / "likeness.py").write_text((Path(__file__).parent / "likeness.py").read_text("utf-8"), encoding="utf-8")
-    if experiment.data.blocks:
-        return _of_volumes(folder, predictor)
-    tiled = experiment.data.fit == "patches"
-    network_text, packages = ("network_pictures.py.txt", ("likeness", "tiling", "torch")) if tiled else ("", ())
+    network_text, packages, beside = _way(experiment)
     begins, stored = _start(experiment, len(predictor.classes), names)
     taught = lesson(kind.says, experiment, predictor.multi_label)
     texts = {
@@ -57,28 +54,20 @@ def write(folder: Path, predictor: Predictor) -> str:
             texts[name] = text.replace("from builder import shading", "import shading")
     if "from initial import begin" in texts["train.py"]:
         texts["initial.py"] = (Path(__file__).parent / "blocks" / "initial.py").read_text(encoding="utf-8")
-    if tiled:
-        texts["tiling.py"] = (Path(__file__).parent / "tiling.py").read_text(encoding="utf-8")
+    for name in beside:
+        texts[name] = (Path(__file__).parent / name).read_text(encoding="utf-8")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ""
 
 
-def _of_volumes(folder: Path, predictor: Predictor) -> str:
-    """The project of a network for patches of volumes: code to ask it, no train.py."""
-    experiment, kind = predictor.experiment, task.find(predictor.experiment.task)
-    told = predict_source(
-        "network_volumes.py.txt", "cutting", "likeness", "torch", says=kind.says, activated=kind.activated
-    )
-    texts = {
-        "model.py": model_source(experiment, len(predictor.classes)),
-        "predict.py": told,
-        "serve.py": _serve_source(),
-        "cutting.py": (Path(__file__).parent / "cutting.py").read_text(encoding="utf-8"),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return ""
+def _way(experiment: Experiment) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """How predict.py asks the network: (the text of its own, what that imports, the modules of ours beside it)."""
+    if experiment.data.blocks:
+        return "network_volumes.py.txt", ("cutting", "likeness", "torch"), ("cutting.py",)
+    if experiment.data.fit == "patches":
+        return "network_pictures.py.txt", ("likeness", "tiling", "torch"), ("tiling.py",)
+    return "", (), ()
 
 
 def put_nearness(folder: Path, predictor: Predictor, known: Nearness) -> dict[str, str] | None:

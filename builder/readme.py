@@ -175,8 +175,6 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
     colours = "one channel: turn colours into grey before" if grey else "three channels, or one for grey"
     kind = task.find(predictor.experiment.task)
     again = "python train.py FOLDER            # trains the same network anew; what FOLDER holds, its first lines say"
-    if data.blocks:
-        again = "# It is trained anew in ScanLoom alone: patches of volumes are cut and balanced there."
     words = {"again": again, "answer": "probabilities" if kind.says == "classes" else kind.says.replace("_", " ")}
     return {**words, "shape": show(data.shape), "axes": axes[data.layout], "colours": colours, "window": data.window}
 

@@ -24,7 +24,8 @@ import train
 from safetensors.torch import load_file
 scans, model = Path(sys.argv[2]), train.Model()
 model.load_state_dict(load_file(Path(sys.argv[1]) / "weights.safetensors"))
-mean, std = (torch.tensor(train.SETTINGS[name]).float()[:, None, None] for name in ("mean", "std"))
+ones = [1] * (3 if train.SETTINGS["slices"] == "volume" else 2)
+mean, std = (torch.tensor(train.SETTINGS[name]).float().reshape(-1, *ones) for name in ("mean", "std"))
 loss = train.loss_of(train.load(scans / "train")[1], model, mean, std)
 with torch.inference_mode():
     told = train.judged(model.eval(), *train.load(scans / "val"), loss, mean, std)
