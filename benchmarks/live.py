@@ -104,13 +104,13 @@ def _percentile(values: list[float], share: float) -> float:
 def watched_page(updates: int, soak_s: float) -> dict[str, Any]:
     """Latency over `updates` numbers under a zoom; then, where `soak_s` is given, memory while numbers come in."""
     from tests import browser
-    from tests.told_run import LOSS, ToldRun, wait_for_step
+    from tests.told_run import EPOCHS, LOSS, ToldRun, wait_for_step
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
-        run = ToldRun(home)
-        for _ in range(40):
+        run = ToldRun(home, epochs=1000 if soak_s else EPOCHS)  # no number of a soak lies beyond the plan
+        for _ in range(2000 if soak_s else 40):  # a soak begins with curves that are drawn at their limit already
             run.tell()
         server = browser.start_server(home, environment={"OMP_NUM_THREADS": "1"})
         try:

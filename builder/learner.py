@@ -29,6 +29,7 @@ from builder.checkpoint import CheckpointError
 from builder.data import Dataset, Prepared
 from builder.film import Film
 from builder.health import Watch
+from builder.measures.named import spoken
 from builder.parallel import ALONE, Team
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.training import OPTIMIZERS
@@ -40,7 +41,6 @@ from builder.task import Task, learned_cases
 from builder.tripwire import Tripwire
 
 LAST = "last"  # last-<number>.pt: everything needed to go on
-_SPOKEN = {"auc": "AUC", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
 BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
 _NAMED = 8  # scans of a batch that are told one by one
 _MOST_CLASSES = 8  # whose own scores are told: more curves nobody reads
@@ -476,7 +476,7 @@ class Learner:
         """How it went, in one or two sentences."""
         place, training = self.place, self.experiment.training
         best = (
-            f" Best {'training' if self.val is None else 'validation'} {_SPOKEN.get(place.monitor, place.monitor)}: "
+            f" Best {'training' if self.val is None else 'validation'} {spoken(place.monitor)}: "
             f"{place.best:.4g}, in epoch {place.best_epoch}."
             if place.best is not None
             else ""

@@ -137,7 +137,7 @@ ENGINE = {
     "branch": "spec runs checkpoint parting",
     "carrying": "checkpoint",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
-    "memory health tripwire views ways branch carrying parallel",
+    "measures memory health tripwire views ways branch carrying parallel",
     "train": "spec network data augment task runs checkpoint batches learner memory parallel",
     # results
     "measures": "",

@@ -41,6 +41,7 @@ from builder.measures.classes import (
     tempered,
     youden,
 )
+from builder.measures.named import spoken, with_value
 
 NAMES = ("a", "b", "c")
 
@@ -383,3 +384,15 @@ def test_a_bias_corrected_interval_covers_the_calibration_error_far_more_often()
             held = told["low"] <= truth <= told["high"]  # type: ignore[operator]
             plain, corrected = plain + (held and not shifted), corrected + (held and shifted)
     assert corrected / 60 > 0.75 > plain / 60
+
+
+def test_a_figure_is_called_the_same_in_a_sentence_its_unit_behind_the_value():
+    assert [spoken(name) for name in ("balanced_accuracy", "auc", "map50", "dice")] == [
+        "balanced accuracy",
+        "AUC",
+        "AP at IoU 0.5",
+        "Dice",
+    ]
+    assert with_value("auc", 0.91234) == "AUC 0.912"
+    assert with_value("psnr_db", 34.5) == "PSNR 34.500 dB"
+    assert with_value("map50", 0.8871) == "AP at IoU 0.5: 0.887"

@@ -25,8 +25,9 @@ _RAW = f"""() => {{
 class ToldRun:
     """A run that seems to learn in this process: one step for each `tell`, an epoch every `PER_EPOCH` steps."""
 
-    def __init__(self, home: Path, name: str = "told by hand") -> None:
-        document = Experiment(name=name, training=Training(epochs=EPOCHS, monitor="auc"))
+    def __init__(self, home: Path, name: str = "told by hand", epochs: int = EPOCHS) -> None:
+        self.epochs = epochs
+        document = Experiment(name=name, training=Training(epochs=epochs, monitor="auc"))
         self.run: Run = RunStore(home).create(document)
         Claim.of(os.getpid()).write(self.run.folder / "claim.json")
         self.record = Record(self.run.folder / "events.jsonl")
@@ -37,12 +38,12 @@ class ToldRun:
     def tell(self) -> int:
         """Tells one step more; its number."""
         self.step += 1
-        step, epoch, total = self.step, 1 + (self.step - 1) // PER_EPOCH, EPOCHS * PER_EPOCH
+        step, epoch, total = self.step, 1 + (self.step - 1) // PER_EPOCH, self.epochs * PER_EPOCH
         loss = 1 / (1 + 0.05 * step) + 0.02 * (step % 7)
         metrics = {"step/loss": loss, "step/lr": 0.001, "step/gradient": 1.0, "step/memory_mb": 500.0}
         self.told_at[step] = time.time()
-        self.record.append(Progress(step, max(total, step), min(epoch, EPOCHS), metrics))
-        if step % PER_EPOCH == 0 and epoch <= EPOCHS:
+        self.record.append(Progress(step, max(total, step), min(epoch, self.epochs), metrics))
+        if step % PER_EPOCH == 0 and epoch <= self.epochs:
             scores = {"train/loss": loss, "val/loss": loss + 0.05, "val/auc": min(1.0, 0.5 + 0.01 * epoch)}
             self.record.append(EpochEnded(epoch, step, scores, 1.0))
             self.record.append(Saved(step, epoch, True, "best.safetensors"))

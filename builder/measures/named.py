@@ -57,10 +57,32 @@ METRICS = {
     "edge_ratio": "Width of edges (1 is as sharp)",
 }
 
+_AS_WRITTEN = ("Dice", "IoU", "Hausdorff", "Brier")  # names keep their capital
+_UNITS = ("dB", "mm", "px", "ml")
+
 
 def metric_words(name: str) -> str:
     """Returns what a figure is called."""
     return METRICS.get(name, name.replace("_", " ").capitalize())
+
+
+def spoken(name: str) -> str:
+    """Returns what a figure is called within a sentence: "balanced accuracy", "AUC", "AP at IoU 0.5"."""
+    words = metric_words(name)
+    first = words.split(maxsplit=1)[0].rstrip(",")
+    return (
+        words if first in _AS_WRITTEN or first[1:2].isupper() or first[1:2].isdigit() else words[:1].lower() + words[1:]
+    )
+
+
+def with_value(name: str, value: float) -> str:
+    """Returns a figure within a sentence, its unit behind the value: "AUC 0.912", "PSNR 34.549 dB",
+    "AP at IoU 0.5: 0.888"."""
+    words, _, unit = spoken(name).removesuffix(")").rpartition(" (")
+    if unit in _UNITS:
+        return f"{words} {value:.3f} {unit}"
+    words = spoken(name)
+    return f"{words}{':' if words[-1:].isdigit() and ' ' in words else ''} {value:.3f}"
 
 
 def interval(figure: Mapping[str, float | None] | None) -> str:

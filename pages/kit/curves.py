@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
+from builder.measures.named import spoken, with_value
 from builder.runs import OF, TIME, RunView
 from pages.kit.charts import Growing, smooth
 
@@ -81,7 +82,8 @@ def best_words(view: RunView) -> str:
     best = view.best or {}
     if best.get("value") is None:
         return ""
-    return f"best {name_words(str(best['metric'])).removeprefix('validation ')} {best['value']:.3f}"
+    split, _, metric = str(best["metric"]).partition("/")
+    return f"best {'' if split == 'val' else f'{_SPLITS.get(split, split)} '}{with_value(metric, best['value'])}"
 
 
 def best_value(view: RunView, name: str) -> float | None:
@@ -192,9 +194,7 @@ def name_words(name: str) -> str:
     if name == "step/loss":
         return "loss of single steps"
     words = {
-        "auc": "AUC",
         "lr": "learning rate",
-        "f1": "F1",
         "gradient": "length of the gradient",
         "scans_per_s": "scans a second",
         "memory_mb": "memory in MB",
@@ -202,10 +202,10 @@ def name_words(name: str) -> str:
     }
     metric, of, which = metric.partition(OF)
     if of:
-        return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}{OF}{which}".strip()
+        return f"{_SPLITS.get(split, split)} {words.get(metric) or spoken(metric)}{OF}{which}".strip()
     if metric.endswith(BY_CLASS):
         return f"{name_words(name.removesuffix(BY_CLASS))}{BY_CLASS}"
-    return f"{_SPLITS.get(split, split)} {words.get(metric, metric.replace('_', ' '))}".strip()
+    return f"{_SPLITS.get(split, split)} {words.get(metric) or spoken(metric)}".strip()
 
 
 def title(name: str) -> str:
