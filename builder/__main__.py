@@ -130,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         help="voc, yolo, coco and csv for boxes; png, nifti, nrrd and dicom-seg for masks",
     )
     made.add_argument("--out", required=True, metavar="FOLDER", help="a folder that is empty or not there yet")
+    made = command("tell", commands.tell, "Tell of sex, age, scanner, site of patients whose scans are there already.")
+    made.add_argument("dataset", metavar="DATASET", help="id or name of the data set")
+    made.add_argument("table", metavar="TABLE", help="CSV: patient, and sex, age, scanner, site, source, group_*")
     command("starters", commands.starters, "List the ready experiments.")
     made = command("weights", commands.weights, "Take in a file of pretrained weights, or fetch those that timm knows.")
     made.add_argument("file", metavar="FILE", nargs="?", help=".safetensors, .pth or .pt")

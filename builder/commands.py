@@ -122,6 +122,26 @@ def import_(asked: argparse.Namespace) -> tuple[Answer, str]:
     return answer, f"Data set {report.dataset}: {words}."
 
 
+def tell(asked: argparse.Namespace) -> tuple[Answer, str]:
+    """{dataset, rows, found (rows whose patient is there), scans (that got something new), told: {attribute: scans},
+    notes}"""
+    from builder import attributes, told_later
+    from builder.data import Dataset
+
+    folder = data_folder()
+    try:
+        found = told_later.tell(folder, Dataset.open(folder, asked.dataset), _existing(asked.table))
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+    words = (
+        ", ".join(f"{attributes.title(name).lower()} of {num}" for name, num in found["told"].items()) or "nothing new"
+    )
+    lines = [
+        f"{found['found']} of {found['rows']} patients of the table are there; {found['scans']} scans got: {words}."
+    ]
+    return found, "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
+
+
 def export_labels(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{dataset, to, folder, cases, scans, boxes, masks, unlabelled (cases that carry none and were left out), notes}"""
     from builder.data import Dataset

@@ -540,7 +540,12 @@ class Dataset:
         edits, cases = self.edits, self.imported
         if edits.of_case:
             cases = tuple(
-                replace(case, **edits.state(case.id, label=case.label, boxes=case.boxes, mask=case.mask))
+                replace(
+                    case,
+                    **edits.state(
+                        case.id, label=case.label, boxes=case.boxes, mask=case.mask, attributes=case.attributes
+                    ),
+                )
                 if case.id in edits.of_case
                 else case
                 for case in cases

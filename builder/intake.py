@@ -85,6 +85,7 @@ class _News:
     label: int | tuple[int, ...] | None
     boxes: tuple[Box, ...] | None
     mask: int | None  # its number among the waiting masks
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class _Intake:
         if content in self.there:
             index = self.there[content]
             names = dict(outcome.names or self.arrangement.mask_names)
-            status, reason = self._told(index, label, boxes, outcome.mask, names)
+            status, reason = self._told(index, label, boxes, outcome.mask, names, self._attributes(first, scan))
             if status == "accepted":
                 self._enter_all(outcome, self.old[index].id, reason, False, boxes, said)
             else:
@@ -321,6 +322,7 @@ class _Intake:
         boxes: tuple[Box, ...] | None = None,
         mask: np.ndarray | None = None,
         names: dict[int, str] | None = None,
+        said: Mapping[str, str] | None = None,
     ) -> tuple[str, str]:
         """Keeps what is said of a scan that is there already, where it neither carries that now nor came with it.
 
@@ -332,12 +334,14 @@ class _Intake:
         boxes = None if boxes in (now.boxes, came.boxes) else boxes
         mask = None if mask is None or self._shows(now, mask) or self._shows(came, mask) else mask
         told = {"class": label, "boxes": boxes, "mask": mask}
-        words = " and ".join(name for name, value in told.items() if value is not None)
+        new = {name: value for name, value in (said or {}).items() if now.attributes.get(name) != value}
+        given = [name for name, value in told.items() if value is not None]
+        words = " and ".join([*given, *(attributes.title(name).lower() for name in sorted(new, key=attributes.place))])
         if not words:
             return "skipped", _THERE
-        if now.split in self.keep_out_of:
+        if given and now.split in self.keep_out_of:
             return "refused", f"{_THERE} It lies on the {now.split} side, which takes no more labels."
-        self.news.append(_News(index, label, boxes, None if mask is None else self.masks.add(mask, names)))
+        self.news.append(_News(index, label, boxes, None if mask is None else self.masks.add(mask, names), new))
         return "accepted", _TAUGHT.format(words)
 
     def _shows(self, case: Case, mask: np.ndarray) -> bool:
@@ -628,7 +632,15 @@ class _Intake:
         # Behind the commit: before it, the structures have no names. Killed in between, the import can be done again.
         grown = Dataset(self.draft.home, self.draft.folder)
         for new, mask in zip(self.news, drawn, strict=True):
-            record(grown, new.index, label=new.label, boxes=new.boxes, mask=mask, origin="imported")
+            record(
+                grown,
+                new.index,
+                label=new.label,
+                boxes=new.boxes,
+                mask=mask,
+                attributes=new.attributes,
+                origin="imported",
+            )
         return Report(
             dataset=self.draft.id,
             accepted=counts["accepted"],

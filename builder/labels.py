@@ -132,6 +132,7 @@ class Edit:
         at: seconds since 1970. who: whom the person said to be, "" where nobody asked. origin: one of `ORIGINS`.
         case: id of the case. label: as `data.Case.label`.
         classes, structures: names that are added to those of the dataset.
+        attributes: what is kept of person, machine and site, as `data.Case.attributes`; what is not named stays.
     """
 
     at: float
@@ -144,6 +145,7 @@ class Edit:
     cleared: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     structures: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of edits.jsonl; only what is set."""
@@ -159,6 +161,8 @@ class Edit:
         for name in ("cleared", "classes", "structures"):
             if getattr(self, name):
                 found[name] = list(getattr(self, name))
+        if self.attributes:
+            found["attributes"] = dict(self.attributes)
         return json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -178,6 +182,7 @@ class Edit:
             tuple(found.get("cleared", ())),
             tuple(found.get("classes", ())),
             tuple(found.get("structures", ())),
+            dict(found.get("attributes", {})),
         )
 
 
@@ -196,11 +201,13 @@ class Edits:
     structures: tuple[str, ...] = ()
 
     def state(self, case: str, **known: Any) -> dict[str, Any]:
-        """`known` (label, boxes, mask as imported) with the edits of the case on top."""
+        """`known` (label, boxes, mask, attributes as imported) with the edits of the case on top."""
         for edit in self.of_case.get(case, ()):
             for name in ("label", "boxes", "mask"):
                 if getattr(edit, name) is not None:
                     known[name] = getattr(edit, name)
+            if edit.attributes:
+                known["attributes"] = {**known.get("attributes", {}), **edit.attributes}
             for name in edit.cleared:
                 known["label" if name == "class" else name] = None
         return known
@@ -274,6 +281,7 @@ def record(
     boxes: Iterable[Box] | None = None,
     mask: np.ndarray | None = None,
     clear: Collection[str] = (),
+    attributes: Mapping[str, str] | None = None,
     who: str = "",
     origin: str = "drawn",
 ) -> Edit:
@@ -284,6 +292,7 @@ def record(
         boxes: all boxes of the scan; () says that there is nothing on it.
         mask: uint8 or bool (S, H, W); all zero says that there is nothing on it.
         clear: any of "class", "boxes", "mask", which the case carries no more: as if nobody had looked.
+        attributes: what is kept of person, machine and site, made by `attributes`.
         who: whom the person says to be. origin: one of `ORIGINS`.
     Raises:
         LabelRefused: a label that does not fit the scan or the dataset, with the reason.
@@ -299,9 +308,11 @@ def record(
     if label is not None:
         label = _checked_label(label, len(dataset.classes), dataset.multi_label)
     drawn = None if mask is None else _checked_mask(mask, case.shape, dataset.mask_names)
-    if label is None and checked is None and drawn is None and not clear:
+    if label is None and checked is None and drawn is None and not clear and not attributes:
         raise LabelRefused("An edit must say something: give a class, boxes, a mask, or what is to be cleared.")
-    edit = Edit(time.time(), who, origin, case.id, label, checked, None, tuple(sorted(clear)))
+    edit = Edit(
+        time.time(), who, origin, case.id, label, checked, None, tuple(sorted(clear)), attributes=dict(attributes or {})
+    )
     with _appending(dataset.folder) as append:
         if drawn is not None:
             edit = replace(edit, mask=_keep(dataset.folder, drawn))

@@ -296,6 +296,48 @@ def tells(head: bytes) -> str:
     return "picture" if columns & {name for name in CLEAN if name != "target"} else ""
 
 
+def read_people(path: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
+    """A table that tells of patients, without files: ([(patient, {attribute: cell})], remarks).
+
+    Raises:
+        TableRefused: no text, no column for patients, none that tells of them, or a group that is none.
+    """
+    text, notes = _text(path)
+    delimiter, header = _header(text)
+    columns = [_plain(cell) for cell in header]
+    who, told = _find(columns, PATIENT), attributes.columns(columns)
+    if who is None or not told:
+        raise TableRefused(
+            "The table needs a column that names patients and one that tells of them: its first line must name the "
+            "columns, such as patient,sex,age,site."
+        )
+    rows: list[tuple[str, dict[str, str]]] = []
+    ragged: list[int] = []
+    try:
+        for line, cells in _numbered(text, delimiter):
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                ragged.append(line)
+                continue
+            rows.append((cells[who].strip(), {n: cells[k].strip() for n, k in told.items() if cells[k].strip()}))
+    except csv.Error:
+        raise TableRefused("The table is damaged: a cell is too long or holds a zero byte. Save it again.") from None
+    for name in attributes.not_groups([row for _, row in rows]):
+        raise TableRefused(
+            f"The group {attributes.title(name)!r} has more than {attributes.MOST_OWN} values: these are no groups."
+        )
+    if words := _problem(ragged, f"another number of columns than the first line ({len(columns)})"):
+        notes.append(words)
+    unread = Counter(name for _, row in rows for name in attributes.from_cells(row)[2])
+    notes += [
+        f"the {attributes.title(name).lower()} of {num} row{'s' if num > 1 else ''} could not be read and was left out "
+        f"({attributes.expected(name)})"
+        for name, num in unread.items()
+    ]
+    return [row for row in rows if row[0]], notes
+
+
 def rows_in_words(lines: Iterable[int]) -> str:
     """ "row 3", "rows 3, 7 and 9", "rows 3, 7, 8 and 12 more"."""
     shown = sorted(lines)

@@ -117,12 +117,7 @@ class Draft:
             "said": list(said),
             **({"numbered": {kind: list(known) for kind, known in numbered.items()}} if numbered else {}),
         }
-        draft = self.folder / f".dataset-{secrets.token_hex(4)}.json"
-        with open(draft, "w") as summary:
-            json.dump(found, summary, ensure_ascii=False, allow_nan=False)
-            summary.flush()
-            os.fsync(summary.fileno())
-        os.rename(draft, self.folder / "dataset.json")
+        self._describe(found)
         if self.base:
             shutil.rmtree(self.folder / "prepared", ignore_errors=True)  # of the smaller dataset
         else:
@@ -130,6 +125,21 @@ class Draft:
             os.rename(self.folder, final)
             self.folder = final
         self.committed = True
+
+    def renumber(self, numbered: Mapping[str, Sequence[str]]) -> None:
+        """Keeps the numbers of sites and the like (see `commit`) of a dataset that gets nothing else."""
+        assert self.base is not None
+        found = json.loads((self.folder / "dataset.json").read_text())
+        self._describe({**found, "numbered": {kind: list(known) for kind, known in numbered.items()}})
+
+    def _describe(self, found: Mapping[str, Any]) -> None:
+        """Writes dataset.json, whole or not at all."""
+        draft = self.folder / f".dataset-{secrets.token_hex(4)}.json"
+        with open(draft, "w") as summary:
+            json.dump(found, summary, ensure_ascii=False, allow_nan=False)
+            summary.flush()
+            os.fsync(summary.fileno())
+        os.rename(draft, self.folder / "dataset.json")
 
     def close(self) -> None:
         """Gives everything back; without a commit, what was written is removed."""

@@ -71,6 +71,7 @@ ENGINE = {
     "writing": "scan data fingerprint",
     "decoding": "scan sandbox data arrangement gathering masks",
     "sides": "scan data duplicates splits",
+    "told_later": "attributes data labels tables writing",
     "intake": "attributes scan data fingerprint labels arrangement boxfiles labelling gathering sources medmnist "
     "decoding sides tables writing",
     "scan_files": "scan",

@@ -142,6 +142,39 @@ def test_a_table_tells_what_its_columns_name_and_says_what_it_could_not_read(tmp
     assert b"Zoo" not in on_disk(home) and b"Garage" not in on_disk(home)
 
 
+def test_scans_that_are_there_are_told_of_later_by_their_files_or_by_a_table_of_patients(tmp_path, home, capsys):
+    lines = ["file,label,patient", *(f"{n}.png,{'ab'[n % 2]},p{n // 2}" for n in range(6))]
+    for n in range(6):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(lines))
+    _, dataset = imported(Source("csv", tmp_path / "in"), home)
+    assert told(dataset) == [{}] * 6
+    lines = ["file,label,patient,sex,site", *(f"{n}.png,{'ab'[n % 2]},p{n // 2},F,Zoo" for n in range(2))]
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(lines))
+    for n in range(2, 6):
+        (tmp_path / "in" / f"{n}.png").unlink()
+    report, dataset = imported(Source("csv", tmp_path / "in"), home, into=dataset.id)
+    assert (report.cases, report.labelled) == (0, 2)
+    reasons = {entry.reason for entry in report.ledger if entry.case}
+    assert reasons == {"This scan is already in the dataset; it got the sex and site told here."}
+    table = tmp_path / "people.csv"
+    table.write_text("Patient,Age,Hospital,Sex\np0,63,Zoo,F\np1,17,Elsewhere,F\np9,50,Nowhere,F\n")
+    assert main(["tell", dataset.id, str(table), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["rows"], answer["found"], answer["scans"]) == (3, 2, 4)
+    assert answer["told"] == {"sex": 2, "age": 4, "site": 2}
+    now = Dataset.open(home, dataset.id)
+    assert told(now)[0] == {"sex": "female", "site": "site 1", "age": "60-74"}
+    assert told(now)[2] == {"sex": "female", "age": "0-17", "site": "site 2"} and told(now)[4] == {}
+    assert now.fingerprint.attributes["sex"] == {"other": 2, "not told": 1} and now.classes == ("a", "b")
+    assert [case.label for case in now.cases] == [0, 1] * 3 and now.numbered["site"].__len__() == 2
+    kept = on_disk(home)
+    assert b"Zoo" not in kept and b"Elsewhere" not in kept and b"Nowhere" not in kept
+    table.write_text("file,sex\n0.png,F\n")
+    assert main(["tell", dataset.id, str(table)]) == 2
+    assert "a column that names patients" in capsys.readouterr().err
+
+
 def test_a_group_of_ones_own_with_a_value_for_everybody_is_refused(tmp_path, home):
     for n in range(14):
         picture(tmp_path / "in" / f"{n}.png", n)
