@@ -133,12 +133,9 @@ def tell(asked: argparse.Namespace) -> tuple[Answer, str]:
         found = told_later.tell(folder, Dataset.open(folder, asked.dataset), _existing(asked.table))
     except ValueError as error:
         raise Mistake(str(error)) from error
-    words = (
-        ", ".join(f"{attributes.title(name).lower()} of {num}" for name, num in found["told"].items()) or "nothing new"
-    )
-    lines = [
-        f"{found['found']} of {found['rows']} patients of the table are there; {found['scans']} scans got: {words}."
-    ]
+    told = ", ".join(f"{attributes.title(name).lower()} of {num}" for name, num in found["told"].items())
+    lines = [f"{found['found']} of {found['rows']} patients of the table are there."]
+    lines.append(f"{found['scans']} scans got something new: {told}." if told else "It tells nothing new.")
     return found, "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 
 

@@ -12,6 +12,7 @@ from made_files import dicom, imported, picture
 from test_subgroups import case, examined, held, judged
 
 from builder import attributes
+from builder.__main__ import main
 from builder.audit import audit
 from builder.data import Case, Dataset
 from builder.gathering import SourceRefused
