@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -256,8 +257,17 @@ def test_train_py_trains_on_a_folder_per_class_and_its_result_can_be_asked(folde
         place = tmp_path / "scans" / side / phantom.label
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(phantom.image).save(place / phantom.file)
-    said = alone(folder, str(folder / "train.py"), str(tmp_path / "scans"), "--epochs", "2", cwd=tmp_path)
-    assert said.count("epoch") == 2 and "auc" in said
+    settings = json.loads((folder / "settings.json").read_text())
+    worth = {"classes": {name: {"answered": {}} for name in settings["classes"]}}
+    terms = {"temperature": 3.0, "limit": 1.0, "gate": "refuse"}
+    other = {**settings, "terms": terms, "worth": worth, "expects": {"sizes": {"min": 5000, "max": 6000}}}
+    project = tmp_path / "project"
+    shutil.copytree(folder, project)
+    (project / "settings.json").write_text(json.dumps(other))
+    said = alone(project, str(project / "train.py"), str(tmp_path / "scans"), "--epochs", "2", cwd=tmp_path)
+    assert said.count("epoch") == 2 and "auc" in said and "trained/ has none of them" in said
+    now = json.loads((tmp_path / "trained" / "settings.json").read_text())
+    assert now["terms"] == {"temperature": None, "limit": None, "gate": "refuse"} and "worth" not in now
     scan = next((tmp_path / "scans").rglob("*.png"))
     answer = json.loads(alone(tmp_path / "trained", "predict.py", str(scan)))
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
