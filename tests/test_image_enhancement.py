@@ -40,6 +40,8 @@ from builder.task import TASKS
 from builder.train import train
 from tasks.enhancement_starters import write_clean
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 KIND = task.find("image_enhancement")
 NOISE = Choice(name="noise", params={"dark": 0.03, "bright": 0.05})
 CPU = torch.device("cpu")

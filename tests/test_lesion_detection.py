@@ -26,6 +26,8 @@ from builder.train import train
 from tasks import lesions
 from tasks.lesion_detection import LesionDetection, chosen
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 TASK = LesionDetection()
 STARTERS = TASK.starters()
 SIZES = ((16, 16), (8, 8))

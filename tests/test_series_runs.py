@@ -36,6 +36,8 @@ from builder.spec import Choice, Data, Experiment, Node, Training
 from builder.train import train
 from tasks import perfusion
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 SIDE = 16
 RECOGNITION = task.find("recognition")
 SLICED = (  # the same little CNN over each slice; the vector at the end knows the place of each slice

@@ -39,6 +39,8 @@ from tasks import tumor_phantoms
 from tasks.tumor_answers import Answer, of_case, on_grid, parted, teaching
 from tasks.tumor_diagnosis import TumorDiagnosis
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 TUMOR = TumorDiagnosis()
 STARTERS = {e.name: e for e in TUMOR.starters()}
 SIXTEEN = Experiment(task="tumor_diagnosis", data=Data(size_px=16))

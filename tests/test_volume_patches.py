@@ -34,6 +34,8 @@ from builder.spec import Choice, Data, Experiment, Node
 from builder.targets import Target, Targets
 from tasks.tumor_answers import Answer, joined
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 STARTER = STARTERS["unet-3d-patches"]
 CPU = torch.device("cpu")
 
