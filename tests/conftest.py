@@ -39,6 +39,7 @@ LONG_FIRST = (
 _MARK = "SCANLOOM_TEST_PARENT"  # every child of this test process inherits it, also one in its own session
 _older = set(psutil.pids())  # processes that were there before any test: none is a child, and to ask each is slow
 _count = itertools.count(1)
+_loaded = 0  # modules that the collector of garbage passes by
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -61,9 +62,21 @@ def pytest_collection() -> Iterator[None]:
     """What is imported and collected, mostly torch and thousands of tests, stays: no garbage is sought in it."""
     gc.disable()
     yield
+    _stays()
+    gc.enable()
+
+
+def pytest_runtest_teardown() -> None:
+    """What a test was the first to import stays, too: Streamlit seeks garbage after every drawing of a page."""
+    if len(sys.modules) > _loaded + 100:
+        _stays()
+
+
+def _stays() -> None:
+    global _loaded
+    _loaded = len(sys.modules)
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

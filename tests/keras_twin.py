@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import torch
 
@@ -72,7 +72,7 @@ def asked(
         with torch.inference_mode():
             ours[name] = net(images[name]).numpy()
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
-    subprocess.run([sys.executable, "-c", _ASK, str(root)], env=environment, check=True, timeout=500)
+    forks.run([sys.executable, "-c", _ASK, str(root)], env=environment, check=True, timeout=500, capture_output=True)
     for name, answer in ours.items():
         place = root / name
         if (place / "error.txt").exists():
@@ -102,5 +102,5 @@ def filed(texts: list[str], place: Path) -> dict[str, dict]:
         (place / f"{k}.py").write_text(text)
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     command = [sys.executable, "-c", _FILE, str(place), str(len(texts))]
-    done = subprocess.run(command, env=environment, check=True, timeout=500, capture_output=True, text=True)
+    done = forks.run(command, env=environment, check=True, timeout=500, capture_output=True, text=True)
     return dict(zip(texts, json.loads(done.stdout.splitlines()[-1]), strict=True))
