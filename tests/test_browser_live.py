@@ -29,7 +29,7 @@ def told(run: ToldRun, page: Page, num: int = 3) -> list[int]:
     return shown_steps(page)
 
 
-def test_a_zoom_a_reload_a_second_tab_and_a_killed_server_leave_the_same_curve_without_a_hole(
+def test_a_hover_a_zoom_a_reload_a_second_tab_and_a_killed_server_leave_the_same_curve_without_a_hole(
     chrome: Browser, tmp_path: Path
 ) -> None:
     run = ToldRun(tmp_path)
@@ -45,6 +45,15 @@ def test_a_zoom_a_reload_a_second_tab_and_a_killed_server_leave_the_same_curve_w
         page.evaluate(f"document.querySelector('{LOSS}').marked = true")
         plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
         assert plot is not None
+        box = f"document.querySelector('{LOSS} .hoverlayer').textContent"
+        for nudge in (0, 2):
+            page.mouse.move(plot["x"] + plot["width"] * 0.9 + nudge, plot["y"] + plot["height"] * 0.5)
+        page.wait_for_function(f"{box} !== ''")
+        for _ in range(3):  # the mouse rests: the box stays, and tells what is under it by then
+            before = page.evaluate(box)
+            told(run, page)
+            page.wait_for_function(f"(before) => {box} !== '' && {box} !== before", arg=before)
+
         page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
         page.mouse.down()
         page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)

@@ -798,9 +798,10 @@ def test_a_run_is_packed_by_a_job_and_handed_out(home: Path) -> None:
     run = a_run(home)
     tell(run, last=DONE)
     session = opened("runs")
+    session.selectbox(key="export-to").set_value("onnx")  # and pressed before the page was drawn anew
     pressed(session, "export")
     job = RunStore(home).jobs()[0]
-    assert (job.kind, job.payload) == ("export", {"run": run.id, "to": "pytorch"})
+    assert (job.kind, job.payload) == ("export", {"run": run.id, "to": "onnx"})
     (job.folder / "out").mkdir()
     (job.folder / "out" / "run.zip").write_bytes(b"PK")
     finish(home, "export", {"file": "out/run.zip"})

@@ -148,9 +148,10 @@ def test_a_threshold_is_chosen_at_ones_own_prevalence_kept_and_told_beside_answe
     assert "**20** have it" in said(session)
     session.segmented_control(key=f"drawn-{key}").set_value("Decision curve").run()
     assert "acting on the network's answer" in said(session)
+    session.number_input(key=f"cost-{key}").set_value(2.0)  # and pressed before the page was drawn anew
     session.button(key=f"keep-{key}").click().run()
     kept = operating.chosen(run)[label]
-    assert (kept.threshold, kept.prevalence, kept.cost) == (middle, 0.02, 1.0)
+    assert (kept.threshold, kept.prevalence, kept.cost) == (middle, 0.02, 2.0)
     assert f"Kept: from {middle:.3f}, at 2 in 100" in said(session)
     (yes,), (no,) = words_of(run, {label: middle}), words_of(run, {label: middle - 0.001})
     assert f"{label}: yes" in yes and "Where 2 of 100 have it, such answers are false" in yes

@@ -129,9 +129,10 @@ def test_tags_and_notes_are_kept_and_tags_stand_in_the_list(home: Path) -> None:
 def test_two_runs_are_compared_by_a_job_and_told_in_words(home: Path) -> None:
     first, second = stopped(home, "one"), stopped(home, "two")
     session = opened("runs", run=f"{first.id},{second.id}")
+    session.segmented_control(key="difference-side").set_value("test")  # and pressed before the page was drawn anew
     pressed(session, "compare-go")
     (job,) = RunStore(home).jobs()
-    assert job.kind == "compare" and job.payload == {"first": first.id, "second": second.id, "split": "val"}
+    assert job.kind == "compare" and job.payload == {"first": first.id, "second": second.id, "split": "test"}
     figure = {"first": 0.8, "second": 0.81, "difference": 0.01, "low": -0.02, "high": 0.04, "better": "higher"}
     words = "The second is not shown to be better: +0.010, 95 % interval -0.020 to +0.040."
     metrics = {"auc": {**figure, "verdict": "not shown", "words": words}}

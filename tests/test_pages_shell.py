@@ -215,7 +215,8 @@ def test_a_folder_is_recognised_and_its_import_is_submitted(home: Path, tmp_path
     session = folder_form(folder_of_classes(tmp_path / "animals"))
     assert "a folder per class" in said(session)
     assert session.button(key="start-import").disabled
-    session.text_input(key="dataset-name").set_value("Animals").run()
+    session.text_input(key="dataset-name").set_value("Cats").run()
+    session.text_input(key="dataset-name").set_value("Animals")  # and pressed before the page was drawn anew
     session.button(key="start-import").click().run()
     assert not session.exception
     (job,) = RunStore(home).jobs()

@@ -132,6 +132,8 @@ def _button(title: str, found: Any, key: str, kind: str, payload: dict[str, Any]
 
 
 def _submit(kind: str, payload: dict[str, Any], slot: str) -> None:
+    if "judge" in payload:  # the one that is chosen now: the button may be from before the last choice
+        payload = {**payload, "judge": st.session_state[f"judge-of-{payload['run']}"]}
     try:
         jobs.submit(kind, payload, slot)
     except StoreError as error:

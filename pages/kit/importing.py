@@ -332,17 +332,24 @@ def _patients(names: list[str]) -> tuple[str | None, bool]:
     return text, not num_without
 
 
-def _split() -> list[float]:
-    with st.expander("How many scans are held back", icon=":material/call_split:"):
-        st.caption("Whole patients are held back. A split that comes with the data is kept as it is.")
-        val = st.slider(
-            "Validation (%)", 5, 40, 15, key="val-share", help="To check with while learning, after each epoch."
-        )
-        test = st.slider("Test (%)", 5, 40, 15, key="test-share", help="Opened once, at the end: the honest figure.")
+def _shares() -> list[float]:
+    """Training, validation, test as the sliders stand now."""
+    val, test = st.session_state["val-share"], st.session_state["test-share"]
     return [round(1 - (val + test) / 100, 4), val / 100, test / 100]
 
 
+def _split() -> list[float]:
+    with st.expander("How many scans are held back", icon=":material/call_split:"):
+        st.caption("Whole patients are held back. A split that comes with the data is kept as it is.")
+        st.slider("Validation (%)", 5, 40, 15, key="val-share", help="To check with while learning, after each epoch.")
+        st.slider("Test (%)", 5, 40, 15, key="test-share", help="Opened once, at the end: the honest figure.")
+    return _shares()
+
+
 def _start(payload: dict[str, Any], from_browser: bool) -> None:
+    if payload["split"] is not None:  # a new dataset: as it is called and divided now, not when the button was drawn
+        name = str(st.session_state["dataset-name"]).strip() or payload["name"]
+        payload = {**payload, "name": name, "split": _shares()}
     try:
         if from_browser:
             uploads.close(Path(payload["source"]["root"]).name)

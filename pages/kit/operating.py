@@ -59,7 +59,7 @@ def _choosing(run: Run, classes: tuple[str, ...], points: Mapping[str, Mapping[s
             help=f"Among the test scans it is {100 * here.prevalence:.1f} of 100. Screening meets far fewer.",
         ) / 100  # fmt: skip
     with two:
-        cost = st.number_input(
+        st.number_input(
             "One missed is as bad as ... false alarms", 0.1, 1000.0, mine.cost if mine else 1.0, 1.0, key=f"cost-{key}",
             format="%.1f",
         )  # fmt: skip
@@ -74,7 +74,7 @@ def _choosing(run: Run, classes: tuple[str, ...], points: Mapping[str, Mapping[s
                 icon=":material/target:",
                 help="The threshold at which mistakes cost least there, at this prevalence and this price.",
                 on_click=_set,
-                args=(slider, before.cheapest(prevalence, cost)),
+                args=(run, label, before),
             )
         st.button(
             "Keep this",
@@ -83,7 +83,7 @@ def _choosing(run: Run, classes: tuple[str, ...], points: Mapping[str, Mapping[s
             icon=":material/push_pin:",
             help="The Test page and the export then say how often such an answer is false.",
             on_click=_keep,
-            args=(run, label, slider, prevalence, cost),
+            args=(run, label),
         )
     threshold = st.slider(
         f"Answer {plain(label)} from a probability of", 0.0, 1.0, step=0.001, format="%.3f", key=slider
@@ -120,13 +120,20 @@ def _rarest(run: Run, classes: tuple[str, ...]) -> str:
     return min(shares, key=shares.__getitem__) if shares else classes[0]
 
 
-def _set(slider: str, threshold: float) -> None:
-    st.session_state[slider] = round(threshold, 3)
+def _typed(run: Run, label: str) -> tuple[float, float]:
+    """Prevalence and price as they are now: a button may be from before the last was typed."""
+    key = f"{run.id}-{label}"
+    return float(st.session_state[f"prevalence-{key}"]) / 100, float(st.session_state[f"cost-{key}"])
 
 
-def _keep(run: Run, label: str, slider: str, prevalence: float, cost: float) -> None:
+def _set(run: Run, label: str, before: Separation) -> None:
+    st.session_state[f"threshold-{run.id}-{label}"] = round(before.cheapest(*_typed(run, label)), 3)
+
+
+def _keep(run: Run, label: str) -> None:
+    threshold = float(st.session_state[f"threshold-{run.id}-{label}"])
     try:
-        operating.choose(run, Choice(label, float(st.session_state[slider]), prevalence, cost))
+        operating.choose(run, Choice(label, threshold, *_typed(run, label)))
     except (ValueError, OSError) as error:
         st.session_state[f"refused-{run.id}"] = str(error)
 

@@ -43,7 +43,7 @@ def draw(answer: Answer, runs: Sequence[Run]) -> None:
             "what it needs is still there."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            judge = st.selectbox(
+            st.selectbox(
                 "Network that tells classes", list(there), key="judge", format_func=lambda id: there[id], width=320
             )
             job = jobs.of_slot(slot)
@@ -53,7 +53,7 @@ def draw(answer: Answer, runs: Sequence[Run]) -> None:
                 icon=":material/forum:",
                 disabled=job is not None and job.view().active,
                 on_click=_ask,
-                args=(answer, judge, slot),
+                args=(answer, slot),
             )
         refused = st.session_state.pop("opinion-refused", "")
         if refused:
@@ -71,7 +71,8 @@ def draw(answer: Answer, runs: Sequence[Run]) -> None:
                 answers.bars(told[name], told[f"top_{name}"], key=f"opinion-{name}")
 
 
-def _ask(answer: Answer, judge: str, slot: str) -> None:
+def _ask(answer: Answer, slot: str) -> None:
+    judge = st.session_state["judge"]  # as it is now: the button may be from before the last choice
     try:
         jobs.submit("opinion", {"job": answer.job, "judge": judge}, slot)
     except StoreError as error:

@@ -52,7 +52,7 @@ def offer(run: Run, found: Sequence[Reading]) -> None:
         side = st.segmented_control(
             "Which scans", list(SIDES), default="val", required=True, format_func=SIDES.__getitem__, key="reading-side"
         )
-        many = st.segmented_control(
+        st.segmented_control(
             "How many", _NUMBERS, default=50, required=True, key="reading-num",
             format_func=lambda num: str(num) if num else "All",
             help="Drawn by chance, the classes as evenly as there are scans: accuracy is then that of such a mixture.",
@@ -76,7 +76,7 @@ def offer(run: Run, found: Sequence[Reading]) -> None:
             icon=":material/play_arrow:",
             disabled=job is not None and job.view().active,
             on_click=_submit,
-            args=(run, side, many, kind),
+            args=(run, kind),
         )
         if refused := st.session_state.pop("reading-refused", ""):
             st.error(plain(refused), icon=":material/error:")
@@ -121,7 +121,9 @@ def _kind(run: Run) -> str:
     )  # fmt: skip
 
 
-def _submit(run: Run, side: str, num: int, kind: str) -> None:
+def _submit(run: Run, kind: str) -> None:
+    side, num = st.session_state["reading-side"], st.session_state["reading-num"]  # as they are now, not when drawn
+    kind = st.session_state.get("reading-kind", kind)  # there only where there is a choice
     seed = int(time.time()) % 100_000  # kept in the reading: another one draws other scans
     try:
         jobs.submit("reading", {"run": run.id, "split": side, "num": num, "seed": seed, "kind": kind}, SLOT)

@@ -30,7 +30,7 @@ def shown_better(runs: list[Run]) -> None:
     with style.card("Is one shown to be better?", key="difference"):
         job, told = jobs.of_slot(slot), jobs.result(slot)
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            side = st.segmented_control(
+            st.segmented_control(
                 "On", list(_SIDES), default="val", required=True, key="difference-side", format_func=_SIDES.__getitem__
             )
             st.button(
@@ -41,7 +41,7 @@ def shown_better(runs: list[Run]) -> None:
                 help="Both networks are judged on the same cases; the interval is that of the difference. The test "
                 "side is not opened by this: both must have been evaluated on it.",
                 on_click=ask,
-                args=(first, second, str(side), slot),
+                args=(first, second, slot),
             )
         if told is not None:
             st.caption(
@@ -63,8 +63,9 @@ def shown_better(runs: list[Run]) -> None:
     jobs.watch(slot, "Asking both networks")
 
 
-def ask(first: Run, second: Run, split: str, slot: str) -> None:
-    """Submits the comparison."""
+def ask(first: Run, second: Run, slot: str) -> None:
+    """Submits the comparison, on the side that is chosen now: the button may be from before the last choice."""
+    split = str(st.session_state["difference-side"])
     try:
         jobs.submit("compare", {"first": first.id, "second": second.id, "split": split}, slot)
     except StoreError as error:

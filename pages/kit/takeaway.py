@@ -69,7 +69,8 @@ def formats(
         key=f"{prefix}export",
         icon=":material/inventory_2:",
         disabled=active or bool(problems),
-        on_click=lambda: _submit("export", {**payload(), "to": to}, own),
+        on_click=_pack,
+        args=(slot, payload, f"{prefix}export-to"),
     )
     if result is None or active:
         jobs.watch(own, "Packing")
@@ -167,6 +168,12 @@ def _words(result: dict[str, Any]) -> list[str]:
         said.append(f"Its weights came along ({result['weights'][:12]}): a training begins with them.")
     notes = [str(note) for note in result["notes"]]
     return [*said, *notes[:6], *([f"And {len(notes) - 6} more notes."] if len(notes) > 6 else [])]
+
+
+def _pack(slot: str, payload: Callable[[], dict[str, Any]], key: str) -> None:
+    """Packs in the format that is chosen now; the button may be from before the last choice."""
+    to = st.session_state[key]
+    _submit("export", {**payload(), "to": to}, slot if to == "pytorch" else f"{slot}-{to}")
 
 
 def _submit(kind: str, payload: dict[str, Any], slot: str) -> None:

@@ -200,7 +200,7 @@ def _gate(run: Run) -> None:
         _stopped(found)
     own = run.experiment.data.dataset
     others = {s.id: s.name for s in datasets(home()) if s.id != own}
-    picked = st.selectbox(
+    st.selectbox(
         "Scans of another kind to try it on",
         ["", *others],
         format_func=lambda id: plain(others[id]) if id else "None: its own validation scans only",
@@ -212,8 +212,8 @@ def _gate(run: Run) -> None:
         key="ask-gated",
         icon=":material/door_front:",
         disabled=job is not None and job.view().active,
-        on_click=_submit,
-        args=("gated", {"run": run.id, "foreign": picked or ""}, slot),
+        on_click=_measure,
+        args=(run, slot),
     )
     jobs.watch(slot, "Looking at the scans")
 
@@ -234,6 +234,11 @@ def _stopped(found: Mapping[str, Any]) -> None:
 def _why(row: Mapping[str, Any]) -> str:
     named = sorted(row["grounds"].items(), key=lambda item: -item[1])
     return f": {', '.join(f'{gate.GROUNDS[name]} ({count})' for name, count in named)}" if named else ""
+
+
+def _measure(run: Run, slot: str) -> None:
+    foreign = st.session_state.get(f"terms-foreign-{run.id}") or ""  # as it is now, not when the button was drawn
+    _submit("gated", {"run": run.id, "foreign": foreign}, slot)
 
 
 def _submit(kind: str, payload: dict[str, Any], slot: str) -> None:
