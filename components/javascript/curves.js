@@ -55,6 +55,14 @@ function tracesOf(data, theme) {
   }))
 }
 
+// Around a single value an axis would reach from 1 below to 1 above: of a share or a score that is mostly nothing.
+function aroundOne(data) {
+  let [low, high] = [Infinity, -Infinity]
+  for (const { y } of data.series)
+    for (const value of y) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)]
+  return !data.log && low === high && low >= 0 && low <= 1 ? { clipmin: -0.05, clipmax: 1.05 } : {}
+}
+
 function layoutOf(data, theme) {
   const font = { size: 12, color: theme.text, family: theme.font }
   const axis = {
@@ -78,7 +86,7 @@ function layoutOf(data, theme) {
     legend: { orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom', x: 0, font }, // the buttons are above
     modebar: { bgcolor: 'rgba(0,0,0,0)', color: theme.border, activecolor: theme.palette[0] },
     xaxis: { ...axis, title: { text: escaped(data.x_title), font } },
-    yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear' },
+    yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear', autorangeoptions: aroundOne(data) },
     shapes: marks.map((m) => ({
       type: 'line',
       x0: m.x,
