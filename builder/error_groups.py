@@ -409,13 +409,13 @@ def _looked(asked: _Question) -> str:
     if asked.low is None:
         return f"{errors:,} of {num:,} scans are answered wrongly."
     marked = f"{asked.low['marked']} up to {asked.low['cut']:.2f}"
-    return f"Of {num:,} scans the lowest quarter ({errors:,}) is looked at: {marked}."
+    return f"Of {num:,} scans the {errors:,} that were answered worst are looked at: {marked}."
 
 
 def _words(groups: Sequence[Mapping[str, Any]], questions: Sequence[_Question]) -> list[str]:
     if not groups:
         seen = [
-            f"{int(one.errors[0][1].sum())} {'lowest answers' if one.low else 'errors'} on {len(one.places)} scans"
+            f"{int(one.errors[0][1].sum())} {'worst answers' if one.low else 'errors'} on {len(one.places)} scans"
             for one in questions
         ]
         return [
@@ -426,7 +426,7 @@ def _words(groups: Sequence[Mapping[str, Any]], questions: Sequence[_Question]) 
     whats = {
         "errors": "wrong",
         "sure errors": f"wrong with at least {SURE:.0%} confidence".replace("%", " %"),
-        "low": f"in the lowest quarter ({low['marked']} up to {low['cut']:.2f})" if low else "",
+        "low": f"among the worst answered ({low['marked']} up to {low['cut']:.2f})" if low else "",
     }
     said = []
     for number, group in enumerate(groups, 1):

@@ -114,6 +114,6 @@ def test_a_kind_of_scan_with_low_marks_is_found_where_there_are_no_wrong_answers
     (group,) = told["groups"]
     assert group["about"] == "low" and group["wrong"] >= 25 and group["outside"] < 0.1
     assert told["low"]["marked"] == "Dice" and told["low"]["cut"] < 0.7 and told["sure"] == 0
-    assert "are in the lowest quarter (Dice up to 0." in told["words"][0]
-    assert "Of 120 scans the lowest quarter (30) is looked at: Dice up to 0." in told["looked"][0]
+    assert "are among the worst answered (Dice up to 0." in told["words"][0]
+    assert "Of 120 scans the 30 that were answered worst are looked at: Dice up to 0." in told["looked"][0]
     assert group["cases"][0]["mark"] == pytest.approx(dice.min(), abs=0.001), "the worst first"

@@ -175,7 +175,7 @@ def _here(folder: Path, found: Mapping[str, Any], home: Path) -> Iterator[Item]:
     else:
         yield Item("The run", "unknown", f"Run {run.id} is not in this data folder; the pack's own copy was asked.")
     code = hashes.of_code()["sha256"] == found["hashes"]["code"]["sha256"]
-    words = "that made the pack" if code else "another version than the one that made the pack"
+    words = "the one that made the pack" if code else "another version than the one that made the pack"
     yield Item("The program", "same" if code else "other", f"The program that computed here is {words}.")
     yield _machine(found)
     yield from _opened_since(found, home)

@@ -69,7 +69,7 @@ def _group(run: Run, dataset: Dataset, number: int, words: str, group: Mapping[s
     if group["about"] == "low":
         band(
             [
-                ("In the lowest quarter", f"{group['wrong']} of {group['n']}"),
+                ("Among the worst answered", f"{group['wrong']} of {group['n']}"),
                 ("Share (95 % interval)", interval(group["rate"])),
             ]
         )

@@ -632,7 +632,7 @@ def by_group(found: Mapping[str, Any]) -> None:
         ],
         hide_index=True,
         key="subgroups",
-        column_config={"Group": st.column_config.TextColumn(width=150)},
+        column_config={"Group": st.column_config.TextColumn(width=180)},
         height="content" if len(found["subgroups"]) <= 16 else 560,
     )
     st.caption(
