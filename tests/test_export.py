@@ -258,7 +258,7 @@ def test_train_py_trains_on_a_folder_per_class_and_its_result_can_be_asked(folde
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(phantom.image).save(place / phantom.file)
     settings = json.loads((folder / "settings.json").read_text())
-    worth = {"classes": {name: {"answered": {}} for name in settings["classes"]}}
+    worth: dict[str, Any] = {"classes": {name: {"answered": {}} for name in settings["classes"]}}
     terms = {"temperature": 3.0, "limit": 1.0, "gate": "refuse"}
     other = {**settings, "terms": terms, "worth": worth, "expects": {"sizes": {"min": 5000, "max": 6000}}}
     project = tmp_path / "project"
