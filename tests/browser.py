@@ -24,7 +24,9 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
+from builder.execute import LocalExecutor
 from builder.runs import Claim
+from tests.service import FAKE
 
 ROOT = Path(__file__).resolve().parents[1]
 expect.set_options(timeout=20_000)  # these wait for what must come; how soon is measured elsewhere
@@ -134,6 +136,12 @@ def stop_server(server: Server) -> None:
             server.process.wait(10)
         except subprocess.TimeoutExpired:
             server.kill()
+
+
+def idle_supervisor(home: Path) -> None:
+    """Before the server starts: a supervisor without torch (seven seconds of a processor), for pages that give nobody
+    work; `end_supervisor` ends it."""
+    LocalExecutor(home, FAKE).ensure()
 
 
 def end_supervisor(home: Path, wait_s: float = 20) -> None:

@@ -38,6 +38,7 @@ def chrome(chromium: str) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("canvas")
+    browser.idle_supervisor(home)
     running = browser.start_server(home)
     yield running
     browser.stop_server(running)
