@@ -489,7 +489,7 @@ def against_baselines(found: Mapping[str, Any]) -> None:
             hide_index=True,
             key=f"baselines-{number}",
         )
-    st.markdown(f"**In stored values{plain(f' ({unit.strip()})') if unit else ''}**")
+    st.markdown(f"**In stored values{f' ({plain(unit.strip())})' if unit else ''}**")
     keys = ("rmse", "bias", "noise_std", "noise_frequency", "edge_px")
     tissues = found.get("tissue_bias") or {}
     st.dataframe(
