@@ -34,10 +34,10 @@ WHEN = {
         "other (NAFNet, Chen 2022). Slower per step than dncnn, and learns longer before it overtakes it."
     ),
     "low-dose-ct": (
-        "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, and a small U-Net learns the "
-        "way back, over the whole range from air to bone. Put your scanner's noise under Preparation first, and give "
-        "it many slices: from a few dozen it hardly passes non-local means. Scans that are noisy themselves set a "
-        "limit, since nobody can tell their noise from what was added. See the bias in the evaluation before you "
+        "For CT in Hounsfield units: a quarter of the dose is imitated in the picture, by the noise that each scan has "
+        "itself, and a small U-Net learns the way back, over the whole range from air to bone. Give it many slices: "
+        "from a few dozen it does not pass non-local means by much. No method can gain more than 6 dB where there is "
+        "nothing but noise, since the scans taken as good have their own. See the bias in the evaluation before you "
         "measure in its answers."
     ),
     "edsr-lite-x2": (
