@@ -87,8 +87,10 @@ def write(name: str, measured: dict[str, Any], lines: list[str]) -> None:
     print(text)
 
 
-def interval(figure: dict[str, float]) -> str:
-    """0.981 (0.972 to 0.988)"""
+def interval(figure: dict[str, Any]) -> str:
+    """0.981 (0.972 to 0.988); of one patient, who has no interval, the figure alone."""
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
