@@ -198,7 +198,8 @@ class Task(ABC):
         learns: the kinds of `targets.KINDS` it is taught with.
         headline: the metric people look at first. metrics: {name: True where higher is better}.
         losses: names of `LOSSES` it offers, the usual one first.
-        leaves_out: {path of a setting: options that mean nothing here}.
+        leaves_out: {path of a setting: options that mean nothing here}. why_not: {path: {option: why, as a sentence}},
+            where the reason is not plain.
         mixes: whether two scans may be mixed in training, so that a part of each answer holds.
         keeps_grey: augmentation must not change grey values (they are what is learned).
         says: what an exported predict.py prints: the name of a template told_<says>.py.txt in `builder/templates`.
@@ -218,6 +219,7 @@ class Task(ABC):
     metrics: dict[str, bool]
     losses: tuple[str, ...] = ("usual",)
     leaves_out: dict[str, tuple[str, ...]] = {}
+    why_not: dict[str, dict[str, str]] = {}
     mixes: bool = False
     says: str = "classes"
     activated: str = '(scores.sigmoid() if SETTINGS["multi_label"] else scores.softmax(1))'
@@ -501,7 +503,8 @@ def unfit(experiment: Experiment) -> list[Problem]:
             words = (
                 f"{title} has no score {value!r}; it has {', '.join(here.options)}."
                 if is_score
-                else f"{value!r} means nothing for {title.lower()}; choose {_listed(here.options)}."
+                else find(experiment.task).why_not.get(path, {}).get(str(value))
+                or f"{value!r} means nothing for {title.lower()}; choose {_listed(here.options)}."
             )
             repair = f"Watch {near}" if is_score else f"Use {near}"
             found.append(Problem(path, words, "error", repair, experiment.replace(path, near)))

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from builder.targets import Target, Targets
 
 _BATCH = 64
+_SLICE_BY_SLICE = (
+    "Image enhancement restores a series or volume slice by slice, each whole and at its own pixels: its figures, its "
+    "trivial baselines and the layer Image at the end of a network are of pictures, and none is for volumes yet. "
+    "Choose each."
+)
 
 
 class ImageEnhancement(Task):
@@ -50,6 +55,7 @@ class ImageEnhancement(Task):
         "data.window": ("auto", "percentile", "ct lung", "ct soft tissue", "ct brain", "ct bone"),
         "training.balance": ("weights", "sampler"),
     }
+    why_not = {"data.slices": dict.fromkeys(("series", "volume"), _SLICE_BY_SLICE)}
     keeps_grey = True
     says = "picture"
     no_export = dict.fromkeys(
