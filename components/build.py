@@ -32,6 +32,7 @@ PRODUCTS = (
     "compare.css",
     "film.js",
     "film.css",
+    "hand.js",
     "heatmap.js",
     "heatmap.css",
 )

@@ -68,6 +68,15 @@ class Desk:
             self.page.mouse.move(*self.at(*place), steps=8)
         self.page.mouse.up()
 
+    def touch(self, *places: tuple[float, float]) -> None:
+        """One finger that comes down, moves and lifts."""
+        session = self.page.context.new_cdp_session(self.page)
+        for number, place in enumerate([*places, None]):
+            kind = "touchEnd" if place is None else "touchMove" if number else "touchStart"
+            points = [] if place is None else [dict(zip("xy", self.at(*place), strict=True))]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.detach()
+
     def says(self, text: str) -> None:
         expect(self.page.get_by_text(text).first).to_be_visible(timeout=SOON_MS)
 
@@ -146,10 +155,27 @@ def test_boxes_are_stored_where_they_were_drawn_and_corrected_without_moving_the
     desk.press("u")
     desk.says("Scan c000002")
     assert known.boxes(2) is None
-    # a quick hand, and a window that changes as quickly as the slider goes: the canvas loses nothing of it
     desk.page.mouse.move(*desk.at(32, 20))
     desk.page.locator(".dc-toolbar").get_by_role("button", name="Edit").click()  # the pencil is put down again
     desk.restarted()
+    # a finger; and a key that takes the canvas away as soon as the box is drawn
+    desk.touch((6, 30), (12, 34), (20, 42))
+    desk.says("1 box here")
+    desk.restarted()
+    desk.drag((30, 6), (44, 20))
+    desk.press("p")
+    desk.says("Scan c000001")
+    touched, hurried = desk.known().boxes(2) or ()
+    assert np.abs(edges(touched) - (6, 30, 20, 42)).max() < 0.5
+    assert np.abs(edges(hurried) - (30, 6, 44, 20)).max() < 0.5
+    desk.restarted()
+    desk.press("n")
+    desk.says("2 boxes here")
+    desk.restarted()
+    keyed(desk.page, "label-clear-boxes").locator("button:visible").first.click()
+    expect(desk.page.get_by_text("2 boxes here")).to_have_count(0, timeout=SOON_MS)
+    desk.restarted()
+    # a quick hand, and a window that changes as quickly as the slider goes: the canvas loses nothing of it
     for x in (4, 20, 36):
         desk.drag((x, 6), (x + 12, 18))
         desk.page.wait_for_timeout(100)

@@ -279,7 +279,8 @@ def _canvas(
     window: Window | None,
     width_px: int,
 ) -> None:
-    from streamlit_drawable_canvas import st_canvas  # only where it is drawn: it registers itself with Streamlit
+    from scanloom_components import hand  # only where it is drawn: it registers itself with Streamlit
+    from streamlit_drawable_canvas import st_canvas  # as well
 
     kind = _TOOLS[tool][3]
     frame = framed(scan, _SIZES[st.session_state.get(f"{key}-size") or "Medium"])
@@ -302,6 +303,7 @@ def _canvas(
         key=f"{key}-canvas",
         on_change=partial(drawn, key),
     )
+    hand(key=f"{key}-hand")
     said = st.session_state.pop(f"{key}-said", "")
     if said:
         st.warning(said, icon=":material/label_off:")

@@ -1,7 +1,7 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
 `network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, `compare`,
-two pictures of one scan with a divider between them, `film`, what a network said of a few scans after every epoch, and
-`heatmap`, numbers in colours that grow.
+two pictures of one scan with a divider between them, `film`, what a network said of a few scans after every epoch,
+`heatmap`, numbers in colours that grow, and `hand`, which lets a finger draw on a canvas and loses no stroke.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -27,6 +27,7 @@ __all__ = [
     "curves",
     "dropzone",
     "film",
+    "hand",
     "heatmap",
     "network",
     "viewer",
@@ -184,6 +185,9 @@ _film = st.components.v2.component(
     html='<div class="film"></div>',
     isolate_styles=True,
 )
+
+
+_hand = st.components.v2.component("scanloom-components.hand", js="hand.js", html="<span hidden></span>")
 
 
 _heatmap = st.components.v2.component(
@@ -437,6 +441,12 @@ def film(
     """
     data = {"base": base, "key": mark, "run": run, "epochs": list(epochs), "steps": list(steps), "best": best}
     _film(key=key, data={**data, "classes": list(classes)})
+
+
+def hand(*, key: str) -> None:
+    """Lets a finger draw on the drawing canvases of the page, and a key that takes a canvas away wait until what was
+    drawn is told. Shows nothing."""
+    _hand(key=key)
 
 
 def _nothing() -> None:
