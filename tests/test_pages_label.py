@@ -75,7 +75,8 @@ def test_boxes_want_a_class_first_and_a_negative_is_one_click(cells: Dataset) ->
     assert "Name a class first" in "".join(element.value for element in session.info)
     assert not session.get("bidi_component")
     session.text_input(key="label-name-boxes").set_value("cell").run()
-    assert len(session.get("bidi_component")) == 1, "now there is a canvas to draw on"
+    there = [element.key for element in session.get("bidi_component")]
+    assert there == ["label-canvas", "label-hand"], "now there is a canvas to draw on"
     press(session, "label-nothing-boxes")
     assert newest(cells).boxes(0) == ()
     assert session.button(key="label-nothing-boxes").disabled
