@@ -196,7 +196,7 @@ def test_patches_larger_than_a_scan_are_refused_in_words_with_a_size_that_fits(c
 def test_whole_volumes_are_refused_with_the_reason_and_the_way_that_is_there(slices):
     (found,) = [p for p in problems(small(**{"data.slices": slices})) if p.path == "data.slices"]
     assert "slice by slice" in found.message and "none is for volumes yet" in found.message
-    assert found.repair == "Use each" and found.fix.data.slices == "each"
+    assert found.repair == "Use each" and found.fix is not None and found.fix.data.slices == "each"
 
 
 # ---- learning ----
