@@ -172,7 +172,7 @@ def shown_slice(seen: examples.Example) -> None:
     if seen.slices:
         if not 1 <= st.session_state.get("example-slice", 0) <= count:
             st.session_state["example-slice"] = count // 2 + 1  # before the slider is drawn: fewer slices than before
-        place = st.slider("Slice", 1, count, key="example-slice") - 1
+        place = st.slider("Slice", 1, count, st.session_state["example-slice"], key="example-slice") - 1
         which = seen.slices[place]
         st.caption(f"Slice {which} of the scan" if which else "Black: the scan has no slice here")
     st.image(seen.pictures[place], width="stretch", alt="A training scan as the network sees it")

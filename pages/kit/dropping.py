@@ -53,7 +53,7 @@ def _slider(
     value = min(most, round(value, 2))
     if st.session_state.get(key) != value:
         st.session_state[key] = value
-    st.slider(title, 0.0, most, step=0.05, key=key, on_change=_write, args=(draft, title, key, change))
+    st.slider(title, 0.0, most, value, step=0.05, key=key, on_change=_write, args=(draft, title, key, change))
 
 
 @drafts.spared

@@ -216,7 +216,9 @@ def _slices(key: str, work: Work) -> None:
     up, down = ":material/arrow_upward:", ":material/arrow_downward:"
     st.button("", icon=up, key=f"{slot}-up", shortcut="PageUp", help="Previous slice", on_click=step, args=(-1,))
     st.button("", icon=down, key=f"{slot}-down", shortcut="PageDown", help="Next slice", on_click=step, args=(1,))
-    work.slice = int(st.slider("Slice", 1, num_slices, key=slot)) - 1
+    # The value, too: a slider that the browser hears of late begins there, and not on the first slice (kit/forms.py).
+    here = int(st.session_state.get(slot, work.slice + 1))
+    work.slice = int(st.slider("Slice", 1, num_slices, here, key=slot)) - 1
 
 
 def _ranges(numbers: Sequence[int]) -> str:

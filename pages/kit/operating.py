@@ -86,8 +86,9 @@ def _choosing(run: Run, classes: tuple[str, ...], points: Mapping[str, Mapping[s
             args=(run, label),
         )
     threshold = st.slider(
-        f"Answer {plain(label)} from a probability of", 0.0, 1.0, step=0.001, format="%.3f", key=slider
-    )
+        f"Answer {plain(label)} from a probability of", 0.0, 1.0, st.session_state[slider], 0.001, format="%.3f",
+        key=slider,
+    )  # fmt: skip
     if refused := st.session_state.pop(f"refused-{run.id}", ""):
         st.error(plain(refused), icon=":material/error:")
     if mine:
