@@ -34,7 +34,7 @@ __all__ = [
 _NONE = -0.12  # where a choice that a trial did not have is drawn, below the range
 _AXIS_CHARS = 22
 _FEW_DOTS = 200
-_DOTS_ACROSS, _DOTS_UPWARDS = 80, 40  # dots side by side in one picture of a choice, half covered by the next
+_DOTS_ACROSS, _DOTS_UPWARDS = 56, 28  # dots side by side in one picture of a choice, each touched by the next
 
 
 def _theme() -> dict[str, Any]:
