@@ -29,18 +29,22 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
         )
         return found
     counts = fingerprint.box_counts
-    for split, use in (("train", "nothing can be learned"), ("val", "the best epoch cannot be chosen")):
-        if not boxed.get(split):
-            say(f"The {_split(split)} side has no scan labelled with boxes: {use}.")
+    if not boxed.get("train"):
+        say("The training side has no scan labelled with boxes: nothing can be learned.")
+    if not boxed.get("val"):
+        say("The validation side has no scan labelled with boxes: the best epoch cannot be chosen.")
     if not boxed.get("test"):
         say("The test side has no scan labelled with boxes: nothing can be said of it.", "warning")
     for name in fingerprint.classes:
         if boxed.get("train") and not counts.get("train", {}).get(name):
             say(f"No training scan has a box of class {name!r}: it cannot be found.", "warning")
-        for split, use in (("val", "choose the best epoch"), ("test", "tell how well it is found")):
+        for split, side, use in (
+            ("val", "validation", "choose the best epoch"),
+            ("test", "test", "tell how well it is found"),
+        ):
             if boxed.get(split) and not counts.get(split, {}).get(name):
                 say(
-                    f"No {_split(split)} scan has a box of class {name!r}: nothing there can {use} for it.",
+                    f"No {side} scan has a box of class {name!r}: nothing there can {use} for it.",
                     "warning",
                 )
     if fingerprint.num_patients < 3:
@@ -85,7 +89,3 @@ def _without_meaning(experiment: Experiment) -> list[Problem]:
         if experiment.at(path) not in usual:
             found.append(Problem(path, words, "warning", "Switch it off", experiment.replace(path, usual[0])))
     return found
-
-
-def _split(name: str) -> str:
-    return {"train": "training", "val": "validation"}.get(name, name)

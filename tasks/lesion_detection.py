@@ -17,6 +17,7 @@ from builder.targets import Targets
 from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
+from tasks.detection_answers import Answer, chosen, finder, fused
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -27,17 +28,9 @@ if TYPE_CHECKING:
     from builder.scan import Scan
     from builder.targets import Target
 
-LEAST_SCORE = 0.01
-"""Boxes that are less sure than this are nothing; the figures need what is unsure, too."""
-OVERLAP = 0.5
-"""Of two boxes of one class that overlap more than this (IoU) only the surer one stays."""
-MOST = 100  # boxes a picture, as COCO counts
 SHOWN = 0.3  # the score from which boxes are shown where validation could not choose one
 _CUT = 8  # layers that a repair may take away at most, and one
 _ROWS = 16
-
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (n, 4) float32 in pixels of the prepared picture, scores (n,) float32, labels (n,) int64, the surest first."""
 
 
 class LesionDetection(Task):
@@ -288,63 +281,6 @@ class LesionDetection(Task):
 
 HEADS = ("box_head", "anchor_head", "two_stage_head")
 """Last layers that find boxes."""
-
-
-def finder(model: Any) -> Any:
-    """The last layer of a network: the one that knows what its rows mean."""
-    return list(model.layers.values())[-1]
-
-
-def chosen(boxes: torch.Tensor, scores: torch.Tensor, side: int) -> Answer:
-    """The boxes of one picture out of all rows: (R, 4) and (R, K); non-maximum suppression within each class."""
-    import torch
-    from torchvision.ops import batched_nms
-
-    rows, labels = (scores > LEAST_SCORE).nonzero().unbind(1)
-    sure = scores[rows, labels]
-    if len(sure) > 1000:  # the surest, as torchvision takes them
-        sure, order = sure.topk(1000)
-        rows, labels = rows[order], labels[order]
-    there = boxes[rows]
-    real = ((there[:, 2] - there[:, 0]) > 0.5) & ((there[:, 3] - there[:, 1]) > 0.5)
-    there, sure, labels = there[real], sure[real], labels[real]
-    kept = batched_nms(there.float(), sure, labels, OVERLAP)[:MOST]
-    parts = (there[kept].float(), sure[kept].float(), labels[kept].to(torch.int64))
-    found = [part.cpu().numpy() for part in parts]
-    return found[0], found[1], found[2]
-
-
-def fused(told: Sequence[Answer]) -> Answer:
-    """One answer out of those to several views of a picture, on the picture itself: weighted boxes fusion (Solovyev,
-    Image and Vision Computing 2021). Boxes of one class that overlap one another (IoU above `OVERLAP`) become their
-    mean, each counting by its score; its score is the sum of the surest in each view over the number of views.
-    """
-    boxes, scores, labels = (np.concatenate([answer[k] for answer in told]) for k in range(3))
-    views = np.repeat(np.arange(len(told)), [len(answer[1]) for answer in told])
-    found: list[tuple[np.ndarray, float, int]] = []
-    left = np.argsort(-scores, kind="stable")
-    while len(left):
-        first = left[0]
-        alike = (labels[left] == labels[first]) & (_iou(boxes[first], boxes[left]) > OVERLAP)
-        alike[0] = True
-        group, left = left[alike], left[~alike]
-        _, surest = np.unique(views[group], return_index=True)  # sorted by score: the first of each view
-        group = group[np.sort(surest)]
-        mean = np.average(boxes[group], axis=0, weights=scores[group])
-        found.append((mean, float(scores[group].sum() / len(told)), int(labels[first])))
-    found = sorted([f for f in found if f[1] > LEAST_SCORE], key=lambda f: -f[1])[:MOST]
-    return (
-        np.array([f[0] for f in found], np.float32).reshape(-1, 4),
-        np.array([f[1] for f in found], np.float32),
-        np.array([f[2] for f in found], np.int64),
-    )
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common = (high - low).clip(0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return common / np.maximum(areas - common, 1e-9)
 
 
 def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:

@@ -13,7 +13,7 @@ from builder.measures.classes import Predictions, report
 from builder.measures.judged import Judged, of_classes
 from builder.spec import Data, Experiment, Problem, Training
 from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task
-from tasks import perfusion, phantoms, recognition_starters
+from tasks import perfusion, phantoms, recognition_checks, recognition_starters
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from builder.targets import Target, Targets
     from builder.views import View
 
-FEW_CASES = 20
-"""Training cases of a class under which results are mostly luck."""
 _READ_BYTES = 256 << 20  # of prepared scans, as floats, at once
-SKEWED = 3.0
-"""How many times more cases the commonest class may have than the rarest before weights are advised."""
 
 
 class Recognition(Task):
@@ -221,60 +217,8 @@ class Recognition(Task):
         return scores
 
     def problems(self, experiment: Experiment, fingerprint: Any) -> list[Problem]:
-        """What stands in the way of learning these classes from this data set, and what makes its figures doubtful."""
-        found = _about_the_end(experiment)
-        if fingerprint is None:
-            return found
-        classes, counts = list(fingerprint.classes), fingerprint.class_counts
-
-        def say(message: str, severity: str = "error") -> None:
-            found.append(Problem("data.dataset", message, severity))
-
-        if not classes:
-            say("The scans carry no labels. Import them with a label table, or from one folder per class.")
-            return found
-        if len(classes) < 2:
-            say(
-                f"The data set has one class only ({classes[0]}); recognition needs at least two. Add scans of another."
-            )
-            return found
-        if fingerprint.num_patients < 3:
-            who = "one patient" if fingerprint.num_patients == 1 else f"{fingerprint.num_patients} patients"
-            say(
-                f"All scans come from {who}; training, validation and test need at least one patient each. Add scans "
-                "of other patients, or say how patients are told apart."
-            )
-        if astride := fingerprint.num_patients_astride:
-            say(
-                f"{astride} patient{'s have' if astride > 1 else ' has'} scans on more than one side of the split the "
-                "source gave; figures will be too good.",
-                "warning",
-            )
-        train = {c: counts.get("train", {}).get(c, 0) for c in classes}
-        for name in classes:
-            if not train[name]:
-                say(f"Class {name!r} has no training scan, so it cannot be learned. Add scans of it.")
-        for split, use in (("val", "the best epoch cannot be chosen by it"), ("test", "nothing can be said of it")):
-            there = counts.get(split, {})
-            if not sum(there.values()):
-                say(f"The {_split(split)} split has no scan: {use}.", "error" if split == "val" else "warning")
-                continue
-            for name in classes:
-                if not there.get(name, 0):
-                    words = f"Class {name!r} has no scan in the {_split(split)} split: {use}."
-                    say(words, "error" if split == "val" else "warning")
-        few = [f"{name} ({n})" for name, n in train.items() if 0 < n < FEW_CASES]
-        if few:
-            say(f"Few training scans: {', '.join(few)}. Under {FEW_CASES} a class, results are mostly luck.", "warning")
-        least, most = min(train.values()), max(train.values())
-        uneven = least and most / least > SKEWED and not _multi_label(fingerprint)
-        if uneven and experiment.training.balance == "none" and experiment.training.loss.name != "focal":
-            better = experiment.replace("training.balance", "weights")
-            words = (
-                f"The commonest class has {most / least:.1f} times the scans of the rarest; the network may ignore it."
-            )
-            found.append(Problem("training.balance", words, "warning", "Weigh the classes", better))
-        return found
+        """As `recognition_checks.problems`."""
+        return recognition_checks.problems(experiment, fingerprint)
 
     def demo(self, seed: int, folder: Path, kind: str = "") -> Path:
         """Writes 240 synthetic slices (see `phantoms`), or 120 contrast series of which only the order tells (see
@@ -287,22 +231,3 @@ class Recognition(Task):
     def starters(self) -> tuple[Experiment, ...]:
         """Ready experiments, the simplest first."""
         return recognition_starters.starters()
-
-
-def _about_the_end(experiment: Experiment) -> list[Problem]:
-    """A last softmax or sigmoid squashes twice, since the loss does it already."""
-    last = experiment.network[-1] if experiment.network else None
-    if last is None or last.name not in ("softmax", "sigmoid"):
-        return []
-    words = (
-        f"The network ends in {last.name}; the loss of recognition does that itself, and doing it twice slows learning."
-    )
-    return [Problem(f"network.{last.id}", words, "warning", "Remove this layer", experiment.remove(last.id))]
-
-
-def _multi_label(fingerprint: Any) -> bool:
-    return bool(getattr(fingerprint, "multi_label", False))
-
-
-def _split(name: str) -> str:
-    return {"train": "training", "val": "validation"}.get(name, name)

@@ -64,6 +64,37 @@ def dicom(path: Path, pixels: np.ndarray | int = 0, position: float | None = Non
     return path
 
 
+def segmentation(path: Path, files: list[Path], masks: dict[str, np.ndarray], **more: Any) -> Path:
+    """Writes a binary DICOM segmentation with highdicom; masks are (S, H, W) in the order of `files`."""
+    import highdicom
+    import pydicom
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    sources = [pydicom.dcmread(file) for file in files]
+    stack = np.stack([mask.astype(np.uint8) for mask in masks.values()], -1)
+    made = Segmentation(
+        source_images=sources,
+        pixel_array=stack,
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            SegmentDescription(number, name, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion, "MANUAL")
+            for number, name in enumerate(masks, 1)
+        ],
+        series_instance_uid=highdicom.UID(),
+        series_number=9,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="x",
+        manufacturer_model_name="x",
+        software_versions="1",
+        device_serial_number="1",
+        **more,
+    )
+    made.save_as(path)
+    return path
+
+
 def npz(
     path: Path, sizes: tuple[int, int, int] = (40, 10, 10), classes: int = 2, side: int = 28, seed: int = 0
 ) -> Path:
@@ -126,3 +157,14 @@ def imported(source: Source | Path, home: Path, kind: str = "files", **options: 
         source = Source(kind, source)
     report = drained(import_scans(source, options.pop("name", "set"), home, **options))
     return report, Dataset.open(home, report.dataset)
+
+
+def case_of(dataset: Dataset, id: str) -> int:
+    """The position of the case that the exported files of case `id` became."""
+    names = (f"{id}.png", f"{id}_0000.nii.gz", f"{id}_image.nrrd", f"{id}.nrrd", f"{id}-0000.png", "0000.dcm")
+    found = [entry for name in names for entry in dataset.find(name) if entry.case]
+    if found and found[0].suffix == ".dcm":  # a series: the slices of each case are called alike
+        found = [entry for side in ("train", "val", "test") for entry in dataset.find(f"{side}/{id}/0000.dcm")]
+    assert len({entry.case for entry in found}) == 1, id
+    assert found[0].case
+    return int(found[0].case[1:])

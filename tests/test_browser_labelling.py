@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
+import nrrd
 import numpy as np
 import pytest
-from made_files import dicom, imported, picture
+from made_files import case_of, decode_nearby, dicom, imported, picture, segmentation, texture
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from builder.data import Dataset
+from builder.intake import detect
+from builder.label_export import BOXES, FORMATS, export_labels
 from builder.labels import Box, name_classes, record
 from tests import browser
 from tests.browser import Browser, Server, keyed, steady
@@ -258,3 +264,134 @@ def test_outlines_and_strokes_become_a_mask_at_the_resolution_of_the_scan(
     desk.on_slice(1)
     expect(viewer).to_have_attribute("data-slice", "0")
     desk.page.close()
+
+
+# -- the whole round --------------------------------------------------------------------------------------------------
+
+
+def one_scan_of_each_format(root: Path, home: Path) -> tuple[Dataset, dict[str, Box], dict[str, np.ndarray]]:
+    """A dataset of eight scans, each imported with a label in another format, as another program would write it; the
+    boxes and the masks (S, H, W) that those files name, by format, in the order of the scans."""
+    volume = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+    volume[0, 4:9, 30:50] = volume[1, 5:17, 7:33] = 1
+    volume[1, 5, 7] = 0
+    boxes = {
+        "voc": Box(5.5, 6, 20.25, 18, 0),
+        "yolo": Box(8, 6, 24, 15, 0),
+        "coco": Box(4.4, 7.7, 16.7, 17.6, 0),
+        "csv": Box(3.5, 4.25, 15, 16.125, 0),
+    }
+    masks = {"png": volume[1:2], "nifti": volume, "nrrd": volume, "dicom-seg": volume}
+    for number, format in enumerate((*boxes, "png"), 1):
+        picture(root / format / "images" / f"{format}.png", number, (HEIGHT, WIDTH))
+    edges = zip(("xmin", "ymin", "xmax", "ymax"), boxes["voc"].to_json(), strict=False)
+    told = "".join(f"<{name}>{edge}</{name}>" for name, edge in edges)
+    (root / "voc" / "images" / "voc.xml").write_text(
+        f"<annotation><filename>voc.png</filename><size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+        f"<object><name>cell</name><bndbox>{told}</bndbox></object></annotation>"
+    )
+    (root / "yolo" / "labels").mkdir()
+    (root / "yolo" / "labels" / "yolo.txt").write_text(f"0 {16 / WIDTH} {10.5 / HEIGHT} {16 / WIDTH} {9 / HEIGHT}\n")
+    (root / "yolo" / "data.yaml").write_text("names: [cell]\n")
+    coco = {
+        "images": [{"id": 1, "file_name": "images/coco.png", "width": WIDTH, "height": HEIGHT}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [4.4, 7.7, 12.3, 9.9]}],
+        "categories": [{"id": 7, "name": "cell"}],
+    }
+    (root / "coco" / "boxes.json").write_text(json.dumps(coco))
+    (root / "csv" / "boxes.csv").write_text("file,x0,y0,x1,y1,label\nimages/csv.png,3.5,4.25,15,16.125,cell\n")
+    (root / "png" / "masks").mkdir()
+    Image.fromarray(volume[1] * 255).save(root / "png" / "masks" / "png.png")
+    (root / "png" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumour": 255}}))
+    for seed, (format, ending) in enumerate({"nifti": ".nii.gz", "nrrd": ".nrrd"}.items()):
+        voxels = np.random.default_rng(seed).normal(100, 20, volume.shape[::-1]).astype(np.int16)
+        for part, values in (("imagesTr", voxels), ("labelsTr", volume.T)):
+            path = root / format / part / f"{format}{'_0000' * (part == 'imagesTr')}{ending}"
+            path.parent.mkdir(parents=True)
+            if format == "nifti":  # the first axis to the left, the second to the back, as pictures are looked at
+                nibabel.save(nibabel.Nifti1Image(values, np.diag([-0.5, -0.5, 2, 1])), path)
+            else:
+                place = {"space": "left-posterior-superior", "space origin": [0, 0, 0]}
+                nrrd.write(str(path), values, {**place, "space directions": np.diag([0.5, 0.5, 2])})
+        (root / format / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumour": 1}}))
+    nobody = dict.fromkeys(("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"), "")
+    tags = {**nobody, "AccessionNumber": "", "ReferringPhysicianName": "", "SliceThickness": 2.0}
+    tags |= {"SeriesInstanceUID": "1.2.9.1", "FrameOfReferenceUID": "1.2.9.2"}
+    slices = [
+        dicom(
+            root / "dicom-seg" / f"{n}.dcm",
+            texture(50 + n, (HEIGHT, WIDTH)).astype(np.int16) * 4,
+            2.0 * n,
+            InstanceNumber=n + 1,
+            **tags,
+        )
+        for n in range(3)
+    ]
+    segmentation(root / "dicom-seg" / "seg.dcm", slices, {"tumour": volume})
+    dataset: Dataset | None = None
+    for format in (*boxes, *masks):
+        into = {"into": dataset.id} if dataset else {"name": "all"}
+        report, dataset = imported(detect(root / format), home, **into)
+        assert report.refused == 0, format
+    assert dataset and dataset.classes == ("cell",) and dataset.mask_names == ("tumour",)
+    return dataset, boxes, masks
+
+
+def test_each_label_format_comes_in_is_edited_on_the_canvas_and_goes_out_and_in_without_moving(
+    chrome: Browser, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_nearby(monkeypatch)
+    home = server.log.parent
+    dataset, boxes, masks = one_scan_of_each_format(tmp_path, home)
+    assert {*boxes} == {*BOXES} and {*boxes, *masks} == {*FORMATS}, "none is left out"
+    desk = Desk(chrome, server, dataset, "Boxes")
+    for index in range(len(boxes)):
+        desk.says(f"Scan {dataset.cases[index].id}")
+        desk.says("1 box here")
+        steady(desk.canvas)
+        desk.drag((34, 22), (52, 40))
+        desk.says("2 boxes here")
+        desk.press("n")
+    desk.page.get_by_role("radio", name="Outlines", exact=True).click()
+    desk.says("Click corner after corner")
+    desk.press("d")
+    expect(desk.page.get_by_text("Width (pixels of the scan)")).to_be_visible(timeout=SOON_MS)
+    for index in range(len(boxes), len(dataset)):
+        desk.says(f"Scan {dataset.cases[index].id}")
+        desk.says("As it came with the import")
+        steady(desk.canvas)
+        desk.drag((12, 36), (44, 36))
+        desk.says("Corrected ")
+        desk.press("n")
+    desk.page.close()
+    known = desk.known()
+    for index, (format, planted) in enumerate(boxes.items()):
+        kept, drawn = known.boxes(index) or ()
+        assert np.abs(edges(kept) - edges(planted)).max() < 1e-6, format
+        assert np.abs(edges(drawn) - (34, 22, 52, 40)).max() < 0.5, format
+    for index, (format, outlined) in enumerate(masks.items(), len(boxes)):
+        mask = known.mask(index)
+        assert mask is not None
+        rows, columns = np.nonzero(mask[len(mask) // 2, 28:])
+        assert np.abs(np.array([rows.min(), rows.max() + 1]) - (4, 12)).max() <= 1, format
+        assert np.abs(np.array([columns.min(), columns.max() + 1]) - (8, 48)).max() <= 1, format
+        untouched = mask.copy()
+        untouched[len(mask) // 2, 28:] = 0
+        np.testing.assert_array_equal(untouched, outlined, err_msg=format)
+    for to in FORMATS:
+        list(export_labels(known, to, tmp_path / "out" / to))
+        report, back = imported(detect(tmp_path / "out" / to), home, name=to)
+        assert report.refused == 0, to
+        for index, case in enumerate(known.cases):
+            if case.carries("boxes") and to in BOXES:
+                again = back.boxes(case_of(back, case.id)) or ()
+                moved = [
+                    np.abs(edges(a) - edges(b)).max() for a, b in zip(known.boxes(index) or (), again, strict=True)
+                ]
+                assert max(moved) < 0.5, (to, case.id)
+            if case.carries("mask") and to not in BOXES:
+                mask = known.mask(index)
+                assert mask is not None
+                parts = [f"{case.id}-{n:04d}" for n in range(len(mask))] if to == "png" and len(mask) > 1 else [case.id]
+                masks_again = [back.mask(case_of(back, part)) for part in parts]
+                np.testing.assert_array_equal(np.concatenate([m for m in masks_again if m is not None]), mask, str(to))

@@ -118,6 +118,17 @@ class Shown:
         left = box["x"] + (box["width"] - width * scale) / 2
         return left + x * scale, box["y"] + (box["height"] - height * scale) / 2 + y * scale
 
+    def touch(self, *moments: list[tuple[float, float]]) -> None:
+        """Fingers as they lie at each moment, in pixels of the screen; who lies nowhere at the next one has lifted."""
+        session = self.page.context.new_cdp_session(self.page)
+        before = 0
+        for fingers in [*moments, []]:
+            kind = "touchStart" if len(fingers) > before else "touchEnd" if len(fingers) < before else "touchMove"
+            points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(fingers)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            before = len(fingers)
+        session.detach()
+
 
 def ct(slices: int = 5) -> Scan:
     """Noise in HU, 5 slices of 24 x 40; a corner of each is padding."""
@@ -195,10 +206,44 @@ def test_wheel_keys_and_drags_move_through_the_scan_and_python_hears_of_it_once_
     assert float(page.get_by_label("Width of the window").input_value()) > 310
     expect(page.get_by_label("Window", exact=True)).to_have_value("own")
     expect(page.get_by_text(re.compile(r"level=[^3]"))).to_be_visible()
+    # a finger does what the mouse does, and two of them zoom without touching the window
+    width = page.get_by_label("Width of the window")
+    before, held = float(level.input_value()), float(width.input_value())
+    shown.touch([(x, y)], [(x + 30, y - 20)], [(x + 60, y - 40)])
+    expect(level).not_to_have_value(f"{before:g}")
+    assert float(level.input_value()) < before
+    assert float(width.input_value()) > held
+    before, ruler = level.input_value(), pane_ruler(shown)
+    shown.touch(
+        [(x - 10, y)],
+        [(x - 16, y + 12)],  # the first finger moves before the second lies there
+        [(x - 16, y + 12), (x + 10, y)],
+        [(x - 40, y + 12), (x + 40, y)],
+        [(x - 60, y + 12), (x + 60, y), (x, y + 50)],  # the heel of the hand
+        [(x - 80, y + 12), (x + 80, y)],
+        [(x - 90, y + 30)],
+    )
+    shown.painted()
+    assert pane_ruler(shown) > 2 * ruler
+    assert level.input_value() == before
+    shown.touch([(x, y)], [(x, y + 30)], [(x, y + 60)])
+    expect(level).not_to_have_value(before)
+    slices = page.get_by_label("Slice", exact=True).bounding_box()
+    assert slices
+    shown.touch([(slices["x"] + slices["width"] / 2, slices["y"] + slices["height"] / 2)])
+    expect(shown.root).to_have_attribute("data-slice", "2")
+    expect(page.get_by_text("slice=2")).to_be_visible()
     page.get_by_role("button", name="Go to slice 1").click()
     expect(shown.root).to_have_attribute("data-slice", "0")
     assert sum("/api/volume/" in url for url in chrome.requests) == asked, "the scan is fetched once"
     page.close()
+
+
+def pane_ruler(shown: Shown) -> float:
+    """Screen pixels of a millimetre, as the ruler tells them."""
+    pane = shown.page.locator(".viewer .pane").first
+    told, px = pane.get_attribute("data-ruler"), pane.get_attribute("data-ruler-px")
+    return float(px or 0) / float((told or "0").split()[0])
 
 
 def test_lengths_are_those_of_the_scan(chrome: Browser, server: Server) -> None:

@@ -11,7 +11,7 @@ import nrrd
 import numpy as np
 import pydicom
 import pytest
-from made_files import decode_nearby, dicom, imported, picture, texture
+from made_files import case_of, decode_nearby, dicom, imported, picture, texture
 from PIL import Image
 
 from builder.__main__ import main
@@ -30,17 +30,6 @@ def _nearby(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _exported(dataset: Dataset, to: str, out: Path) -> Exported:
     return list(export_labels(dataset, to, out))[-1][2]
-
-
-def _case_of(dataset: Dataset, id: str) -> int:
-    """The position of the case that the exported files of case `id` became."""
-    names = (f"{id}.png", f"{id}_0000.nii.gz", f"{id}_image.nrrd", f"{id}.nrrd", f"{id}-0000.png", "0000.dcm")
-    found = [entry for name in names for entry in dataset.find(name) if entry.case]
-    if found and found[0].suffix == ".dcm":  # a series: the slices of each case are called alike
-        found = [entry for side in ("train", "val", "test") for entry in dataset.find(f"{side}/{id}/0000.dcm")]
-    assert len({entry.case for entry in found}) == 1, id
-    assert found[0].case
-    return int(found[0].case[1:])
 
 
 @pytest.fixture
@@ -79,7 +68,7 @@ def test_boxes_come_back_within_half_a_pixel(pictures, home, tmp_path, to):
     moved = 0.0
     for index in range(8):
         case = pictures.cases[index]
-        again = _case_of(back, case.id)
+        again = case_of(back, case.id)
         ours, theirs = pictures.boxes(index), back.boxes(again)
         assert ours is not None and theirs is not None and len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
@@ -100,7 +89,7 @@ def test_masks_classes_and_sides_come_back_exactly(pictures, home, tmp_path, to)
     assert report.refused == 0 and len(back) == 8
     for index in range(8):
         case = pictures.cases[index]
-        again = _case_of(back, case.id)
+        again = case_of(back, case.id)
         ours, theirs = pictures.mask(index), back.mask(again)
         assert ours is not None and theirs is not None
         for k, name in enumerate(pictures.mask_names, 1):
@@ -117,7 +106,7 @@ def test_what_was_exported_can_be_edited_and_exported_again(pictures, home, tmp_
     record(back, 3, boxes=[Box(2.25, 3, 17, 30, 1)], origin="corrected")
     _exported(back, "coco", tmp_path / "two")
     _, again = imported(detect(tmp_path / "two"), home, name="again")
-    boxes = again.boxes(_case_of(again, back.cases[3].id))
+    boxes = again.boxes(case_of(again, back.cases[3].id))
     assert boxes is not None and len(boxes) == 1
     box = boxes[0]
     assert box.to_json()[:4] == [2.25, 3, 17, 30] and again.classes[box.label] == back.classes[1]
@@ -179,7 +168,7 @@ def test_masks_of_volumes_come_back_at_the_same_place_in_millimetres(volumes, ho
     report, back = imported(detect(tmp_path / "out"), home, name="back")
     assert report.refused == 0 and len(back) == 3 and back.mask_names == ("tumour",)
     for index, case in enumerate(volumes.cases):
-        again = _case_of(back, case.id)
+        again = case_of(back, case.id)
         mask = volumes.mask(index)
         assert np.array_equal(mask, back.mask(again)), case.format
         pixels = volumes.scan(index).pixels
@@ -223,7 +212,7 @@ def test_a_table_keeps_volumes_whole_with_the_slices_of_boxes(volumes, home, tmp
     _, back = imported(detect(tmp_path / "out"), home, name="back")
     assert len(back) == 3
     for index, case in enumerate(volumes.cases):
-        again = _case_of(back, case.id)
+        again = case_of(back, case.id)
         assert back.boxes(again) == volumes.boxes(index)
         assert np.array_equal(back.scan(again).pixels, volumes.scan(index).pixels)
 

@@ -10,7 +10,7 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-from made_files import decode_nearby, dicom, drained, imported, picture, texture
+from made_files import decode_nearby, dicom, drained, imported, picture, segmentation, texture
 from PIL import Image
 
 from builder.boxfiles import LabelFileRefused, read_coco, read_voc, read_yolo, read_yolo_names
@@ -735,37 +735,6 @@ def _slices(folder: Path, num: int = 5, seed: int = 0, **tags: Any) -> list[Path
     ]
 
 
-def _segmentation(path: Path, files: list[Path], masks: dict[str, np.ndarray], **more: Any) -> Path:
-    """Writes a binary DICOM segmentation with highdicom; masks are (S, H, W) in the order of `files`."""
-    import highdicom
-    import pydicom
-    from highdicom.seg import Segmentation, SegmentDescription
-    from pydicom.sr.codedict import codes
-
-    sources = [pydicom.dcmread(file) for file in files]
-    stack = np.stack([mask.astype(np.uint8) for mask in masks.values()], -1)
-    made = Segmentation(
-        source_images=sources,
-        pixel_array=stack,
-        segmentation_type="BINARY",
-        segment_descriptions=[
-            SegmentDescription(number, name, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion, "MANUAL")
-            for number, name in enumerate(masks, 1)
-        ],
-        series_instance_uid=highdicom.UID(),
-        series_number=9,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="x",
-        manufacturer_model_name="x",
-        software_versions="1",
-        device_serial_number="1",
-        **more,
-    )
-    made.save_as(path)
-    return path
-
-
 def _outline(num: int = 5) -> np.ndarray:
     mask = np.zeros((num, 32, 40), bool)
     mask[1:4, 5:9, 10:30] = True
@@ -778,7 +747,7 @@ def test_a_dicom_segmentation_lies_on_its_series_whatever_the_files_are_called(t
     _slices(tmp_path / "in" / "b", seed=1)
     other = np.zeros_like(_outline())
     other[4, 20:22, 3:5] = True
-    _segmentation(tmp_path / "in" / "seg.dcm", files, {"tumour": _outline(), "node": other})
+    segmentation(tmp_path / "in" / "seg.dcm", files, {"tumour": _outline(), "node": other})
     report, dataset = _seen(tmp_path / "in", home)
     assert len(dataset) == 2 and dataset.mask_names == ("node", "tumour")
     index = _of(dataset, "seg.dcm")
@@ -793,7 +762,7 @@ def test_a_dicom_segmentation_lies_on_its_series_whatever_the_files_are_called(t
 def test_a_segmentation_of_another_series_is_refused_by_name(tmp_path, home):
     _slices(tmp_path / "in" / "a")
     elsewhere = _slices(tmp_path / "elsewhere", seed=1)
-    _segmentation(tmp_path / "in" / "seg.dcm", elsewhere, {"tumour": _outline()})
+    segmentation(tmp_path / "in" / "seg.dcm", elsewhere, {"tumour": _outline()})
     report, dataset = _seen(tmp_path / "in", home)
     status, reason = _told(report)["seg.dcm"]
     assert status == "refused" and "segmentation of another series" in reason
@@ -802,10 +771,10 @@ def test_a_segmentation_of_another_series_is_refused_by_name(tmp_path, home):
 
 def test_segments_that_share_a_pixel_are_refused_and_missing_slices_are_told(tmp_path, home):
     files = _slices(tmp_path / "in")
-    _segmentation(tmp_path / "in" / "seg.dcm", files, {"a": _outline(), "b": _outline()})
+    segmentation(tmp_path / "in" / "seg.dcm", files, {"a": _outline(), "b": _outline()})
     report, dataset = _seen(tmp_path / "in", home)
     assert "share a pixel" in _told(report)["seg.dcm"][1] and dataset.mask(0) is None
-    _segmentation(tmp_path / "in" / "seg.dcm", files, {"a": _outline()})
+    segmentation(tmp_path / "in" / "seg.dcm", files, {"a": _outline()})
     files[1].unlink()
     report, dataset = _seen(tmp_path / "in", home, name="again")
     assert _told(report)["seg.dcm"][0] == "repaired" and "not in this import" in _told(report)["seg.dcm"][1]
@@ -817,8 +786,8 @@ def test_one_segmentation_for_each_structure_is_united(tmp_path, home):
     files = _slices(tmp_path / "in")
     other = np.zeros_like(_outline())
     other[0, 20:25, 3:9] = True
-    _segmentation(tmp_path / "in" / "s1.dcm", files, {"tumour": _outline()})
-    _segmentation(tmp_path / "in" / "s2.dcm", files, {"node": other})
+    segmentation(tmp_path / "in" / "s1.dcm", files, {"tumour": _outline()})
+    segmentation(tmp_path / "in" / "s2.dcm", files, {"node": other})
     _, dataset = _seen(tmp_path / "in", home)
     assert dataset.mask_names == ("node", "tumour")
     assert np.array_equal(_shown(dataset, 0), other * 1 + _outline() * 2)
@@ -826,7 +795,7 @@ def test_one_segmentation_for_each_structure_is_united(tmp_path, home):
 
 def test_a_segment_that_is_called_like_the_patient_loses_its_name(tmp_path, home):
     files = _slices(tmp_path / "in", PatientID="ZZPHI-4711")
-    _segmentation(tmp_path / "in" / "seg.dcm", files, {"ZZPHI-4711 left": _outline()})
+    segmentation(tmp_path / "in" / "seg.dcm", files, {"ZZPHI-4711 left": _outline()})
     _, dataset = _seen(tmp_path / "in", home)
     assert dataset.mask_names == ("1",)
 

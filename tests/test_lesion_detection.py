@@ -24,7 +24,8 @@ from builder.targets import Target
 from builder.task import Asked
 from builder.train import train
 from tasks import lesions
-from tasks.lesion_detection import LesionDetection, chosen
+from tasks.detection_answers import chosen
+from tasks.lesion_detection import LesionDetection
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 

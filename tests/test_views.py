@@ -20,7 +20,7 @@ from builder.spec import Choice, Experiment
 from builder.task import TASKS, find, unfit
 from builder.views import VIEWS, View, back, boxes_back, seen
 from tasks import phantoms
-from tasks.lesion_detection import fused
+from tasks.detection_answers import fused
 from tasks.tumor_answers import Answer
 
 EXACT = sorted({view for name in VIEWS for view in VIEWS[name] if not view.degrees})

@@ -1,5 +1,5 @@
 // Looking through a scan: the volume comes once by URL, everything else happens here. Wheel or arrow keys = slice, drag =
-// window/level, ctrl + wheel or two fingers = zoom, shift + drag = move, M = measure, 3 = three planes.
+// window/level (a finger, too), ctrl + wheel or two fingers = zoom, shift + drag = move, M = measure, 3 = three planes.
 //
 // data: {id, url, label, height, planes, slice, heard, follow, opacity, boxes: [{name, colour, x0, y0, x1, y1, slice, score, dashed}],
 //   layers: [{id, url, kind: "mask" | "heat", name, slices, names, colours}]}
@@ -338,12 +338,14 @@ class Viewer {
 
   down(pane, event) {
     if (!this.volume) return
+    if (this.fingers.size && pane !== this.lastPane) return // another hand, on another plane
     this.stage.focus({ preventScroll: true })
     pane.canvas.setPointerCapture(event.pointerId)
     const [x, y] = this.at(pane, event)
     this.fingers.set(event.pointerId, [x, y])
     this.lastPane = pane
-    if (this.fingers.size === 2) {
+    if (this.fingers.size > 1) {
+      this.giveBack()
       this.hold = { kind: 'pinch' }
       return
     }
@@ -356,10 +358,24 @@ class Viewer {
           ? 'cross'
           : this.tool
     if (kind === 'window' && !this.window) return
-    this.hold = { kind, x, y, window: this.window, moved: false }
+    this.hold = { kind, x, y, window: this.window, windowName: this.windowName, place: [...this.place], moved: false }
     if (kind === 'cross') this.cross(pane, x, y)
     if (kind === 'measure') this.point(pane, x, y)
     event.preventDefault()
+  }
+
+  giveBack() {
+    // what the first finger of two has changed before the second came
+    const { hold } = this
+    if (hold?.kind === 'window') {
+      this.window = hold.window
+      this.windowName = hold.windowName
+    } else if (hold?.kind === 'cross') this.place = hold.place
+    else if (hold?.kind === 'measure' && this.drawing) {
+      this.measures.pop()
+      this.drawing = null
+    } else return
+    this.changed()
   }
 
   move(pane, event) {
