@@ -561,6 +561,10 @@ class Supervisor:
     def _collect(self) -> None:
         """Takes note of every worker that has ended: our children with their exit code, the adopted without."""
         by_pid = {worker.claim.pid: worker for worker in self.workers.values()}
+        # Seen dead before the children are asked: one that dies in between is told by its exit code. A child of ours
+        # that is dying, or has threads that are, is told later; it is not one that nobody saw end.
+        strangers = [worker for worker in self.workers.values() if not worker.ours and not worker.claim.place]
+        gone = [worker for worker in strangers if not worker.claim.alive]
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -579,7 +583,7 @@ class Supervisor:
         for worker in list(self.workers.values()):
             if worker.claim.place:
                 self._ask_after(worker)
-            elif not worker.claim.alive:
+            elif worker in gone:
                 self._bury(worker, None)
 
     def _bury(self, worker: Worker, code: int | None, words: str = "") -> None:

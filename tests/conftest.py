@@ -91,7 +91,8 @@ def _scanloom_root() -> Iterator[Path]:
     root = Path(tempfile.mkdtemp(prefix="scanloom-test-"))
     os.environ["SCANLOOM_HOME"] = str(root / "wide")
     os.environ[_MARK] = str(os.getpid())
-    yield root
+    with forks.used():
+        yield root
     forks.end()
     left = _descendants()
     words = _words(left)
@@ -139,6 +140,13 @@ def warm_children() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def fresh_children() -> Iterator[None]:
+    """Supervisors, servers of pages and commands are interpreters of their own, as a user starts them."""
+    with forks.unused():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real scans beside the checkout; skips where it is absent (scans are never committed)."""
@@ -173,7 +181,7 @@ def _descendants() -> list[psutil.Process]:
 
 def _counts(process: psutil.Process) -> bool:
     """Whether a process is alive and no helper of Python's, or of all tests, that ends with its parent."""
-    if process.pid == forks.served():
+    if process.pid in forks.served():
         return False
     with contextlib.suppress(psutil.Error):
         return process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(process.cmdline())

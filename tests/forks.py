@@ -1,9 +1,16 @@
-"""Children of a test that find torch imported: a small server has done it once, and forks.
+"""Children of a test that find imported what is slow to import: a small server has done it once, and forks.
 
-A script that is taken away, or a file that is opened in a process of its own, needs an interpreter; that each of a
-hundred of them imports torch anew proves nothing and costs two seconds. `run` is `subprocess.run` for commands of this
-Python: the child has its own arguments, folder, environment and search path, and nothing of ScanLoom is loaded in the
-server. At least one test of each kind still starts an interpreter of its own.
+A script that is taken away, a supervisor, a server of pages or a command needs an interpreter of its own; that each of
+hundreds of them imports torch anew proves nothing and costs seconds of a processor. Two servers belong to a test
+process, each begun when it is first asked for:
+
+* `base` has torch and what else comes from outside, and nothing of ScanLoom: for what is taken away.
+* `house` is a fork of it that has the program, too: for `python -m builder`, its supervisors and workers, and
+  `streamlit run`. Whatever such a child begins in the same way is a fork as well.
+
+`Popen` is `subprocess.Popen` and `run` is `subprocess.run`: the child has its own arguments, folder, environment,
+search path, pipes, session and exit code. At least one test of each kind starts an interpreter of its own (the fixture
+`fresh_children`).
 """
 
 from __future__ import annotations
@@ -12,95 +19,198 @@ import array
 import atexit
 import contextlib
 import gc
+import importlib
 import json
 import os
 import runpy
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
-_PRELOADED = ("torch", "torchvision", "timm", "numpy", "PIL.Image", "pydicom", "safetensors.torch", "torch.export")
-_run = subprocess.run
-_server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# With these no library starts a thread when it is loaded (as builder/supervisor.py has it): a fork is safe.
+_THREADLESS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+_BASE = ("torch", "torchvision", "timm", "numpy", "PIL.Image", "pydicom", "safetensors.torch", "torch.export")
+_HOUSE = ("streamlit.web.cli", "streamlit.starlette", "pandas", "optuna", "builder.__main__")
+_OURS = ("builder", "streamlit")  # packages of which a module may be run as a fork of `house`
+_OURS_TOO = ("tests.held_supervisor", "tests.study_supervisor")  # one without torch is as soon there, and lighter
+_KEPT = {"bufsize", "stdin", "stdout", "stderr", "close_fds", "cwd", "env", "text", "encoding", "errors"}
+_KEPT |= {"universal_newlines", "start_new_session"}
+_plain, _run = subprocess.Popen, subprocess.run
+_server: subprocess.Popen[bytes] | None = None
+_life: socket.socket | None = None  # while it is open the servers live
+_place = ""  # the folder of their sockets; a child of `house` knows it from its server
+_pids: set[int] = set()
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    """`subprocess.Popen`; a command that is a module of the house is begun as a fork."""
+
+    asks = ("house",)
+    _told: socket.socket | None = None  # its end is told here
+
+    def __init__(self, args: Any, *more: Any, **options: Any) -> None:
+        words = [os.fspath(word) for word in args] if isinstance(args, list | tuple) else []
+        asked = "" if more or set(options) - _KEPT else _which(words, options.get("cwd"), options.get("env"))
+        self._asked = asked if asked in self.asks else ""
+        super().__init__(args, *more, **options)
+
+    def _execute_child(self, args: Any, *given: Any) -> None:
+        if not self._asked:
+            super()._execute_child(args, *given)  # type: ignore[misc]
+            return
+        cwd, env, new_session = given[4], given[5], given[-2]
+        pipes = given[9:15]
+        inside, outside, errors = (pipes[n] if pipes[n] != -1 else std for n, std in ((0, 0), (3, 1), (5, 2)))
+        told = json.dumps(
+            {
+                "command": [os.fspath(word) for word in args][1:],
+                "cwd": os.fspath(cwd or os.getcwd()),
+                "env": {os.fsdecode(k): os.fsdecode(v) for k, v in (os.environ if env is None else env).items()},
+                "session": bool(new_session),
+                "group": os.getpgrp(),
+            }
+        ).encode()
+        line = _connected(self._asked)
+        fds = array.array("i", [inside, outside, errors])
+        line.sendmsg([len(told).to_bytes(4, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        line.sendall(told)
+        _pids.add(int.from_bytes(_exactly(line, 4), "little"))
+        self.pid = int.from_bytes(_exactly(line, 4), "little")
+        self._told = line
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+    def _internal_poll(self, *deadstate: Any, **more: Any) -> int | None:
+        if self._told is None:
+            return super()._internal_poll(*deadstate, **more)  # type: ignore[misc]
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                pid, status = self._try_wait(os.WNOHANG)
+                if pid == self.pid and self.returncode is None:
+                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if self._told is None:
+            return super()._try_wait(wait_flags)  # type: ignore[misc]
+        if wait_flags & os.WNOHANG and not select.select([self._told], [], [], 0)[0]:
+            return 0, 0
+        try:
+            status = int.from_bytes(_exactly(self._told, 4), "little")
+        except (EOFError, OSError):  # the server is gone, and whatever it knew
+            status = signal.SIGKILL
+        self._told.close()
+        return self.pid, status
+
+
+class _Any(Popen):
+    asks = ("house", "base")
 
 
 def run(command: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
     """As `subprocess.run`; a command of this Python, with its output caught, is run by a fork that has torch."""
-    words = [os.fspath(word) for word in command] if isinstance(command, list | tuple) else []
-    taken = {"capture_output", "cwd", "env", "text", "timeout", "check"}
-    if words[:1] != [sys.executable] or not options.get("capture_output") or set(options) - taken:
+    if not options.get("capture_output") or set(options) - {"capture_output", "cwd", "env", "text", "timeout", "check"}:
         return _run(command, **options)
-    pipe = _started()
-    out, err = (os.memfd_create(name) for name in ("stdout", "stderr"))
-    try:
-        environment = dict(os.environ if options.get("env") is None else options["env"])
-        cwd = os.fspath(options.get("cwd") or os.getcwd())
-        asked = json.dumps({"command": words[1:], "cwd": cwd, "env": environment}).encode()
-        pipe.sendmsg([len(asked).to_bytes(4, "little") + asked], [_rights(out, err)])
-        child = int.from_bytes(_exactly(pipe, 4), "little")
-        pipe.settimeout(options.get("timeout"))
+    given = {name: options[name] for name in ("cwd", "env", "text") if name in options}
+    with _Any(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **given) as process:
         try:
-            code = int.from_bytes(_exactly(pipe, 4), "little", signed=True)
-        except TimeoutError:
-            os.kill(child, signal.SIGKILL)
-            pipe.settimeout(30)
-            _exactly(pipe, 4)
-            pipe.settimeout(None)
-            raise subprocess.TimeoutExpired(command, options["timeout"]) from None
-        pipe.settimeout(None)
-        found: list[Any] = []
-        for number in (out, err):
-            os.lseek(number, 0, os.SEEK_SET)
-            with os.fdopen(os.dup(number), "rb") as file:
-                found.append(file.read())
-    finally:
-        os.close(out)
-        os.close(err)
-    if options.get("text"):
-        found = [said.decode() for said in found]
-    done = subprocess.CompletedProcess(command, code, *found)
+            out, err = process.communicate(timeout=options.get("timeout"))
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
     if options.get("check"):
         done.check_returncode()
     return done
 
 
-def served() -> int | None:
-    """The number of the server's process, which is no child that a test left behind; None where none was asked for."""
-    return None if _server is None else _server[0].pid
+@contextlib.contextmanager
+def used() -> Iterator[None]:
+    """What the program or a test begins as a module of the house is a fork."""
+    subprocess.Popen = Popen  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        subprocess.Popen = _plain  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def unused() -> Iterator[None]:
+    """Within `used`: here every child is an interpreter of its own, and so is every child of a child."""
+    before, subprocess.Popen = subprocess.Popen, _plain  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        subprocess.Popen = before  # type: ignore[misc]
+
+
+def served() -> set[int]:
+    """The numbers of the servers' processes, which are no children that a test left behind."""
+    return _pids
 
 
 def end() -> None:
-    """Ends the server, at the end of all tests."""
-    global _server
-    if _server is not None:
-        process, pipe = _server
-        pipe.close()
-        process.wait(20)
-        _server = None
+    """Ends the servers, at the end of all tests."""
+    global _server, _life, _place
+    if _server is not None and _life is not None:
+        _life.close()
+        _server.wait(20)
+        shutil.rmtree(_place, ignore_errors=True)
+        _pids.clear()
+        _server, _life, _place = None, None, ""
 
 
-def _started() -> socket.socket:
-    global _server
-    if _server is None or _server[0].poll() is not None:
-        ours, its = socket.socketpair()
-        code = f"import runpy; runpy.run_path({__file__!r})['serve']({its.fileno()})"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+def _which(words: list[str], cwd: Any, env: Any) -> str:
+    """The server that a command is a matter for: "house", "base", or "" where it is none of this Python."""
+    if words[:1] != [sys.executable]:
+        return ""
+    rest = words[1:]
+    while rest and rest[0] in ("-B", "-u"):
+        rest = rest[1:]
+    ours = rest[:1] == ["-m"] and (rest[1].split(".")[0] in _OURS or rest[1] in _OURS_TOO)
+    search = (os.environ if env is None else env).get("PYTHONPATH")
+    return "house" if ours and not search and os.path.realpath(cwd or os.getcwd()) == os.path.realpath(ROOT) else "base"
+
+
+def _connected(name: str) -> socket.socket:
+    global _server, _life, _place
+    if not _place or (_server is not None and _server.poll() is not None):
+        _place = tempfile.mkdtemp(prefix="scanloom-forks-")
+        _life, its = socket.socketpair()
+        doors = []
+        for one in ("base", "house"):
+            door = socket.socket(socket.AF_UNIX)
+            door.bind(os.path.join(_place, one))
+            door.listen(64)
+            doors.append(door)
+        numbers = [its.fileno(), *(door.fileno() for door in doors)]
+        code = f"import runpy; runpy.run_path({__file__!r})['serve']({_place!r}, *{numbers})"
+        environment = {**os.environ, **_THREADLESS}
         environment.pop("PYTHONPATH", None)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code], pass_fds=[its.fileno()], cwd="/", env=environment
-        )
-        its.close()
-        _server = process, ours
-    return _server[1]
-
-
-def _rights(*numbers: int) -> tuple[int, int, array.array[int]]:
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers)
+        _server = _plain([sys.executable, "-P", "-c", code], pass_fds=numbers, cwd="/", env=environment)
+        _pids.add(_server.pid)
+        for given in (its, *doors):
+            given.close()
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(os.path.join(_place, name))
+    return line
 
 
 def _exactly(pipe: socket.socket, count: int) -> bytes:
@@ -116,34 +226,106 @@ def _exactly(pipe: socket.socket, count: int) -> bytes:
 # -- in the server ----------------------------------------------------------------------------------------------------
 
 
-def serve(number: int) -> None:
-    """Imports what is slow, then runs one child after the other, until the tests are gone."""
-    for name in _PRELOADED:
+def serve(place: str, life: int, base: int, house: int) -> None:
+    """Imports what is slow, then forks a child whenever it is asked, until the tests are gone. `house` becomes a
+    server of its own, a fork of this one, when it is asked for the first time."""
+    global _place
+    _place = place
+    _imported(_BASE)
+    doors = {base: socket.socket(fileno=base), house: socket.socket(fileno=house)}
+    wake = os.pipe()
+    for number in wake:
+        os.set_blocking(number, False)
+    signal.set_wakeup_fd(wake[1], warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a matter of the tests; a child hears it again
+    lines: dict[int, socket.socket] = {}  # of the children, by their number
+    second = 0
+    while True:
+        ready, _, _ = select.select([life, wake[0], *doors], [], [])
+        with contextlib.suppress(BlockingIOError):
+            while os.read(wake[0], 4096):
+                pass
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                with contextlib.suppress(KeyError, OSError):
+                    line = lines.pop(ended[0])
+                    line.sendall(ended[1].to_bytes(4, "little"))
+                    line.close()
+        if life in ready:
+            if second:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(second, 0)
+            return
+        if house in ready and base in doors:
+            second = os.fork()
+            for number in {house} if second else {base}:
+                doors.pop(number).close()
+            if not second:
+                for line in lines.values():
+                    line.close()
+                lines.clear()
+                os.close(wake[0])
+                os.close(wake[1])
+                wake = os.pipe()
+                for number in wake:
+                    os.set_blocking(number, False)
+                signal.set_wakeup_fd(wake[1], warn_on_full_buffer=False)
+                sys.path.insert(0, ROOT)
+                from builder.supervisor import PRELOAD
+
+                _imported((*PRELOAD, *_HOUSE))
+                sys.path.remove(ROOT)
+            continue
+        for door in ready:
+            if door in doors:
+                line, _ = doors[door].accept()
+                with contextlib.suppress(OSError, EOFError):
+                    pid = _forked(line, door == house, [life, *wake], [*doors.values(), *lines.values()])
+                    lines[pid] = line
+
+
+def _imported(names: tuple[str, ...]) -> None:
+    for name in names:
         with contextlib.suppress(ImportError):
-            __import__(name)
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    pipe = socket.socket(fileno=number)
-    while True:
-        head, ancillary, *_ = pipe.recvmsg(4, socket.CMSG_SPACE(8))
-        if not head:
-            return
-        head += _exactly(pipe, 4 - len(head)) if len(head) < 4 else b""
-        out, err = array.array("i", ancillary[0][2])
-        asked = json.loads(_exactly(pipe, int.from_bytes(head, "little")))
-        child = os.fork()
-        if not child:
-            pipe.close()
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os._exit(_child(asked["command"], asked["cwd"], asked["env"]))
-        os.close(out)
-        os.close(err)
-        pipe.sendall(child.to_bytes(4, "little"))
-        _, status = os.waitpid(child, 0)
-        with contextlib.suppress(OSError):
-            pipe.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "little", signed=True))
+
+
+def _forked(line: socket.socket, house: bool, numbers: list[int], sockets: list[socket.socket]) -> int:
+    """Begins what is asked for on `line`, and says the numbers of this server and of the child."""
+    head, ancillary, *_ = line.recvmsg(4, socket.CMSG_SPACE(12))
+    standard = array.array("i")
+    for _level, _kind, data in ancillary:
+        standard.frombytes(data)
+    asked = json.loads(_exactly(line, int.from_bytes(head + _exactly(line, 4 - len(head)), "little")))
+    child = os.fork()
+    if not child:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        line.close()
+        for one in sockets:
+            one.close()
+        for number in numbers:
+            os.close(number)
+        for number, given in enumerate(standard):
+            os.dup2(given, number)
+        for given in standard:
+            os.close(given)
+        if asked["session"]:
+            os.setsid()
+        else:
+            with contextlib.suppress(OSError):
+                os.setpgid(0, asked["group"])
+        if house:
+            subprocess.Popen = Popen  # type: ignore[misc]
+        os._exit(_child(asked["command"], asked["cwd"], asked["env"]))
+    for number in standard:
+        os.close(number)
+    line.sendall(os.getpid().to_bytes(4, "little") + child.to_bytes(4, "little"))
+    return child
 
 
 def _child(command: list[str], cwd: str, env: dict[str, str]) -> int:
@@ -152,8 +334,9 @@ def _child(command: list[str], cwd: str, env: dict[str, str]) -> int:
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
+    sys.orig_argv = [sys.executable, *command]
     flags = []
-    while command and command[0] in ("-B", "-I", "-P", "-s", "-E"):
+    while command and command[0] in ("-B", "-I", "-P", "-s", "-E", "-u"):
         flags.append(command.pop(0))
     sys.dont_write_bytecode = "-B" in flags or bool(env.get("PYTHONDONTWRITEBYTECODE"))
     lone = {"-I", "-P"} & set(flags)
@@ -171,6 +354,8 @@ def _child(command: list[str], cwd: str, env: dict[str, str]) -> int:
                 sys.modules["__main__"] = main
                 exec(compile(what, "<string>", "exec"), main.__dict__)
             else:
+                package = hasattr(sys.modules.get(what), "__path__")
+                sys.modules.pop(f"{what}.__main__" if package else what, None)  # it is not imported but run
                 runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
             sys.argv = list(command)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forks
 import pytest
 from made_files import picture
 from playwright.sync_api import FileChooser, Locator, Page, expect
@@ -291,7 +292,8 @@ def test_the_first_page_is_interactive_soon_after_the_start(
 ) -> None:
     """The promise is 4 s on a quiet machine; the bound here leaves room for other tests that run meanwhile."""
     began = time.monotonic()
-    running = browser.start_server(tmp_path, environment={"OMP_NUM_THREADS": "1"})
+    with forks.unused():
+        running = browser.start_server(tmp_path, environment={"OMP_NUM_THREADS": "1"})
     try:
         page = chrome.context.new_page()
         page.goto(running.address)

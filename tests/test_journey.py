@@ -13,7 +13,12 @@ from builder.runs import Claim
 from tests import browser
 from tests.browser import Browser, Server, button, keyed
 
-pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.keeps_processes,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("fresh_children"),  # the whole way, from the start of the server on, as a user goes it
+]
 
 LONG_MS = 120_000  # what waits for imports of torch in a fresh supervisor, on a machine that tests run on besides
 LOSS = ".st-key-curves-loss .scanloom-curves"

@@ -202,6 +202,27 @@ def test_a_worker_asked_to_end_from_outside_saves_and_is_started_again(service: 
     assert view.attempt == 2 and any("state is saved" in words for words in view.warnings)
 
 
+def test_a_child_that_dies_between_two_looks_is_told_by_its_exit_code(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = service.store.submit_job("predict", {})
+    supervising = supervisor.Supervisor(service.home)
+    child = subprocess.Popen(["sleep", "60"])
+    worker = supervisor.Worker(job, supervisor.markers(service.home)[0], Claim.of(child.pid, 1), ours=True)
+    supervising.workers[job.id] = worker
+    child.kill()
+    until(lambda: not worker.claim.alive)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "waitid", lambda *_: None)  # the children were asked a moment too early
+        supervising._collect()
+    assert job.view().active
+    ask, how = os.waitid, os.WEXITED | os.WNOWAIT | os.WNOHANG
+    monkeypatch.setattr(os, "waitid", lambda *_: ask(os.P_PID, child.pid, how))  # no other child of these tests
+    supervising._collect()
+    assert "kill -9" in job.view().reason
+    child.wait()
+
+
 @pytest.mark.parametrize("tear", [b'{"event": "prog', b'{"event": "epoch-ended", "metrics": {"val/auc": 0.5}'])
 def test_a_line_torn_by_the_kill_is_not_counted(service: Service, tear: bytes) -> None:
     run = service.store.create(toy())

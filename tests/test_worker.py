@@ -202,9 +202,10 @@ def test_a_worker_started_twice_by_hand_works_once(worked: Worked) -> None:
     claim = runs.Claim.of(os.getpid())  # we are alive and it is ours
     job = worked.submit("evaluate", run=worked.run.id)
     claim.write(job.folder / "claim.json")
-    done = subprocess.run(
-        [sys.executable, "-m", "builder.worker", str(job.folder)], cwd=PROJECT, capture_output=True, text=True
-    )
+    with forks.unused():
+        done = subprocess.run(
+            [sys.executable, "-m", "builder.worker", str(job.folder)], cwd=PROJECT, capture_output=True, text=True
+        )
     assert done.returncode == 2 and "already" in done.stderr
     assert not (job.folder / "events.jsonl").exists()
 
