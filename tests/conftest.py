@@ -17,6 +17,7 @@ from pathlib import Path
 # Before any test module imports torch, streamlit or huggingface_hub: they read these once, at import.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # two pytest workers on two cores: more threads only wait for each other
+os.environ.setdefault("SCANLOOM_THREADS", "1")  # and so it is with trainings in processes of their own
 os.environ["STREAMLIT_BROWSER_GATHER_USAGE_STATS"] = "false"
 os.environ.pop("SCANLOOM_BEHIND_PROXY", None)
 

@@ -1,12 +1,13 @@
 """Children of a test that find imported what is slow to import: a small server has done it once, and forks.
 
 A script that is taken away, a supervisor, a server of pages or a command needs an interpreter of its own; that each of
-hundreds of them imports torch anew proves nothing and costs seconds of a processor. Two servers belong to a test
-process, each begun when it is first asked for:
+hundreds of them imports torch anew proves nothing and costs seconds of a processor. Three servers belong to a test
+process, each a fork of the one before it, begun when it is first asked for:
 
+* `decode` has the decoders, little enough for the limit of memory of a sandbox.
 * `base` has torch and what else comes from outside, and nothing of ScanLoom: for what is taken away.
-* `house` is a fork of it that has the program, too: for `python -m builder`, its supervisors and workers, and
-  `streamlit run`. Whatever such a child begins in the same way is a fork as well.
+* `house` has the program, too: for `python -m builder`, its supervisors and workers, and `streamlit run`. Whatever such
+  a child begins in the same way is a fork as well.
 
 `Popen` is `subprocess.Popen` and `run` is `subprocess.run`: the child has its own arguments, folder, environment,
 search path, pipes, session and exit code. At least one test of each kind starts an interpreter of its own (the fixture
@@ -44,10 +45,15 @@ _THREADLESS = {
     "MKL_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_BASE = ("torch", "torchvision", "timm", "numpy", "PIL.Image", "pydicom", "safetensors.torch", "torch.export")
-_HOUSE = ("streamlit.web.cli", "streamlit.starlette", "pandas", "optuna", "builder.__main__")
+_DOORS = ("decode", "base", "house")
+_STAGES = (  # what is imported at each door, beside what those before it have
+    ("gdcm", "jpeg_ls", "nibabel.nifti1", "nibabel.nifti2", "nrrd", "numpy.ma", "openjpeg", "pylibjpeg", "PIL.Image")
+    + ("pydicom.pixels.decoders",),
+    ("torch", "torchvision", "timm", "numpy", "pydicom", "safetensors.torch", "torch.export"),
+    ("streamlit.web.cli", "streamlit.starlette", "pandas", "optuna", "builder.supervisor", "builder.__main__"),
+)
 _OURS = ("builder", "streamlit")  # packages of which a module may be run as a fork of `house`
-_OURS_TOO = ("tests.held_supervisor", "tests.study_supervisor")  # one without torch is as soon there, and lighter
+_OURS_TOO = ("tests.held_supervisor",)  # those without torch are as soon there, and lighter
 _KEPT = {"bufsize", "stdin", "stdout", "stderr", "close_fds", "cwd", "env", "text", "encoding", "errors"}
 _KEPT |= {"universal_newlines", "start_new_session"}
 _plain, _run = subprocess.Popen, subprocess.run
@@ -55,12 +61,13 @@ _server: subprocess.Popen[bytes] | None = None
 _life: socket.socket | None = None  # while it is open the servers live
 _place = ""  # the folder of their sockets; a child of `house` knows it from its server
 _pids: set[int] = set()
+_lock = threading.Lock()
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
     """`subprocess.Popen`; a command that is a module of the house is begun as a fork."""
 
-    asks = ("house",)
+    asks: tuple[str, ...] = ("house", "decode")
     _told: socket.socket | None = None  # its end is told here
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
@@ -89,8 +96,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         fds = array.array("i", [inside, outside, errors])
         line.sendmsg([len(told).to_bytes(4, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         line.sendall(told)
-        _pids.add(int.from_bytes(_exactly(line, 4), "little"))
-        self.pid = int.from_bytes(_exactly(line, 4), "little")
+        numbers = _exactly(line, 4 * (1 + len(_STAGES)))
+        self.pid, *servers = (int.from_bytes(numbers[n : n + 4], "little") for n in range(0, len(numbers), 4))
+        _pids.update(number for number in servers if number)
         self._told = line
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -121,7 +129,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 class _Any(Popen):
-    asks = ("house", "base")
+    asks = _DOORS
 
 
 def run(command: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -178,9 +186,11 @@ def end() -> None:
 
 
 def _which(words: list[str], cwd: Any, env: Any) -> str:
-    """The server that a command is a matter for: "house", "base", or "" where it is none of this Python."""
+    """The server that a command is a matter for, one of `_DOORS`, or "" where it is none of this Python."""
     if words[:1] != [sys.executable]:
         return ""
+    if words[1:3] == ["-P", "-c"] and words[3].endswith("from builder.forkserver import serve; serve()"):
+        return "decode" if repr(ROOT) in words[3] else ""
     rest = words[1:]
     while rest and rest[0] in ("-B", "-u"):
         rest = rest[1:]
@@ -190,12 +200,21 @@ def _which(words: list[str], cwd: Any, env: Any) -> str:
 
 
 def _connected(name: str) -> socket.socket:
+    with _lock:
+        _begun()
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(os.path.join(_place, name))
+    return line
+
+
+def _begun() -> None:
+    """Sees to it that the first server is there."""
     global _server, _life, _place
     if not _place or (_server is not None and _server.poll() is not None):
         _place = tempfile.mkdtemp(prefix="scanloom-forks-")
         _life, its = socket.socketpair()
         doors = []
-        for one in ("base", "house"):
+        for one in _DOORS:
             door = socket.socket(socket.AF_UNIX)
             door.bind(os.path.join(_place, one))
             door.listen(64)
@@ -208,9 +227,6 @@ def _connected(name: str) -> socket.socket:
         _pids.add(_server.pid)
         for given in (its, *doors):
             given.close()
-    line = socket.socket(socket.AF_UNIX)
-    line.connect(os.path.join(_place, name))
-    return line
 
 
 def _exactly(pipe: socket.socket, count: int) -> bytes:
@@ -226,23 +242,18 @@ def _exactly(pipe: socket.socket, count: int) -> bytes:
 # -- in the server ----------------------------------------------------------------------------------------------------
 
 
-def serve(place: str, life: int, base: int, house: int) -> None:
-    """Imports what is slow, then forks a child whenever it is asked, until the tests are gone. `house` becomes a
-    server of its own, a fork of this one, when it is asked for the first time."""
+def serve(place: str, life: int, *doors: int) -> None:
+    """Forks a child whenever it is asked at the first of `doors`, until the tests are gone. Whoever knocks at one of
+    the others makes this server fork the next one, which imports more and has these doors (see `_STAGES`)."""
     global _place
     _place = place
-    _imported(_BASE)
-    doors = {base: socket.socket(fileno=base), house: socket.socket(fileno=house)}
-    wake = os.pipe()
-    for number in wake:
-        os.set_blocking(number, False)
-    signal.set_wakeup_fd(wake[1], warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a matter of the tests; a child hears it again
+    stage, servers, own, wake = 0, [os.getpid()], socket.socket(fileno=doors[0]), _woken()
     lines: dict[int, socket.socket] = {}  # of the children, by their number
-    second = 0
+    later, second = list(doors[1:]), 0
+    _imported(_STAGES[0])
     while True:
-        ready, _, _ = select.select([life, wake[0], *doors], [], [])
+        watched: list[Any] = [life, wake[0], own, *later]
+        ready, _, _ = select.select(watched, [], [])
         with contextlib.suppress(BlockingIOError):
             while os.read(wake[0], 4096):
                 pass
@@ -253,48 +264,56 @@ def serve(place: str, life: int, base: int, house: int) -> None:
                     line.sendall(ended[1].to_bytes(4, "little"))
                     line.close()
         if life in ready:
-            if second:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(second, 0)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(second or -1, 0 if second else os.WNOHANG)
             return
-        if house in ready and base in doors:
+        if set(ready) & set(later):
             second = os.fork()
-            for number in {house} if second else {base}:
-                doors.pop(number).close()
-            if not second:
-                for line in lines.values():
-                    line.close()
-                lines.clear()
-                os.close(wake[0])
-                os.close(wake[1])
-                wake = os.pipe()
-                for number in wake:
-                    os.set_blocking(number, False)
-                signal.set_wakeup_fd(wake[1], warn_on_full_buffer=False)
-                sys.path.insert(0, ROOT)
-                from builder.supervisor import PRELOAD
+            if second:
+                for number in later:
+                    os.close(number)
+                later = []
+                continue
+            for one in (own, *lines.values()):
+                one.close()
+            for number in wake:
+                os.close(number)
+            stage, own, wake, later, lines = stage + 1, socket.socket(fileno=later[0]), _woken(), later[1:], {}
+            servers.append(os.getpid())
+            _imported(_STAGES[stage])
+        elif own in ready:
+            line, _ = own.accept()
+            with contextlib.suppress(OSError, EOFError):
+                pid = _forked(line, servers, [life, *wake, *later], [own, *lines.values()])
+                lines[pid] = line
 
-                _imported((*PRELOAD, *_HOUSE))
-                sys.path.remove(ROOT)
-            continue
-        for door in ready:
-            if door in doors:
-                line, _ = doors[door].accept()
-                with contextlib.suppress(OSError, EOFError):
-                    pid = _forked(line, door == house, [life, *wake], [*doors.values(), *lines.values()])
-                    lines[pid] = line
+
+def _woken() -> tuple[int, int]:
+    """A pipe that is written to when a child has ended."""
+    reader, writer = os.pipe()
+    for number in (reader, writer):
+        os.set_blocking(number, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a matter of the tests; a child hears it again
+    return reader, writer
 
 
 def _imported(names: tuple[str, ...]) -> None:
+    sys.path.insert(0, ROOT)
     for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if "builder.supervisor" in sys.modules:
+        for name in sys.modules["builder.supervisor"].PRELOAD:
+            importlib.import_module(name)
+    sys.path.remove(ROOT)
     gc.collect()
     gc.freeze()
 
 
-def _forked(line: socket.socket, house: bool, numbers: list[int], sockets: list[socket.socket]) -> int:
-    """Begins what is asked for on `line`, and says the numbers of this server and of the child."""
+def _forked(line: socket.socket, servers: list[int], numbers: list[int], sockets: list[socket.socket]) -> int:
+    """Begins what is asked for on `line`, and says the numbers of the child, this server and those it came from."""
     head, ancillary, *_ = line.recvmsg(4, socket.CMSG_SPACE(12))
     standard = array.array("i")
     for _level, _kind, data in ancillary:
@@ -319,12 +338,13 @@ def _forked(line: socket.socket, house: bool, numbers: list[int], sockets: list[
         else:
             with contextlib.suppress(OSError):
                 os.setpgid(0, asked["group"])
-        if house:
+        if len(servers) == len(_STAGES):
             subprocess.Popen = Popen  # type: ignore[misc]
         os._exit(_child(asked["command"], asked["cwd"], asked["env"]))
     for number in standard:
         os.close(number)
-    line.sendall(os.getpid().to_bytes(4, "little") + child.to_bytes(4, "little"))
+    told = [child, *servers, *[0] * (len(_STAGES) - len(servers))]
+    line.sendall(b"".join(number.to_bytes(4, "little") for number in told))
     return child
 
 

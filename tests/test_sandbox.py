@@ -25,6 +25,8 @@ from builder import scans
 from builder.sandbox import Sandbox
 from builder.scans import Header, Unreadable
 
+pytestmark = pytest.mark.usefixtures("fresh_children")
+
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 15.0
 PARENT_GROWTH_BYTES = 50 * 2**20
