@@ -5,6 +5,7 @@ Being able to name any of timm's models is a promise about all of them; families
 
 import pytest
 import torch
+from tiers import covering
 
 from builder.network import assemble, plan
 from builder.spec import Node
@@ -68,9 +69,6 @@ FAMILIES = [
 ]
 """By the module of timm that they are written in; the smallest member of each that timm has."""
 
-EVERY_FOURTH = [pytest.param(model, marks=pytest.mark.exhaustive) for model in FAMILIES[::4]]
-"""In `make exhaustive` only: forty-one families are in `make test`."""
-
 NOT_AT_64_PX = ("efficientformer_l1", "crossvit_tiny_240", "halonet_h1", "inception_v3")
 """Made for other sizes and for nothing else: refused in words."""
 
@@ -87,7 +85,7 @@ def test_the_families_are_as_many_as_promised_and_none_twice() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [*(model for n, model in enumerate(FAMILIES) if n % 4), *EVERY_FOURTH])
+@pytest.mark.parametrize("model", covering(FAMILIES, lambda place, model: place % 4 == 1))
 def test_a_family_is_planned_built_and_taught_with_its_stages_as_taps(model: str) -> None:
     torch.set_num_threads(1)
     layers = backbone(model, "stages")

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from tiers import covering
 
 from builder import foreign, keras_recognised, network, onnx_export, task
 from builder.check import problems
@@ -43,13 +44,14 @@ HEADS = ("small-detector", "efficientnet-retinanet", "efficientnet-two-stage")
 STARTERS = {e.name: small(e) for name in task.TASKS.names for e in task.find(name).starters()}
 
 
-def every_other(first: int) -> list[Any]:
-    """The starters, every other one of them in `make exhaustive` only: a starter has one format in `make test`, a task
-    has both."""
-    return [
-        pytest.param(name, marks=[] if place % 2 == first else pytest.mark.exhaustive)
-        for place, name in enumerate(STARTERS)
-    ]
+def in_a_format(first: int) -> list[Any]:
+    """The starters, each kind of last layer once in `make test`: of several, one comes back from Keras and another from
+    ONNX. Every layer is asked for both by tests/test_catalogue_formats.py, every starter by `make exhaustive`."""
+    kinds: dict[str, list[str]] = {}
+    for name, starter in STARTERS.items():
+        kinds.setdefault(f"{starter.task} {starter.network[-1].name}", []).append(name)
+    kept = {names[first % len(names)] for names in kinds.values()}
+    return covering(STARTERS, lambda place, name: name in kept)
 
 
 CLASS_SCORES = (Node(id="pool", name="global_pool"), Node(id="scores", name="class_scores"))
@@ -59,29 +61,31 @@ CLASS_SCORES = (Node(id="pool", name="global_pool"), Node(id="scores", name="cla
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Predictor], dict[str, float | str]]:
-    """Every starter that is asked for as NAME/model.keras, the network behind each, and how far Keras is from it."""
+    """Every starter that is asked for: as NAME/model.keras, the network behind each, and how far Keras is from it."""
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("foreign")
     if "PYTEST_XDIST_WORKER" in os.environ:  # workers are next to each other: the second takes what the first has made
         root = root.parent.parent / "foreign"
         root.mkdir(exist_ok=True)
-    nets = {name: untrained(experiment, root) for name, experiment in STARTERS.items()}
+    items: list[Any] = request.session.items
+    asked = {item.callspec.params["name"] for item in items if _of_a_starter(item)}
+    asked |= {"tiny-cnn", *HEADS}  # what other tests take
+    nets = {name: untrained(experiment, root) for name, experiment in STARTERS.items() if name in asked}
     for predictor in nets.values():
         for module in predictor.net.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not module.running_mean.any():  # type: ignore[union-attr]
                 # Statistics that a folded norm shows; those of a pretrained backbone stay as they are.
                 module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr]
-    images = {name: torch.rand(2, *network.input_shape(e)) for name, e in STARTERS.items()}
+    images = {name: torch.rand(2, *network.input_shape(p.experiment)) for name, p in nets.items()}
     hints = {name: told(p.experiment, len(p.classes)) for name, p in nets.items()}
     kept = root / "apart.json"
     with locked(root / "lock", wait=True):
         if kept.exists():
             return root, nets, json.loads(kept.read_text())
-        items: list[Any] = request.session.items
-        asked = {item.callspec.params["name"] for item in items if _of_keras(item)}
-        asked |= {"tiny-cnn", *HEADS}  # what other tests take
-        apart = keras_twin.asked({n: p.net for n, p in nets.items() if n in asked}, images, root / "keras", hints)
+        of_keras = {item.callspec.params["name"] for item in items if _of_a_starter(item, "keras")}
+        of_keras |= {"tiny-cnn", *HEADS}
+        apart = keras_twin.asked({n: p.net for n, p in nets.items() if n in of_keras}, images, root / "keras", hints)
         for name, found in apart.items():
             if not isinstance(found, str):  # in shares of its largest score: deep networks have scores in the hundreds
                 with torch.inference_mode():
@@ -90,8 +94,8 @@ def exported(
     return root, nets, apart
 
 
-def _of_keras(item: Any) -> bool:
-    return item.path == Path(__file__) and item.name.startswith("test_a_starter_comes_back_from_keras")
+def _of_a_starter(item: Any, format: str = "") -> bool:
+    return item.path == Path(__file__) and item.name.startswith(f"test_a_starter_comes_back_from_{format}")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def same_answers(found: Imported, predictor: Predictor) -> float:
 # -- round trips ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", every_other(1))
+@pytest.mark.parametrize("name", in_a_format(0))
 def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported, filed, monkeypatch):
     monkeypatch.setattr(keras_recognised, "filed", filed.get)
     root, nets, apart = exported
@@ -135,7 +139,7 @@ def test_a_starter_comes_back_from_keras_as_an_equivalent_network(name, exported
     assert Experiment.loads(found.experiment.dumps()) == found.experiment
 
 
-@pytest.mark.parametrize("name", every_other(0))
+@pytest.mark.parametrize("name", in_a_format(1))
 def test_a_starter_comes_back_from_onnx_as_an_equivalent_network(name, exported):
     root, nets, _ = exported
     place = root / "onnx" / name

@@ -9,6 +9,7 @@ import csv
 import json
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import pytest
 import taken_away
 import torch
 from PIL import Image, ImageSequence
+from tiers import covering
 
 from builder import commands, losses, network, outlined, task
 from builder.augment import Augment
@@ -755,12 +757,10 @@ OF_PICTURES = [name for name in STARTERS if name != "unet-3d-patches"]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "to"),
-    [
-        # One format a starter, each format at least once; all of them in `make exhaustive`.
-        pytest.param(name, to, marks=[] if place % len(FORMATS) == FORMATS.index(to) else pytest.mark.exhaustive)
-        for place, name in enumerate(OF_PICTURES)
-        for to in FORMATS
-    ],
+    # One format a starter, each format at least once; all of them in `make exhaustive`.
+    covering(
+        product(OF_PICTURES, FORMATS), lambda place, case: place // len(FORMATS) % len(FORMATS) == place % len(FORMATS)
+    ),
 )
 def test_every_starter_for_pictures_can_be_taken_away_in_every_format(name: str, to: str):
     assert unsupported(STARTERS[name], to, 3) == ()
