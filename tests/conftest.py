@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import os
@@ -25,6 +26,7 @@ import forks
 import psutil
 import pytest
 from _pytest.assertion import rewrite
+from streamlit.components.v2 import manifest_scanner
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GRACE_S = 5.0  # a process that was told to end gets this long
@@ -62,6 +64,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection() -> Iterator[None]:
     """What is imported and collected, mostly torch and thousands of tests, stays: no garbage is sought in it."""
     gc.disable()
+    # Each page drawn in a test would read what 160 packages say of themselves, to find those with components.
+    manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
     yield
     _stays()
     gc.enable()

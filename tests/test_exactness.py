@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiers import covering
 
 from builder import checkpoint
 from builder.learner import Learner
@@ -127,9 +128,19 @@ CASES = [
     *itertools.product(OPTIMIZERS.names, SCHEDULES.names, ("EMA", "accumulation", "RNN")),
     *zip(OPTIMIZERS.names, itertools.cycle(SCHEDULES.names), itertools.repeat("SWA"), strict=False),
 ]
+PLACES = {"EMA": 0, "accumulation": 1, "RNN": 2}
 
 
-@pytest.mark.parametrize(("rule", "schedule", "variant"), CASES, ids=[" ".join(case) for case in CASES])
+def in_pairs(place: int, case: tuple[str, str, str]) -> bool:
+    """Whether `make test` asks for it: a third of the product, in which each two choices of a kind each meet."""
+    rule, schedule, variant = case
+    row, column = OPTIMIZERS.names.index(rule), SCHEDULES.names.index(schedule)
+    return variant not in PLACES or (row + column + PLACES[variant]) % len(PLACES) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "schedule", "variant"), covering(CASES, in_pairs), ids=[" ".join(case) for case in CASES]
+)
 def test_interrupted_and_uninterrupted_end_with_the_same_bits(dataset, memory, rule, schedule, variant):
     nodes, more = VARIANTS[variant]
     chosen = {

@@ -71,6 +71,8 @@ class _Fold:
 
     def read(self, file: Path) -> None:
         """Folds what was appended since the last call. A torn or foreign line is left out; an unfinished one waits."""
+        if file.stat().st_size == self.offset:  # a page asks hundreds of times while it is drawn
+            return
         with file.open("rb") as lines:
             lines.seek(self.offset)
             for line in lines:
