@@ -7,7 +7,12 @@
   mounted once.
 * watched: the processor time of a training over what is left of it without all that is done to look at it (numbers,
   film, board, record on disk), within one and the same run.
-* soak: memory of the server process and of the page's JavaScript over the given minutes, four numbers a second.
+* soak: memory of the server process and of the page's JavaScript over the given minutes, four numbers a second, sampled
+  forty times. A line is laid through the samples of the second half. Noise, of what is measured: `noise_mb`, the
+  standard deviation of the samples about that line, and `slope_error_mb_per_minute`, the standard error that this
+  noise gives the slope. Growth beyond noise is a slope of more than twice its standard error (19 times in 20, noise
+  alone makes no such slope). What is kept of a number told (8 bytes for each curve and 8 for the step) is growth like
+  any other. `growth_mb` is what the slope comes to in the second half.
 
 The browser parts start their own server in a data folder of their own and end it. Results go to results/live.json.
 """
@@ -33,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import setting  # noqa: E402
 
+from builder.growing import Growing  # noqa: E402
 from builder.runs import RunView  # noqa: E402
 
 NAMES = ("update", "latency", "watched", "soak")
@@ -58,8 +64,8 @@ def update(updates: int) -> dict[str, Any]:
     lists = []
     for _ in range(3):
         values = (1 / (1 + 1e-4 * np.arange(num)) + chance.normal(0, 0.02, num)).tolist()
-        lists.append({name: (list(range(num)), list(values)) for name in ("step/loss", "train/loss", "val/auc")})
-    kept: curves.Kept = {}
+        steps = Growing(int, range(num))  # told together, so they share their steps
+        lists.append({name: (steps, Growing(float, values)) for name in ("step/loss", "train/loss", "val/auc")})
 
     def short(value: float) -> float:  # as the component sends it
         return float(f"{value:.5g}")
@@ -68,7 +74,7 @@ def update(updates: int) -> dict[str, Any]:
         began, began_cpu = time.perf_counter(), time.process_time()
         views = [RunView(id=f"r{k}", status="running", total=num, epochs=50, curves=c) for k, c in enumerate(lists)]
         names = [["step/loss", "train/loss"], ["val/auc"]]
-        made = [curves.lines(views, ["a", "b", "c"], n, axis="epoch", smoothing=0.6, kept=kept) for n in names]
+        made = [curves.lines(views, ["a", "b", "c"], n, axis="epoch", smoothing=0.6) for n in names]
         told = [{"x": [short(v) for v in ln.x], "y": [short(v) for v in ln.y]} for ln in [*made[0], *made[1]]]
         text = json.dumps(told)
         took = time.perf_counter() - began, time.process_time() - began_cpu
@@ -78,9 +84,11 @@ def update(updates: int) -> dict[str, Any]:
     took = []
     for _ in range(updates):
         for curves_of in lists:
-            for steps, values in curves_of.values():
-                steps.extend(range(len(steps), len(steps) + new))
-                values.extend([values[-1]] * new)
+            for _ in range(new):
+                steps = curves_of["step/loss"][0]
+                steps.append(len(steps))
+                for _, values in curves_of.values():
+                    values.append(values[-1])
         took.append(once()[:2])
     return {
         "runs": 3,
@@ -110,7 +118,7 @@ def watched_page(updates: int, soak_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
         run = ToldRun(home, epochs=1000 if soak_s else EPOCHS)  # no number of a soak lies beyond the plan
-        for _ in range(2000 if soak_s else 40):  # a soak begins with curves that are drawn at their limit already
+        for _ in range(10_000 if soak_s else 40):  # a soak begins where curves, and the log, are shown at their limit
             run.tell()
         server = browser.start_server(home, environment={"OMP_NUM_THREADS": "1"})
         try:
@@ -178,15 +186,21 @@ def _soak(page: Any, pid: int, run: Any, soak_s: float) -> dict[str, Any]:
     table = np.array(rows)
     late = table[len(table) // 2 :]  # what is loaded once is loaded by then
 
-    def about(column: int) -> dict[str, float]:
+    def about(column: int) -> dict[str, Any]:
         slope, level = np.polyfit(late[:, 0], late[:, column], 1)
         noise = float((late[:, column] - (slope * late[:, 0] + level)).std())
+        spread = float(np.sqrt(((late[:, 0] - late[:, 0].mean()) ** 2).sum()))
+        error = noise * np.sqrt(len(late) / (len(late) - 2)) / spread  # of the slope, from the residuals
         return {
             "first_mb": round(float(table[0, column]), 1),
             "middle_mb": round(float(late[0, column]), 1),
             "last_mb": round(float(table[-1, column]), 1),
-            "growth_mb_per_minute_second_half": round(float(slope), 3),
+            "growth_mb_per_minute_second_half": round(float(slope), 4),
+            "slope_error_mb_per_minute": round(float(error), 4),
+            "growth_mb": round(float(slope * (late[-1, 0] - late[0, 0])), 2),
             "noise_mb": round(noise, 2),
+            "beyond_noise": bool(slope > 2 * error),
+            "samples_mb": [round(float(mb), 2) for mb in table[:, column]],
         }
 
     return {"minutes": round(soak_s / 60, 1), "numbers_told": run.step, "server": about(1), "page": about(2)}

@@ -9,11 +9,13 @@ from __future__ import annotations
 import bisect
 import json
 import math
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
+from builder.growing import Growing
 from builder.probes import Probes
 
 ACTIVE = ("queued", "starting", "running", "paused", "restarting")
@@ -196,7 +198,8 @@ def decode(line: bytes) -> Event | None:
         return None
     known = {name: value for name, value in plain.items() if name in _FIELDS[cls]}
     if isinstance(known.get("metrics"), dict):
-        known["metrics"] = {k: math.nan if v is None else float(v) for k, v in known["metrics"].items()}
+        named = ((sys.intern(k), v) for k, v in known["metrics"].items())  # each name once in memory, not once a line
+        known["metrics"] = {k: math.nan if v is None else float(v) for k, v in named}
     if isinstance(known.get("layers"), dict):
         known["layers"] = {
             id: {k: math.nan if v is None else float(v) for k, v in numbers.items()}
@@ -205,7 +208,8 @@ def decode(line: bytes) -> Event | None:
     return cls(**known)
 
 
-Curve = tuple[list[int], list[float]]
+Curve = tuple[Sequence[int], Sequence[float]]
+"""(steps, values) of one curve: (N,) steps, rising, and the value at each."""
 
 
 class Said(NamedTuple):
@@ -218,12 +222,12 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class RunView:
-    """What a page shows of a run. `curves`: name -> (steps, values), steps rising; the lists are the follower's own and
-    grow at its next refresh: read them, never change them. `best` = {metric, value, epoch} once a best model is saved.
-    `seconds` counts computing time over all attempts (monotonic), without pauses. `stopping`, `pausing`: asked to stop
-    or to pause and not yet there. `probes`: the looks into the layers, the follower's own like
-    the curves. `broke`: where numbers ran away, if they did in the latest attempt. `film`: the epochs
-    that it shows, each with its last step."""
+    """What a page shows of a run. `curves`: name -> (steps, values), steps rising; a follower hands them out as
+    `Growing`, int64 and float64: its own, which grow at its next refresh: read them, never change them. `best` =
+    {metric, value, epoch} once a best model is saved. `seconds` counts computing time over all attempts (monotonic),
+    without pauses. `stopping`, `pausing`: asked to stop or to pause and not yet there. `probes`: the looks into the
+    layers, the follower's own like the curves. `broke`: where numbers ran away, if they did in the latest attempt.
+    `film`: the epochs that it shows, each with its last step."""
 
     id: str = ""
     kind: str = "train"
@@ -236,7 +240,7 @@ class RunView:
     note: str = ""
     best: dict[str, Any] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    curves: dict[str, Curve] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
     film: dict[int, int] = field(default_factory=dict)
     log: tuple[Said, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -270,7 +274,8 @@ class Fold:
         self.monitor = monitor if "/" in monitor or not monitor else f"val/{monitor}"
         self.attempt = 0
         self.finished: Finished | None = None
-        self.curves: dict[str, Curve] = {}
+        self.curves: dict[str, tuple[Growing[int], Growing[float]]] = {}
+        """Curves that were told at the same steps share one row of them."""
         self.log: list[Said] = []
         self.film: dict[int, int] = {}
         self.warnings: list[str] = []
@@ -283,7 +288,8 @@ class Fold:
         self._past_seconds = self._clock = 0.0
         self._epochs: dict[int, tuple[int, dict[str, float]]] = {}
         self._best_epoch: int | None = None
-        self._best_before: list[tuple[int, int]] = []
+        self._best_before: tuple[Growing[int], Growing[int]] = (Growing(int), Growing(int))
+        """(steps, epochs) at which a best model was saved."""
 
     def add(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -306,7 +312,8 @@ class Fold:
         elif isinstance(event, Saved):
             if event.best:
                 self._best_epoch = event.epoch
-                self._best_before.append((event.step, event.epoch))
+                for row, number in zip(self._best_before, (event.step, event.epoch), strict=True):
+                    row.append(number)
                 self._say(event, f"The best model so far is saved (epoch {event.epoch}).", "best")
             else:
                 self._say(event, f"The state after step {event.step} is saved: training can go on from here.", "saved")
@@ -355,14 +362,17 @@ class Fold:
 
     def _rewind(self, event: Resumed) -> None:
         """Drops what came after the step from which training now continues: it will be computed, and told, again."""
+        kept: dict[int, Growing[int]] = {}  # rows of their own: a view handed out earlier stays as it was
         for name, (steps, values) in list(self.curves.items()):
             cut = bisect.bisect_right(steps, event.step)
-            self.curves[name] = (steps[:cut], values[:cut])  # new lists: a view handed out earlier stays as it was
+            self.curves[name] = (kept.setdefault(id(steps), steps.until(cut)), values.until(cut))
         self.probes = self.probes.until(event.step)
         self._epochs = {epoch: kept for epoch, kept in self._epochs.items() if kept[0] <= event.step}
         self.film = {epoch: step for epoch, step in self.film.items() if step <= event.step}
-        self._best_before = [(step, epoch) for step, epoch in self._best_before if step <= event.step]
-        self._best_epoch = self._best_before[-1][1] if self._best_before else None
+        saved, best = self._best_before
+        left = [k for k, step in enumerate(saved) if step <= event.step]
+        self._best_before = (Growing(int, (saved[k] for k in left)), Growing(int, (best[k] for k in left)))
+        self._best_epoch = self._best_before[1][-1] if left else None
         self._step, self._epoch = event.step, event.epoch
         self._say(event, f"Continued from the saved state at step {event.step}.")
 
@@ -371,14 +381,26 @@ class Fold:
         return {**event.metrics, TIME: self._past_seconds + self._clock} if event.metrics else {}
 
     def _draw(self, step: int, metrics: dict[str, float]) -> None:
+        first: Growing[int] = Growing(int)
+        longer: dict[int, list[str]] = {}
         for name, value in metrics.items():
-            steps, values = self.curves.setdefault(name, ([], []))
-            if steps and step <= steps[-1]:
-                if step == steps[-1]:
-                    values[-1] = value
-                continue
+            if name not in self.curves:
+                self.curves[name] = (first, Growing(float))
+            steps, values = self.curves[name]
+            if not steps or step > steps[-1]:
+                longer.setdefault(id(steps), []).append(name)
+            elif step == steps[-1]:
+                values.tell_anew(value)
+        for names in longer.values():
+            steps = self.curves[names[0]][0]
+            if sum(of is steps for of, _ in self.curves.values()) > len(names):  # others were not told this time
+                steps = steps.until(len(steps))
+                for name in names:
+                    values = self.curves[name][1]
+                    self.curves[name] = (steps, values.until(len(values)))
             steps.append(step)
-            values.append(value)
+            for name in names:
+                self.curves[name][1].append(metrics[name])
 
     def _say(self, event: Event, words: str, kind: str = "state") -> None:
         self.log.append(Said(event.at, words, kind))

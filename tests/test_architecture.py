@@ -84,8 +84,9 @@ ENGINE = {
     "search": "catalog parts spec network task runs execute",
     "check": "catalog parts spec network task data repairs weights augment_safety ways search leaks",
     # runs as facts
+    "growing": "",
     "probes": "",
-    "events": "probes",
+    "events": "growing probes",
     "diagnosis": "events parts network probes spec",
     "cures": "diagnosis parts network spec",
     "runs": "events spec",

@@ -197,21 +197,17 @@ def test_the_pages_get_the_files_of_a_film_and_nothing_else_of_the_run(home: Pat
     assert client.get(f"{base}/frame-00001.json", params={"key": key}, headers=elsewhere).status_code == 400
 
 
-def test_growing_arrays_show_what_the_lists_hold_with_every_peak_also_after_a_resume() -> None:
-    from pages.kit.charts import Growing
+def test_the_points_of_a_curve_show_every_peak_and_the_part_looked_at_closely_finer() -> None:
+    from pages.kit.charts import Points
 
-    steps, values = list(range(20_000)), [0.0] * 20_000
-    values[12_345], values[777] = 9.0, -9.0
-    curve = Growing().follow(steps, values)
+    steps, values = list(range(20_001)), [0.0] * 20_001
+    values[12_345], values[777], values[-1] = 9.0, -9.0, 7.0
+    curve = Points(steps, [*values, 1.0])  # one row may have grown meanwhile
+    assert curve.y.tolist() == values and curve.x.tolist() == steps
     x, y = curve.thinned(300)
     assert len(x) < 700 and {12_345.0, 777.0} <= set(x) and (y.max(), y.min()) == (9, -9)
-    values[-1] = 5.0  # told anew
-    steps.append(20_000)
-    values.append(7.0)
-    assert curve.follow(steps, values).y.tolist() == values
     near_x, near_y = curve.thinned(300, (12_300, 12_400))
     assert set(range(12_300, 12_401)) <= set(near_x) and {0.0, 20_000.0, 777.0} <= set(near_x)
     assert (np.diff(near_x) > 0).all() and near_y[list(near_x).index(12_345)] == 9
-    assert curve.follow(steps[:50], values[:50]).x.tolist() == steps[:50], "a run that was taken back"
-    ends, means = Growing().follow(list(range(1000)), [1.0, 3.0] * 500).means(100)
+    ends, means = Points(list(range(1000)), [1.0, 3.0] * 500).means(100)
     assert len(means) == 100 and set(means) == {2.0} and ends[-1] == 999

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builder import runs
@@ -224,6 +226,43 @@ def test_a_view_handed_out_before_a_resume_stays_as_it_was() -> None:
     assert before.curves["step/loss"][0] == [1, 2, 3, 4, 5, 6]
     assert folded.view().curves["step/loss"] == ([], [])
     assert folded.view().best is None
+
+
+def test_curves_hold_what_was_told_to_the_bit_in_eight_bytes_a_number_whoever_tells_when() -> None:
+    folded, chance = Fold(), np.random.default_rng(0)
+    losses, number = chance.normal(size=100_000), 100_000
+    lists: dict[str, tuple[list[int], list[float]]] = {}
+    tracemalloc.start()
+    begin = tracemalloc.get_traced_memory()[0]
+    for step in range(1, number + 1):
+        folded._draw(step, {"step/loss": losses[step - 1], "step/lr": 0.1, "step/gradient": math.nan})
+    bytes_a_step = (tracemalloc.get_traced_memory()[0] - begin) / number
+    tracemalloc.stop()
+    assert folded.curves["step/loss"] == (list(range(1, number + 1)), losses.tolist())
+    assert np.array_equal(np.asarray(folded.curves["step/loss"][1]), losses)
+    assert bytes_a_step < 4 * 8 * 1.1, "three curves and the steps they share"
+
+    folded = Fold()
+    for step in range(1, 400):  # some curves are told rarely, some begin late, some steps come again
+        told = {name: chance.normal() for k, name in enumerate("abcd") if step > 20 * k and step % (k + 1) == 0}
+        for at in (step, step, step - 1):
+            folded._draw(at, told)
+            for name, value in told.items():
+                steps, values = lists.setdefault(name, ([], []))
+                if not steps or at > steps[-1]:
+                    steps.append(at)
+                    values.append(value)
+                elif at == steps[-1]:
+                    values[-1] = value
+        if step == 200:
+            before = folded.view().curves
+            copy = {name: (list(steps), list(values)) for name, (steps, values) in before.items()}
+            folded.add(Resumed(step=150))
+            for name, (steps, values) in lists.items():
+                cut = sum(at <= 150 for at in steps)
+                lists[name] = (steps[:cut], values[:cut])
+    assert folded.curves == lists and len(lists) == 4
+    assert before == copy, "what was handed out before the resume"
 
 
 def test_a_note_alone_moves_neither_step_nor_total() -> None:

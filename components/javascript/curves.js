@@ -8,7 +8,12 @@ import Plotly from 'plotly.js-basic-dist-min'
 import { whenGone } from './lasting.js'
 
 const REST_MS = 250
-const THEME_LOOK_MS = 1000
+const LOOK_MS = 1000
+// Streamlit (1.67, `componentDidUpdate` of its App) marks each change of its state and measures each drawing, to be read
+// in a browser's tools; nobody clears them, and a page that is watched all night would keep 170,000. Its own measuring
+// takes a mark that is gone with a shrug (`catch {}`).
+const MARKS = ['notRunning', 'running', 'rerunRequested', 'stopRequested']
+const MEASURE = 'script-run-cycle'
 const CONFIG = {
   displaylogo: false,
   displayModeBar: 'hover',
@@ -146,7 +151,9 @@ export default function ({ parentElement, data, setStateValue }) {
     chart = { element, range: null, listening: false }
     chart.watch = setInterval(() => {
       if (chart.drawn && JSON.stringify(themeOf(element)) !== chart.drawn) draw(chart)
-    }, THEME_LOOK_MS)
+      for (const mark of MARKS) performance.clearMarks(mark)
+      performance.clearMeasures(MEASURE)
+    }, LOOK_MS)
     charts.set(parentElement, chart)
   }
   chart.tell = setStateValue

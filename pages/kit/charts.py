@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-__all__ = ["Growing", "bars", "palette", "smooth", "thinned"]
+__all__ = ["Points", "bars", "palette", "smooth", "thinned"]
 
 _LIGHT = ("#2456d6", "#d1477a", "#0e8a5f", "#c26a07", "#6d4bd1", "#0f8aa6")
 _DARK = ("#6f9bff", "#f07aa5", "#3fc796", "#f0a24a", "#a68bff", "#4fc3dc")
@@ -42,37 +42,17 @@ def thinned(
     return xs[kept], ys[kept]
 
 
-class Growing:
-    """A curve whose lists grow, kept as arrays so that an update copies what has come and not what is known.
+class Points:
+    """A curve as arrays. Thinned to what an eye can see it still shows every peak; what is looked at closely is shown
+    finer.
 
-    Thinned to what an eye can see it still shows every peak; the part that is looked at closely is shown finer.
+    Attributes:
+        x: (N,) float64, rising. y: (N,) float64. Where `x` or `y` grew meanwhile, N is what both have.
     """
 
-    def __init__(self) -> None:
-        self._lists: tuple[Sequence[float], Sequence[float]] = ((), ())
-        self._x, self._y, self._num = np.empty(1024), np.empty(1024), 0
-
-    def follow(self, x: Sequence[float], y: Sequence[float]) -> Growing:
-        """Takes over what these lists have gained; other lists (a run that was taken back) are read from the start."""
-        if x is not self._lists[0] or y is not self._lists[1] or len(x) < self._num:
-            self._lists, self._num = (x, y), 0
-        start, end = max(0, self._num - 1), min(len(x), len(y))  # the last value may have been told anew
-        if end > len(self._x):
-            room = max(end, 2 * len(self._x))
-            self._x, self._y = np.resize(self._x, room), np.resize(self._y, room)
-        self._x[start:end], self._y[start:end] = x[start:end], y[start:end]
-        self._num = end
-        return self
-
-    @property
-    def x(self) -> np.ndarray:
-        """(N,) float64, rising."""
-        return self._x[: self._num]
-
-    @property
-    def y(self) -> np.ndarray:
-        """(N,) float64."""
-        return self._y[: self._num]
+    def __init__(self, x: Sequence[float], y: Sequence[float]) -> None:
+        num = min(len(x), len(y))
+        self.x, self.y = np.array(x, np.float64)[:num], np.array(y, np.float64)[:num]
 
     def thinned(self, num: int, window: tuple[float, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As the function of that name; inside `window` of x with `num` buckets of its own."""

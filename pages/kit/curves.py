@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from builder.measures.named import spoken, with_value
 from builder.runs import OF, TIME, RunView
-from pages.kit.charts import Growing, smooth
+from pages.kit.charts import Points, smooth
 
 __all__ = [
     "AXES",
@@ -35,8 +35,6 @@ _POINTS = 300
 _SMOOTHED_POINTS = 750  # smoothing walks point by point; more than these no eye tells apart
 BY_CLASS = " by class"
 """Behind the name of a score: its curves of all classes together."""
-Kept = MutableMapping[tuple[str, str], Growing]
-"""(run, curve) -> its points as arrays, from one drawing to the next."""
 
 
 @dataclass(frozen=True)
@@ -137,17 +135,15 @@ def lines(
     smoothing: float = 0.0,
     first: int = 0,
     window: tuple[float, float] | None = None,
-    kept: Kept | None = None,
 ) -> list[Line]:
     """Returns the lines of `names` for each run, thinned to what an eye can see.
 
     One run: a colour per name. Several runs: a colour per run, the first name solid and the others dotted. With
     `smoothing` in (0, 1) a running mean stands in front of what is noisy, and the line itself pale behind it. `first`:
     place in the palette of the first colour. `window`: the part of the axis that is looked at closely; it is shown
-    finer. `kept`: what makes the next drawing cheap. The best epoch is a dot on each line of whole epochs.
+    finer. The best epoch is a dot on each line of whole epochs.
     """
     made: list[Line] = []
-    kept = {} if kept is None else kept
     several = len(views) > 1
     for place, (view, label) in enumerate(zip(views, labels, strict=True)):
         for number, name in enumerate(n for n in names if n in view.curves):
@@ -160,7 +156,7 @@ def lines(
             dash = "dot" if several and number else "solid"
             fine = name in NOISY
             id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{view.id}-{name}")  # Plotly makes a CSS class of it
-            curve = kept.setdefault((view.id, name), Growing()).follow(steps, values)
+            curve = Points(steps, values)
             raw_x, raw_y = curve.thinned(_POINTS, steps_at(view, window, axis) if window else None)
             x = across(view, raw_x.tolist(), axis)
             if smoothing > 0 and len(steps) > 2 and name in NOISY:

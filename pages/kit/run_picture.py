@@ -8,7 +8,6 @@ import streamlit as st
 
 from builder.runs import Run, RunView
 from pages.kit import curves
-from pages.kit.charts import Growing
 from pages.kit.run_list import labels_of
 from pages.kit.words import amount
 
@@ -39,12 +38,11 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     axis = axis if axis in offered else "epoch"
     at = curves.best_at(views[0], axis) if len(views) == 1 else None  # of several runs each has a dot on its line
     marks = [] if at is None else [(at, "best")]
-    kept = _kept(views)
     losses = ["val/loss", "train/loss", *(["train_eval/loss"] if len(views) == 1 else [])]
     near = _zoomed("curves-loss")
-    made = curves.lines(views, labels, losses, axis=axis, window=near, kept=kept)
+    made = curves.lines(views, labels, losses, axis=axis, window=near)
     if len(views) == 1:
-        fine = curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=3, window=near, kept=kept)
+        fine = curves.lines(views, labels, ["step/loss"], axis=axis, smoothing=weight, first=3, window=near)
         made = [*fine, *made]
     one, two = st.columns(2, gap="small")
     with one:
@@ -52,18 +50,9 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     if score:
         near = _zoomed("curves-score")
         told = curves.of_score(views, score)
-        made = curves.lines(views, labels, told, axis=axis, smoothing=weight, window=near, kept=kept)
+        made = curves.lines(views, labels, told, axis=axis, smoothing=weight, window=near)
         with two:
             chart("curves-score", made, marks, axis, curves.title(score))
-
-
-def _kept(views: Sequence[RunView]) -> curves.Kept:
-    """The curves of the runs that are looked at, as arrays, from one drawing to the next."""
-    kept: dict[tuple[str, str], Growing] = st.session_state.setdefault("curves-kept", {})
-    ids = {view.id for view in views}
-    for gone in [key for key in kept if key[0] not in ids]:
-        del kept[gone]
-    return kept
 
 
 def _zoomed(key: str) -> tuple[float, float] | None:
