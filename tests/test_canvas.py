@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from builder.spec import UNWIRED, Data, Experiment, Node
 from pages.kit.draft import Draft
@@ -303,6 +304,25 @@ def test_a_wire_that_cannot_be_is_refused_in_words(chrome: Browser, server: Serv
     expect(canvas.page.locator(".nw-toast")).to_contain_text("takes a vector")
     expect(canvas.page.locator(".nw-toast")).to_contain_text("gives a picture")
     assert canvas.feeds == before | {"s": ()}
+    canvas.close()
+
+
+def test_wires_reach_their_layers_where_the_style_sheet_comes_after_the_program(
+    chrome: Browser, server: Server
+) -> None:
+    def late(route: Route) -> None:
+        time.sleep(1)
+        route.continue_()
+
+    chrome.context.route("**/network.css*", late)
+    canvas = Canvas(chrome, server, node("a"), node("b"))
+    chrome.context.unroute("**/network.css*")
+    ends = [
+        [canvas.wire(id).bounding_box() for id in ("input>a", "a>b")],
+        [canvas.layer(id).bounding_box() for id in "ab"],
+    ]
+    for wire, layer in zip(*ends, strict=True):
+        assert wire and layer and wire["height"] < 60 and abs(wire["y"] + wire["height"] - layer["y"]) < 15
     canvas.close()
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from builder.runs import Claim
 from tests import browser
-from tests.browser import Browser, Server, button, keyed
+from tests.browser import Browser, Server, button, keyed, steady
 
 pytestmark = [
     pytest.mark.browser,
@@ -82,6 +82,7 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     expect(shape_of(page, "channel_dropout_1")).to_have_text(before or "", timeout=30_000)
     keyed(page, "palette-search").locator("input").fill("scores")  # found, and drawn, by what it does
     keyed(page, "palette-search").locator("input").press("Enter")
+    steady(button(page, "add:class_scores"))
     button(page, "add:class_scores").click()
     expect(page.get_by_text("needs attention")).to_be_visible(timeout=30_000)
     button(page, "undo").click()

@@ -89,6 +89,7 @@ def test_three_unlocked_choices_eight_trials_and_the_winner(
     expect(rate).to_be_visible(timeout=LONG_MS)
     assert float(rate.input_value()) == pytest.approx(winner.params[CHOICES[0]], rel=0.01)
     page.go_back()
+    page.wait_for_url("**/search?*study=*", timeout=LONG_MS)
     button(page, "worth-folds").click(timeout=LONG_MS)
     page.wait_for_url(f"**/results?*run={winner.run}*", timeout=LONG_MS)
     keyed(page, "folding-folds").get_by_role("radio", name="3").click(timeout=LONG_MS)

@@ -12,6 +12,7 @@ import { whenGone } from './lasting.js'
 import '@xyflow/react/dist/base.css'
 import './network/network.css'
 
+const UNSTYLED_MS = 15_000 // then it is drawn all the same
 const mounted = new WeakMap()
 let lastDesk = null // outlives its mount: should Streamlit mount the canvas anew, no edit that waits for its answer is lost
 
@@ -27,7 +28,7 @@ export default function ({ parentElement, data, setStateValue }) {
     window.scanloomNetworkMounts = (window.scanloomNetworkMounts ?? 0) + 1
     kept.desk.receive(data, setStateValue)
     if (kept.desk.seen.waits) kept.desk.send()
-    kept.root.render(createElement(App, { desk: kept.desk }))
+    styled(place, () => mounted.get(parentElement) === kept && kept.root.render(createElement(App, { desk: kept.desk })))
   }
   return whenGone(parentElement, () => {
     if (mounted.get(parentElement) !== kept) return
@@ -35,4 +36,12 @@ export default function ({ parentElement, data, setStateValue }) {
     kept.root.unmount()
     mounted.delete(parentElement)
   })
+}
+
+// The style sheet comes by itself, and now and then after the program: React Flow would measure cards without their style,
+// and keep the places of their wires.
+function styled(place, then, since = performance.now()) {
+  const there = getComputedStyle(place).getPropertyValue('--nw-styled')
+  if (there || performance.now() - since > UNSTYLED_MS) then()
+  else setTimeout(() => styled(place, then, since), 20)
 }
