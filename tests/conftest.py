@@ -152,6 +152,13 @@ def fresh_children() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def a_fresh_child() -> Iterator[None]:
+    """As `fresh_children`, for one test."""
+    with forks.unused():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real scans beside the checkout; skips where it is absent (scans are never committed)."""

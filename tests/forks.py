@@ -54,6 +54,10 @@ _STAGES = (  # what is imported at each door, beside what those before it have
 )
 _OURS = ("builder", "streamlit")  # packages of which a module may be run as a fork of `house`
 _OURS_TOO = ("tests.held_supervisor",)  # those without torch are as soon there, and lighter
+_CODES = {  # how the program begins its children that open files of strangers -> their server
+    "from builder.forkserver import serve; serve()": "decode",
+    "from builder.weights import _child; _child(*sys.argv[1:])": "base",
+}
 _KEPT = {"bufsize", "stdin", "stdout", "stderr", "close_fds", "cwd", "env", "text", "encoding", "errors"}
 _KEPT |= {"universal_newlines", "start_new_session"}
 _plain, _run = subprocess.Popen, subprocess.run
@@ -65,15 +69,15 @@ _lock = threading.Lock()
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
-    """`subprocess.Popen`; a command that is a module of the house is begun as a fork."""
+    """`subprocess.Popen`; a child that the program begins, or a command of it, is a fork."""
 
-    asks: tuple[str, ...] = ("house", "decode")
+    whatever = False  # whether any command of this Python is a fork
     _told: socket.socket | None = None  # its end is told here
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
         words = [os.fspath(word) for word in args] if isinstance(args, list | tuple) else []
-        asked = "" if more or set(options) - _KEPT else _which(words, options.get("cwd"), options.get("env"))
-        self._asked = asked if asked in self.asks else ""
+        able = not more and not set(options) - _KEPT
+        self._asked = _which(words, options.get("cwd"), options.get("env"), self.whatever) if able else ""
         super().__init__(args, *more, **options)
 
     def _execute_child(self, args: Any, *given: Any) -> None:
@@ -129,7 +133,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 class _Any(Popen):
-    asks = _DOORS
+    whatever = True
 
 
 def run(command: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -185,18 +189,22 @@ def end() -> None:
         _server, _life, _place = None, None, ""
 
 
-def _which(words: list[str], cwd: Any, env: Any) -> str:
-    """The server that a command is a matter for, one of `_DOORS`, or "" where it is none of this Python."""
+def _which(words: list[str], cwd: Any, env: Any, whatever: bool) -> str:
+    """The server that forks the child of a command, one of `_DOORS`; "" where it has an interpreter of its own."""
     if words[:1] != [sys.executable]:
         return ""
-    if words[1:3] == ["-P", "-c"] and words[3].endswith("from builder.forkserver import serve; serve()"):
-        return "decode" if repr(ROOT) in words[3] else ""
     rest = words[1:]
-    while rest and rest[0] in ("-B", "-u"):
+    while rest and rest[0] in ("-B", "-u", "-P"):
         rest = rest[1:]
-    ours = rest[:1] == ["-m"] and (rest[1].split(".")[0] in _OURS or rest[1] in _OURS_TOO)
-    search = (os.environ if env is None else env).get("PYTHONPATH")
-    return "house" if ours and not search and os.path.realpath(cwd or os.getcwd()) == os.path.realpath(ROOT) else "base"
+    if rest[:1] == ["-m"] and "-P" not in words and (rest[1].split(".")[0] in _OURS or rest[1] in _OURS_TOO):
+        search = (os.environ if env is None else env).get("PYTHONPATH")
+        if not search and os.path.realpath(cwd or os.getcwd()) == os.path.realpath(ROOT):
+            return "house"
+    if rest[:1] == ["-c"] and "-P" in words and repr(ROOT) in rest[1]:
+        for ending, door in _CODES.items():
+            if rest[1].endswith(ending):
+                return door
+    return "base" if whatever else ""
 
 
 def _connected(name: str) -> socket.socket:

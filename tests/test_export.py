@@ -40,6 +40,9 @@ from builder.sandbox import Sandbox
 from builder.spec import Choice, Experiment, Group, Node
 from tasks.recognition import Recognition
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+_an_interpreter = subprocess.run  # before that fixture has it fork
+
 
 @pytest.fixture(scope="module")
 def little(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset, Run]:
@@ -157,7 +160,7 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     scans = sorted(p for p in tmp_path.iterdir() if p.is_file())
-    lines = alone(folder, "predict.py", *map(str, scans), run=subprocess.run).splitlines()
+    lines = alone(folder, "predict.py", *map(str, scans), run=_an_interpreter).splitlines()
     predictor = Predictor.open(little[2].folder)
     with Sandbox() as box:
         for path, line in zip(scans, lines, strict=True):

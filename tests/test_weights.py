@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import subprocess
 import threading
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
-import forks
 import pytest
 import timm
 import torch
@@ -63,10 +61,7 @@ def test_a_safetensors_file_is_known_by_what_sha256sum_says_of_it(trained, tmp_p
 
 @pytest.mark.parametrize("wrapped", ["plain", "state_dict", "module", "ema"])
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "old pickle"])
-def test_a_pth_file_gives_the_same_tensors_however_a_script_wrapped_them(
-    trained, tmp_path, wrapped, old, monkeypatch
-) -> None:
-    monkeypatch.setattr(subprocess, "run", forks.run)
+def test_a_pth_file_gives_the_same_tensors_however_a_script_wrapped_them(trained, tmp_path, wrapped, old) -> None:
     content = {
         "plain": trained,
         "state_dict": {"epoch": 3, "state_dict": trained, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
@@ -91,6 +86,7 @@ class Evil:
         return os.system, (f"touch {self.canary}",)
 
 
+@pytest.mark.usefixtures("a_fresh_child")
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "old pickle"])
 def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path, old: bool) -> None:
     file, canary = tmp_path / "evil.pth", tmp_path / "ran"
@@ -115,7 +111,8 @@ def test_what_is_no_file_of_weights_is_refused_in_words(tmp_path: Path, content:
         weights.take_in(file)
 
 
-def test_a_tensor_that_claims_more_than_it_holds_cannot_take_the_memory(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.usefixtures("a_fresh_child")
+def test_a_tensor_that_claims_more_than_it_holds_cannot_take_the_memory(tmp_path: Path) -> None:
     file = tmp_path / "bomb.pth"
     torch.save({"a": torch.zeros(1).expand(1 << 36)}, file)
     with pytest.raises(WeightsError, match="too much memory"):
