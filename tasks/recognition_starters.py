@@ -241,7 +241,11 @@ def _vgg_level(channels: int) -> tuple[_Layer, ...]:
 
 
 def _multiscale() -> Experiment:
-    """Stages of an ImageNet backbone at three depths, each pooled, side by side (after Hariharan et al. 2015)."""
+    """Stages of an ImageNet backbone at three depths, each pooled, side by side (after Hariharan et al. 2015).
+
+    Their features lie on scales of their own, maxima far above means: without the norm the first steps have a gradient
+    of 100 and more, which is cut, and an epoch is lost on it.
+    """
     experiment = Experiment(
         name="efficientnet-multiscale",
         task=NAME,
@@ -269,6 +273,7 @@ def _multiscale() -> Experiment:
     ]
     nodes += [
         Node(id="scales", name="concatenate", inputs=("pool_3", "pool_4", "pool_5")),
+        Node(id="norm", name="batch_norm_1d"),
         Node(id="dropout", name="dropout", params={"p": 0.3}),
         Node(id="scores", name="class_scores"),
     ]
