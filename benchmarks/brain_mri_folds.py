@@ -43,11 +43,11 @@ PROMISE = 0.93
 SIZE_PX, EPOCHS, RATE, FROZEN = 224, 8, 0.002, 3
 TRIED = (
     "How the recipe was chosen: only on the 608 pictures that the first fold does not hold out (other folds hold them "
-    "out). Frozen features with logistic regression, parted five times: 160 px 0.88 (the last depth) and 0.90 (the last "
-    "two), 224 px 0.90 and 0.91, cropped to the head and enlarged to 224 px 0.88, both sizes and their mirror images "
-    "0.92; with 60, 121, 243, 486 and 567 pictures to learn from 0.79, 0.84, 0.87, 0.91 and 0.91. Fine-tuned on 456 of "
-    "them and judged on the other 152: one depth, the first two stages kept as they are, 0.88; three depths and a norm, "
-    "the first three stages kept, 0.91 in two thirds of the time; frozen features on the same 0.88 to 0.90."
+    "out). Frozen features with logistic regression, parted five times: 160 px 0.88 (the last depth) and 0.90 (the "
+    "last two), 224 px 0.90 and 0.91, cropped to the head and enlarged to 224 px 0.88, both sizes and their mirror "
+    "images 0.92; with 60, 121, 243, 486 and 567 pictures to learn from 0.79, 0.84, 0.87, 0.91 and 0.91. Fine-tuned on "
+    "456 of them and judged on the other 152: one depth, the first two stages kept as they are, 0.88; three depths and "
+    "a norm, the first three stages kept, 0.91 in two thirds of the time; frozen features on the same 0.88 to 0.90."
 )
 FIGURES = ("accuracy", "balanced_accuracy", "auc")
 LIGHT = (
