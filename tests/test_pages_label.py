@@ -10,7 +10,9 @@ from streamlit.testing.v1 import AppTest
 from test_pages_shell import no_supervisor, opened, said, tab  # noqa: F401 (a fixture)
 
 from builder.data import Dataset
+from builder.fingerprint import Fingerprint
 from builder.labels import name_classes, record
+from pages.kit.datasets import balances
 
 
 @pytest.fixture
@@ -112,3 +114,21 @@ def test_what_somebody_else_says_meanwhile_is_seen_and_not_drawn_over(cells: Dat
     assert "by CD" in said(session)
     assert not session.button(key="label-nothing-boxes").disabled
     assert session.button(key="label-undo").disabled, "there is nothing of one's own left to take back"
+
+
+def test_each_kind_of_label_is_counted_by_itself() -> None:
+    facts = Fingerprint(
+        classes=("cell", "clot"),
+        class_counts={"train": {"cell": 0}},  # no scan has a class, as with imported boxes
+        box_counts={"train": {"cell": 9, "clot": 2}, "test": {"cell": 3}},
+        mask_names=("tumour",),
+        mask_counts={"val": {"tumour": 1}},
+    )
+    assert balances(facts) == {
+        "Boxes": {
+            "cell": {"Training": 9, "Validation": 0, "Test": 3},
+            "clot": {"Training": 2, "Validation": 0, "Test": 0},
+        },
+        "Scans that show it": {"tumour": {"Training": 0, "Validation": 1, "Test": 0}},
+    }
+    assert balances(Fingerprint(classes=("a",))) == {}

@@ -534,8 +534,10 @@ class Viewer {
     if (!this.volume) return ''
     if (this.planes) return this.known[0] ? 'Drag = place of the cross, wheel = through the plane' : 'The distance between the slices is not known: it is drawn as if it were that of the pixels'
     const parts = []
-    if (this.volume.slices > 1) parts.push('Wheel = slice')
-    parts.push(this.painter.colour ? 'drag = move' : 'drag = brightness and contrast', 'ctrl + wheel = zoom')
+    const fingers = matchMedia('(pointer: coarse)').matches // a phone or a tablet, which has no wheel
+    if (this.volume.slices > 1 && !fingers) parts.push('Wheel = slice')
+    parts.push(this.painter.colour ? 'drag = move' : 'drag = brightness and contrast')
+    parts.push(fingers ? 'two fingers = zoom' : 'ctrl + wheel = zoom')
     const text = parts.join(', ')
     return text[0].toUpperCase() + text.slice(1)
   }

@@ -16,6 +16,7 @@ from pages.kit.words import amount, plain
 
 __all__ = [
     "SPLIT_WORDS",
+    "balances",
     "facts",
     "label_words",
     "opened",
@@ -178,13 +179,29 @@ def show_sizes(dataset: Dataset) -> None:
     )
 
 
-def show_balance(fingerprint: Fingerprint) -> None:
-    """Draws how many scans each class has on each side of the split."""
+def balances(fingerprint: Fingerprint) -> dict[str, dict[str, dict[str, int]]]:
+    """{what is counted: {class or structure: {side in words: how many}}}, for each kind of label that is there."""
     f = fingerprint
-    if not f.classes:
-        st.caption("These scans carry no labels: they can be looked at and tested, not learned from.")
-        return
-    counts = {
-        name: {SPLIT_WORDS[split]: f.class_counts.get(split, {}).get(name, 0) for split in SPLITS} for name in f.classes
+    kinds = {
+        "Scans": (f.classes, f.class_counts),
+        "Boxes": (f.classes, f.box_counts),
+        "Scans that show it": (f.mask_names, f.mask_counts),
     }
-    charts.bars(counts, key="class-balance", y_title="Scans")
+    return {
+        what: {name: {SPLIT_WORDS[split]: counts.get(split, {}).get(name, 0) for split in SPLITS} for name in names}
+        for what, (names, counts) in kinds.items()
+        if any(count for of_side in counts.values() for count in of_side.values())
+    }
+
+
+def show_balance(fingerprint: Fingerprint) -> None:
+    """Draws how many scans, boxes and outlines each class or structure has on each side of the split."""
+    there = balances(fingerprint)
+    for number, (what, counts) in enumerate(there.items()):
+        charts.bars(counts, key=f"class-balance-{number}", y_title=what, height=260 if len(there) == 1 else 210)
+    if not there and any(fingerprint.num_paired.values()):
+        st.caption("Each of these scans has its clean twin: enhancement learns from that, and needs no class.")
+    elif not there:
+        st.caption(
+            "These scans carry no labels. Enhancement can learn from clean ones; for everything else, label some first."
+        )

@@ -30,7 +30,7 @@ _TOOLS = {
     "brush": ("Brush", ":material/brush:", "D", MASK),
     "eraser": ("Eraser", ":material/ink_eraser:", "E", MASK),
 }
-_SIZES = {"Small": 440, "Medium": 610, "Large": 920, "Largest": 1500}
+_SIZES = {"Tiny": 315, "Small": 440, "Medium": 610, "Large": 920, "Largest": 1500}
 _MOST_HEIGHT_PX = 780
 _TOOLBAR_PX = 20  # the canvas's own buttons float above its upper right corner
 _OWN = "own"
@@ -106,7 +106,7 @@ def edit(
         st.segmented_control(
             "Size of the picture",
             list(_SIZES),
-            default="Medium",
+            default=_first_size(),
             key=f"{key}-size",
             required=True,
             label_visibility="collapsed",
@@ -114,6 +114,11 @@ def edit(
     with actions:
         _actions(work, key, kind, names)
     return work
+
+
+def _first_size() -> str:
+    """The size of the picture that one begins with: it fits a phone, too, where a finger draws and does not scroll."""
+    return "Tiny" if "Mobi" in (st.context.headers.get("User-Agent") or "") else "Medium"  # so a phone calls itself
 
 
 # -- tools -----------------------------------------------------------------------------------------------------------
@@ -285,7 +290,7 @@ def _canvas(
     from streamlit_drawable_canvas import st_canvas  # as well
 
     kind = _TOOLS[tool][3]
-    frame = framed(scan, _SIZES[st.session_state.get(f"{key}-size") or "Medium"])
+    frame = framed(scan, _SIZES[st.session_state.get(f"{key}-size") or _first_size()])
     work.look(kind, tool, names.of(kind), frame.view, window, chosen, width_px)
     ink = colour_of(chosen) if kind == BOXES else ERASER if tool == "eraser" else ink_of(chosen)
     boxes = [] if kind == BOXES else [(work.marks.boxes or ())[n] for n in work.here]
