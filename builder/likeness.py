@@ -6,7 +6,7 @@ It needs nothing else of ours: exported networks carry this file as it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +93,14 @@ def words(like: dict[str, Any]) -> str:
 
 
 def load(path: Path) -> Nearness:
-    """What `np.savez` of a `Nearness` wrote."""
+    """What `np.savez` of a `Nearness` wrote.
+
+    Raises:
+        KeyError: it lacks something, as what an earlier version wrote does.
+    """
     with np.load(path, allow_pickle=False) as kept:
-        return Nearness(**{one.name: kept[one.name] for one in fields(Nearness) if one.name in kept.files})
+        there = [f.name for f in fields(Nearness) if f.name in kept.files or f.default_factory is MISSING]
+        return Nearness(**{name: kept[name] for name in there})
 
 
 def middle(image: np.ndarray, side: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
         if known:
             return likeness.load(path)
     except (OSError, ValueError, KeyError):
-        pass  # not there, of other weights, or cut off while it was written: it is made (again)
+        pass  # not there, of other weights, of an earlier version, or cut off while it was written: it is made (again)
     made = _made(predictor, folder, home)
     if made is not None:
         draft = folder / f".nearness.{os.getpid()}.npz"

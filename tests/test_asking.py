@@ -132,6 +132,10 @@ def test_a_scan_of_the_training_is_like_it_and_noise_is_not(learned: tuple[Path,
     assert not nearness.words({"farther_than": 0.5, "of": 30, "unlike": False})
     again = nearness.of_run(predictor, run.folder, home)
     assert again is not None and np.array_equal(again.distances, known.distances)
+    early = {name: getattr(known, name) for name in ("rows", "mean", "scale", "distances")}
+    np.savez(run.folder / "nearness.npz", key=predictor.weights_sha256, **early)  # as the first version kept it
+    again = nearness.of_run(predictor, run.folder, home)
+    assert again is not None and np.array_equal(again.own, known.own), "is made anew"
 
 
 def test_without_the_training_scans_nothing_is_said_of_likeness(
