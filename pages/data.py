@@ -302,8 +302,9 @@ def heading(summaries: list[Summary], summary: Summary | None) -> None:
     """Title, and on the right what can be done."""
     caption = ""
     if summary is not None:
-        caption = (
-            f"{amount(summary.num_cases, 'scan')} · {size(summary.bytes)} on disk · imported {ago(summary.changed)}"
+        begun, touched = ago(summary.created), ago(summary.changed)
+        caption = f"{amount(summary.num_cases, 'scan')} · {size(summary.bytes)} on disk · imported {begun}" + (
+            f", changed {touched}" if touched != begun else ""
         )
     with style.heading(plain(summary.name) if summary else "Which scans?", caption):
         if summaries:
