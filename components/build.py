@@ -35,6 +35,8 @@ PRODUCTS = (
     "hand.js",
     "heatmap.js",
     "heatmap.css",
+    "strands.js",
+    "strands.css",
 )
 _INTER = "node_modules/@fontsource-variable/inter"
 _MONO = "node_modules/@fontsource-variable/jetbrains-mono"

@@ -76,11 +76,19 @@ def test_three_unlocked_choices_eight_trials_and_the_winner(
     # Its pictures come while it runs, and it ends by itself.
     expect(keyed(page, "study-winner").get_by_text("The winner")).to_be_visible(timeout=4 * LONG_MS)
     keyed(page, "study-view").get_by_role("radio", name="All choices").click()
-    expect(keyed(page, "study-figure").locator(".parcoords").first).to_be_visible()
+    lines, over = page.locator(".strands canvas[role=img]"), page.locator(".strands canvas.over")
+    expect(lines).to_have_attribute("data-lines", "8", timeout=4 * LONG_MS)
     study = StudyStore(place).studies()[0]
     view = study.view()
     assert [trial.status for trial in view.trials] == ["done"] * 8 and view.best is not None
     winner = view.best
+
+    # A part of the last axis keeps the trials that pass there; a press on it lets go.
+    last = over.evaluate("canvas => canvas.clientWidth") - 40
+    over.drag_to(over, source_position={"x": last, "y": 40}, target_position={"x": last, "y": 150})
+    expect(lines).not_to_have_attribute("data-kept", "8")
+    over.click(position={"x": last, "y": 250})
+    expect(lines).to_have_attribute("data-kept", "8")
 
     # The winner opens as an experiment of its own, and is an ordinary run: it is cross-validated like any.
     button(page, "best-experiment").click()

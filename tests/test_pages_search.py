@@ -12,7 +12,7 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 from builder.runs import Finished, Job, Record, RunStore, Started
 from builder.search.studies import Study, StudyStore
 from builder.task import find
-from pages.kit import locks, study_figures
+from pages.kit import locks, study_figures, study_strands
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed
 from tests.test_pages_shell import cats, no_supervisor, opened, parameter, said, title_of  # noqa: F401 (two are fixtures)
@@ -154,9 +154,10 @@ def test_a_finished_search_shows_its_winner_its_pictures_and_opens_it_as_an_expe
     view = study.view()
     session = opened("search", study=study.id)
     assert "The winner" in said(session) and "Done" in said(session)
-    for name in ("All choices", "What matters", "Each choice", "In pairs"):
+    for name in ("What matters", "Each choice", "In pairs"):
         assert len(seen(session, name).get("plotly_chart")) == 1, name
-    assert seen(session, "Learning curves").get("bidi_component")
+    for name in ("All choices", "Learning curves"):
+        assert seen(session, name).get("bidi_component"), name
     assert len(session.dataframe[0].value) == 30
     pressed(session, "best-experiment")
     assert view.best is not None
@@ -172,6 +173,29 @@ def test_of_many_dots_each_place_keeps_the_latest_and_the_ends_stay() -> None:
     assert len(kept) < 200 and 2999 in kept and ys.index(0.0) in kept and ys.index(0.999) in kept
     apart = [min(abs(ys[k] - y) for k in kept if xs[k] == x) for x, y in zip(xs, ys, strict=True)]
     assert max(apart) <= 1 / 27, "no dot is left out that no other one touches"
+
+
+def test_all_choices_are_a_line_for_each_trial_that_is_over_the_best_on_top(home: Path) -> None:
+    study = told(home, 30)
+    view, search = study.view(), study.experiment.search
+    assert search is not None
+    done = [trial for trial in view.trials if trial.status == "done"]
+    for larger in (True, False):
+        axes, lines = study_strands.strands(view.trials, search.dimensions, "AUC", larger, {})
+        assert len(axes) == len(search.dimensions) + 1 == len(lines[0].places) == len(lines[0].told)
+        assert {line.label for line in lines} == {f"Trial {trial.number}" for trial in done}
+        best = (max if larger else min)(done, key=lambda trial: trial.values[0])
+        assert lines[-1].label == f"Trial {best.number}" and lines[-1].shade == 1 and lines[0].shade == 0
+        assert lines[-1].places[-1] == (1 if larger else 0) and lines[-1].told[-1] == f"{best.values[0]:.4g}"
+    has_momentum = {f"Trial {trial.number}": "training.optimizer.params.momentum" in trial.params for trial in done}
+    assert [axis.none for axis in axes] == [False, False, False, not all(has_momentum.values()), False]
+    for line in lines:
+        assert (line.places[3] is not None) == (line.told[3] != "none") == has_momentum[line.label]
+        assert all(place is None or 0 <= place <= 1 for place in line.places)
+    alike, _ = study_strands.strands(
+        done[:1], search.dimensions, "AUC", True, {d.path: "Same" for d in search.dimensions}
+    )
+    assert len({axis.label for axis in alike}) == len(alike), "what is kept on an axis is known by its words"
 
 
 def test_several_objectives_show_the_compromises(home: Path) -> None:

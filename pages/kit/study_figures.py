@@ -21,17 +21,19 @@ __all__ = [
     "faint",
     "grades",
     "importance",
-    "parallel",
+    "over",
     "pareto",
+    "places",
     "progress",
     "running",
     "short",
+    "scale",
     "slices",
+    "ticks",
     "uncovered",
     "unit",
 ]
 
-_NONE = -0.12  # where a choice that a trial did not have is drawn, below the range
 _AXIS_CHARS = 22
 _FEW_DOTS = 200
 _DOTS_ACROSS, _DOTS_UPWARDS = 56, 28  # dots side by side in one picture of a choice, each touched by the next
@@ -53,7 +55,12 @@ def _theme() -> dict[str, Any]:
 
 def grades() -> list[str]:
     """Returns five colours from poor to good, as the scale of all pictures has them."""
-    return [colour for _, colour in _theme()["scale"]]
+    return [colour for _, colour in scale()]
+
+
+def scale() -> list[tuple[float, str]]:
+    """Returns (place in 0..1, colour) from poor to good, as all pictures have them."""
+    return [(float(place), colour) for place, colour in _theme()["scale"]]
 
 
 def faint() -> str:
@@ -85,15 +92,15 @@ def unit(dimension: Dimension, value: Any) -> float | None:
     return float(np.clip((value - low) / (high - low), 0, 1)) if high > low else 0.5
 
 
-def _places(dimension: Dimension, trials: Sequence[TrialView]) -> list[float | None]:
-    """Each trial's place in [0, 1] along a choice, options evenly spread."""
+def places(dimension: Dimension, trials: Sequence[TrialView]) -> list[float | None]:
+    """Returns each trial's place in [0, 1] along a choice, options evenly spread; None where it has none."""
     found = [unit(dimension, trial.params.get(dimension.path)) for trial in trials]
     most = max(1, len(dimension.choices or ()) - 1)
     return [v / most if v is not None and dimension.choices else v for v in found]
 
 
-def _ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
-    """Where an axis in [0, 1] has marks, and their words."""
+def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
+    """Returns where an axis in [0, 1] has marks, and their words."""
     if dimension.choices:
         most = max(1, len(dimension.choices) - 1)
         return [k / most for k in range(len(dimension.choices))], [
@@ -115,7 +122,8 @@ def _ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
     return list(at), list(at.values())
 
 
-def _done(trials: Sequence[TrialView], objective: int = 0) -> list[TrialView]:
+def over(trials: Sequence[TrialView], objective: int = 0) -> list[TrialView]:
+    """Returns the trials that have reached something in this objective."""
     return [t for t in trials if t.status == "done" and len(t.values) > objective]
 
 
@@ -152,7 +160,7 @@ def progress(trials: Sequence[TrialView], name: str, larger: bool, titles: Mappi
     theme, colours = _theme(), palette()
     scores = [t.values[at] if t.status == "done" and len(t.values) > at else None for t in trials]
     pruned = [t for t in trials if t.pruned and t.curve[1] and not at]
-    done = _done(trials, at)
+    done = over(trials, at)
     numbers = [t.number for t in trials]
     best = best_so_far(scores, larger_better=larger)
     traces = [
@@ -186,55 +194,6 @@ def progress(trials: Sequence[TrialView], name: str, larger: bool, titles: Mappi
     return _figure(traces, 380, xaxis={"title": "Trial"}, yaxis={"title": _safe(name)})
 
 
-def parallel(
-    trials: Sequence[TrialView],
-    dimensions: Sequence[Dimension],
-    name: str,
-    larger: bool,
-    titles: Mapping[str, str],
-    at: int = 0,
-) -> Any:
-    """A line for each trial through all its choices to what it reached; drag along an axis to keep a part."""
-    import plotly.graph_objects as go
-
-    theme, done = _theme(), _done(trials, at)
-    axes = []
-    for dimension in dimensions:
-        places = _places(dimension, done)
-        marks, words = _ticks(dimension)
-        low = 0.0
-        if any(place is None for place in places):
-            low, marks, words = _NONE, [_NONE, *marks], ["none", *words]
-        axes.append(
-            {
-                "label": _safe(short(dimension.path, titles)),
-                "values": [_NONE if place is None else place for place in places],
-                "range": [low, 1],
-                "tickvals": marks,
-                "ticktext": [_safe(w) for w in words],
-            }
-        )
-    values = [t.values[at] for t in done]
-    axes.append({"label": _safe(name), "values": values})
-    scale = theme["scale"] if larger else [[1 - place, colour] for place, colour in reversed(theme["scale"])]
-    lines = {"color": values, "colorscale": scale, "showscale": False}
-    figure = _figure(
-        [
-            go.Parcoords(
-                dimensions=axes,
-                line=lines,
-                labelfont={"color": theme["text"], "size": 12},
-                tickfont={"color": theme["text"], "size": 11},
-                rangefont={"color": "rgba(0,0,0,0)", "size": 1},
-                unselected={"line": {"color": theme["faint"], "opacity": 0.12}},
-            )
-        ],
-        400,
-    )
-    figure.update_layout(margin={"l": 70, "r": 56, "t": 56, "b": 24}, paper_bgcolor="rgba(0,0,0,0)")
-    return figure
-
-
 def importance(found: Mapping[str, float], titles: Mapping[str, str]) -> Any:
     """The share of each choice in what was reached, as bars, the largest on top."""
     import plotly.graph_objects as go
@@ -265,7 +224,7 @@ def slices(
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    theme, done = _theme(), _done(trials, at)
+    theme, done = _theme(), over(trials, at)
     columns = min(3, max(1, len(dimensions)))
     rows = ceil(len(dimensions) / columns)
     figure = make_subplots(
@@ -279,7 +238,7 @@ def slices(
     scale = [[0, theme["faint"]], [1, palette()[0]]]
     for number, dimension in enumerate(dimensions):
         row, column = 1 + number // columns, 1 + number % columns
-        placed = [(t, p) for t, p in zip(done, _places(dimension, done), strict=True) if p is not None]
+        placed = [(t, p) for t, p in zip(done, places(dimension, done), strict=True) if p is not None]
         there = [placed[k] for k in uncovered([p for _, p in placed], [t.values[at] for t, _ in placed])]
         path, words = dimension.path, _safe(short(dimension.path, titles))
         figure.add_trace(
@@ -302,7 +261,7 @@ def slices(
             row=row,
             col=column,
         )
-        marks, said = _ticks(dimension)
+        marks, said = ticks(dimension)
         figure.update_xaxes(
             range=[-0.06, 1.06], tickvals=marks, ticktext=[_safe(w) for w in said], row=row, col=column, zeroline=False
         )
@@ -346,10 +305,10 @@ def contour(
     """Two choices together: a smooth map of what was reached, and the trials it was made from."""
     import plotly.graph_objects as go
 
-    theme, done = _theme(), _done(trials, at)
+    theme, done = _theme(), over(trials, at)
     placed = [
         (t, x, y)
-        for t, x, y in zip(done, _places(across, done), _places(upwards, done), strict=True)
+        for t, x, y in zip(done, places(across, done), places(upwards, done), strict=True)
         if x is not None and y is not None
     ]
     xs, ys, scores = [x for _, x, _ in placed], [y for _, _, y in placed], [t.values[at] for t, _, _ in placed]
@@ -387,7 +346,7 @@ def contour(
     )
     figure = _figure(traces, 420)
     for update, dimension in ((figure.update_xaxes, across), (figure.update_yaxes, upwards)):
-        marks, words = _ticks(dimension)
+        marks, words = ticks(dimension)
         update(
             title=_safe(short(dimension.path, titles)),
             tickvals=marks,
@@ -412,7 +371,7 @@ def pareto(
     import plotly.graph_objects as go
 
     theme, colours = _theme(), palette()
-    done = _done(trials, max(across, upwards))
+    done = over(trials, max(across, upwards))
     first = sorted((t for t in done if t.number in set(kept)), key=lambda t: t.values[across])
     rest = [t for t in done if t.number not in set(kept)]
     joined = "lines+markers" if len(names) == 2 else "markers"

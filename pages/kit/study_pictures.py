@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from builder.search.studies import Study, StudyView
-from pages.kit import study_curves, study_figures
+from pages.kit import study_curves, study_figures, study_strands
 from pages.kit.study_words import experiment_of, names_of, titles_of
 from pages.kit.words import amount, plain
 
@@ -74,15 +74,23 @@ def draw(study: Study, view: StudyView, shown: str, at: int) -> None:
             f"{name} of {amount(done, 'trial')}, and the best so far",
         )
     elif shown == "All choices":
-        figure(
-            view,
-            (shown, at),
-            lambda: study_figures.parallel(view.trials, unlocked, name, rising, titles, at),
-            f"{amount(done, 'trial')} as lines through their choices to what they reached",
+        import scanloom_components  # only where it is drawn: it registers itself with a running Streamlit
+
+        axes, lines = made(
+            view, (shown, at), lambda: study_strands.strands(view.trials, unlocked, name, rising, titles, at)
+        )
+        scanloom_components.strands(
+            axes,
+            lines,
+            key=f"study-strands-{study.id}-{at}",
+            scale=study_figures.scale(),
+            faint=study_figures.faint(),
+            summary=f"{amount(done, 'trial')} as lines through their choices to what they reached",
         )
         st.caption(
             "A line is a trial: its choices from left to right, and on the last axis what it reached; the warmest is "
-            "best. Draw along an axis with the mouse to keep the trials that pass there; press on the axis to let go."
+            "best. Point at a line to read it. Draw along an axis with the mouse to keep the trials that pass there; "
+            "press on the axis to let go."
         )
     elif shown == "What matters":
         matters(study, view)
@@ -164,8 +172,8 @@ def compromises(study: Study, view: StudyView) -> None:
     )
 
 
-def figure(view: StudyView, what: tuple[Hashable, ...], make: Callable[[], Any], words: str) -> None:
-    """A figure of Plotly in its place, from the last time where no trial has ended since."""
+def made(view: StudyView, what: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+    """What `make` gives, from the last time where no trial has ended since."""
     state = sum(trial.ended for trial in view.trials), len(view.trials)
     key = (view.id, *state, st.context.theme.type, *what)
     with _lock:
@@ -176,6 +184,12 @@ def figure(view: StudyView, what: tuple[Hashable, ...], make: Callable[[], Any],
             _made[key] = drawn
             while len(_made) > _KEPT:
                 _made.popitem(last=False)
+    return drawn
+
+
+def figure(view: StudyView, what: tuple[Hashable, ...], make: Callable[[], Any], words: str) -> None:
+    """A figure of Plotly in its place."""
+    drawn = made(view, what, make)
     st.plotly_chart(drawn, key="study-figure", config={"displaylogo": False, "displayModeBar": False}, alt=words)
 
 

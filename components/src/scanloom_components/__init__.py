@@ -1,7 +1,8 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
 `network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, `compare`,
 two pictures of one scan with a divider between them, `film`, what a network said of a few scans after every epoch,
-`heatmap`, numbers in colours that grow, and `hand`, which lets a finger draw on a canvas and loses no stroke.
+`heatmap`, numbers in colours that grow, `strands`, a line for each of many things through the same axes, and `hand`,
+which lets a finger draw on a canvas and loses no stroke.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -17,12 +18,14 @@ from typing import Any
 import streamlit as st
 
 __all__ = [
+    "Axis",
     "Box",
     "Layer",
     "Mark",
     "Report",
     "Seen",
     "Series",
+    "Strand",
     "compare",
     "curves",
     "dropzone",
@@ -30,6 +33,7 @@ __all__ = [
     "hand",
     "heatmap",
     "network",
+    "strands",
     "viewer",
 ]
 
@@ -54,6 +58,35 @@ class Series:
     width: float = 2.0
     opacity: float = 1.0
     legend: bool = True
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An upright axis that lines pass.
+
+    Attributes:
+        label: differs from axis to axis. ticks: (place in 0..1, words).
+        none: whether a line may lack a place here; it then passes below the range.
+    """
+
+    label: str
+    ticks: Sequence[tuple[float, str]]
+    none: bool = False
+
+
+@dataclass(frozen=True)
+class Strand:
+    """A line through all axes.
+
+    Attributes:
+        label: what it is. places: in 0..1 on each axis, None where it has none. told: what it has there, in words.
+        shade: 0..1, where its colour lies on the scale.
+    """
+
+    label: str
+    places: Sequence[float | None]
+    told: Sequence[str]
+    shade: float
 
 
 @dataclass(frozen=True)
@@ -199,6 +232,15 @@ _heatmap = st.components.v2.component(
 )
 
 
+_strands = st.components.v2.component(
+    "scanloom-components.strands",
+    js="strands.js",
+    css="strands.css",
+    html='<div class="strands"></div>',
+    isolate_styles=True,
+)
+
+
 def curves(
     series: Sequence[Series],
     *,
@@ -295,6 +337,44 @@ def heatmap(
     }
     state: Any = _heatmap(key=key, data=data, default={"row": None}, on_row_change=on_pick or _nothing)
     return state.row
+
+
+def strands(
+    axes: Sequence[Axis],
+    lines: Sequence[Strand],
+    *,
+    key: str,
+    scale: Sequence[tuple[float, str]],
+    faint: str,
+    height: int = 400,
+    summary: str = "",
+) -> None:
+    """Draws lines through the same axes; along an axis one drags to keep those that pass there, which lasts while more
+    lines come.
+
+    Args:
+        lines: the last ones lie on top. key: fixed. scale: (place in 0..1, colour as #rrggbb), rising from 0 to 1.
+        faint: colour of the lines that are not kept. height: in pixels. summary: what a screen reader says.
+    """
+    data = {
+        "axes": [
+            {"label": a.label, "ticks": [[_short(at), said] for at, said in a.ticks], "none": a.none} for a in axes
+        ],
+        "lines": [
+            {
+                "label": line.label,
+                "places": [_short(place) for place in line.places],
+                "told": list(line.told),
+                "shade": _short(line.shade),
+            }
+            for line in lines
+        ],
+        "scale": [list(stop) for stop in scale],
+        "faint": faint,
+        "height": height,
+        "summary": summary,
+    }
+    _strands(key=key, data=data, height=height)
 
 
 def dropzone(
