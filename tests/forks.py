@@ -220,6 +220,9 @@ def _begun() -> None:
     global _server, _life, _place
     if not _place or (_server is not None and _server.poll() is not None):
         _place = tempfile.mkdtemp(prefix="scanloom-forks-")
+        if len(_place) > 90:  # the address of a socket has 108 bytes at most
+            os.rmdir(_place)
+            _place = tempfile.mkdtemp(prefix="scanloom-forks-", dir="/tmp")
         _life, its = socket.socketpair()
         doors = []
         for one in _DOORS:
@@ -321,7 +324,7 @@ def _imported(names: tuple[str, ...]) -> None:
 
 
 def _forked(line: socket.socket, servers: list[int], numbers: list[int], sockets: list[socket.socket]) -> int:
-    """Begins what is asked for on `line`, and says the numbers of the child, this server and those it came from."""
+    """Begins what is asked for on `line`; the child says there its number and those of the servers it came from."""
     head, ancillary, *_ = line.recvmsg(4, socket.CMSG_SPACE(12))
     standard = array.array("i")
     for _level, _kind, data in ancillary:
@@ -329,36 +332,42 @@ def _forked(line: socket.socket, servers: list[int], numbers: list[int], sockets
     asked = json.loads(_exactly(line, int.from_bytes(head + _exactly(line, 4 - len(head)), "little")))
     child = os.fork()
     if not child:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        line.close()
-        for one in sockets:
-            one.close()
-        for number in numbers:
-            os.close(number)
-        for number, given in enumerate(standard):
-            os.dup2(given, number)
-        for given in standard:
-            os.close(given)
-        if asked["session"]:
-            os.setsid()
-        else:
-            with contextlib.suppress(OSError):
-                os.setpgid(0, asked["group"])
-        if len(servers) == len(_STAGES):
-            subprocess.Popen = Popen  # type: ignore[misc]
-        os._exit(_child(asked["command"], asked["cwd"], asked["env"]))
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for one in sockets:
+                one.close()
+            for number in numbers:
+                os.close(number)
+            for number, given in enumerate(standard):
+                os.dup2(given, number)
+            for given in standard:
+                os.close(given)
+            if asked["session"]:
+                os.setsid()
+            else:
+                with contextlib.suppress(OSError):
+                    os.setpgid(0, asked["group"])
+            if len(servers) == len(_STAGES):
+                subprocess.Popen = Popen  # type: ignore[misc]
+            os.chdir(asked["cwd"])
+            told = [os.getpid(), *servers, *[0] * (len(_STAGES) - len(servers))]
+            line.sendall(b"".join(number.to_bytes(4, "little") for number in told))  # as it is after an exec
+            line.close()
+            code = _child(asked["command"], asked["cwd"], asked["env"])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)  # whatever happens: a child never goes on as a server
     for number in standard:
         os.close(number)
-    told = [child, *servers, *[0] * (len(_STAGES) - len(servers))]
-    line.sendall(b"".join(number.to_bytes(4, "little") for number in told))
     return child
 
 
 def _child(command: list[str], cwd: str, env: dict[str, str]) -> int:
-    """Does what `python COMMAND...` does, and returns its exit code."""
-    os.chdir(cwd)
+    """Does what `python COMMAND...` does in the folder `cwd`, where it is; returns its exit code."""
     os.environ.clear()
     os.environ.update(env)
     time.tzset()

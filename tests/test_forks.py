@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import forks
 import pytest
@@ -30,3 +32,22 @@ def test_a_fork_sees_nothing_of_scanloom_and_has_its_time():
         forks.run([sys.executable, "-c", "import time; time.sleep(60)"], capture_output=True, timeout=0.3)
     with pytest.raises(subprocess.CalledProcessError):
         forks.run([sys.executable, "-c", "raise SystemExit(3)"], capture_output=True, check=True)
+
+
+def test_a_command_of_the_house_is_a_fork_with_its_own_session_folder_and_end(home):
+    given = {"cwd": Path(__file__).parents[1], "env": {**os.environ, "SCANLOOM_HOME": str(home)}, "text": True}
+    command = [sys.executable, "-m", "builder", "runs", "no-such-run", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    told = []
+    for begin in (forks.Popen, forks._plain):
+        with begin(command, **pipes, **given) as process:
+            told.append((*process.communicate(), process.returncode))
+    assert told[0] == told[1] and told[0][2] == 2
+    (home / "held").mkdir(parents=True)
+    held = [sys.executable, "-m", "builder.supervisor", str(home / "held")]
+    process = forks.Popen(held, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **given)
+    assert os.getsid(process.pid) == process.pid and process.poll() is None
+    assert os.readlink(f"/proc/{process.pid}/cwd") == str(given["cwd"])
+    process.kill()
+    assert process.wait(30) == -9
+    assert {process.pid}.isdisjoint(forks.served())
