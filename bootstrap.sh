@@ -163,6 +163,22 @@ install_dev() {
     install_system
 }
 
+bundle_components() { # where it can be done without a package of Python's
+    ! node_is_new || NODE_USE_SYSTEM_CA=1 "$VENV/bin/python" components/build.py
+}
+
+install_test_packages() { # all at once: pip works out once what belongs together
+    want=$(digest requirements.txt constraints.txt)
+    dev=$(digest requirements-dev.txt requirements-cluster.txt constraints.txt)
+    is_done requirements "$want" && is_done dev "$dev" && return
+    say "Python packages and what the tests need: about 3 GB to download the first time, mostly PyTorch (some minutes)"
+    pip_install "the packages of requirements.txt and requirements-dev.txt" \
+        -r requirements.txt -r requirements-dev.txt -r requirements-cluster.txt -c constraints.txt
+    KERAS_BACKEND=torch "$VENV/bin/python" -c "$COMPILED" >/dev/null 2>&1 & # beside what comes next
+    mark_done requirements "$want"
+    mark_done dev "$dev"
+}
+
 install_tests() {
     make_venv
     mkdir -p "$STAMPS"
@@ -170,11 +186,11 @@ install_tests() {
     install_system &
     beside=$!
     trap 'wait "$beside"' EXIT # whatever stops us, apt is not left half way
-    is_done requirements "$(digest requirements.txt constraints.txt)" || compile=yes
-    install_requirements
-    [ -z "${compile:-}" ] || KERAS_BACKEND=torch "$VENV/bin/python" -c "$COMPILED" >/dev/null 2>&1 & # beside Node and pip
+    bundle_components >"$STAMPS/bundle.log" 2>&1 &
+    bundle=$!
+    install_test_packages
+    wait "$bundle" || true # what failed is tried, and told, now
     install_components
-    install_dev_packages
     trap - EXIT
     wait "$beside" || exit 2 # it has said why
 }

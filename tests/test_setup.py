@@ -372,10 +372,10 @@ def test_the_browser_can_be_left_out(tmp_path: Path):
     assert _bootstrap(tmp_path, "dev", fakes={"id": "echo 1000"}, env={"BROWSER": "no"}) == (0, "")
 
 
-@pytest.mark.parametrize("fails", ["", "requirements", "chromium"])
+@pytest.mark.parametrize("fails", ["", "test_packages", "chromium"])
 def test_pip_and_apt_work_side_by_side_and_a_failure_of_either_stops_once_both_have_ended(tmp_path: Path, fails: str):
-    names = {"make_venv", "requirements", "components", "dev_packages", "orthanc", "chromium", "postgres"}
-    steps = {name: name if name == "make_venv" else f"install_{name}" for name in names}
+    names = {"make_venv", "bundle_components", "test_packages", "components", "orthanc", "chromium", "postgres"}
+    steps = {name: name if name in ("make_venv", "bundle_components") else f"install_{name}" for name in names}
     script = (ROOT / "bootstrap.sh").read_text(encoding="utf-8")
     begin, choice, rest = script.partition('case "${1:-setup}" in')
     fakes = "".join(
@@ -387,7 +387,7 @@ def test_pip_and_apt_work_side_by_side_and_a_failure_of_either_stops_once_both_h
     )
     assert done.returncode == (2 if fails else 0) and ("it broke" in done.stderr) == bool(fails), done.stderr
     assert {"orthanc", "chromium"} <= set(done.stdout.split()), "apt is not left half way"
-    assert ("dev_packages" in done.stdout) == (fails != "requirements")
+    assert ("\ncomponents\n" in done.stdout) == (fails != "test_packages")
 
 
 def test_an_unknown_step_gets_one_plain_sentence(tmp_path: Path):
