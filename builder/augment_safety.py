@@ -16,6 +16,7 @@ import numpy as np
 from builder.data import Dataset, Fingerprint, pixel_aspect, place
 from builder.parts.images import AUGMENTATIONS
 from builder.spec import Choice, Data, Experiment, Problem
+from builder.task import find
 from builder.views import VIEWS
 
 if TYPE_CHECKING:
@@ -245,9 +246,8 @@ def lesions(dataset: Dataset, data: Data, task: str) -> Lesions | None:
     where patches are cut (then nobody knows beforehand what lies in them)."""
     if data.fit == "patches":
         return None
-    outlined = task == "tumor_diagnosis" or (
-        task != "lesion_detection" and not len(dataset.indices("train", by="boxes"))
-    )
+    kind = find(task).label_kind
+    outlined = kind == "outline" or (kind != "boxes" and not len(dataset.indices("train", by="boxes")))
     cases = dataset.indices("train", by="mask" if outlined else "boxes")
     if len(cases) > _MOST_PICTURES:
         cases = cases[np.linspace(0, len(cases) - 1, _MOST_PICTURES).round().astype(int)]
@@ -326,7 +326,7 @@ def _sentence(choice: Choice, count: float, there: Lesions, task: str) -> str:
         choice.name, "may move the lesion out of the picture"
     )
     title = {"zoom": "Zoom", "cutout": "An erased patch"}.get(choice.name, AUGMENTATIONS[choice.name].title)
-    label = "" if task == "lesion_detection" or there.kind == "outlines" else " while the scan keeps its label"
+    label = "" if find(task).label_kind == "boxes" or there.kind == "outlines" else " while the scan keeps its label"
     return f"{title} {what}: {_amount(count, len(there), there.kind)} in an epoch{label}."
 
 

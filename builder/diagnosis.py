@@ -16,6 +16,7 @@ from builder.network import plan_of
 from builder.parts.layers import LAYERS
 from builder.probes import Probes
 from builder.spec import INPUT, Experiment, feeder
+from builder.task import find
 
 __all__ = ["KINDS", "Finding", "diagnose", "several"]
 
@@ -301,7 +302,8 @@ def _forgets(case: _Case) -> Iterator[Finding]:
 
 
 def _start(case: _Case) -> Iterator[Finding]:
-    if case.experiment.task != "recognition" or case.experiment.training.loss.name != "usual" or not case.num_classes:
+    experiment = case.experiment
+    if find(experiment.task).learns != ("class",) or experiment.training.loss.name != "usual" or not case.num_classes:
         return
     steps, values = case.view.curves.get("step/loss", ([], []))
     chance = math.log(max(2, case.num_classes))

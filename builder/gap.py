@@ -16,6 +16,7 @@ from builder.dropping import dropped, everywhere
 from builder.network import Plan
 from builder.parts.training import TRAINING
 from builder.spec import Choice, Experiment
+from builder.task import find
 
 __all__ = ["Gap", "cures", "read"]
 
@@ -130,7 +131,7 @@ def _brakes(experiment: Experiment, plan: Plan) -> list[tuple[str, Experiment]]:
     training, found = experiment.training, []
     chosen = {choice.name for choice in training.augment}
     more = tuple(Choice(name=name) for name in ("rotate", "zoom", "brightness", "noise") if name not in chosen)
-    grey = experiment.task == "image_enhancement"  # there grey values are what is learned
+    grey = "picture" in find(experiment.task).learns  # there grey values are what is learned
     more = tuple(choice for choice in more if not grey or choice.name in ("rotate", "zoom"))
     if more:
         augmented = experiment.replace("training.augment", (*training.augment, *more))

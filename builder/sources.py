@@ -20,6 +20,7 @@ from builder.gathering import Found, Gathered, Left, SourceRefused, gather, head
 from builder.layouts import IMAGE_FOLDERS, Outlined, outlined, paired
 from builder.medmnist import MedMNIST, NotMedMNIST
 from builder.tables import MAX_CLASSES, SIDES, Row, Table, TableRefused, natural, read_table, rows_in_words, tells
+from builder.task import find
 
 __all__ = [
     "KINDS",
@@ -375,8 +376,9 @@ def _choices(gathered: Gathered, labels: Path | None, task: str = "") -> tuple[s
         return ({".json": "coco", ".yaml": "yolo", ".yml": "yolo"}.get(labels.suffix.lower(), "csv"),)
     found = ["csv"] if _table(gathered.found) else []
     found += seen(gathered.texts)
-    pairs = paired(scans, unclear=task == "image_enhancement")
-    found += ["pairs"] if pairs and (not pairs.left or task == "image_enhancement") else []
+    wanted = bool(task) and "picture" in find(task).learns
+    pairs = paired(scans, unclear=wanted)
+    found += ["pairs"] if pairs and (not pairs.left or wanted) else []
     parted = outlined(scans)
     arrangement = _by_class(parted.scans)
     names = arrangement.classes

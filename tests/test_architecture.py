@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("builder", "tasks", "pages")
+TASK_NAMES = ("recognition", "lesion_detection", "tumor_diagnosis", "image_enhancement")
 
 # The design's table as amended by docs/decisions/0001. A module that is not listed is refused: give it its place first.
 ENGINE = {
@@ -58,7 +59,7 @@ ENGINE = {
     "boxed_sources": "gathering arrangement boxfiles layouts tables",
     "masks": "scan",
     "labelling": "boxfiles gathering labels scan",
-    "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts medmnist",
+    "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts medmnist task",
     "duplicates": "",
     "splits": "",
     "labels": "",
@@ -87,7 +88,7 @@ ENGINE = {
     "growing": "",
     "probes": "",
     "events": "growing probes",
-    "diagnosis": "events parts network probes spec",
+    "diagnosis": "events parts network probes spec task",
     "cures": "diagnosis parts network spec",
     "runs": "events spec",
     "cluster": "runs",
@@ -111,7 +112,7 @@ ENGINE = {
     "augment": "shading",
     "shading": "",
     "views": "augment",
-    "augment_safety": "parts spec data views augment shading",
+    "augment_safety": "parts spec data task views augment shading",
     "augment_preview": "parts spec data augment cutting",
     "grain": "",
     "degrade": "parts scan grain",
@@ -188,7 +189,7 @@ ENGINE = {
     "error_groups",
     "preflight": "parts spec data task batches learner",
     "finder": "spec data task learner",
-    "gap": "parts spec network dropping",
+    "gap": "parts spec network task dropping",
     "dropping": "catalog parts spec network",
     "landscape": "parts spec",
     "look": "parts spec network stepping scans data prepared predict batches cutting",
@@ -388,6 +389,25 @@ def test_a_module_imports_only_what_the_table_allows(path: Path):
     imported = _engine_modules(_tree(path))
     forbidden = sorted(module for module in imported if module not in allowed)
     assert not forbidden, f"{_name(path)} imports {', '.join(forbidden)} of the engine; it may import {sorted(allowed)}"
+
+
+@every_source
+def test_nobody_but_a_task_asks_which_task_it_is(path: Path):
+    """What differs between tasks is said by the tasks themselves (`label_kind`, `learns`): one may be added."""
+    if path.relative_to(ROOT).parts[0] == "tasks":
+        return
+    for node in _walked(_tree(path)):
+        if isinstance(node, ast.Compare):
+            said = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)}
+            assert not said & set(TASK_NAMES), (
+                f"{_name(path)}, line {node.lineno}: ask the task (builder.task.find) instead"
+            )
+
+
+def test_a_module_of_a_task_holds_its_contract_and_no_more():
+    for name in TASK_NAMES:
+        lines = len((ROOT / "tasks" / f"{name}.py").read_text().splitlines())
+        assert 150 <= lines <= 300, f"tasks/{name}.py has {lines} lines"
 
 
 @every_source

@@ -17,6 +17,7 @@ from builder.measures.named import metric_words, written
 from builder.measures.structures import KINDS as STRUCTURES
 from builder.saliency import METHODS
 from builder.subgroups import COMPARED, shown
+from builder.task import find
 from builder.terms import GATES
 
 _SIDES = {"val": "Validation", "test": "Test"}
@@ -330,11 +331,11 @@ def _differences(row: Mapping[str, Any]) -> list[str]:
 
 def missing(found: Facts) -> str:
     """What nobody asked, and where it can be asked."""
-    kind = found["task"]
-    skipped = {"structures", "diagnosis"} if kind != "image_enhancement" else {"confidence", "terms", "explained"}
-    skipped |= {"confidence", "terms", "explained"} if kind == "lesion_detection" else set()
+    kind = find(found["task"]).label_kind
+    skipped = {"structures", "diagnosis"} if kind != "picture" else {"confidence", "terms", "explained"}
+    skipped |= {"confidence", "terms", "explained"} if kind == "boxes" else set()
     rows = [f"{KINDS[n].where}." for n in KINDS if n not in skipped and not asked(found, n)]
-    if kind in ("recognition", "tumor_diagnosis"):
+    if kind in ("class", "outline"):
         if not found["probes"].get("blanked"):
             rows.insert(1, "Probes with parts of the scans taken away (Results page, “What does it go by?”).")
         if not found.get("baseline"):

@@ -8,6 +8,7 @@ from typing import Any
 from builder.evidence.facts import Facts
 from builder.measures import named
 from builder.measures.named import metric_words
+from builder.task import find
 
 _SIDES = {"train": "training", "val": "validation", "test": "test"}
 _CLINICAL = (
@@ -228,8 +229,8 @@ def _acquired(data: Mapping[str, Any], sizes: Mapping[str, Any]) -> str:
 
 
 def _labels(found: Facts) -> str:
-    data, kind = found["data"], found["task"]
-    if kind == "image_enhancement":
+    data = found["data"]
+    if "picture" in find(found["task"]).learns:
         return "Each scan has a better one as its target, or was made poorer by a known amount."
     told = []
     if data.get("classes"):

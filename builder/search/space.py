@@ -54,7 +54,7 @@ def _domain(experiment: Experiment, path: str) -> Domain | None:
         return _names(experiment, path)
     for place in CATALOGS:
         if path.startswith(f"{place}.params."):
-            if place == "data.degrade" and experiment.task != "image_enhancement":
+            if place == "data.degrade" and "picture" not in find(experiment.task).learns:
                 return None
             return _setting(CATALOGS[place], experiment.at(place).name, path)
     if section == "network":
@@ -143,7 +143,7 @@ def _stem(path: str) -> str:
 
 
 def _names(experiment: Experiment, path: str) -> Domain | None:
-    if path == "data.degrade" and experiment.task != "image_enhancement":
+    if path == "data.degrade" and "picture" not in find(experiment.task).learns:
         return None
     catalog = losses(experiment.task) if path == "training.loss" else CATALOGS[path]
     title = CATALOGS[path].name.capitalize()

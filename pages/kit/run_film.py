@@ -9,6 +9,7 @@ from builder.data import Dataset, UnknownDataset
 from builder.execute import home
 from builder.runs import Run, RunView
 from builder.spec import Experiment
+from builder.task import find
 from pages.kit import films, style
 from pages.kit.run_list import experiment_of
 from pages.kit.words import plain
@@ -59,15 +60,13 @@ def _choice(run: Run, view: RunView, experiment: Experiment, dataset: Dataset | 
     left.caption(
         "Validation scans, as the network sees them, asked anew after every epoch. Dashed or green: what is known; "
         "orange: what the network says."
-        if experiment.task in ("lesion_detection", "tumor_diagnosis")
+        if find(experiment.task).label_kind in ("boxes", "outline")
         else "Validation scans, as the network sees them, asked anew after every epoch."
     )
     if not view.active or dataset is None:
         return
-    from builder import task
-
     with right.popover("Choose scans", icon=":material/push_pin:", width="stretch"):
-        ids = [dataset.cases[i].id for i in task.find(experiment.task).cases(dataset, experiment, "val")]
+        ids = [dataset.cases[i].id for i in find(experiment.task).cases(dataset, experiment, "val")]
         picked = st.multiselect(
             "Scans of the film",
             ids,
