@@ -200,7 +200,7 @@ def _soak(page: Any, pid: int, run: Any, soak_s: float) -> dict[str, Any]:
             "growth_mb": round(float(slope * (late[-1, 0] - late[0, 0])), 2),
             "noise_mb": round(noise, 2),
             "beyond_noise": bool(slope > 2 * error),
-            "samples_mb": [round(float(mb), 2) for mb in table[:, column]],
+            "samples_mb": " ".join(f"{mb:.2f}" for mb in table[:, column]),
         }
 
     return {"minutes": round(soak_s / 60, 1), "numbers_told": run.step, "server": about(1), "page": about(2)}
