@@ -32,6 +32,7 @@ from pages.kit.words import ago, plain
 
 _LOOK_S = 1.0
 _LISTED = 12
+_ID_CHARS = 40
 
 
 Trials = Mapping[str, Sequence[Run]]
@@ -137,11 +138,26 @@ def page(runs: Sequence[Run], trials: Trials, rounds: Sequence[Round]) -> None:
         boards([by_id[id] for id in shown])
 
 
+def missing(asked: Sequence[str], everything: Sequence[Run]) -> None:
+    """Says it, until the next click, where the address names runs that are not there: what is shown are others."""
+    there = {run.id for run in everything}
+    gone = [plain(id[:_ID_CHARS]) for id in asked if id and id not in there]
+    if gone:
+        shown = "The others are shown." if len(gone) < len(asked) else "The newest is shown; the list has all others."
+        st.warning(
+            f"There is no run {', '.join(gone)} among these: it was deleted or put away, or the address is not whole. "
+            f"{shown}",
+            icon=":material/search_off:",
+        )
+
+
 dress()
 undo()
 everything = RunStore(home()).runs()
-known = own(everything, address.get("run").split(",")) or everything[:1]
+asked_for = address.get("run").split(",")
+known = own(everything, asked_for) or everything[:1]
 if known:
+    missing(asked_for, everything)
     page(known, groups(everything), rounds_of(everything))
 else:
     nothing_yet()

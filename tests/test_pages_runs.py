@@ -16,7 +16,7 @@ from builder.runs import EpochEnded, Finished, Paused, Record, Resumed, Run, Run
 from builder.task import find
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed, primaries, tell
-from tests.test_pages_shell import finish, no_supervisor, opened, said  # noqa: F401 (one is a fixture)
+from tests.test_pages_shell import finish, no_supervisor, opened, parameter, said  # noqa: F401 (one is a fixture)
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
 
@@ -95,12 +95,20 @@ def test_a_deleted_run_comes_back_with_one_press_and_an_archived_one_too(home: P
     pressed(session, "delete-run")
     pressed(session, "really-delete")
     assert [r.id for r in RunStore(home).runs()] == [rest.id] and "is deleted" in said(session)
+    assert "There is no run" not in said(session), "he who deletes it knows"
     pressed(session, "undo-delete")
     assert len(RunStore(home).runs()) == 2 and "undo-delete" not in buttons(session)
     pressed(session, "archive-run")
     assert [r.id for r in RunStore(home).runs()] == [rest.id]
+    assert "There is no run" not in said(session)
     pressed(session, f"unarchive-{run.id}")
     assert len(RunStore(home).runs()) == 2
+    session = opened("runs", run="nothing")
+    assert "There is no run nothing among these" in said(session) and "The newest is shown" in said(session)
+    assert parameter(session, "run") in (run.id, rest.id)
+    session.run()
+    assert "There is no run" not in said(session)
+    assert "The others are shown" in said(opened("runs", run=f"{rest.id},nothing"))
 
 
 def test_waiting_runs_are_moved_and_taken_out(home: Path) -> None:

@@ -295,6 +295,10 @@ def test_a_patient_pattern_is_shown_at_work_and_a_bad_one_explained(home: Path, 
         assert complaint in said(session)
         assert session.button(key="start-import").disabled
     session.text_input(key="pattern").set_value(r"/(p\d+)_").run()
+    session.text_input(key="pattern").set_value("/(p)")  # and pressed before the page was drawn anew
+    session.button(key="start-import").click().run()
+    assert not RunStore(home).jobs() and "nothing was started" in said(session)
+    session.text_input(key="pattern").set_value(r"/(p\d+)_").run()
     assert set(session.dataframe[0].value["Patient"]) <= {f"p{n:02d}" for n in range(24)}
     session.button(key="start-import").click().run()
     assert RunStore(home).jobs()[0].payload["source"]["patient_pattern"] == r"/(p\d+)_"

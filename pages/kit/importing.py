@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ _BROWSER, _FOLDER = "From this browser", "A folder of this machine"
 _AS_FILES_SAY, _PATTERN = "As the files or the table say", "By a pattern over file names"
 _NEW = ""
 _NUM_EXAMPLES = 8
+_ANEW = ("way", "folder", "labels", "into", "keep-closed", "patient-rule", "pattern")
 _MAX_NAMES = 5_000
 _MAX_SHOWN = 12
 _BROUGHT, _KNOWN = "brought-names", "known-names"
@@ -83,7 +84,7 @@ def form() -> None:
             key="start-import",
             disabled=not ready,
             on_click=_start,
-            args=(payload, way == _BROWSER),
+            args=(payload, way == _BROWSER, _chosen()),
         )
 
 
@@ -346,7 +347,24 @@ def _split() -> list[float]:
     return _shares()
 
 
-def _start(payload: dict[str, Any], from_browser: bool) -> None:
+def _chosen() -> dict[str, Any]:
+    """What is chosen just now, of all that the form draws something anew for."""
+    return {
+        str(key): value
+        for key, value in st.session_state.items()
+        if key in _ANEW or str(key).startswith(("task-", "kind-", "new-classes-"))
+    }
+
+
+def _start(payload: dict[str, Any], from_browser: bool, seen: Mapping[str, Any]) -> None:
+    """Starts the import, if what was `seen` beside the button is still what is chosen: else other classes, sides or
+    patients would be at stake than those that the person was shown."""
+    if _chosen() != seen:
+        st.session_state["data-error"] = (
+            "Something was chosen anew just as you pressed Import, so nothing was started. See what is found now, and "
+            "press Import again."
+        )
+        return
     if payload["split"] is not None:  # a new dataset: as it is called and divided now, not when the button was drawn
         name = str(st.session_state["dataset-name"]).strip() or payload["name"]
         payload = {**payload, "name": name, "split": _shares()}

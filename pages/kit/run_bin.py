@@ -26,6 +26,16 @@ def discard(id: str) -> None:
         st.session_state["runs-refused"] = str(error)
         return
     st.session_state[_DELETED] = (id, name)
+    _no_more_shown(id)
+
+
+def _no_more_shown(id: str) -> None:
+    """Takes a run out of the address, so that nobody is told that a run which he has just put away is not there."""
+    left = [other for other in address.get("run").split(",") if other not in ("", id)]
+    if left:
+        address.put("run", ",".join(left))
+    else:
+        address.drop("run")
 
 
 def undo() -> None:
@@ -54,7 +64,9 @@ def put_away(id: str, away: bool = True) -> None:
     """Archives a run, or takes it back among the others."""
     try:
         RunStore(home()).archive(id, away)
-        if not away:
+        if away:
+            _no_more_shown(id)
+        else:
             address.put("run", id)
     except StoreError as error:
         st.session_state["runs-refused"] = str(error)

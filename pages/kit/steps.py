@@ -31,22 +31,16 @@ def draw(draft: Draft) -> None:
 
 def buttons(draft: Draft, found: DeltaGenerator) -> None:
     """Undo and redo, which say what they would take back or bring back."""
-    undo, redo = draft.undo_words, draft.redo_words
-    found.button(
-        "Undo",
-        key="undo",
-        icon=":material/undo:",
-        help=f"Take back: {plain(undo)} (Alt+Z)" if undo else "Nothing to take back",
-        disabled=not undo,
-        on_click=spared(draft.undo),
-        shortcut="Alt+Z",
-    )
-    found.button(
-        "Redo",
-        key="redo",
-        icon=":material/redo:",
-        help=f"Bring back: {plain(redo)} (Alt+Shift+Z)" if redo else "Nothing to bring back",
-        disabled=not redo,
-        on_click=spared(draft.redo),
-        shortcut="Alt+Shift+Z",
-    )
+    for name, does, words, act, shortcut in (
+        ("undo", "Take back", draft.undo_words, draft.undo, "Alt+Z"),
+        ("redo", "Bring back", draft.redo_words, draft.redo, "Alt+Shift+Z"),
+    ):
+        found.button(
+            name.capitalize(),
+            key=name,
+            icon=f":material/{name}:",
+            help=f"{does}: {plain(words)} ({shortcut})" if words else f"Nothing to {does.lower()}",
+            disabled=not words,
+            on_click=spared(act),
+            shortcut=shortcut,
+        )
