@@ -45,11 +45,11 @@ TRIED = (
     "How the recipe was chosen: only on the 608 pictures that the first fold does not hold out (other folds hold them "
     "out). Frozen features with logistic regression, parted five times: 160 px 0.88 (the last depth) and 0.90 (the "
     "last two), 224 px 0.90 and 0.91, cropped to the head and enlarged to 224 px 0.88, both sizes and their mirror "
-    "images 0.92; with 60, 121, 243, 486 and 567 pictures to learn from 0.79, 0.84, 0.87, 0.91 and 0.91. Fine-tuned on "
-    "456 of them for 10 epochs and judged on the other 152, which also chose the epoch: one depth, the first two stages "
-    "kept, a backbone at half of 0.001: 0.88 (ended after epoch 9); three depths and a norm, the first three stages "
-    "kept, a quarter of 0.002: 0.91, four pictures more; frozen features on the same 152: 0.88 to 0.90. One seed each, "
-    "several settings changed at once: a choice of what is cheaper and not worse, no proof of what is better."
+    "images 0.92; with 60, 121, 243, 486 and 567 pictures to learn from 0.79, 0.84, 0.87, 0.91 and 0.91. Fine-tuned "
+    "on 456 of them for 10 epochs and judged on the other 152, which also chose the epoch: one depth, the first two "
+    "stages kept, a backbone at half of 0.001: 0.88 (ended after epoch 9); three depths and a norm, the first three "
+    "stages kept, a quarter of 0.002: 0.91, four pictures more; frozen features on the same 152: 0.88 to 0.90. One "
+    "seed each, several settings changed at once: a choice of what is cheaper and not worse, no proof of what is better."
 )
 FIGURES = ("accuracy", "balanced_accuracy", "auc")
 LIGHT = (
