@@ -49,7 +49,7 @@ TRIED = (
     "on 456 of them for 10 epochs and judged on the other 152, which also chose the epoch: one depth, the first two "
     "stages kept, a backbone at half of 0.001: 0.88 (ended after epoch 9); three depths and a norm, the first three "
     "stages kept, a quarter of 0.002: 0.91, four pictures more; frozen features on the same 152: 0.88 to 0.90. One "
-    "seed each, several settings changed at once: a choice of what is cheaper and not worse, no proof of what is better."
+    "seed each, several settings changed at once: a choice of what is cheaper and not worse, no proof of more."
 )
 FIGURES = ("accuracy", "balanced_accuracy", "auc")
 LIGHT = (

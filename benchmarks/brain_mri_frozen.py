@@ -191,7 +191,7 @@ def page(measured: dict[str, Any]) -> list[str]:
         f"{measured['n']} pictures of both folders in {measured['groups']} groups of near-duplicates, each held out "
         f"once; tf_efficientnet_lite0 as ImageNet left it, logistic regression (C = {STRENGTH:g}) on all that a fold "
         "does not hold out. 95 % over groups. Strength, sizes and depths were chosen by looking at the 608 pictures "
-        "that the first fold learns from, and the other four hold these out: of four the figures are flattered a little.",
+        "that the first fold learns from, and the other four hold these out: of four the figures are flattered.",
         "",
         "| features | accuracy, pooled | by fold |",
         "|---|---|---|",
