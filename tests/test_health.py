@@ -49,7 +49,7 @@ class Seen:
 
     @property
     def losses(self) -> list[float]:
-        return self.view.curves.get("train/loss", ([], []))[1]
+        return list(self.view.curves.get("train/loss", ([], []))[1])
 
     def __getitem__(self, kind: str) -> Finding:
         return next(finding for finding in self.found if finding.kind == kind)
