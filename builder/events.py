@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
@@ -212,6 +213,10 @@ Curve = tuple[Sequence[int], Sequence[float]]
 """(steps, values) of one curve: (N,) steps, rising, and the value at each."""
 
 
+LOG_KEPT = 60
+"""Lines of a run's log that are kept of each kind, the newest: a run may say something every second for days."""
+
+
 class Said(NamedTuple):
     """A line of a run's log. `kind` is "epoch", "best", "warning" or "state" (began, continued, ended and the like)."""
 
@@ -227,7 +232,8 @@ class RunView:
     {metric, value, epoch} once a best model is saved. `seconds` counts computing time over all attempts (monotonic),
     without pauses. `stopping`, `pausing`: asked to stop or to pause and not yet there. `probes`: the looks into the
     layers, the follower's own like the curves. `broke`: where numbers ran away, if they did in the latest attempt.
-    `film`: the epochs that it shows, each with its last step."""
+    `film`: the epochs that it shows, each with its last step. `log`: the newest LOG_KEPT lines of each kind, the oldest
+    first; `logged`: {kind: how many there are}, `began`: the time of the first of all, in seconds since 1970."""
 
     id: str = ""
     kind: str = "train"
@@ -243,6 +249,8 @@ class RunView:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     film: dict[int, int] = field(default_factory=dict)
     log: tuple[Said, ...] = ()
+    logged: Mapping[str, int] = field(default_factory=dict)
+    began: float = 0.0
     warnings: tuple[str, ...] = ()
     attempt: int = 0
     device: str = ""
@@ -276,7 +284,9 @@ class Fold:
         self.finished: Finished | None = None
         self.curves: dict[str, tuple[Growing[int], Growing[float]]] = {}
         """Curves that were told at the same steps share one row of them."""
-        self.log: list[Said] = []
+        self._log: dict[str, deque[tuple[int, Said]]] = {}
+        self._logged: dict[str, int] = {}
+        self._began = 0.0
         self.film: dict[int, int] = {}
         self.warnings: list[str] = []
         self.probes = Probes()
@@ -403,7 +413,10 @@ class Fold:
                 self.curves[name][1].append(metrics[name])
 
     def _say(self, event: Event, words: str, kind: str = "state") -> None:
-        self.log.append(Said(event.at, words, kind))
+        number = sum(self._logged.values())
+        self._began = self._began if number else event.at
+        self._log.setdefault(kind, deque(maxlen=LOG_KEPT)).append((number, Said(event.at, words, kind)))
+        self._logged[kind] = self._logged.get(kind, 0) + 1
 
     def view(self, **known: Any) -> RunView:
         """The state so far. `known` = what the events cannot tell (id, kind, epochs, status, reason, stopping)."""
@@ -430,7 +443,9 @@ class Fold:
                 "metrics": dict(latest),
                 "curves": dict(self.curves),
                 "film": dict(self.film),
-                "log": tuple(self.log),
+                "log": tuple(line for _, line in sorted(line for lines in self._log.values() for line in lines)),
+                "logged": dict(self._logged),
+                "began": self._began,
                 "warnings": tuple(warnings),
                 "attempt": self.attempt,
                 "device": self._device,

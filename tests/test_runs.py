@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from builder import runs
+from builder.events import LOG_KEPT
 from builder.runs import (
     TIME,
     Branched,
@@ -201,6 +202,15 @@ def test_the_state_of_a_run_is_what_its_events_come_to() -> None:
     assert view.curves["val/auc"] == ([2, 4, 6], [pytest.approx(v) for v in (0.6, 0.7, 0.8)])
     assert view.device == "cpu" and view.attempt == 1
     assert view.log[-1][1] == "Done."
+
+
+def test_of_a_long_log_the_newest_lines_of_each_kind_are_kept_and_all_are_counted() -> None:
+    many = [EpochEnded(epoch=n, step=n, metrics={"val/auc": 0.5}, at=float(n)) for n in range(1, 5001)]
+    view = fold([Warned("Look.", at=0.5), *many[:4000], Noted("Said.", at=4000.5), *many[4000:]], monitor="auc")
+    kinds = [line.kind for line in view.log]
+    assert kinds == ["warning", "state", *["epoch"] * LOG_KEPT] and view.began == 0.5
+    assert [line.at for line in view.log[2:]] == [float(n) for n in range(5001 - LOG_KEPT, 5001)]
+    assert view.logged == {"warning": 1, "state": 1, "epoch": 5000}
 
 
 def test_after_resumed_the_later_points_of_the_old_attempt_are_gone_and_none_is_doubled() -> None:

@@ -6,12 +6,12 @@ import time
 
 import streamlit as st
 
+from builder.events import LOG_KEPT
 from builder.runs import RunView, Said
 from pages.kit.words import amount, duration, plain
 
 __all__ = ["happened"]
 
-_LOGGED = 60
 _KINDS: dict[str, tuple[str, ...]] = {
     "Main things": ("state", "best", "warning"),
     "Epochs": ("epoch", "best"),
@@ -34,10 +34,11 @@ def happened(view: RunView, whose: str = "") -> None:
         if not lines:
             st.caption("Nothing of this kind so far.")
             return
-        began = view.log[0].at
-        st.markdown("\n\n".join(_in_words(line, began) for line in reversed(lines[-_LOGGED:])))
-        if len(lines) > _LOGGED:
-            st.caption(f"And {amount(len(lines) - _LOGGED, 'earlier line')}.")
+        shown = lines[-LOG_KEPT:]
+        st.markdown("\n\n".join(_in_words(line, view.began) for line in reversed(shown)))
+        earlier = sum(number for kind, number in view.logged.items() if not kinds or kind in kinds) - len(shown)
+        if earlier:
+            st.caption(f"And {amount(earlier, 'earlier line')}.")
 
 
 def _in_words(line: Said, began: float) -> str:
