@@ -165,14 +165,15 @@ def test_a_finished_search_shows_its_winner_its_pictures_and_opens_it_as_an_expe
     assert made.search is None and made.at(RATE) == pytest.approx(view.best.params[RATE])
 
 
-def test_of_many_dots_each_place_keeps_the_latest_and_the_ends_stay() -> None:
-    assert study_figures.uncovered([0.5] * 9, [0.1] * 9) == list(range(9)), "a few are all drawn"
+def test_of_many_dots_each_place_keeps_the_latest_and_none_is_moved_by_more_than_half_a_cell() -> None:
     trials = range(3000)
     xs, ys = [(k % 3) / 2 for k in trials], [(k * 7919 % 1000) / 1000 for k in trials]
-    kept = study_figures.uncovered(xs, ys)
-    assert len(kept) < 200 and 2999 in kept and ys.index(0.0) in kept and ys.index(0.999) in kept
-    apart = [min(abs(ys[k] - y) for k in kept if xs[k] == x) for x, y in zip(xs, ys, strict=True)]
-    assert max(apart) <= 1 / 27, "no dot is left out that no other one touches"
+    columns, rows, there = study_figures.gridded(xs, ys, 56)
+    assert (len(columns), len(rows)) == (57, 29) and columns[[0, -1]].tolist() == [0, 1] and rows[-1] == 0.999
+    near = [(abs(rows - y).argmin(), abs(columns - x).argmin()) for x, y in zip(xs, ys, strict=True)]
+    latest = {place: k for k, place in enumerate(near)}
+    assert len(there) == 3 * 29 and all(latest[place] == k for place, k in there.items())
+    assert study_figures.gridded([2.0] * 9, [0.1] * 9, 5)[2] == {(0, 0): 8}, "all in one place"
 
 
 def test_all_choices_are_a_line_for_each_trial_that_is_over_the_best_on_top(home: Path) -> None:

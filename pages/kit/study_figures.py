@@ -19,6 +19,7 @@ from pages.kit.words import path_words
 __all__ = [
     "contour",
     "faint",
+    "gridded",
     "grades",
     "importance",
     "over",
@@ -30,13 +31,13 @@ __all__ = [
     "scale",
     "slices",
     "ticks",
-    "uncovered",
     "unit",
 ]
 
 _AXIS_CHARS = 22
+_MARGIN = {"l": 64, "r": 12, "t": 12, "b": 48}  # to find them itself, Plotly needs as long as for a picture
 _FEW_DOTS = 200
-_DOTS_ACROSS, _DOTS_UPWARDS = 56, 28  # dots side by side in one picture of a choice, each touched by the next
+_DOTS_ACROSS, _DOTS_UPWARDS = 28, 28  # cells of one picture of a choice, each about as large as a dot
 
 
 def _theme() -> dict[str, Any]:
@@ -163,35 +164,41 @@ def progress(trials: Sequence[TrialView], name: str, larger: bool, titles: Mappi
     done = over(trials, at)
     numbers = [t.number for t in trials]
     best = best_so_far(scores, larger_better=larger)
-    traces = [
-        go.Scatter(
-            x=[t.number for t in pruned],
-            y=[t.curve[1][-1] for t in pruned],
-            mode="markers",
-            name="ended early",
-            marker={"color": theme["faint"], "size": 7, "symbol": "x"},
-            text=[_hover(t, titles) for t in pruned],
-            hovertemplate="%{text}<br>ended early at %{y:.4g}<extra></extra>",
-        ),
-        go.Scatter(
-            x=[t.number for t in done],
-            y=[t.values[at] for t in done],
-            mode="markers",
-            name="a trial",
-            marker={"color": colours[0], "size": 8, "opacity": 0.75},
-            text=[_hover(t, titles) for t in done],
-            hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
-        ),
-        go.Scatter(
-            x=numbers,
-            y=best,
-            mode="lines",
-            name="best so far",
-            line={"color": colours[3], "width": 2.5, "shape": "hv"},
-            hovertemplate="best up to trial %{x}: %{y:.4g}<extra></extra>",
-        ),
-    ]
-    return _figure(traces, 380, xaxis={"title": "Trial"}, yaxis={"title": _safe(name)})
+    reached = [t.curve[1][-1] for t in pruned] + [t.values[at] for t in done]
+    within = (min(reached), max(reached)) if reached else None
+    early = _dots(
+        [t.number for t in pruned],
+        [t.curve[1][-1] for t in pruned],
+        [f"{_hover(t, titles)}<br>ended early" for t in pruned],
+        colours=[(0, theme["faint"]), (1, theme["faint"])],
+        marker={"size": 7, "symbol": "x"},
+        across=4 * _DOTS_ACROSS,
+        within=within,
+    )
+    all_done = _dots(
+        [t.number for t in done],
+        [t.values[at] for t in done],
+        [_hover(t, titles) for t in done],
+        colours=[(0, colours[0]), (1, colours[0])],
+        marker={"size": 8, "opacity": 0.75},
+        across=4 * _DOTS_ACROSS,
+        within=within,
+    )
+    line = go.Scatter(
+        x=numbers,
+        y=best,
+        mode="lines",
+        line={"color": colours[3], "width": 2.5, "shape": "hv"},
+        hovertemplate="best up to trial %{x}: %{y:.4g}<extra></extra>",
+    )
+    figure = _figure(
+        [early, all_done, line],
+        360,
+        xaxis={"title": "Trial", "automargin": False},
+        yaxis={"title": _safe(name), "automargin": False},
+        showlegend=False,
+    )
+    return figure.update_layout(margin=_MARGIN)
 
 
 def importance(found: Mapping[str, float], titles: Mapping[str, str]) -> Any:
@@ -219,9 +226,8 @@ def slices(
 ) -> Any:
     """For each choice all trials: what was chosen across, what was reached upwards; later trials are darker.
 
-    Of many trials a dot that others would cover is left out (see `uncovered`): a browser draws each by itself.
+    Of many trials the latest in each place is drawn.
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     theme, done = _theme(), over(trials, at)
@@ -235,28 +241,22 @@ def slices(
         vertical_spacing=min(0.24, 0.5 / rows),
         subplot_titles=[_safe(short(d.path, titles)) for d in dimensions],
     )
-    scale = [[0, theme["faint"]], [1, palette()[0]]]
+    scale = [(0.0, theme["faint"]), (1.0, palette()[0])]
+    last = max((t.number for t in done), default=1) or 1
     for number, dimension in enumerate(dimensions):
         row, column = 1 + number // columns, 1 + number % columns
         placed = [(t, p) for t, p in zip(done, places(dimension, done), strict=True) if p is not None]
-        there = [placed[k] for k in uncovered([p for _, p in placed], [t.values[at] for t, _ in placed])]
+        if not placed:
+            continue
         path, words = dimension.path, _safe(short(dimension.path, titles))
         figure.add_trace(
-            go.Scatter(
-                x=[p for _, p in there],
-                y=[t.values[at] for t, _ in there],
-                mode="markers",
-                marker={
-                    "color": [t.number for t, _ in there],
-                    "colorscale": scale,
-                    "cmin": 0,
-                    "cmax": max((t.number for t in done), default=1) or 1,
-                    "size": 7,
-                    "opacity": 0.8,
-                },
-                text=[f"Trial {t.number}<br>{words}: {_safe(option_words(path, t.params[path]))}" for t, _ in there],
-                hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
-                showlegend=False,
+            _dots(
+                [p for _, p in placed],
+                [t.values[at] for t, _ in placed],
+                [f"Trial {t.number}<br>{words}: {_safe(option_words(path, t.params[path]))}" for t, _ in placed],
+                shades=[t.number / last for t, _ in placed],
+                colours=scale,
+                marker={"size": 7, "opacity": 0.8},
             ),
             row=row,
             col=column,
@@ -268,29 +268,64 @@ def slices(
         if column == 1:
             figure.update_yaxes(title=_safe(name), row=row, col=column)
     figure.update_annotations(font={"size": 12, "color": theme["text"]})
+    figure.update_xaxes(automargin=False, tickangle=0)
+    figure.update_yaxes(automargin=False)
     figure.update_layout(
-        height=60 + 230 * rows, margin={"l": 8, "r": 8, "t": 36, "b": 8}, font={"color": theme["text"], "size": 11}
+        height=76 + 230 * rows, margin=_MARGIN | {"t": 36, "b": 28}, font={"color": theme["text"], "size": 11}
     )
     return figure
 
 
-def uncovered(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
-    """Returns which dots are drawn, in their order: all of a few; of many the last of those that lie on one another.
+def gridded(
+    xs: Sequence[float], ys: Sequence[float], across: int, within: tuple[float, float] | None = None
+) -> tuple[np.ndarray, np.ndarray, dict[Any, int]]:
+    """Puts dots into cells as large as a dot, `across` of them side by side and 28 upwards.
 
     Args:
-        xs: (N,) places across, 0 to 1. ys: (N,) what was reached.
+        xs, ys: (N,) places of the dots. within: lowest and highest y of the cells, else of `ys`.
     Returns:
-        indices; the first of the highest and of the lowest is always among them.
+        (across + 1,) and (29,) float64 middles of the cells, and {(row, column): index of the last dot there}.
     """
+    middles, numbers = [], []
+    for values, num, ends in ((xs, across, None), (ys, _DOTS_UPWARDS, within)):
+        low, high = ends or (min(values), max(values))
+        step = ((high - low) or 1.0) / num
+        middles.append(low + step * np.arange(num + 1))
+        numbers.append([round((value - low) / step) for value in values])
+    return middles[0], middles[1], {(row, column): k for k, (column, row) in enumerate(zip(*numbers, strict=True))}
+
+
+def _dots(
+    xs: Sequence[float],
+    ys: Sequence[float],
+    words: Sequence[str],
+    *,
+    colours: Sequence[tuple[float, str]],
+    shades: Sequence[float] | None = None,
+    marker: Mapping[str, Any],
+    across: int = _DOTS_ACROSS,
+    within: tuple[float, float] | None = None,
+) -> Any:
+    """Dots that tell `words` under the mouse, each in its shade (0 to 1; else 1) of `colours`; of many the last in each
+    place.
+
+    A browser draws each dot by itself, but thousands of cells as one picture. `across`: cells side by side; `within`:
+    the range upwards that is parted into cells, else that of `ys`.
+    """
+    import plotly.graph_objects as go
+
+    shades = [1.0] * len(ys) if shades is None else list(shades)
+    told = [f"{text}<br>{y:.4g}" for text, y in zip(words, ys, strict=True)]
+    look: dict[str, Any] = {"hovertemplate": "%{text}<extra></extra>", "showlegend": False}
     if len(ys) <= _FEW_DOTS:
-        return list(range(len(ys)))
-    low, high = min(ys), max(ys)
-    span = high - low or 1.0
-    last = {
-        (round(x * _DOTS_ACROSS), round((y - low) / span * _DOTS_UPWARDS)): k
-        for k, (x, y) in enumerate(zip(xs, ys, strict=True))
-    }
-    return sorted({*last.values(), ys.index(low), ys.index(high)})
+        marker = {**marker, "color": shades, "colorscale": colours, "cmin": 0, "cmax": 1}
+        return go.Scatter(x=list(xs), y=list(ys), text=told, mode="markers", marker=marker, **look)
+    columns, rows, there = gridded(xs, ys, across, within)
+    shade, text = np.full((len(rows), len(columns)), np.nan), np.full((len(rows), len(columns)), "", object)
+    for place, k in there.items():
+        shade[place], text[place] = shades[k], told[k]
+    cells = {"z": shade, "zmin": 0, "zmax": 1, "colorscale": colours, "showscale": False, "xgap": 1, "ygap": 1}
+    return go.Heatmap(x=columns, y=rows, text=text, opacity=0.85, hoverongaps=False, **cells, **look)
 
 
 def contour(

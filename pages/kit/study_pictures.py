@@ -73,6 +73,9 @@ def draw(study: Study, view: StudyView, shown: str, at: int) -> None:
             lambda: study_figures.progress(view.trials, name, rising, titles, at),
             f"{name} of {amount(done, 'trial')}, and the best so far",
         )
+        st.caption(
+            "A dot is a trial, a grey one ended early; the line is the best up to then. Point at a dot to read it."
+        )
     elif shown == "All choices":
         import scanloom_components  # only where it is drawn: it registers itself with a running Streamlit
 
