@@ -184,9 +184,10 @@ def progress(trials: Sequence[TrialView], name: str, larger: bool, titles: Mappi
         across=4 * _DOTS_ACROSS,
         within=within,
     )
+    steps = [k for k, value in enumerate(best) if not k or k == len(best) - 1 or value != best[k - 1]]
     line = go.Scatter(
-        x=numbers,
-        y=best,
+        x=[numbers[k] for k in steps],
+        y=[best[k] for k in steps],
         mode="lines",
         line={"color": colours[3], "width": 2.5, "shape": "hv"},
         hovertemplate="best up to trial %{x}: %{y:.4g}<extra></extra>",
