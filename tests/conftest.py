@@ -69,6 +69,7 @@ def pytest_collection() -> Iterator[None]:
     yield
     _stays()
     gc.enable()
+    gc.set_threshold(20_000, 20, 20)  # tracing makes millions of objects, of which few are garbage
 
 
 def pytest_runtest_teardown() -> None:

@@ -148,7 +148,9 @@ def test_a_compiled_run_is_told_and_resumes_exactly_and_the_trial_leaves_no_trac
     assert same(whole, again) and len([e for e in events if isinstance(e, Noted)]) == 1, "it was chosen once"
     fold = Fold()
     fold.add(noted)
-    assert [line.words for line in fold.log] == [noted.message] and not fold.warnings and EVENTS["noted"] is Noted
+    assert (
+        [line.words for line in fold.view().log] == [noted.message] and not fold.warnings and EVENTS["noted"] is Noted
+    )
 
 
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
