@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_intake import nearby  # noqa: F401 (a fixture)
 
-from builder.runs import Finished, Job, Record, RunStore, Started
+from builder.runs import Claim, Finished, Job, Record, RunStore, Started
 from builder.search.studies import Study, StudyStore
 from builder.task import find
-from pages.kit import locks, study_figures, study_strands
+from pages.kit import locks, study_figures, study_pictures, study_strands
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed
 from tests.test_pages_shell import cats, no_supervisor, opened, parameter, said, title_of  # noqa: F401 (two are fixtures)
@@ -233,6 +234,65 @@ def test_a_picked_trial_is_run_again(home: Path) -> None:
     session.run()
     pressed(session, "requeue-trial")
     assert study.wishes() == [{"requeue": 3}]
+
+
+def ended(study: Study, number: int, reached: float) -> None:
+    """A trial more that is over, as the driver tells it."""
+    with (study.folder / "events.jsonl").open("a") as file:
+        for event, facts in (
+            ("asked", {"params": {RATE: 0.002}, "run": "", "costs": {}, "requeued_from": None}),
+            ("ended", {"status": "done", "values": [reached], "epochs": 12, "seconds": 3.0}),
+        ):
+            file.write(json.dumps({"event": event, "at": 0.0, "clock": 9e4, "trial": number, **facts}) + "\n")
+
+
+def test_a_tick_stays_with_its_trial_and_without_one_the_table_stays(home: Path) -> None:
+    study = told(home, 8)
+    session = opened("search", study=study.id)
+    before = session.dataframe[0].proto.id
+    ended(study, 8, 0.99)
+    session.run()
+    assert session.dataframe[0].value["Trial"][0] == 8 and session.dataframe[0].proto.id == before
+    session.session_state["trial-picked"] = 8
+    session.run()
+    ticked = session.dataframe[0].proto
+    assert ticked.id != before and json.loads(ticked.selection_default)["selection"]["rows"] == [0]
+    session.run()
+    assert session.dataframe[0].proto.id == ticked.id
+    ended(study, 9, 1.0)
+    session.run()
+    moved = session.dataframe[0].proto
+    assert session.dataframe[0].value["Trial"][:2].tolist() == [9, 8]
+    assert moved.id != ticked.id and json.loads(moved.selection_default)["selection"]["rows"] == [1]
+    assert "Trial 8" in said(session)
+
+
+def test_with_many_trials_the_picture_and_the_rest_of_the_page_take_turns(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> str:
+        return str(session.get("plotly_chart")[0].proto.alt)
+
+    def rows() -> int:
+        return len(session.dataframe[0].value)
+
+    for num in (study_pictures.MANY - 2, study_pictures.MANY):
+        study = told(home, num, running=1, finished="")
+        job = study.resume()
+        Claim.of(os.getpid()).write(job.folder / "claim.json")
+        with Record(job.folder / "events.jsonl") as record:
+            record.append(Started(attempt=1, device="cpu", pid=os.getpid()))
+        session = opened("search", study=study.id)
+        assert study.view().active
+        before = counted()
+        ended(study, num, 0.99)
+        session.run()
+        assert rows() == num + 1
+        assert (counted() == before) == (num == study_pictures.MANY), "drawn together only where it takes no time"
+        with monkeypatch.context() as later:
+            later.setattr(study_pictures, "_APART_S", 0.0)
+            session.run()
+        assert counted() != before
 
 
 def test_of_several_searches_the_newest_is_shown_and_the_list_leads_to_the_others(home: Path) -> None:

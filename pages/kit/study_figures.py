@@ -38,6 +38,8 @@ _AXIS_CHARS = 22
 _MARGIN = {"l": 64, "r": 12, "t": 12, "b": 48}  # to find them itself, Plotly needs as long as for a picture
 _FEW_DOTS = 200
 _DOTS_ACROSS, _DOTS_UPWARDS = 28, 28  # cells of one picture of a choice, each about as large as a dot
+_STROKE = 0.0025  # half of a stroke for a trial, in shares of an axis
+_CELLS_BETWEEN = 8  # from one choice to the next one beside it
 
 
 def _theme() -> dict[str, Any]:
@@ -110,17 +112,17 @@ def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
     low, high = float(dimension.low or 0), float(dimension.high or 0)
     if dimension.log:
         first, last = ceil(log10(low) - 1e-9), int(np.floor(log10(high) + 1e-9))
-        values = [low, *(10.0**k for k in range(first, last + 1)), high]
+        inner = [10.0**k for k in range(first, last + 1)]
     else:
         every = 10.0 ** np.floor(log10((high - low) / 3)) if high > low else 1.0
         every *= next(k for k in (5, 2, 1) if k == 1 or (high - low) / (k * every) >= 3)
-        values = [low, *np.arange(ceil(low / every) * every, high, every).tolist(), high]
+        inner = np.arange(ceil(low / every) * every, high, every).tolist()
     at: dict[float, str] = {}
-    for value in values:
+    for value in (low, high, *inner):  # the ends before what would stand too close to them
         place = unit(dimension, value)
-        if place is not None and all(abs(place - known) > 0.07 for known in at):
+        if place is not None and all(abs(place - known) > 0.1 for known in at):
             at[place] = f"{value:g}"
-    return list(at), list(at.values())
+    return sorted(at), [at[place] for place in sorted(at)]
 
 
 def over(trials: Sequence[TrialView], objective: int = 0) -> list[TrialView]:
@@ -169,7 +171,7 @@ def progress(trials: Sequence[TrialView], name: str, larger: bool, titles: Mappi
     early = _dots(
         [t.number for t in pruned],
         [t.curve[1][-1] for t in pruned],
-        [f"{_hover(t, titles)}<br>ended early" for t in pruned],
+        [f"{_hover(t, titles)}<br>ended early<br>{t.curve[1][-1]:.4g}" for t in pruned],
         colours=[(0, theme["faint"]), (1, theme["faint"])],
         marker={"size": 7, "symbol": "x"},
         across=4 * _DOTS_ACROSS,
@@ -178,7 +180,7 @@ def progress(trials: Sequence[TrialView], name: str, larger: bool, titles: Mappi
     all_done = _dots(
         [t.number for t in done],
         [t.values[at] for t in done],
-        [_hover(t, titles) for t in done],
+        [f"{_hover(t, titles)}<br>{t.values[at]:.4g}" for t in done],
         colours=[(0, colours[0]), (1, colours[0])],
         marker={"size": 8, "opacity": 0.75},
         across=4 * _DOTS_ACROSS,
@@ -227,69 +229,101 @@ def slices(
 ) -> Any:
     """For each choice all trials: what was chosen across, what was reached upwards; later trials are darker.
 
-    Of many trials the latest in each place is drawn.
+    Of many trials the latest in each place is drawn. The choices of a row lie side by side on one pair of axes: to draw
+    a pair of axes takes a browser as long as what lies on it.
     """
-    from plotly.subplots import make_subplots
+    import plotly.graph_objects as go
 
     theme, done = _theme(), over(trials, at)
     columns = min(3, max(1, len(dimensions)))
-    rows = ceil(len(dimensions) / columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        shared_yaxes=True,
-        horizontal_spacing=0.06,
-        vertical_spacing=min(0.24, 0.5 / rows),
-        subplot_titles=[_safe(short(d.path, titles)) for d in dimensions],
-    )
+    num_rows = ceil(len(dimensions) / columns)
     scale = [(0.0, theme["faint"]), (1.0, palette()[0])]
     last = max((t.number for t in done), default=1) or 1
-    for number, dimension in enumerate(dimensions):
-        row, column = 1 + number // columns, 1 + number % columns
-        placed = [(t, p) for t, p in zip(done, places(dimension, done), strict=True) if p is not None]
-        if not placed:
-            continue
-        path, words = dimension.path, _safe(short(dimension.path, titles))
-        figure.add_trace(
-            _dots(
-                [p for _, p in placed],
-                [t.values[at] for t, _ in placed],
-                [f"Trial {t.number}<br>{words}: {_safe(option_words(path, t.params[path]))}" for t, _ in placed],
-                shades=[t.number / last for t, _ in placed],
-                colours=scale,
-                marker={"size": 7, "opacity": 0.8},
-            ),
-            row=row,
-            col=column,
+    scores = [t.values[at] for t in done]
+    high = 1 / (num_rows + (num_rows - 1) * 0.3)  # of a row, in shares of all: the words below one take 0.3 of it
+    beside = 1 + _CELLS_BETWEEN / _DOTS_ACROSS
+    traces, titles_there = [], []
+    layout: dict[str, Any] = {}
+    for row in range(num_rows):
+        axis, some = str(row + 1) if row else "", dimensions[row * columns : (row + 1) * columns]
+        dots: list[tuple[float, float, str, float]] = []
+        marks: list[float] = []
+        said: list[str] = []
+        for k, dimension in enumerate(some):
+            path, words = dimension.path, _safe(short(dimension.path, titles))
+            for trial, place in zip(done, places(dimension, done), strict=True):
+                if place is not None:
+                    told = f"Trial {trial.number}<br>{words}: {_safe(option_words(path, trial.params[path]))}"
+                    value = trial.values[at]
+                    dots.append((k * beside + place, value, f"{told}<br>{value:.4g}", trial.number / last))
+            at_places, in_words = ticks(dimension)
+            marks += [k * beside + place for place in at_places]
+            said += [_safe(word) for word in in_words]
+            titles_there.append(
+                {"text": words, "x": k * beside + 0.5, "xref": f"x{axis}", "y": 1, "yref": f"y{axis} domain"}
+                | {"yanchor": "bottom", "yshift": 4, "showarrow": False, "font": {"size": 12}}
+            )
+        across = len(some) * (_DOTS_ACROSS + _CELLS_BETWEEN) - _CELLS_BETWEEN
+        xs, ys, words_of, shades = zip(*dots, strict=True) if dots else ((), (), (), ())
+        cells = _dots(
+            xs,
+            ys,
+            words_of,
+            shades=shades,
+            colours=scale,
+            marker={"size": 7, "opacity": 0.8},
+            across=across,
+            ends=(0.0, across / _DOTS_ACROSS),
+            within=(min(scores), max(scores)) if scores else None,
         )
-        marks, said = ticks(dimension)
-        figure.update_xaxes(
-            range=[-0.06, 1.06], tickvals=marks, ticktext=[_safe(w) for w in said], row=row, col=column, zeroline=False
-        )
-        if column == 1:
-            figure.update_yaxes(title=_safe(name), row=row, col=column)
-    figure.update_annotations(font={"size": 12, "color": theme["text"]})
-    figure.update_xaxes(automargin=False, tickangle=0)
-    figure.update_yaxes(automargin=False)
-    figure.update_layout(
-        height=76 + 230 * rows, margin=_MARGIN | {"t": 36, "b": 28}, font={"color": theme["text"], "size": 11}
+        traces.append(cells.update(xaxis=f"x{axis}", yaxis=f"y{axis}"))
+        top = 1 - row * 1.3 * high
+        layout[f"xaxis{axis}"] = {
+            "domain": [0, ((len(some) - 1) * beside + 1.12) / ((columns - 1) * beside + 1.12)],
+            "range": [-0.06, (len(some) - 1) * beside + 1.06],
+            "tickvals": marks,
+            "ticktext": said,
+            "anchor": f"y{axis}",
+            "zeroline": False,
+            "automargin": False,
+            "tickangle": 0,
+        }
+        layout[f"yaxis{axis}"] = {
+            "domain": [max(0.0, top - high), top],
+            "anchor": f"x{axis}",
+            "title": _safe(name),
+            "automargin": False,
+        }
+    return go.Figure(
+        traces,
+        layout
+        | {
+            "height": 76 + 230 * num_rows,
+            "margin": _MARGIN | {"t": 36, "b": 28},
+            "font": {"color": theme["text"], "size": 11},
+            "annotations": titles_there,
+            "hovermode": "closest",
+        },
     )
-    return figure
 
 
 def gridded(
-    xs: Sequence[float], ys: Sequence[float], across: int, within: tuple[float, float] | None = None
+    xs: Sequence[float],
+    ys: Sequence[float],
+    across: int,
+    ends: tuple[float, float] | None = None,
+    within: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[Any, int]]:
     """Puts dots into cells as large as a dot, `across` of them side by side and 28 upwards.
 
     Args:
-        xs, ys: (N,) places of the dots. within: lowest and highest y of the cells, else of `ys`.
+        xs, ys: (N,) places of the dots. ends, within: lowest and highest x and y of the cells, else of `xs` and `ys`.
     Returns:
         (across + 1,) and (29,) float64 middles of the cells, and {(row, column): index of the last dot there}.
     """
     middles, numbers = [], []
-    for values, num, ends in ((xs, across, None), (ys, _DOTS_UPWARDS, within)):
-        low, high = ends or (min(values), max(values))
+    for values, num, bounds in ((xs, across, ends), (ys, _DOTS_UPWARDS, within)):
+        low, high = bounds or (min(values), max(values))
         step = ((high - low) or 1.0) / num
         middles.append(low + step * np.arange(num + 1))
         numbers.append([round((value - low) / step) for value in values])
@@ -304,27 +338,27 @@ def _dots(
     colours: Sequence[tuple[float, str]],
     shades: Sequence[float] | None = None,
     marker: Mapping[str, Any],
-    across: int = _DOTS_ACROSS,
+    across: int,
+    ends: tuple[float, float] | None = None,
     within: tuple[float, float] | None = None,
 ) -> Any:
     """Dots that tell `words` under the mouse, each in its shade (0 to 1; else 1) of `colours`; of many the last in each
     place.
 
-    A browser draws each dot by itself, but thousands of cells as one picture. `across`: cells side by side; `within`:
-    the range upwards that is parted into cells, else that of `ys`.
+    A browser draws each dot by itself, but thousands of cells as one picture. `across`: cells side by side; `ends`,
+    `within`: the ranges across and upwards that are parted into cells, else those of `xs` and `ys`.
     """
     import plotly.graph_objects as go
 
     shades = [1.0] * len(ys) if shades is None else list(shades)
-    told = [f"{text}<br>{y:.4g}" for text, y in zip(words, ys, strict=True)]
     look: dict[str, Any] = {"hovertemplate": "%{text}<extra></extra>", "showlegend": False}
     if len(ys) <= _FEW_DOTS:
-        marker = {**marker, "color": shades, "colorscale": colours, "cmin": 0, "cmax": 1}
-        return go.Scatter(x=list(xs), y=list(ys), text=told, mode="markers", marker=marker, **look)
-    columns, rows, there = gridded(xs, ys, across, within)
+        marker = {"color": shades, "colorscale": colours, "cmin": 0, "cmax": 1, **marker}
+        return go.Scatter(x=list(xs), y=list(ys), text=list(words), mode="markers", marker=marker, **look)
+    columns, rows, there = gridded(xs, ys, across, ends, within)
     shade, text = np.full((len(rows), len(columns)), np.nan), np.full((len(rows), len(columns)), "", object)
     for place, k in there.items():
-        shade[place], text[place] = shades[k], told[k]
+        shade[place], text[place] = shades[k], words[k]
     cells = {"z": shade, "zmin": 0, "zmax": 1, "colorscale": colours, "showscale": False, "xgap": 1, "ygap": 1}
     return go.Heatmap(x=columns, y=rows, text=text, opacity=0.85, hoverongaps=False, **cells, **look)
 
@@ -367,19 +401,20 @@ def contour(
                 hovertemplate="about %{z:.4g}<extra></extra>",
             )
         )
-    traces.append(
-        go.Scatter(
-            x=xs,
-            y=ys,
-            mode="markers",
-            marker={"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}},
-            opacity=min(1.0, max(0.3, 40 / max(1, len(placed)))),
-            text=[_hover(t, titles) for t, _, _ in placed],
-            customdata=scores,
-            hovertemplate="%{text}<br>%{customdata:.4g}<extra></extra>",
-            showlegend=False,
-        )
-    )
+    told = [f"{_hover(t, titles)}<br>{score:.4g}" for (t, _, _), score in zip(placed, scores, strict=True)]
+    look: dict[str, Any] = {"hovertemplate": "%{text}<extra></extra>", "showlegend": False}
+    if len(placed) <= _FEW_DOTS:
+        marker = {"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}}
+        look |= {"mode": "markers", "marker": marker, "opacity": min(1.0, max(0.3, 40 / max(1, len(placed))))}
+        traces.append(go.Scatter(x=xs, y=ys, text=told, **look))
+    else:  # as strokes of one line: the browser draws each circle by itself, and cells lie below the map
+        look |= {"mode": "lines", "line": {"color": theme["text"], "width": 4}, "opacity": 0.45}
+        strokes = {
+            "x": [place for x in xs for place in (x - _STROKE, x + _STROKE, None)],
+            "y": [place for y in ys for place in (y, y, None)],
+            "text": [words for text in told for words in (text, text, None)],
+        }
+        traces.append(go.Scatter(**strokes, **look))
     figure = _figure(traces, 420)
     for update, dimension in ((figure.update_xaxes, across), (figure.update_yaxes, upwards)):
         marks, words = ticks(dimension)

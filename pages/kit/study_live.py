@@ -12,7 +12,7 @@ from pages.kit import address, go, study_worth, style
 from pages.kit.pairs import band
 from pages.kit.study_bin import confirm_delete
 from pages.kit.study_list import NEW, begun, view_of
-from pages.kit.study_pictures import LEARNING, pictures
+from pages.kit.study_pictures import MANY, Picture
 from pages.kit.study_trials import attempt, best, table
 from pages.kit.study_words import experiment_of
 from pages.kit.words import ago, amount, duration, plain
@@ -21,7 +21,6 @@ __all__ = ["heading", "page"]
 
 _LOOK_S = 1.5
 _REST_S, _LONG_REST_S = 2.5, 10.0  # between two drawings of the whole page, with few trials and with many
-_MANY = 200
 _COUNTED = {
     "done": "Done",
     "running": "Running",
@@ -32,10 +31,9 @@ _COUNTED = {
 }
 
 
-def standing(view: StudyView, curves: bool) -> tuple[object, ...]:
-    """What is drawn below the live part: when it changes the whole page is drawn anew. `curves`: epochs count, too."""
-    ended = sum(trial.ended for trial in view.trials)
-    return view.status, view.stopping, view.wanted, len(view.trials), ended, view.epochs_run if curves else 0
+def standing(view: StudyView) -> tuple[object, ...]:
+    """What is drawn outside the live parts: when it changes the whole page is drawn anew."""
+    return view.status, view.stopping, view.wanted, len(view.trials), sum(trial.ended for trial in view.trials)
 
 
 def heading(study: Study) -> None:
@@ -108,28 +106,29 @@ def extend(study: Study) -> None:
 def page(study: Study) -> None:
     """How the search stands, live; below it what is drawn anew only when a trial has begun or ended.
 
-    A browser takes up to a second to draw a thousand trials: it is not asked to while nothing has changed.
+    A browser takes long to draw a thousand trials: it is not asked to while nothing has changed, and then for the
+    picture and for the rest of the page at different times.
     """
     view = view_of(study)
     refused = st.session_state.pop("study-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
+    drawn_at, picture = time.monotonic(), Picture.of(study)
     every = _LOOK_S if view.active else None
-    curves = st.session_state.get("study-view") == LEARNING
-    st.fragment(run_every=every, key="live-study")(live)(study, standing(view, curves), curves, time.monotonic())
+    st.fragment(run_every=every, key="live-study")(live)(study, standing(view), drawn_at, picture)
     with st.container(key="study-winner"):
         best(study, view)
-    pictures(study, view)
+    picture.show(view)
     study_worth.cards(study)
     table(study, view)
 
 
-def live(study: Study, drawn: tuple[object, ...], curves: bool, drawn_at: float) -> None:
+def live(study: Study, drawn: tuple[object, ...], drawn_at: float, picture: Picture) -> None:
     """How the search stands; asks for the whole page where what is below is out of date."""
     view = view_of(study)
-    now = standing(view, curves)
-    pause_s = _REST_S if len(view.trials) < _MANY else _LONG_REST_S
-    if now[:2] != drawn[:2] or (now != drawn and time.monotonic() - drawn_at >= pause_s):
+    now = standing(view)
+    pause_s = _REST_S if len(view.trials) < MANY else _LONG_REST_S
+    if now[:2] != drawn[:2] or (now != drawn and time.monotonic() - drawn_at >= pause_s and picture.rests()):
         st.rerun()
     state(view)
 

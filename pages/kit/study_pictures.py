@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -11,20 +12,68 @@ import streamlit as st
 
 from builder.search.studies import Study, StudyView
 from pages.kit import study_curves, study_figures, study_strands
+from pages.kit.study_list import view_of
 from pages.kit.study_words import experiment_of, names_of, titles_of
 from pages.kit.words import amount, plain
 
-__all__ = ["LEARNING", "pictures"]
+__all__ = ["MANY", "Picture"]
 
 _COMPROMISES = "Compromises"
-LEARNING = "Learning curves"
-_VIEWS = ("Best so far", "All choices", "What matters", "Each choice", "In pairs", LEARNING)
+_LEARNING = "Learning curves"
+_VIEWS = ("Best so far", "All choices", "What matters", "Each choice", "In pairs", _LEARNING)
+MANY = 200
+"""From so many trials on a browser takes long to draw them: the picture, and the page without it, take turns."""
+_REST_S, _LONG_REST_S = 2.5, 5.0  # between two looks of the picture, with few trials and with many
+_APART_S = 2.0
+_KEY = "study-picture-of"
 _KEPT = 24
 _made: OrderedDict[Hashable, Any] = OrderedDict()
 _lock = threading.Lock()
 
 
-def pictures(study: Study, view: StudyView) -> None:
+class Picture:
+    """The picture of a search in one session. It looks by itself while the search goes on, at its own times.
+
+    Where there are many trials it stays as it is while the rest of the page is drawn, and is brought up to date by its
+    next look: so that no look takes a browser as long as both.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._view: StudyView | None = None
+        self._changed_at = 0.0
+
+    @classmethod
+    def of(cls, study: Study) -> Picture:
+        """The one of this session; another search gets another one."""
+        found: Picture | None = st.session_state.get(_KEY)
+        if found is None or found.study.folder != study.folder:
+            found = st.session_state[_KEY] = cls(study)
+        return found
+
+    def rests(self) -> bool:
+        """Whether the browser has had the time to draw what changed last."""
+        return time.monotonic() - self._changed_at >= _APART_S
+
+    def show(self, view: StudyView) -> None:
+        """Draws it in its place on the page."""
+        rest_s = _REST_S if len(view.trials) < MANY else _LONG_REST_S
+        st.fragment(run_every=rest_s if view.active else None, key="live-picture")(self._look)(time.monotonic())
+
+    def _look(self, page_at: float) -> None:
+        newest = view_of(self.study)
+        if self._view is None or not newest.active or len(newest.trials) < MANY:
+            self._view = newest
+        elif time.monotonic() - page_at >= _APART_S and _drawn(newest) != _drawn(self._view):
+            self._view, self._changed_at = newest, time.monotonic()
+        _pictures(self.study, self._view)
+
+
+def _drawn(view: StudyView) -> tuple[int, int, int]:
+    return len(view.trials), sum(trial.ended for trial in view.trials), view.epochs_run
+
+
+def _pictures(study: Study, view: StudyView) -> None:
     """One picture at a time: what is not looked at is not made."""
     several = len(view.objectives) > 1
     offers = [*([_COMPROMISES] if several else []), *_VIEWS]
@@ -56,7 +105,7 @@ def pictures(study: Study, view: StudyView) -> None:
 
 def draw(study: Study, view: StudyView, shown: str, at: int) -> None:
     """The picture of this name, of the objective number `at`."""
-    if shown == LEARNING:
+    if shown == _LEARNING:
         learning(study, view)
         return
     done = sum(trial.status == "done" for trial in view.trials)
@@ -151,7 +200,7 @@ def both(study: Study, view: StudyView, at: int) -> None:
         lambda: study_figures.contour(view.trials, unlocked[across], unlocked[upwards], name, rising, titles, at),
         f"{name} over {titles[across]} and {titles[upwards]}",
     )
-    st.caption("Circles are trials; between them a smoothed mean, blank where no trial lies near.")
+    st.caption("Each mark is a trial; between them a smoothed mean, blank where no trial lies near.")
 
 
 def compromises(study: Study, view: StudyView) -> None:

@@ -19,7 +19,7 @@ from pages.kit.words import plain
 __all__ = ["attempt", "best", "table"]
 
 _ORDERS = ("Best first", "As they ran")
-_PICKED, _ROWS = "trial-picked", "trial-rows"
+_PICKED, _ROWS, _TICK = "trial-picked", "trial-rows", "trial-tick"
 
 
 def attempt(act: Callable[[], object]) -> None:
@@ -97,8 +97,12 @@ def table(study: Study, view: StudyView) -> None:
         listed = ranked(view) if by_rank else list(view.trials)
         numbers = [trial.number for trial in listed]
         st.session_state[_ROWS] = numbers
-        # Rows that change places get a new table: a tick belongs to a trial, and the browser keeps it by row.
-        key = f"trials-{study.id}-{hash(tuple(numbers)) if by_rank else 'ran'}"
+        if st.session_state.setdefault("trial-study", study.id) != study.id:  # what was ticked is of another search
+            st.session_state["trial-study"] = study.id
+            st.session_state.pop(_PICKED, None)
+        picked = next((t for t in listed if t.number == st.session_state.get(_PICKED)), None)
+        row = numbers.index(picked.number) if picked else None
+        key = f"trials-{study.id}-{order}-{_table(row)}"
         rows = study_table.rows(listed, names_of(view), titles_of(study))
         st.dataframe(
             rows,
@@ -107,15 +111,10 @@ def table(study: Study, view: StudyView) -> None:
             height=min(440, 38 + 35 * len(listed)),
             on_select=functools.partial(pick, key),
             selection_mode="single-row",
+            selection_default={"selection": {"rows": [] if row is None else [row]}},
             placeholder="–",
             column_config=study_table.columns(rows),
         )
-        if (
-            st.session_state.setdefault("trial-study", study.id) != study.id
-        ):  # what was ticked belongs to another search
-            st.session_state["trial-study"] = study.id
-            st.session_state.pop(_PICKED, None)
-        picked = next((t for t in view.trials if t.number == st.session_state.get(_PICKED)), None)
         if picked is None:
             st.caption("Tick a row to open that trial as an experiment, to see its run, or to let it run again.")
             return
@@ -135,7 +134,22 @@ def table(study: Study, view: StudyView) -> None:
             st.caption(plain(picked.reason))
 
 
+def _table(row: int | None) -> int:
+    """Which table this is: a new one where the ticked trial has got another row.
+
+    The browser keeps a tick by its row, a tick belongs to a trial. As long as nothing is ticked, or what is ticked
+    stays where it is, the rows of the same table change places: its scroll and its order of columns are kept.
+    """
+    number, ticked = st.session_state.get(_TICK, (0, None))
+    if row is not None and row != ticked:
+        number += 1
+    st.session_state[_TICK] = number, row
+    return int(number)
+
+
 def pick(key: str) -> None:
     """Remembers which trial was ticked: by its number, whatever the order of the rows."""
     rows, numbers = st.session_state[key].selection.rows, st.session_state[_ROWS]
-    st.session_state[_PICKED] = numbers[rows[0]] if rows and rows[0] < len(numbers) else None
+    row = rows[0] if rows and rows[0] < len(numbers) else None
+    st.session_state[_PICKED] = None if row is None else numbers[row]
+    st.session_state[_TICK] = st.session_state[_TICK][0], row
