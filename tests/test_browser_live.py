@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, WebSocket
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from tests import browser
 from tests.browser import Browser, settle
@@ -84,6 +86,43 @@ def test_a_hover_a_zoom_a_reload_a_second_tab_and_a_killed_server_leave_the_same
         settle(page)
         assert told(run, page) == list(range(1, run.step + 1))
     finally:
+        browser.stop_server(server)
+        run.close()
+        browser.end_supervisor(tmp_path)
+
+
+def test_the_browser_keeps_no_drawing_of_the_past(chrome: Browser, tmp_path: Path) -> None:
+    """Streamlit's browser part keeps large messages, to be spared them the next time. Where a look of a live part takes
+    longer than the time to the next one, as on a machine that trains, it lets go of none: 1.4 MB a minute, and the list
+    of them in each request."""
+    run = ToldRun(tmp_path, epochs=100)
+    for _ in range(1500):
+        run.tell()
+    server = browser.start_server(tmp_path)
+    came: list[ForwardMsg] = []
+    listed: list[int] = []
+
+    def look(socket: WebSocket) -> None:
+        socket.on("framereceived", lambda frame: came.append(ForwardMsg.FromString(frame)))  # type: ignore[arg-type]
+        socket.on("framesent", lambda frame: asked(BackMsg.FromString(frame)))  # type: ignore[arg-type]
+
+    def asked(message: BackMsg) -> None:
+        if message.WhichOneof("type") == "rerun_script":
+            listed.append(len(message.rerun_script.cached_message_hashes))
+
+    page = chrome.context.new_page()
+    try:
+        page.on("websocket", look)
+        page.goto(f"{server.address}/runs?run={run.run.id}")
+        page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=90_000)
+        for _ in range(2):
+            run.tell()
+            wait_for_step(page, run.step)
+        large = [message for message in came if message.ByteSize() > 10_000]
+        assert len(large) >= 3 and not any(message.metadata.cacheable for message in large)
+        assert len(listed) >= 3 and not any(listed)
+    finally:
+        page.close()
         browser.stop_server(server)
         run.close()
         browser.end_supervisor(tmp_path)

@@ -38,7 +38,6 @@ _AXIS_CHARS = 22
 _MARGIN = {"l": 64, "r": 12, "t": 12, "b": 48}  # to find them itself, Plotly needs as long as for a picture
 _FEW_DOTS = 200
 _DOTS_ACROSS, _DOTS_UPWARDS = 28, 28  # cells of one picture of a choice, each about as large as a dot
-_STROKE = 0.0025  # half of a stroke for a trial, in shares of an axis
 _CELLS_BETWEEN = 8  # from one choice to the next one beside it
 
 
@@ -401,20 +400,19 @@ def contour(
                 hovertemplate="about %{z:.4g}<extra></extra>",
             )
         )
-    told = [f"{_hover(t, titles)}<br>{score:.4g}" for (t, _, _), score in zip(placed, scores, strict=True)]
-    look: dict[str, Any] = {"hovertemplate": "%{text}<extra></extra>", "showlegend": False}
-    if len(placed) <= _FEW_DOTS:
-        marker = {"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}}
-        look |= {"mode": "markers", "marker": marker, "opacity": min(1.0, max(0.3, 40 / max(1, len(placed))))}
-        traces.append(go.Scatter(x=xs, y=ys, text=told, **look))
-    else:  # as strokes of one line: the browser draws each circle by itself, and cells lie below the map
-        look |= {"mode": "lines", "line": {"color": theme["text"], "width": 4}, "opacity": 0.45}
-        strokes = {
-            "x": [place for x in xs for place in (x - _STROKE, x + _STROKE, None)],
-            "y": [place for y in ys for place in (y, y, None)],
-            "text": [words for text in told for words in (text, text, None)],
-        }
-        traces.append(go.Scatter(**strokes, **look))
+    traces.append(
+        go.Scatter(
+            x=xs,
+            y=ys,
+            mode="markers",
+            marker={"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}},
+            opacity=min(1.0, max(0.3, 40 / max(1, len(placed)))),
+            text=[_hover(t, titles) for t, _, _ in placed],
+            customdata=scores,
+            hovertemplate="%{text}<br>%{customdata:.4g}<extra></extra>",
+            showlegend=False,
+        )
+    )
     figure = _figure(traces, 420)
     for update, dimension in ((figure.update_xaxes, across), (figure.update_yaxes, upwards)):
         marks, words = ticks(dimension)
