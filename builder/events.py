@@ -296,7 +296,10 @@ class Fold:
         self._device = self._note = ""
         self._step = self._total = self._epoch = 0
         self._past_seconds = self._clock = 0.0
-        self._epochs: dict[int, tuple[int, dict[str, float]]] = {}
+        self._ended: tuple[Growing[int], Growing[int]] = (Growing(int), Growing(int))
+        """(epochs, the last step of each): what each came to is in the curves."""
+        self._scores: dict[str, None] = {}
+        """Names of what is told at the end of an epoch, in the order of their coming."""
         self._best_epoch: int | None = None
         self._best_before: tuple[Growing[int], Growing[int]] = (Growing(int), Growing(int))
         """(steps, epochs) at which a best model was saved."""
@@ -316,8 +319,14 @@ class Fold:
             self._draw(event.step, self._timed(event))
         elif isinstance(event, EpochEnded):
             self._step, self._epoch = max(event.step, self._step), event.epoch
-            self._epochs[event.epoch] = (event.step, event.metrics)
+            self._scores.update(dict.fromkeys(event.metrics))
             self._draw(event.step, self._timed(event))
+            epochs, steps = self._ended
+            if epochs and event.epoch <= epochs[-1]:  # told anew
+                cut = bisect.bisect_left(epochs, event.epoch)
+                epochs, steps = self._ended = (epochs.until(cut), steps.until(cut))
+            epochs.append(event.epoch)
+            steps.append(event.step)
             self._say(event, _epoch_words(event), "epoch")
         elif isinstance(event, Saved):
             if event.best:
@@ -356,7 +365,17 @@ class Fold:
     @property
     def epochs(self) -> dict[int, dict[str, float]]:
         """{epoch: its metrics} of the epochs that count."""
-        return {epoch: metrics for epoch, (_, metrics) in self._epochs.items()}
+        return {epoch: self._told_at(step) for epoch, step in zip(*self._ended, strict=True)}
+
+    def _told_at(self, step: int) -> dict[str, float]:
+        """The scores of the epoch that ended with this step."""
+        found: dict[str, float] = {}
+        for name in self._scores:
+            steps, values = self.curves[name]
+            at = bisect.bisect_left(steps, step)
+            if at < len(steps) and steps[at] == step:
+                found[name] = values[at]
+        return found
 
     def _start(self, event: Started) -> None:
         self.finished = self.broke = None
@@ -377,7 +396,8 @@ class Fold:
             cut = bisect.bisect_right(steps, event.step)
             self.curves[name] = (kept.setdefault(id(steps), steps.until(cut)), values.until(cut))
         self.probes = self.probes.until(event.step)
-        self._epochs = {epoch: kept for epoch, kept in self._epochs.items() if kept[0] <= event.step}
+        cut = bisect.bisect_right(self._ended[1], event.step)
+        self._ended = self._ended[0].until(cut), self._ended[1].until(cut)
         self.film = {epoch: step for epoch, step in self.film.items() if step <= event.step}
         saved, best = self._best_before
         left = [k for k, step in enumerate(saved) if step <= event.step]
@@ -422,9 +442,12 @@ class Fold:
         """The state so far. `known` = what the events cannot tell (id, kind, epochs, status, reason, stopping)."""
         best = None
         if self._best_epoch is not None:
-            value = self._epochs.get(self._best_epoch, (0, {}))[1].get(self.monitor)
+            epochs, steps = self._ended
+            at = bisect.bisect_left(epochs, self._best_epoch)
+            known_epoch = at < len(epochs) and epochs[at] == self._best_epoch
+            value = self._told_at(steps[at]).get(self.monitor) if known_epoch else None
             best = {"metric": self.monitor, "value": value, "epoch": self._best_epoch}
-        latest = self._epochs[max(self._epochs)][1] if self._epochs else {}
+        latest = self._told_at(self._ended[1][-1]) if self._ended[1] else {}
         warnings = list(self.warnings)
         if self.damaged:
             warnings.append(f"{self.damaged} damaged line(s) of this run's record could not be read.")
@@ -440,7 +463,7 @@ class Fold:
                 "total": self._total,
                 "note": self._note,
                 "best": best,
-                "metrics": dict(latest),
+                "metrics": latest,
                 "curves": dict(self.curves),
                 "film": dict(self.film),
                 "log": tuple(line for _, line in sorted(line for lines in self._log.values() for line in lines)),

@@ -38,6 +38,7 @@ _AXIS_CHARS = 22
 _MARGIN = {"l": 64, "r": 12, "t": 12, "b": 48}  # to find them itself, Plotly needs as long as for a picture
 _FEW_DOTS = 200
 _DOTS_ACROSS, _DOTS_UPWARDS = 28, 28  # cells of one picture of a choice, each about as large as a dot
+_STROKE = 0.0025  # half of a stroke that stands for a trial, in shares of an axis
 _CELLS_BETWEEN = 8  # from one choice to the next one beside it
 
 
@@ -400,20 +401,24 @@ def contour(
                 hovertemplate="about %{z:.4g}<extra></extra>",
             )
         )
-    traces.append(
-        go.Scatter(
-            x=xs,
-            y=ys,
-            mode="markers",
-            marker={"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}},
-            opacity=min(1.0, max(0.3, 40 / max(1, len(placed)))),
-            text=[_hover(t, titles) for t, _, _ in placed],
-            customdata=scores,
-            hovertemplate="%{text}<br>%{customdata:.4g}<extra></extra>",
-            showlegend=False,
-        )
+    many = len(placed) > _FEW_DOTS
+    told = go.Scatter(
+        x=xs,
+        y=ys,
+        mode="none" if many else "markers",
+        text=[_hover(t, titles) for t, _, _ in placed],
+        customdata=scores,
+        hovertemplate="%{text}<br>%{customdata:.4g}<extra></extra>",
+        showlegend=False,
     )
-    figure = _figure(traces, 420)
+    if not many:
+        told.marker = {"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}}
+        told.opacity = min(1.0, max(0.3, 40 / max(1, len(placed))))
+    figure = _figure([*traces, told], 420)
+    if many:  # one line of strokes: the browser draws each circle by itself
+        strokes = "".join(f"M{x - _STROKE:.4f},{y:.4f}L{x + _STROKE:.4f},{y:.4f}" for _, x, y in placed)
+        line = {"color": theme["text"], "width": 4}
+        figure.update_layout(shapes=[{"type": "path", "path": strokes, "line": line, "opacity": 0.45}])
     for update, dimension in ((figure.update_xaxes, across), (figure.update_yaxes, upwards)):
         marks, words = ticks(dimension)
         update(

@@ -200,7 +200,7 @@ def both(study: Study, view: StudyView, at: int) -> None:
         lambda: study_figures.contour(view.trials, unlocked[across], unlocked[upwards], name, rising, titles, at),
         f"{name} over {titles[across]} and {titles[upwards]}",
     )
-    st.caption("Circles are trials; between them a smoothed mean, blank where no trial lies near.")
+    st.caption("Each mark is a trial; between them a smoothed mean, blank where no trial lies near.")
 
 
 def compromises(study: Study, view: StudyView) -> None:
