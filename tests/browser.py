@@ -29,6 +29,7 @@ from builder.runs import Claim
 from tests.service import FAKE
 
 ROOT = Path(__file__).resolve().parents[1]
+SLOW = float(os.environ.get("SCANLOOM_SLOW", "1"))  # every page takes so many times as long for its JavaScript
 expect.set_options(timeout=20_000)  # these wait for what must come; how soon is measured elsewhere
 _FLAGS = (
     "--no-sandbox",
@@ -172,6 +173,8 @@ class Browser:
         page.on("console", lambda told: self.complaints.append(told.text) if told.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.emulate_media(color_scheme="dark" if dark else "light")
+        if SLOW > 1:
+            self.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOW})
         page.goto(address + path)
         settle(page)
         return page

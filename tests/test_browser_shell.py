@@ -99,7 +99,7 @@ def test_no_page_asks_a_foreign_server_or_breaks_its_own_policy(
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     background = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert background == ("rgb(16, 21, 29)" if dark else "rgb(255, 255, 255)")
-    assert page.evaluate("document.fonts.check('15px Inter')")
+    page.wait_for_function("document.fonts.check('15px Inter')")  # it is fetched once a word is drawn with it
     page.close()
     assert chrome.foreign(server.address) == []
     assert any(url.startswith("ws://") for url in chrome.requests), "the request log sees web sockets"

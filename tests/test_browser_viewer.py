@@ -27,7 +27,7 @@ UPRIGHT = Grid((0.0, 0.0, 0.0), ((0.0, 0.0, 6.0), (0.0, 2.0, 0.0), (2.0, 0.0, 0.
 ABOVE = 21  # rows above the ruler
 PAGE = """
 import streamlit as st
-from scanloom_components import Box
+from scanloom_components import Box, compare
 from pages.kit import viewer
 
 q = st.query_params
@@ -48,6 +48,9 @@ if kind == "over":
 if kind == "follow":
     options |= {"follow": True, "slice": st.session_state.get("go")}
 st.session_state.runs = st.session_state.get("runs", 0) + 1
+if kind == "compare":
+    part = ("scan", viewer.mask_of_output(job, ["tumour"]).url, "scan")
+    compare("pair", part, part, key="c")
 seen = viewer.show_output(job, "scan", "v", **options)
 st.text(f"runs={st.session_state.runs} slice={seen.slice if seen else None} level={seen.center if seen else None}")
 if kind == "follow":
@@ -352,3 +355,33 @@ def test_a_scan_that_does_not_come_is_told_in_words_and_can_be_asked_for_again(c
     expect(message).to_be_hidden()
     assert keyed(page, "v").count() == 1
     page.close()
+
+
+OVERTAKEN = """async (module) => {
+    const { default: draw } = await import(module)
+    const place = document.createElement('div')
+    place.innerHTML = '<div class="compare"></div>'
+    document.body.append(place)
+    const part = { id: 'x', url: '/nowhere', name: 'x' }
+    const call = () => draw({ parentElement: place, data: { id: 'x', before: part, after: part, height: 300 } })
+    const overtaken = call()
+    const divider = place.querySelector('input')
+    divider.value = '200'
+    const last = call()
+    overtaken()
+    await new Promise((go) => setTimeout(go, 0))  // after the timer of the clean-up, which began before
+    call()
+    const found = place.querySelector('input').value
+    place.remove()
+    last()
+    return found
+}"""
+
+
+def test_a_comparison_outlives_a_call_that_a_newer_one_overtook(chrome: Browser, server: Server) -> None:
+    """Streamlit cleans such a call up although the component lives on; where the divider lies must stay."""
+    shown = Shown(chrome, server, "compare", scan=ct(), mask=Scan(np.zeros((5, 1, 24, 40), np.uint8)))
+    expect(shown.page.locator(".compare canvas")).to_be_visible()
+    module = next(url for url in reversed(chrome.requests) if "compare" in url and url.endswith(".js"))
+    assert shown.page.evaluate(OVERTAKEN, module) == "200"
+    shown.page.close()

@@ -180,7 +180,7 @@ def test_tumour_an_outline_is_painted_and_kept_as_a_mask(
     button(page, "correcting-tool-brush").click()
     over = canvas(page)
     dragged(page, over, 96, (43, 33), (58, 43))
-    page.wait_for_timeout(1500)
+    expect(button(page, "correcting-undo")).to_be_enabled(timeout=LONG_MS)  # the page has heard of the stroke
     after, index = saved(page, house, dataset)
     mask = after.mask(index)
     assert mask is not None and mask[0, 33:43, 43:58].mean() > 0.3

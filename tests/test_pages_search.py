@@ -179,6 +179,7 @@ def test_of_many_dots_each_place_keeps_the_latest_and_none_is_moved_by_more_than
 
 def test_all_choices_are_a_line_for_each_trial_that_is_over_the_best_on_top(home: Path) -> None:
     study = told(home, 30)
+    seen(opened("search", study=study.id), "All choices")  # the component registers itself with a running page
     view, search = study.view(), study.experiment.search
     assert search is not None
     done = [trial for trial in view.trials if trial.status == "done"]

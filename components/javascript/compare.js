@@ -4,6 +4,7 @@
 // data: {id, before: {id, url, name}, after: {id, url, name}, change: {id, url, name} | null, height, slice, words}
 //   change: a heat map (uint8) that is laid over the second picture where it is asked for.
 import './compare.css'
+import { whenGone } from './lasting.js'
 import { make } from './viewer/controls.js'
 import { pictureOf } from './viewer/overlay.js'
 import { Refused, fetchVolume } from './viewer/volume.js'
@@ -158,8 +159,8 @@ export default function ({ parentElement, data }) {
     comparisons.set(parentElement, comparison)
   }
   comparison.use(data)
-  return () => {
+  return whenGone(parentElement, () => {
     comparison.end()
     comparisons.delete(parentElement)
-  }
+  })
 }

@@ -1,13 +1,14 @@
 // The hand on a drawing canvas that is not ours (streamlit-drawable-canvas 0.13), so that nothing it draws is lost.
 //
 // Its tools ask for the left button of a mouse, which a finger has not: one finger is told to it as that mouse. And it
-// tells a stroke a tenth of a second after its end; a key that takes the canvas away sooner would take the stroke along,
+// tells a stroke a fifth of a second after its end; a key that takes the canvas away sooner would take the stroke along,
 // so such a key waits until the stroke is told.
 const CANVAS = 'upper-canvas'
 const TELLS_AFTER_MS = 200
 const again = new WeakSet() // keys that have waited
 let drawing = false
-let ended = -Infinity
+let telling = null // the timer that rings after the canvas's own
+let waiting = [] // [key, where it was pressed], in order
 let finger = null // {id, canvas} of the finger that draws
 let listens = false
 
@@ -54,20 +55,30 @@ function pressed(event) {
   if (canvasUnder(event)) drawing = true
 }
 
+// Not by the clock: where the page is busy, the canvas tells late, and a key is heard before a timer that is overdue. A
+// timer that begins after the canvas's, and is as long, rings after it.
 function released() {
-  if (drawing) ended = performance.now()
+  if (!drawing) return
   drawing = false
+  clearTimeout(telling)
+  telling = setTimeout(() => (telling = setTimeout(told, TELLS_AFTER_MS)), 0)
+}
+
+function told() {
+  telling = null
+  const keys = waiting
+  waiting = []
+  for (const [key, at] of keys) (at.isConnected ? at : document.body).dispatchEvent(key)
 }
 
 function typed(event) {
-  const wait = ended + TELLS_AFTER_MS - performance.now()
   const at = event.composedPath()[0]
-  if (wait <= 0 || again.has(event) || (at instanceof Element && at.closest('input, textarea, [contenteditable]'))) return
+  if (telling === null || again.has(event) || (at instanceof Element && at.closest('input, textarea, [contenteditable]'))) return
   event.preventDefault()
   event.stopImmediatePropagation()
   const copy = new KeyboardEvent(event.type, event)
   again.add(copy)
-  setTimeout(() => (at.isConnected ? at : document.body).dispatchEvent(copy), wait)
+  waiting.push([copy, at])
 }
 
 export default function () {
