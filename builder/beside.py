@@ -19,7 +19,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from builder.execute import alive, locked
+from builder.execute import alive
+from builder.locks import locked
 from builder.runs import Claim, StoreError, read_json, write_atomic
 
 __all__ = ["address", "announced", "held", "pipe_ended", "start", "stop"]

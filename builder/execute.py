@@ -8,18 +8,17 @@ SCANLOOM_EXECUTOR names.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from builder.cluster import EXIT_NOT_SHARED, Cluster
+from builder.locks import locked
 from builder.runs import Claim, Job, StoreError, disk_full, read_json
 
 EXIT_DISK_FULL = 28  # the worker met a full disk and could not even record that; the supervisor does it for it
@@ -211,22 +210,3 @@ def executor(home: Path | str) -> LocalExecutor:
     if name not in EXECUTORS:
         raise StoreError(f"SCANLOOM_EXECUTOR is {name!r}; expected one of: {', '.join(EXECUTORS)}.")
     return EXECUTORS[name](home)
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bool]:
-    """Holds the lock file at `path` and yields True; yields False, at once, when somebody else holds it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:  # no data folder yet: nobody can hold a lock in it
-        yield True
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)

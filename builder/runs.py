@@ -58,6 +58,7 @@ from builder.events import (
     encode,
     fold,
 )
+from builder.locks import locked
 
 if TYPE_CHECKING:
     from builder.spec import Experiment
@@ -100,6 +101,7 @@ __all__ = [
     "encode",
     "fold",
     "markers",
+    "queue_held",
     "write_atomic",
 ]
 
@@ -366,9 +368,18 @@ class Job:
             self._want(after=0)
 
     def _want(self, after: int) -> None:
-        numbers = [m.number for m in markers(self.home)]
-        marker = {"kind": self.kind, "number": max(numbers, default=0) + 1, "after": after}
-        write_atomic(self.marker, json.dumps(marker))
+        with queue_held(self.home):
+            numbers = [m.number for m in markers(self.home)]
+            marker = {"kind": self.kind, "number": max(numbers, default=0) + 1, "after": after}
+            write_atomic(self.marker, json.dumps(marker))
+
+    def settle(self, after: int) -> None:
+        """Takes the job out of the queue, its asking of `after` being met; one that came meanwhile stays (a resume at
+        the moment of the end). Only a supervisor calls this."""
+        with queue_held(self.home):
+            now = Marker.read(self.marker)
+            if now is None or now.after <= after:
+                self.marker.unlink(missing_ok=True)
 
     def events(self) -> Iterator[Event]:
         """Every event so far, oldest first."""
@@ -449,6 +460,13 @@ class Marker:
             return cls(path.name, str(plain["kind"]), int(plain["number"]), int(plain["after"]))
         except (KeyError, TypeError, ValueError):
             return None
+
+
+@contextlib.contextmanager
+def queue_held(home: Path) -> Iterator[None]:
+    """Nobody else changes the queue meanwhile; hold it for moments only, the supervisor waits for it."""
+    with locked(home / "queue.lock", wait=True):
+        yield
 
 
 def markers(home: Path) -> list[Marker]:

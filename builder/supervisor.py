@@ -599,7 +599,7 @@ class Supervisor:
             attempt = event.attempt if isinstance(event, Started) else attempt
             last = event
         if isinstance(last, Finished) and attempt > marker.after:
-            self._settle(job)
+            self._settle(job, marker)
             return
         words = words or exit_words(code)
         tries = claim.attempt - marker.after
@@ -636,16 +636,16 @@ class Supervisor:
         job = Job(self.home, marker.kind, marker.id)
         if self._record(job, event):
             self._unrecorded.pop(job.id, None)
-            self._settle(job)
+            self._settle(job, marker)
         else:
             self._unrecorded[job.id] = (marker, event)
             self._not_before[job.id] = time.monotonic() + 1.0
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, job: Job, marker: Marker) -> None:
         self._not_before.pop(job.id, None)
         self._retries.pop(job.id, None)
         (job.folder / "payload.json").unlink(missing_ok=True)
-        job.marker.unlink(missing_ok=True)
+        job.settle(marker.after)
 
 
 def stdio_to(log: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from builder.runs import Marker, Run, markers, write_atomic
+from builder.runs import Marker, Run, markers, queue_held, write_atomic
 
 
 def waiting(home: Path) -> list[Run]:
@@ -29,10 +29,11 @@ def move(home: Path, id: str, by: int) -> bool:
         return False
     numbers = [marker.number for marker in queue]
     queue.insert(min(max(at + by, 0), len(queue) - 1), queue.pop(at))
-    for marker, number in zip(queue, numbers, strict=True):
-        path = home / "queue" / marker.id
-        now = Marker.read(path)  # it may have ended meanwhile: an asking is never brought back
-        if now is not None and now.number != number:
-            moved = replace(now, number=number)
-            write_atomic(path, json.dumps({"kind": moved.kind, "number": moved.number, "after": moved.after}))
+    with queue_held(home):
+        for marker, number in zip(queue, numbers, strict=True):
+            path = home / "queue" / marker.id
+            now = Marker.read(path)  # it may have ended meanwhile: an asking is never brought back
+            if now is not None and now.number != number:
+                moved = replace(now, number=number)
+                write_atomic(path, json.dumps({"kind": moved.kind, "number": moved.number, "after": moved.after}))
     return True

@@ -37,6 +37,7 @@ PRODUCTS = (
     "heatmap.css",
     "strands.js",
     "strands.css",
+    "history.js",
 )
 _INTER = "node_modules/@fontsource-variable/inter"
 _MONO = "node_modules/@fontsource-variable/jetbrains-mono"

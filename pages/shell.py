@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
+from scanloom_components import history
 
 from pages.kit import address, draft, steps, style
 from pages.kit.machine import this_machine
@@ -54,5 +55,6 @@ with st.sidebar:
         st.caption(f":material/memory: {plain(machine.words)}")
         st.caption(":material/lock: Offline: no request leaves this machine")
         st.caption(":material/warning: Research and education only: not for clinical use")
+    history(key="history")
 
 page.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import streamlit as st
@@ -58,6 +59,16 @@ def test_after_some_seconds_and_on_another_page_the_address_is_believed(
     address.put("run", "new")
     url["run"] = "old"
     monkeypatch.setattr(address, "_LATE_S", 0.0)  # the person went back in the history a while later
+    assert address.get("run") == "old"
+
+
+def test_who_goes_back_in_the_history_is_followed_at_once(url: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    address.on_page("runs")
+    url["run"] = "old"
+    address.put("run", "new")
+    url["run"] = "old"
+    monkeypatch.setattr(address, "get_script_run_ctx", lambda **_: SimpleNamespace(is_history_navigation=True))
+    address.on_page("runs")
     assert address.get("run") == "old"
 
 

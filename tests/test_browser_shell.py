@@ -229,6 +229,33 @@ def test_undo_has_a_key_that_is_not_the_text_fields_own(chrome: Browser, server:
     page.close()
 
 
+def test_back_leads_from_page_to_page_and_not_to_half_an_address(chrome: Browser, server: Server) -> None:
+    made = Draft.create(Experiment(name="mine"), at_home=server.log.parent)
+    page = chrome.page(server.address, f"/data?draft={made.id}")
+    length = page.evaluate("history.length")
+    pages = ("Network", "Training", "Which settings win?")
+    paths = ("data", "network", "training", "search")
+    for name in pages:
+        page.get_by_role("link", name=name, exact=True).click()
+        page.wait_for_url(f"**/{paths[pages.index(name) + 1]}?draft={made.id}")
+        settle(page)
+    assert page.evaluate("history.length") == length + len(pages)
+    for path in reversed(paths[:-1]):
+        page.go_back()
+        page.wait_for_url(f"**/{path}?draft={made.id}")
+        settle(page)
+
+    # What is told of the same page later on takes the place of what was told, until a hand does something.
+    change = "word => { history.pushState({}, '', `?draft=${word}`); return history.length }"
+    length = page.evaluate("history.length")
+    assert page.evaluate(change, "one") == length and page.url.endswith("/data?draft=one")
+    page.keyboard.press("Shift")
+    assert page.evaluate(change, "two") == page.evaluate(change, "three")
+    page.go_back()
+    assert page.url.endswith("/data?draft=one")
+    page.close()
+
+
 # -- curves ------------------------------------------------------------------------------------------------------------
 
 

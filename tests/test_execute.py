@@ -14,6 +14,7 @@ import pytest
 
 from builder import execute
 from builder.execute import LocalExecutor, RayExecutor, alive, exit_words
+from builder.locks import locked
 from builder.runs import Claim, RunStore, StoreError
 from builder.spec import Experiment, Training
 from tests.fake_jobs import FakeJobs
@@ -216,10 +217,10 @@ def test_nobody_is_not_alive() -> None:
 
 def test_a_lock_is_held_by_one_and_looked_at_by_many(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with execute.locked(path) as mine:
+    with locked(path) as mine:
         assert mine
-        with execute.locked(path, shared=True) as free:
+        with locked(path, shared=True) as free:
             assert not free
-    with execute.locked(path, shared=True) as one, execute.locked(path, shared=True) as other:
+    with locked(path, shared=True) as one, locked(path, shared=True) as other:
         assert one and other
     assert RunStore(tmp_path).runs() == []

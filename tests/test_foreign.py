@@ -20,10 +20,10 @@ from tiers import covering
 
 from builder import foreign, keras_recognised, network, onnx_export, task
 from builder.check import problems
-from builder.execute import locked
 from builder.export import untrained
 from builder.foreign import ForeignError, Imported, read
 from builder.foreign_child import parsed
+from builder.locks import locked
 from builder.predict import Predictor
 from builder.recognised import KEY, Marked, hint, told
 from builder.spec import Experiment, Node

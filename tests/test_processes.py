@@ -223,6 +223,32 @@ def test_a_child_that_dies_between_two_looks_is_told_by_its_exit_code(
     child.wait()
 
 
+def test_a_resume_in_the_moment_of_the_end_is_not_lost(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = service.store.create(toy())
+    child = subprocess.Popen(["sleep", "60"])
+    claim = Claim.of(child.pid, 1)
+    claim.write(run.folder / "claim.json")
+    with Record(run.folder / "events.jsonl") as record:
+        record.append(Started(attempt=1))
+        record.append(Finished("stopped"))
+    child.kill()
+    child.wait()
+    supervising = supervisor.Supervisor(service.home)
+    worker = supervisor.Worker(run, supervisor.markers(service.home)[0], claim, ours=False)
+    supervising.workers[run.id] = worker
+    look = Run.events
+
+    def resumed_meanwhile(self: Run) -> list[object]:
+        found = list(look(self))
+        self.resume()  # the supervisor has read the queue, and is just reading how the run ended
+        return found
+
+    monkeypatch.setattr(Run, "events", resumed_meanwhile)
+    supervising._collect()
+    assert run.marker.exists() and run.view().status == "queued"
+    assert not supervising.workers
+
+
 @pytest.mark.parametrize("tear", [b'{"event": "prog', b'{"event": "epoch-ended", "metrics": {"val/auc": 0.5}'])
 def test_a_line_torn_by_the_kill_is_not_counted(service: Service, tear: bytes) -> None:
     run = service.store.create(toy())

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from builder.catalog import Domain, Int, OneOf
-from builder.execute import locked
+from builder.locks import locked
 from builder.network import plan_of
 from builder.parts.search import COSTS
 from builder.parts.training import TRAINING

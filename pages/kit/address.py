@@ -12,10 +12,11 @@ import time
 from typing import NamedTuple
 
 import streamlit as st
+from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_run_ctx
 
 __all__ = ["drop", "get", "on_page", "put", "renew"]
 
-_LATE_S = 5.0  # a request is under way this long at most; who goes back in the history within it is not followed
+_LATE_S = 5.0  # a request is under way this long at most
 _KEPT = "address"
 _PAGE = "address-page"
 
@@ -50,8 +51,10 @@ def drop(*names: str) -> None:
 
 
 def on_page(page: str) -> None:
-    """Tells which page is drawn: another page has an address of its own. The shell calls it before each page."""
-    if st.session_state.get(_PAGE) != page:
+    """Tells which page is drawn. The shell calls it before each page: another page has an address of its own, and who
+    goes back in the browser's history means the address that stands there."""
+    context = get_script_run_ctx(suppress_warning=True)
+    if st.session_state.get(_PAGE) != page or (context is not None and context.is_history_navigation):
         st.session_state[_PAGE] = page
         renew()
 

@@ -1,8 +1,8 @@
 """ScanLoom's own Streamlit components: `curves`, live charts that keep their zoom, `dropzone`, uploads that go to disk,
 `network`, the canvas on which a network is clicked together, `viewer`, in which one looks through a scan, `compare`,
 two pictures of one scan with a divider between them, `film`, what a network said of a few scans after every epoch,
-`heatmap`, numbers in colours that grow, `strands`, a line for each of many things through the same axes, and `hand`,
-which lets a finger draw on a canvas and loses no stroke.
+`heatmap`, numbers in colours that grow, `strands`, a line for each of many things through the same axes, `hand`, which
+lets a finger draw on a canvas and loses no stroke, and `history`, by which Back leads where a hand came from.
 
 The JavaScript is built by `components/build.py` into `assets/` and fetched once by URL; nothing comes from a foreign
 server.
@@ -32,6 +32,7 @@ __all__ = [
     "film",
     "hand",
     "heatmap",
+    "history",
     "network",
     "strands",
     "viewer",
@@ -221,6 +222,9 @@ _film = st.components.v2.component(
 
 
 _hand = st.components.v2.component("scanloom-components.hand", js="hand.js", html="<span hidden></span>")
+
+
+_history = st.components.v2.component("scanloom-components.history", js="history.js", html="<span hidden></span>")
 
 
 _heatmap = st.components.v2.component(
@@ -527,6 +531,11 @@ def hand(*, key: str) -> None:
     """Lets a finger draw on the drawing canvases of the page, and a key that takes a canvas away wait until what was
     drawn is told. Shows nothing."""
     _hand(key=key)
+
+
+def history(*, key: str) -> None:
+    """Makes Back take the steps of a hand, not those of a page that completes its address. Shows nothing."""
+    _history(key=key)
 
 
 def _nothing() -> None:
