@@ -48,6 +48,7 @@ test:
 	@echo "$(BIN)/mypy beside $(BIN)/pytest -n $(WORKERS) --dist $(DIST) $(LEAVE_OUT) $(TESTS)"; \
 	nice -n 10 $(BIN)/mypy >.venv/mypy.log 2>&1 & types=$$!; \
 	$(BIN)/pytest -n $(WORKERS) --dist $(DIST) $(LEAVE_OUT) $(TESTS); tested=$$?; \
+	if [ $$tested = 1 ]; then $(BIN)/python -m tests.again; tested=$$?; fi; \
 	wait $$types; typed=$$?; \
 	echo "== mypy"; cat .venv/mypy.log; \
 	[ $$tested = 0 ] && [ $$typed = 0 ]

@@ -19,7 +19,7 @@ import pytest
 
 from builder import supervisor
 from builder.execute import EXIT_DISK_FULL
-from builder.runs import Claim, Finished, Record, Run, RunView, Started
+from builder.runs import Claim, Event, Finished, Record, Run, RunView, Started
 from builder.spec import Experiment, Training
 from tests.fake_supervisor import STEPS_PER_EPOCH
 from tests.service import FAKE, PROJECT, Service, until
@@ -238,7 +238,7 @@ def test_a_resume_in_the_moment_of_the_end_is_not_lost(service: Service, monkeyp
     supervising.workers[run.id] = worker
     look = Run.events
 
-    def resumed_meanwhile(self: Run) -> list[object]:
+    def resumed_meanwhile(self: Run) -> list[Event]:
         found = list(look(self))
         self.resume()  # the supervisor has read the queue, and is just reading how the run ended
         return found
