@@ -101,13 +101,13 @@ def document(search: Search, epochs: int = 1) -> Experiment:
     return Experiment(network=nodes, search=search, training=Training(epochs=epochs))
 
 
-def study_of(home: Path, *dimensions: Dimension, epochs: int = 1, **search: object) -> Study:
+def study_of(home: Path, *dimensions: Dimension, epochs: int = 1, id: str | None = None, **search: object) -> Study:
     """A study on disk that nobody drives yet."""
     for name in ("strategy", "pruner"):
         if isinstance(search.get(name), str):
             search[name] = Choice(name=str(search[name]))
     asked = Search(dimensions=dimensions or (RATE, BLUR), **search)  # type: ignore[arg-type]
-    return StudyStore(home).create(document(asked, epochs), queue=False)
+    return StudyStore(home).create(document(asked, epochs), queue=False, id=id)
 
 
 def driver_of(study: Study, ground: Planted, storage: object = None, **options: object) -> Driver:

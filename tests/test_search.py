@@ -88,7 +88,8 @@ def test_momentum_is_chosen_only_with_an_optimizer_that_has_one(tmp_path: Path, 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
 def test_pruning_saves_half_of_the_epochs_and_keeps_the_winner(tmp_path: Path, memory, pruner: str):
-    study, ground = study_of(tmp_path, epochs=27, strategy="random", pruner=pruner, num_trials=40), Planted(learning)
+    asked = {"strategy": "random", "pruner": pruner, "num_trials": 40}
+    study, ground = study_of(tmp_path, epochs=27, id="abc", **asked), Planted(learning)
     driven(study, ground, memory())
     view = study.view()
     assert view.best is not None and view.epochs_planned == 27 * 40

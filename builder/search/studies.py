@@ -118,8 +118,11 @@ class StudyStore:
     def __init__(self, home: Path | str) -> None:
         self.home = Path(home)
 
-    def create(self, experiment: Experiment, *, queue: bool = True, num_classes: int = 2) -> Study:
-        """A new study of `experiment`, begun at once (`queue=False`: only on disk).
+    def create(
+        self, experiment: Experiment, *, queue: bool = True, num_classes: int = 2, id: str | None = None
+    ) -> Study:
+        """A new study of `experiment`, begun at once (`queue=False`: only on disk). `id`: a name of one's own;
+        Hyperband deals its brackets by it.
 
         Raises:
             StoreError: the experiment has no search, or one that cannot be carried out; it says why. The disk is full.
@@ -131,7 +134,7 @@ class StudyStore:
             raise StoreError(" ".join(fault.message for fault in wrong))
         kept = "server" if os.environ.get(STORAGE_VARIABLE) else "file"
         texts = {"experiment.json": experiment.dumps(), "study.json": json.dumps({"storage": kept, "at": time.time()})}
-        study = Study(self.home, RunStore(self.home).make("studies", None, texts))
+        study = Study(self.home, RunStore(self.home).make("studies", id, texts))
         if queue:
             study.resume()
         return study

@@ -34,11 +34,12 @@ __all__ = [
     "unit",
 ]
 
-_AXIS_CHARS = 22
+_AXIS_CHARS, _TICK_CHARS = 22, 17
 _MARGIN = {"l": 64, "r": 12, "t": 12, "b": 48}  # to find them itself, Plotly needs as long as for a picture
 _FEW_DOTS = 200
 _DOTS_ACROSS, _DOTS_UPWARDS = 28, 28  # cells of one picture of a choice, each about as large as a dot
 _STROKE = 0.0025  # half of a stroke that stands for a trial, in shares of an axis
+_POINTS = 40  # of a map over two choices, along each
 _CELLS_BETWEEN = 8  # from one choice to the next one beside it
 
 
@@ -79,7 +80,11 @@ def running() -> str:
 def short(path: str, titles: Mapping[str, str] | None = None) -> str:
     """Returns the words of a choice, short enough for an axis."""
     words = (titles or {}).get(path) or path_words(path)
-    return words if len(words) <= _AXIS_CHARS else words[: _AXIS_CHARS - 1] + "…"
+    return _cut(words, _AXIS_CHARS)
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 def unit(dimension: Dimension, value: Any) -> float | None:
@@ -92,7 +97,7 @@ def unit(dimension: Dimension, value: Any) -> float | None:
     low, high = float(dimension.low or 0), float(dimension.high or 0)
     if dimension.log:
         low, high, value = log10(low), log10(high), log10(max(float(value), 1e-300))
-    return float(np.clip((value - low) / (high - low), 0, 1)) if high > low else 0.5
+    return min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
 
 
 def places(dimension: Dimension, trials: Sequence[TrialView]) -> list[float | None]:
@@ -107,7 +112,7 @@ def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
     if dimension.choices:
         most = max(1, len(dimension.choices) - 1)
         return [k / most for k in range(len(dimension.choices))], [
-            option_words(dimension.path, c)[:16] for c in dimension.choices
+            _cut(option_words(dimension.path, c), _TICK_CHARS) for c in dimension.choices
         ]
     low, high = float(dimension.low or 0), float(dimension.high or 0)
     if dimension.log:
@@ -372,7 +377,11 @@ def contour(
     titles: Mapping[str, str],
     at: int = 0,
 ) -> Any:
-    """Two choices together: a smooth map of what was reached, and the trials it was made from."""
+    """Two choices together: a smooth map of what was reached, and the trials it was made from.
+
+    Of many trials one line of strokes is drawn, and the map tells the latest in each place: each trial by itself would
+    take a browser as long as all the rest.
+    """
     import plotly.graph_objects as go
 
     theme, done = _theme(), over(trials, at)
@@ -382,54 +391,64 @@ def contour(
         if x is not None and y is not None
     ]
     xs, ys, scores = [x for _, x, _ in placed], [y for _, _, y in placed], [t.values[at] for t, _, _ in placed]
-    at_points = np.linspace(0, 1, 40)
+    many = len(placed) > _FEW_DOTS
+    at_points = np.linspace(0, 1, _POINTS)
     scale = theme["scale"][:3]
     scale = [[0, scale[0][1]], [0.6, scale[1][1]], [1, scale[2][1]]]
     if not larger:
         scale = [[1 - place, colour] for place, colour in reversed(scale)]
-    traces = []
-    if placed:
-        traces.append(
-            go.Contour(
-                x=at_points,
-                y=at_points,
-                z=together(xs, ys, scores),
-                colorscale=scale,
-                contours={"showlines": True},
-                line={"width": 0.5, "color": theme["grid"]},
-                colorbar={"title": {"text": _safe(name), "side": "right"}, "thickness": 12, "outlinewidth": 0},
-                hovertemplate="about %{z:.4g}<extra></extra>",
-            )
-        )
-    many = len(placed) > _FEW_DOTS
-    told = go.Scatter(
-        x=xs,
-        y=ys,
-        mode="none" if many else "markers",
-        text=[_hover(t, titles) for t, _, _ in placed],
-        customdata=scores,
-        hovertemplate="%{text}<br>%{customdata:.4g}<extra></extra>",
-        showlegend=False,
-    )
-    if not many:
-        told.marker = {"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}}
-        told.opacity = min(1.0, max(0.3, 40 / max(1, len(placed))))
-    figure = _figure([*traces, told], 420)
-    if many:  # one line of strokes: the browser draws each circle by itself
+    map_: dict[str, Any] = {
+        "type": "contour",
+        "x": at_points,
+        "y": at_points,
+        "z": together(xs, ys, scores, num=_POINTS),
+        "colorscale": scale,
+        "line": {"width": 0.5, "color": theme["grid"]},
+        "colorbar": {"title": {"text": _safe(name), "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        "hovertemplate": "about %{z:.4g}<extra></extra>",
+    }
+    layout: dict[str, Any] = {
+        "height": 420,
+        "margin": _MARGIN,
+        "font": {"color": theme["text"], "size": 12},
+        "hovermode": "closest",
+    }
+    traces: list[dict[str, Any]] = [map_] if placed else []
+    if many:
+        latest = {(round(y * (_POINTS - 1)), round(x * (_POINTS - 1))): t for t, x, y in placed}
+        text = np.full((_POINTS, _POINTS), "", object)
+        for place, trial in latest.items():
+            text[place] = f"<br>{_hover(trial, titles)}<br>{trial.values[at]:.4g}"
+        map_ |= {"text": text, "hovertemplate": "about %{z:.4g}%{text}<extra></extra>"}
         strokes = "".join(f"M{x - _STROKE:.4f},{y:.4f}L{x + _STROKE:.4f},{y:.4f}" for _, x, y in placed)
         line = {"color": theme["text"], "width": 4}
-        figure.update_layout(shapes=[{"type": "path", "path": strokes, "line": line, "opacity": 0.45}])
-    for update, dimension in ((figure.update_xaxes, across), (figure.update_yaxes, upwards)):
+        layout["shapes"] = [{"type": "path", "path": strokes, "line": line, "opacity": 0.45}]
+    else:
+        circle = {"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": theme["text"], "width": 1.4}}
+        told = {
+            "type": "scatter",
+            "x": xs,
+            "y": ys,
+            "mode": "markers",
+            "marker": circle,
+            "opacity": min(1.0, max(0.3, 40 / max(1, len(placed)))),
+            "text": [_hover(t, titles) for t, _, _ in placed],
+            "customdata": scores,
+            "hovertemplate": "%{text}<br>%{customdata:.4g}<extra></extra>",
+            "showlegend": False,
+        }
+        traces.append(told)
+    for axis, dimension in (("xaxis", across), ("yaxis", upwards)):
         marks, words = ticks(dimension)
-        update(
-            title=_safe(short(dimension.path, titles)),
-            tickvals=marks,
-            ticktext=[_safe(w) for w in words],
-            range=[-0.03, 1.03],
-            zeroline=False,
-            showgrid=False,
-        )
-    return figure
+        layout[axis] = {
+            "title": _safe(short(dimension.path, titles)),
+            "tickvals": marks,
+            "ticktext": [_safe(w) for w in words],
+            "range": [-0.03, 1.03],
+            "zeroline": False,
+            "showgrid": False,
+        }
+    return go.Figure(traces, layout)
 
 
 def pareto(
