@@ -263,6 +263,9 @@ def x_range(page: Page) -> list[float]:
     return [float(v) for v in page.evaluate("document.querySelector('.scanloom-curves').layout.xaxis.range")]
 
 
+END = "document.querySelector('.scanloom-curves').data[0].x.at(-1)"
+
+
 def points(page: Page) -> int:
     return int(page.locator(".scanloom-curves").get_attribute("data-points") or 0)
 
@@ -276,7 +279,9 @@ def test_growing_curves_keep_the_zoom_and_tell_it(chrome: Browser, chart_server:
     chrome.complaints.clear()
     page = chrome.page(chart_server.address)
     page.wait_for_selector(".scanloom-curves .js-line")
-    before = wait_for_more(page, 0)
+    before = wait_for_more(page, wait_for_more(page, 0))
+    low, high = x_range(page)  # it goes on in steps of a tenth and less, so that its labels stand still
+    assert low == 0 and high % 20 == 0 and page.evaluate(END) <= high <= 1.1 * page.evaluate(END) + 20
     page.evaluate("document.querySelector('.scanloom-curves').marked = true")
     box = page.locator(".scanloom-curves .nsewdrag").bounding_box()
     assert box is not None

@@ -91,7 +91,7 @@ def asked(home: Path, learned: Run, finding: dict[str, Any], *names: str, **more
 
 def custom(session: AppTest) -> list[str]:
     """Names of the components of our own on the page."""
-    return [str(element.proto.component_name) for element in session.get("bidi_component")]
+    return [str(element.proto.component_name) for element in session.main.get("bidi_component")]
 
 
 def test_boxes_are_shown_from_a_score_that_can_be_changed(home: Path, learned: Run) -> None:  # noqa: F811

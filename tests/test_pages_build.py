@@ -666,7 +666,7 @@ def test_a_running_run_shows_progress_time_left_and_curves(home: Path) -> None:
     session = opened("runs")
     progress = session.get("progress")[0].proto
     assert progress.value == 33 and "epoch 1 of" in progress.text and "left" in progress.text
-    assert len(session.get("bidi_component")) == 2
+    assert len(session.main.get("bidi_component")) == 2
     assert "resume-run" not in buttons(session) and primaries(session) == ["Test a scan"]
 
 

@@ -75,9 +75,9 @@ def test_a_new_class_is_named_on_the_spot(cells: Dataset) -> None:
 def test_boxes_want_a_class_first_and_a_negative_is_one_click(cells: Dataset) -> None:
     session = label_tab(cells, "boxes")
     assert "Name a class first" in "".join(element.value for element in session.info)
-    assert not session.get("bidi_component")
+    assert not session.main.get("bidi_component")
     session.text_input(key="label-name-boxes").set_value("cell").run()
-    there = [element.key for element in session.get("bidi_component")]
+    there = [element.key for element in session.main.get("bidi_component")]
     assert there == ["label-canvas", "label-hand"], "now there is a canvas to draw on"
     press(session, "label-nothing-boxes")
     assert newest(cells).boxes(0) == ()

@@ -158,7 +158,7 @@ def test_a_finished_search_shows_its_winner_its_pictures_and_opens_it_as_an_expe
     for name in ("What matters", "Each choice", "In pairs"):
         assert len(seen(session, name).get("plotly_chart")) == 1, name
     for name in ("All choices", "Learning curves"):
-        assert seen(session, name).get("bidi_component"), name
+        assert seen(session, name).main.get("bidi_component"), name
     assert len(session.dataframe[0].value) == 30
     pressed(session, "best-experiment")
     assert view.best is not None

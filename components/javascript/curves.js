@@ -68,7 +68,21 @@ function aroundOne(data) {
   return !data.log && low === high && low >= 0 && low <= 1 ? { clipmin: -0.05, clipmax: 1.05 } : {}
 }
 
-function layoutOf(data, theme) {
+// While curves grow, the axis along which they do goes on in steps of a tenth and less: then its labels stand still, which
+// the eye likes, and Plotly, which remembers the size of each label at each place, has less to remember.
+const endOf = (data) => data.series.reduce((most, { x }) => Math.max(most, x.at(-1) ?? -Infinity), -Infinity)
+
+function roomAhead(chart) {
+  const end = endOf(chart.data)
+  const tenth = end / 10
+  if (!(tenth > 0) || end <= chart.firstEnd) return {} // it does not grow: no room is left
+  const ten = 10 ** Math.floor(Math.log10(tenth))
+  const step = ten * (tenth >= 5 * ten ? 5 : tenth >= 2 * ten ? 2 : 1)
+  return { include: [step * Math.ceil(end / step)] }
+}
+
+function layoutOf(chart, theme) {
+  const { data } = chart
   const font = { size: 12, color: theme.text, family: theme.font }
   const axis = {
     gridcolor: theme.border,
@@ -90,7 +104,7 @@ function layoutOf(data, theme) {
     hoverlabel: { bgcolor: theme.background, bordercolor: theme.border, font: { color: theme.text, family: theme.font } },
     legend: { orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom', x: 0, font }, // the buttons are above
     modebar: { bgcolor: 'rgba(0,0,0,0)', color: theme.border, activecolor: theme.palette[0] },
-    xaxis: { ...axis, title: { text: escaped(data.x_title), font } },
+    xaxis: { ...axis, title: { text: escaped(data.x_title), font }, autorangeoptions: roomAhead(chart) },
     yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear', autorangeoptions: aroundOne(data) },
     shapes: marks.map((m) => ({
       type: 'line',
@@ -120,7 +134,7 @@ function draw(chart) {
   chart.drawn = JSON.stringify(theme)
   chart.element.setAttribute('role', 'img')
   chart.element.setAttribute('aria-label', chart.data.summary)
-  const drawing = Plotly.react(chart.element, tracesOf(chart.data, theme), layoutOf(chart.data, theme), CONFIG)
+  const drawing = Plotly.react(chart.element, tracesOf(chart.data, theme), layoutOf(chart, theme), CONFIG)
   chart.element.dataset.points = chart.data.series.reduce((sum, s) => sum + s.x.length, 0)
   if (chart.listening) return
   chart.listening = true
@@ -159,6 +173,7 @@ export default function ({ parentElement, data, setStateValue }) {
   chart.tell = setStateValue
   const came = JSON.stringify(data)
   if (came !== chart.came) {
+    if (data.view !== chart.data?.view || data.x_title !== chart.data.x_title) chart.firstEnd = endOf(data)
     chart.data = data
     draw(chart)
     chart.came = came

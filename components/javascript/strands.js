@@ -199,26 +199,28 @@ class Strands {
     const axis = this.axisAt(x)
     if (axis < 0 || event.button || event.pointerType === 'touch') return // a finger scrolls the page
     this.over.setPointerCapture(event.pointerId)
-    this.drag = { axis, from: y, moved: false }
+    this.drag = { label: this.data.axes[axis].label, from: y, moved: false }
     event.preventDefault()
   }
 
   pull(event) {
-    const { axis, from } = this.drag
+    const { label, from } = this.drag
+    const axis = this.data.axes.findIndex((one) => one.label === label)
+    if (axis < 0) return // its choice was locked meanwhile
     const { y } = this.at(event)
     this.drag.moved ||= Math.abs(y - from) >= LEAST_DRAG
     if (!this.drag.moved) return
     const ends = [this.placeAt(axis, from), this.placeAt(axis, y)].sort((a, b) => a - b)
-    this.kept.set(this.data.axes[axis].label, ends)
+    this.kept.set(label, ends)
     this.draw()
   }
 
   release() {
     if (!this.drag) return
-    const { axis, moved } = this.drag
+    const { label, moved } = this.drag
     this.drag = null
     if (moved) return
-    this.kept.delete(this.data.axes[axis].label)
+    this.kept.delete(label)
     this.draw()
   }
 

@@ -22,19 +22,18 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
     labels = labels_of(runs)
     offered = curves.axes(views)
     names = curves.scores(views)
-    one, two, three, four = st.columns([1.85, 1, 1, 1.25], gap="small", vertical_alignment="bottom")
-    with one:
-        axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis")
-    with two:
-        weight = st.slider("Smoothing of steps", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing")
-    with three:
-        log = st.toggle("Log. loss", key="curve-log", help="A logarithmic axis for the loss.")
+    above = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    with above:
+        axis = st.segmented_control("Along", offered, default="epoch", required=True, key="curve-axis", width="content")
+        weight = st.slider("Smoothing of steps", 0.0, 0.98, 0.6, 0.02, key="curve-smoothing", width=125)
+        log = st.toggle("Log. loss", key="curve-log", help="A logarithmic axis for the loss.", width="content")
     score = names[0] if names else ""
     if score.startswith("val/"):  # before the first epoch ends there is nothing to choose
         monitor = str((views[0].best or {}).get("metric") or "")
         first = names.index(monitor) if monitor in names else 0
-        with four:
-            score = st.selectbox("Beside it", names, index=first, key="curve-score", format_func=curves.name_words)
+        score = above.selectbox(
+            "Beside it", names, index=first, key="curve-score", format_func=curves.name_words, width=160
+        )
     axis = axis if axis in offered else "epoch"
     at = curves.best_at(views[0], axis) if len(views) == 1 else None  # of several runs each has a dot on its line
     marks = [] if at is None else [(at, "best")]
