@@ -735,7 +735,8 @@ class Dataset:
 
     @property
     def edited(self) -> int:
-        """Bytes of what people have corrected since the import: changes whenever a label does; 0 where none did."""
+        """Bytes of what people have corrected since the import: changes whenever a label, or what is known of a case,
+        does; 0 where none did."""
         try:
             return (self.folder / "edits.jsonl").stat().st_size
         except FileNotFoundError:

@@ -175,6 +175,13 @@ def test_the_picture_is_that_of_the_reader_for_every_kind_of_scan_and_window(chr
         shown.page.close()
 
 
+_TURNING = """stage => {
+    let n = 0
+    const turn = () => stage.dispatchEvent(new WheelEvent('wheel', {deltaY: n % 2 ? -100 : 100, cancelable: true}))
+    const timer = setInterval(() => { turn(); if (++n > 20) clearInterval(timer) }, 100)
+}"""
+
+
 def test_wheel_keys_and_drags_move_through_the_scan_and_python_hears_of_it_once_they_rest(
     chrome: Browser, server: Server
 ) -> None:
@@ -236,7 +243,10 @@ def test_wheel_keys_and_drags_move_through_the_scan_and_python_hears_of_it_once_
     shown.touch([(slices["x"] + slices["width"] / 2, slices["y"] + slices["height"] / 2)])
     expect(shown.root).to_have_attribute("data-slice", "2")
     expect(page.get_by_text("slice=2")).to_be_visible()
+    shown.stage.evaluate(_TURNING)  # Python asks for a slice while the hand still moves
+    expect(shown.root).to_have_attribute("data-slice", "3")
     page.get_by_role("button", name="Go to slice 1").click()
+    expect(page.get_by_text("slice=3")).to_be_visible()  # it has rested, and Python has heard so
     expect(shown.root).to_have_attribute("data-slice", "0")
     assert sum("/api/volume/" in url for url in chrome.requests) == asked, "the scan is fetched once"
     page.close()

@@ -66,11 +66,15 @@ class Viewer {
     this.tell = tell
     this.seq ??= data.heard
     this.stage.style.setProperty('--height', `${data.height}px`)
-    if (data.id !== this.id) this.open(data)
-    else if (this.volume && data.slice !== null && data.slice !== this.asked && data.heard === this.seq && !this.timer) {
-      this.goTo(0, data.slice, false) // Python has heard all that was told: this is no echo of where one was
+    const another = data.id !== this.id
+    if (another) this.open(data)
+    if (another || !this.volume) this.asked = data.slice // it is where one begins
+    else if (data.slice !== this.asked && data.heard === this.seq && !this.timer) {
+      // Python has heard all that was told, so this is no echo of where one was. What is asked sooner waits: once the hand
+      // has rested Python hears of it, and asks again.
+      this.asked = data.slice
+      if (data.slice !== null) this.goTo(0, data.slice, false)
     }
-    this.asked = data.slice
     const over = JSON.stringify([data.boxes, data.layers])
     if (over !== this.over) {
       this.over = over

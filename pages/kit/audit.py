@@ -42,7 +42,9 @@ def card(dataset: Dataset) -> None:
         else:
             verdicts(found)
             if found.get("relabelled"):
-                st.caption(":orange[:material/warning: Labels were corrected since: audit again for new figures.]")
+                st.caption(
+                    ":orange[:material/warning: Labels, or facts about the scans, were changed since: audit again.]"
+                )
             _figures(found)
         _ask(dataset, found)
     if found is None:
@@ -113,7 +115,9 @@ def beside(run: Run) -> None:
         else:
             verdicts(found)
             if found.get("relabelled"):
-                st.caption(":orange[:material/warning: Labels were corrected since: audit again for new figures.]")
+                st.caption(
+                    ":orange[:material/warning: Labels, or facts about the scans, were changed since: audit again.]"
+                )
             _figures(found)
         times = openings(dataset)
         st.caption(f"The test side of these scans was opened {amount(times, 'time')} so far, by all runs together.")

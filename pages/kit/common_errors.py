@@ -32,7 +32,9 @@ def card(run: Run, dataset: Dataset) -> None:
         )
         if found is not None:
             if found.get("edited") != dataset.edited:
-                st.caption(":orange[:material/warning: Labels were corrected since: ask again for new groups.]")
+                st.caption(
+                    ":orange[:material/warning: Labels, or facts about the scans, were changed since: ask again.]"
+                )
             sides = " and ".join(_SIDES[side] for side in found["sides"])
             for words in found.get("looked", ()):
                 st.caption(f"{plain(words)} These are {sides} scans.")

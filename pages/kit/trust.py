@@ -279,12 +279,12 @@ def _closed() -> None:
 
 
 def _outdated(run: Run, found: Mapping[str, Any]) -> None:
-    """Says it where people have labelled the data set since these figures were made."""
+    """Says it where people have edited the data set since these figures were made."""
     dataset = _dataset(run)
     if dataset is not None and found.get("edited") not in (None, dataset.edited):
         st.caption(
-            ":orange[:material/edit_note: Labels of this data set were changed since these figures were made: open it "
-            "again for figures on the present ones.]"
+            ":orange[:material/edit_note: Labels of this data set, or what is known of its people and scanners, were "
+            "changed since these figures were made: open it again for figures on the present ones.]"
         )
 
 
