@@ -43,14 +43,6 @@ def test_the_last_one_is_told_anew_and_what_was_taken_before_stays(numbers: list
 def test_there_is_nothing_beyond_its_ends() -> None:
     row = grown([1.0, 2.0])
     assert (row[-2], row[1]) == (1.0, 2.0)
-    for place in (2, -3):  # room that is not used yet
+    for place in (2, -3):
         with pytest.raises(IndexError):
             row[place]
-
-
-def test_room_is_taken_in_few_steps() -> None:
-    row, rooms = Growing(int), set()
-    for number in range(10_000):
-        row.append(number)
-        rooms.add(len(row._row))
-    assert len(rooms) < 12 and max(rooms) <= 2 * len(row)

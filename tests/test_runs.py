@@ -238,7 +238,7 @@ def test_a_view_handed_out_before_a_resume_stays_as_it_was() -> None:
     assert folded.view().best is None
 
 
-def test_curves_hold_what_was_told_to_the_bit_in_sixteen_bytes_a_number_at_most_whoever_tells_when() -> None:
+def test_curves_hold_what_was_told_to_the_bit_in_eight_bytes_a_number_whoever_tells_when() -> None:
     folded, chance = Fold(), np.random.default_rng(0)
     losses, number = chance.normal(size=100_000), 100_000
     lists: dict[str, tuple[list[int], list[float]]] = {}
@@ -250,7 +250,7 @@ def test_curves_hold_what_was_told_to_the_bit_in_sixteen_bytes_a_number_at_most_
     tracemalloc.stop()
     assert folded.curves["step/loss"] == (list(range(1, number + 1)), losses.tolist())
     assert np.array_equal(np.asarray(folded.curves["step/loss"][1]), losses)
-    assert bytes_a_step < 4 * 16, "three curves and the steps they share, eight bytes and as much spare room"
+    assert bytes_a_step < 4 * 8 * 1.1, "three curves and the steps they share"
 
     folded = Fold()
     for step in range(1, 400):  # some curves are told rarely, some begin late, some steps come again
