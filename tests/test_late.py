@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
+from streamlit.runtime.state.safe_session_state import SafeSessionState
+from streamlit.runtime.state.session_state import SessionState
 from streamlit.testing.v1 import AppTest
 
 from pages.kit import late
@@ -61,6 +64,25 @@ def test_to_mend_twice_changes_nothing() -> None:
     before = waiting.ScriptRequests.request_rerun
     late.mend()
     assert waiting.ScriptRequests.request_rerun is before
+
+
+def test_drawings_of_one_session_wait_for_each_other_where_they_look_into_its_state() -> None:
+    state, other = SessionState(), SessionState()
+    first, second = (SafeSessionState(state, lambda: None) for _ in range(2))
+    came = threading.Event()
+
+    def put() -> None:
+        second["typed"] = 1
+        came.set()
+
+    with first.query_params():  # the first drawing is within the state
+        putting = threading.Thread(target=put)
+        putting.start()
+        SafeSessionState(other, lambda: None)["typed"] = 1  # another person's session does not wait
+        assert not came.wait(0.3)
+    assert came.wait(10)
+    putting.join()
+    assert first["typed"] == 1
 
 
 def a_page() -> None:

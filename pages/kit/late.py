@@ -1,7 +1,7 @@
 """What comes while a page is being drawn neither blanks a page nor loses what a hand has done.
 
 Streamlit 1.67 draws a page in a thread that gives way wherever it may: a press begins the next drawing while the last
-one still goes on, and a live part (`st.fragment(run_every=...)`) asks for itself at intervals. Three things go wrong:
+one still goes on, and a live part (`st.fragment(run_every=...)`) asks for itself at intervals. Four things go wrong:
 
 * A timer's request that waits while a page switches to another is run after the switch, although its fragment is gone
   by then. The browser is told that the old page has begun, empties the new one, and nothing is drawn any more.
@@ -9,6 +9,8 @@ one still goes on, and a live part (`st.fragment(run_every=...)`) asks for itsel
   becomes one back to the old, if the newer one is a timer's.
 * The thread gives way inside a widget's callback, too, at its first look into the session. The callback is then lost:
   the value counts as told, but nothing has been done with it.
+* The last drawing and the next one share the session's state, but each has a lock of its own: where the one empties it
+  while the other goes through it, the press ends in "dictionary changed size during iteration", and no page comes.
 
 Streamlit drops a timer's request itself where its fragment is gone when it arrives (`AppSession.request_rerun`), and
 looks for requests right after the callbacks; so nothing is kept waiting here that it would not wait for anyhow.
@@ -25,6 +27,7 @@ from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
 from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_run_ctx
 from streamlit.runtime.state.safe_session_state import SafeSessionState
+from streamlit.runtime.state.session_state import SessionState
 
 __all__ = ["mend"]
 
@@ -41,6 +44,7 @@ def mend() -> None:
         _whole_pages_first()
         _no_timers_of_left_pages()
         _whole_callbacks()
+        _one_lock_a_session()
 
 
 def _whole_pages_first() -> None:
@@ -94,6 +98,20 @@ def _whole_callbacks() -> None:
 
     SafeSessionState.on_script_will_rerun = on_script_will_rerun  # type: ignore[method-assign]
     ScriptRunner._maybe_handle_execution_control_request = _maybe_handle_execution_control_request  # type: ignore[method-assign]
+
+
+def _one_lock_a_session() -> None:
+    """Drawings that share a session's state wait for each other where they look into it."""
+    make = SafeSessionState.__init__
+
+    @wraps(make)
+    def __init__(self: SafeSessionState, state: SessionState, *args: Any, **kwargs: Any) -> None:
+        make(self, state, *args, **kwargs)
+        # The state takes no names, but this part of it does, and lives as long. `setdefault` is one step of the
+        # interpreter: two drawings that begin at the same time find the same lock.
+        object.__setattr__(self, "_lock", vars(state.query_params).setdefault("_one_lock", self._lock))
+
+    SafeSessionState.__init__ = __init__  # type: ignore[method-assign]
 
 
 def _of_another_page(data: waiting.RerunData) -> bool:
