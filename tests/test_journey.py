@@ -96,8 +96,10 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     epochs.press("Enter")
     start = button(page, "start-training")
     expect(start).to_be_enabled(timeout=30_000)
+    steps = page.evaluate("history.length")
     start.click()
     page.wait_for_url("**/runs?*run=*", timeout=60_000)
+    assert page.evaluate("history.length") == steps + 1  # one press, one step back
 
     # The curve moves, and a zoom stays while points come in.
     page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=LONG_MS)

@@ -6,6 +6,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
 from streamlit.runtime.state.safe_session_state import SafeSessionState
 from streamlit.runtime.state.session_state import SessionState
@@ -15,22 +16,34 @@ from pages.kit import late
 
 late.mend()
 
-STOP = waiting.ScriptRequestType.STOP
-
 
 def timer(page: str) -> waiting.RerunData:
     """What a live part of a page asks at its intervals."""
     return waiting.RerunData(page_script_hash=page, fragment_id="live", is_auto_rerun=True, query_string="run=old")
 
 
+def pressed(page: str) -> waiting.RerunData:
+    """What the browser asks when a button is pressed."""
+    states = WidgetStates()
+    states.widgets.add(id="button", trigger_value=True)
+    return waiting.RerunData(page_script_hash=page, widget_states=states)
+
+
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> waiting.ScriptRequests:
+def queue() -> waiting.ScriptRequests:
     """The queue of a script that is drawing a page."""
-    monkeypatch.setattr(late, "get_script_run_ctx", lambda **_: SimpleNamespace(page_script_hash="runs"))
     requests = waiting.ScriptRequests()
     requests.request_rerun(waiting.RerunData(page_script_hash="runs"))
     requests.on_scriptrunner_ready()
     return requests
+
+
+@pytest.fixture
+def drawn(queue: waiting.ScriptRequests, monkeypatch: pytest.MonkeyPatch) -> waiting.ScriptRequests:
+    """The same, asked by what is drawn itself: `st.rerun`, `st.switch_page`."""
+    here = SimpleNamespace(page_script_hash="runs", script_requests=queue)
+    monkeypatch.setattr(late, "get_script_run_ctx", lambda **_: here)
+    return queue
 
 
 def test_a_timer_of_the_page_that_is_drawn_is_answered(queue: waiting.ScriptRequests) -> None:
@@ -38,19 +51,63 @@ def test_a_timer_of_the_page_that_is_drawn_is_answered(queue: waiting.ScriptRequ
     assert queue.on_scriptrunner_ready().rerun_data.fragment_id_queue == ["live"]
 
 
-def test_a_timer_of_a_page_that_was_left_while_it_waited_is_left_out(
-    queue: waiting.ScriptRequests, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert queue.request_rerun(timer("runs"))
-    monkeypatch.setattr(late, "get_script_run_ctx", lambda **_: SimpleNamespace(page_script_hash="network"))
-    assert queue.on_scriptrunner_ready().type == STOP  # st.switch_page had gone on to another page meanwhile
-
-
 def test_a_timer_does_not_turn_a_way_to_another_page_back(queue: waiting.ScriptRequests) -> None:
     queue.request_rerun(waiting.RerunData(page_script_hash="network", query_string=""))
     assert queue.request_rerun(timer("runs"))
     data = queue.on_scriptrunner_ready().rerun_data
     assert (data.page_script_hash, data.query_string, data.fragment_id_queue) == ("network", "", [])
+
+
+@pytest.mark.parametrize("own", ["runs", "results"])
+def test_a_page_that_asks_for_itself_does_not_turn_a_persons_way_back(
+    queue: waiting.ScriptRequests, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    queue.request_rerun(waiting.RerunData(page_script_hash="network"))
+    here = SimpleNamespace(page_script_hash="runs", script_requests=queue)
+    monkeypatch.setattr(late, "get_script_run_ctx", lambda **_: here)
+    assert queue.request_rerun(waiting.RerunData(page_script_hash=own))
+    assert queue.on_scriptrunner_ready().rerun_data.page_script_hash == "network"
+
+
+def test_a_press_that_waits_for_the_page_to_go_on_leads_to_the_new_one(drawn: waiting.ScriptRequests) -> None:
+    with pytest.MonkeyPatch.context() as browser:
+        browser.setattr(late, "get_script_run_ctx", lambda **_: None)
+        assert drawn.request_rerun(pressed("runs"))
+    assert drawn.request_rerun(waiting.RerunData(page_script_hash="results", query_string="run=1"))
+    data = drawn.on_scriptrunner_ready().rerun_data
+    assert (data.page_script_hash, data.query_string) == ("results", "run=1")
+    assert [state.id for state in (data.widget_states or WidgetStates()).widgets] == [
+        "button"
+    ]  # its callback is called
+
+
+def test_a_drawing_that_a_press_has_brought_does_not_give_way_until_it_asks_itself(
+    drawn: waiting.ScriptRequests,
+) -> None:
+    drawn.request_rerun(pressed("runs"))
+    drawn.on_scriptrunner_ready()
+    with pytest.MonkeyPatch.context() as browser:
+        browser.setattr(late, "get_script_run_ctx", lambda **_: None)
+        assert drawn.request_rerun(waiting.RerunData(page_script_hash="runs"))
+    assert drawn.on_scriptrunner_yield() is None
+    drawn.request_rerun(waiting.RerunData(page_script_hash="results"))  # st.switch_page
+    request = drawn.on_scriptrunner_yield()
+    assert request is not None and request.rerun_data.page_script_hash == "results"
+    assert drawn.request_rerun(waiting.RerunData(page_script_hash="results"))
+    assert drawn.on_scriptrunner_yield() is not None  # the new page was brought by no press
+
+
+def test_a_drawing_without_a_press_gives_way_at_once(queue: waiting.ScriptRequests) -> None:
+    assert queue.request_rerun(waiting.RerunData(page_script_hash="runs"))
+    assert queue.on_scriptrunner_yield() is not None
+
+
+def test_a_drawing_is_stopped_by_force_whatever_has_brought_it(queue: waiting.ScriptRequests) -> None:
+    queue.request_rerun(pressed("runs"))
+    queue.on_scriptrunner_ready()
+    queue.request_stop()  # the tab was shut
+    request = queue.on_scriptrunner_yield()
+    assert request is not None and request.type == waiting.ScriptRequestType.STOP
 
 
 def test_a_press_on_a_part_of_the_page_is_never_left_out(queue: waiting.ScriptRequests) -> None:
@@ -61,9 +118,9 @@ def test_a_press_on_a_part_of_the_page_is_never_left_out(queue: waiting.ScriptRe
 
 
 def test_to_mend_twice_changes_nothing() -> None:
-    before = waiting.ScriptRequests.request_rerun
+    before = waiting.ScriptRequests._request_rerun_locked
     late.mend()
-    assert waiting.ScriptRequests.request_rerun is before
+    assert waiting.ScriptRequests._request_rerun_locked is before
 
 
 def test_drawings_of_one_session_wait_for_each_other_where_they_look_into_its_state() -> None:
