@@ -7,6 +7,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from builder.measures.named import spoken, with_value
 from builder.runs import OF, TIME, RunView
 from pages.kit.charts import Points, smooth
@@ -64,7 +66,9 @@ def across(view: RunView, steps: Sequence[float], axis: str) -> list[float]:
         return [step * view.epochs / view.total for step in steps]
     if axis == "minutes" and TIME in view.curves:
         known, seconds = view.curves[TIME]
-        return [seconds[min(bisect_left(known, step), len(known) - 1)] / 60 for step in steps]
+        ends = np.asarray(seconds)[: len(known)]
+        places = np.searchsorted(np.asarray(known)[: len(ends)], steps)
+        return [float(at) / 60 for at in ends[np.minimum(places, len(ends) - 1)]]
     return list(steps)
 
 

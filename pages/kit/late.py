@@ -106,6 +106,8 @@ def _presses_to_their_end() -> None:
 
     @wraps(give_way)
     def on_scriptrunner_yield(self: waiting.ScriptRequests) -> waiting.ScriptRequest | None:
+        if self._state == waiting.ScriptRequestType.CONTINUE:
+            return None  # asked thousands of times a page
         drawing = _drawing(self)
         if drawing.pressed and not drawing.asks and self._state == waiting.ScriptRequestType.RERUN:
             return None
