@@ -6,13 +6,14 @@ import streamlit as st
 
 from builder.data import Dataset, UnknownDataset, datasets
 from builder.execute import home
-from builder.runs import Run, RunFollower, RunStore, RunView, StoreError
+from builder.runs import Run, RunStore, StoreError
 from builder.spec import Experiment, SpecError
 from builder.task import TASKS, find
 from pages.kit import curves, draft, go, jobs, style
 from pages.kit.draft import Draft, DraftMissing
 from pages.kit.machine import free_disk_bytes, memory_words, this_machine
 from pages.kit.run_groups import own
+from pages.kit.run_list import name_of, view_of
 from pages.kit.words import ago, amount, duration, plain, size
 
 NUM_RECENT = 6
@@ -78,20 +79,6 @@ def load_experiment() -> None:
         st.session_state["home-error"] = str(error)
         return
     st.session_state["go-on"] = "network"
-
-
-def view_of(run: Run) -> RunView:
-    """The run's state; each session reads only what was added since it last looked."""
-    followers = st.session_state.setdefault("followers", {})
-    return followers.setdefault(run.id, RunFollower(run)).refresh()
-
-
-def name_of(run: Run) -> str:
-    """The experiment's name, or words where its document cannot be read."""
-    try:
-        return run.experiment.name
-    except (SpecError, OSError):
-        return "Unreadable experiment"
 
 
 def show_runs(runs: list[Run], was_active: bool) -> None:
