@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -38,6 +38,9 @@ from pages.kit import (
 from pages.kit.answers import Answer
 from pages.kit.trained import chosen_run, usable_runs
 from pages.kit.words import plain
+
+if TYPE_CHECKING:
+    from streamlit_drawable_canvas import CanvasResult
 
 _CSS = """<style>.st-key-seen img,.st-key-looked img{image-rendering:pixelated;border-radius:.4rem}</style>"""
 _SLOT = "ask"  # of the dropzone and of the job that answers
@@ -376,8 +379,8 @@ def cover(run: Run, source: Source | None, shown: str, picture: np.ndarray, find
                 icon=":material/visibility_off:",
                 disabled=not boxes,
                 help=None if boxes else "Draw a box first: press, drag, release.",
-                on_click=ask,
-                args=(run, source, _COVER, boxes),
+                on_click=ask_covered,
+                args=(run, source, shown, picture),
             )
         with right:
             jobs.watch(_COVER, "Asking with it covered")
@@ -400,6 +403,22 @@ def drawn(shown: str, picture: np.ndarray) -> list[tuple[float, float, float, fl
         fill_color="rgba(245,158,11,.25)",
         key=f"canvas-{shown}",
     )
+    return _fractions(result, width, height)
+
+
+def ask_covered(run: Run, source: Source, shown: str, picture: np.ndarray) -> None:
+    """Asks with what is drawn when the button is pressed: the last box may have come together with the press."""
+    from streamlit_drawable_canvas import CanvasResult
+
+    told: Any = st.session_state.get(f"canvas-{shown}") or {}
+    raw = (told.get("drawing") or {}).get("raw")
+    height, width = heat.enlarged(picture, _SIDE_PX).shape[:2]
+    boxes = _fractions(CanvasResult(raw, None, return_image_data=False), width, height)
+    if boxes:
+        ask(run, source, _COVER, boxes)
+
+
+def _fractions(result: CanvasResult, width: int, height: int) -> list[tuple[float, float, float, float]]:
     found = []
     for box in result.boxes[:8]:
         x0, y0 = max(0.0, box["left"] / width), max(0.0, box["top"] / height)

@@ -131,6 +131,23 @@ def test_from_nothing_to_an_answer_about_a_scan(chrome: Browser, server: Server)
     expect(seen.locator("img")).to_have_count(2)
     expect(seen.get_by_text("(Grad-CAM)")).to_be_visible()
 
+    # Two parts of it are covered, one after the other.
+    cover = keyed(page, "cover-card")
+    canvas = cover.locator("canvas").last
+    canvas.scroll_into_view_if_needed()
+    corner = canvas.bounding_box()
+    assert corner is not None
+    for words in ("Ask with it covered", "Ask with each of 2 covered"):
+        page.mouse.move(corner["x"] + 20, corner["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(corner["x"] + 120, corner["y"] + 90, steps=4)
+        page.mouse.up()
+        expect(button(page, "ask-covered")).to_contain_text(words)
+        expect(button(page, "ask-covered")).to_be_enabled()
+        corner["y"] += 110
+    button(page, "ask-covered").click()
+    expect(cover.get_by_text("Box 2: ")).to_be_visible(timeout=LONG_MS)
+
     # Stopped only after asking; then its state is told, and it can be resumed.
     button(page, "to-run").click()
     button(page, "stop-run").click(timeout=LONG_MS)

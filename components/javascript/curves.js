@@ -78,7 +78,8 @@ function roomAhead(chart) {
   if (!(tenth > 0) || end <= chart.firstEnd) return {} // it does not grow: no room is left
   const ten = 10 ** Math.floor(Math.log10(tenth))
   const step = ten * (tenth >= 5 * ten ? 5 : tenth >= 2 * ten ? 2 : 1)
-  return { include: [step * Math.ceil(end / step)] }
+  const top = step * Math.ceil((1.01 * end) / step) // a hundredth more, for the half of a dot that stands at the end
+  return { include: [top], clipmax: top } // no further, whatever a dot or a word at the end would like
 }
 
 function layoutOf(chart, theme) {
@@ -121,7 +122,7 @@ function layoutOf(chart, theme) {
       yref: 'paper',
       y: 0.99,
       yanchor: 'top',
-      xanchor: 'left',
+      xanchor: m.x > 0.6 * endOf(data) ? 'right' : 'left', // never beyond the end
       showarrow: false,
       text: escaped(m.label),
       font: { size: 11, color: theme.text },

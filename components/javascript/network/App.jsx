@@ -620,14 +620,21 @@ function Editor({ desk }) {
     const wanted = desk.seen.selected ?? ''
     const name = desk.graph.nodes.find((n) => n.id === wanted)?.name
     const has = desk.catalog[name]?.settings
-    const until = performance.now() + 6000
+    const until = performance.now() + 30000 // a busy server may take its time; who has gone on meanwhile is left alone
+    const typedInto = () => {
+      let at = document.activeElement
+      while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement
+      return at?.matches('input, textarea') ? at : null
+    }
+    const from = typedInto()
+    const goneOn = () => (desk.seen.selected ?? '') !== wanted || (typedInto() ?? from) !== from
     const fields = 'input:not([type=hidden]):not([disabled]), [role=slider], [role=radio]'
     const look = () => {
       const form = document.querySelector(`.st-key-form-of-${CSS.escape(wanted)}`)
       const own = form?.querySelector(`[class*="st-key-network-${CSS.escape(wanted)}-params-"]`)
       const field = (has ? own : form)?.querySelector(fields)
       if (field) field.focus()
-      else if (performance.now() < until) setTimeout(look, 30)
+      else if (performance.now() < until && !goneOn()) setTimeout(look, 30)
     }
     look()
   }, [desk])
