@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from streamlit.proto.WidgetStates_pb2 import WidgetStates
+from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
 from streamlit.runtime.state.safe_session_state import SafeSessionState
 from streamlit.runtime.state.session_state import SessionState
@@ -115,6 +118,32 @@ def test_a_press_on_a_part_of_the_page_is_never_left_out(queue: waiting.ScriptRe
     assert queue.request_rerun(waiting.RerunData(page_script_hash="runs", fragment_id="form", query_string="run=new"))
     data = queue.on_scriptrunner_ready().rerun_data
     assert data.fragment_id_queue == ["live", "form"] and data.query_string == "run=new"
+
+
+def test_what_a_finished_drawing_has_still_to_say_is_heard_before_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[waiting.RerunData] = []
+
+    def runner(*, initial_rerun_data: waiting.RerunData, **_: object) -> MagicMock:
+        begun.append(initial_rerun_data)
+        return MagicMock()
+
+    monkeypatch.setattr("streamlit.runtime.app_session.ScriptRunner", runner)
+    loop = asyncio.new_event_loop()
+    finished = MagicMock()
+    finished.request_rerun.return_value = False  # it takes nothing any more, and its end was not heard yet
+    session = MagicMock(_scriptrunner=finished, _event_loop=loop, _state=AppSessionState.APP_IS_RUNNING)
+    session._create_scriptrunner = lambda data: AppSession._create_scriptrunner(session, data)
+    try:
+        session._create_scriptrunner(timer("runs"))
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert not begun and session._scriptrunner is finished
+        session._scriptrunner = None  # heard
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert [data.fragment_id for data in begun] == ["live"]
+    finally:
+        loop.close()
 
 
 def test_to_mend_twice_changes_nothing() -> None:

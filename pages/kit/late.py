@@ -8,6 +8,9 @@ component when it has come. What goes wrong, and what is done here instead:
   drawing that a press has brought goes to its end, and what comes meanwhile waits for it.
 * A request that the browser sent before it had heard of the page that the server went on to leads back to the old page,
   or empties the new one. Such a request counts as one of the new page; a timer's is left out.
+* A part of a page asks for itself in the moment in which the whole page has been drawn: the server takes a new thread
+  for it, and no longer listens to the old one, whose last words are still on their way. The end of the page is missing,
+  for good. It waits for them.
 * Two requests that wait are made one, with the page and the address of the newer one: the person's way to another page
   becomes one back to the old, if the newer one is a timer's or the page's own. The person's way stays.
 * The thread gives way inside a widget's callback, too, at its first look into the session. The callback is then lost:
@@ -29,7 +32,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from streamlit.proto.ClientState_pb2 import ClientState
-from streamlit.runtime.app_session import AppSession
+from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
 from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_run_ctx
@@ -39,6 +42,7 @@ from streamlit.runtime.state.session_state import SessionState
 __all__ = ["mend"]
 
 _here = threading.local()
+_SOON_S = 0.005
 
 
 @dataclass
@@ -133,8 +137,15 @@ def _presses_to_their_end() -> None:
         kept: ScriptRunner | None = vars(self).get("_kept_runner")
         if kept is not None and kept.request_rerun(initial_rerun_data):
             self._scriptrunner = kept
+        elif self._scriptrunner is not None:  # done, but its last words are still on their way
+            self._event_loop.call_later(_SOON_S, later, self, initial_rerun_data)
         else:
             start(self, initial_rerun_data)
+
+    def later(session: AppSession, data: waiting.RerunData) -> None:
+        runner = session._scriptrunner
+        if session._state != AppSessionState.SHUTDOWN_REQUESTED and (runner is None or not runner.request_rerun(data)):
+            session._create_scriptrunner(data)
 
     queue.on_scriptrunner_ready = on_scriptrunner_ready  # type: ignore[method-assign]
     queue.on_scriptrunner_yield = on_scriptrunner_yield  # type: ignore[method-assign]
