@@ -28,6 +28,9 @@ import math
 import streamlit as st
 from scanloom_components import Mark, Series, curves
 
+from pages.kit import late
+
+late.mend()
 st.session_state.setdefault("n", 200)
 
 @st.fragment(run_every=0.4)
