@@ -133,8 +133,8 @@ class Growing(Sequence[Number], Generic[Number]):
 
     def until(self, num: int) -> Growing[Number]:
         """The first `num` numbers, as a row of its own."""
-        pages, row = self._now
-        whole = min(num // PAGE, len(pages))
+        pages = self._now[0]
+        whole = min(max(num - 1, 0) // PAGE, len(pages))  # the last one stays in memory: it may be told anew
         rest = self._between(whole * PAGE, num)
         made: Growing[Number] = object.__new__(type(self))
         made._now = pages[:whole], rest

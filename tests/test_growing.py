@@ -84,11 +84,16 @@ def test_a_long_row_is_the_same_to_the_bit_and_keeps_little_in_memory() -> None:
         row[-LONG - 1]
 
 
-@pytest.mark.parametrize("num", [0, 5, PAGE, PAGE + 1, 3 * PAGE - 1, LONG - 1, LONG, LONG + 1])
+@pytest.mark.parametrize("num", [0, 5, PAGE, PAGE + 1, 3 * PAGE - 1, 3 * PAGE, LONG - 1, LONG, LONG + 1])
 def test_a_part_of_a_long_row_goes_on_by_itself(num: int) -> None:
     row, numbers = long_row()
     part = row.until(num)
     assert part == numbers[:num]
+    if num:
+        last = part[-1]
+        part.tell_anew(7.5)
+        assert part == [*numbers[:num][:-1], 7.5] and row == numbers
+        part.tell_anew(last)
     for _ in range(PAGE):
         part.append(7.5)
     assert part == [*numbers[:num], *[7.5] * PAGE] and row == numbers

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
@@ -135,8 +136,11 @@ def test_what_a_finished_drawing_has_still_to_say_is_heard_before_the_next_one_b
     finished.request_rerun.return_value = False  # it takes nothing any more, and its end was not heard yet
     session = MagicMock(_scriptrunner=finished, _event_loop=loop, _state=AppSessionState.APP_IS_RUNNING)
     session._create_scriptrunner = lambda data: AppSession._create_scriptrunner(session, data)
+    session.request_rerun = lambda state: AppSession.request_rerun(session, state)
+    session._pages_manager.get_pages.return_value = {}
+    session._client_state = ClientState(page_script_hash="runs")
     try:
-        session._create_scriptrunner(timer("runs"))
+        session.request_rerun(ClientState(page_script_hash="runs", fragment_id="live", is_auto_rerun=True))
         loop.run_until_complete(asyncio.sleep(0.05))
         assert not begun and session._scriptrunner is finished
         session._scriptrunner = None  # heard

@@ -32,7 +32,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from streamlit.proto.ClientState_pb2 import ClientState
-from streamlit.runtime.app_session import AppSession, AppSessionState
+from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
 from streamlit.runtime.scriptrunner_utils import script_requests as waiting
 from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_run_ctx
@@ -137,15 +137,13 @@ def _presses_to_their_end() -> None:
         kept: ScriptRunner | None = vars(self).get("_kept_runner")
         if kept is not None and kept.request_rerun(initial_rerun_data):
             self._scriptrunner = kept
-        elif self._scriptrunner is not None:  # done, but its last words are still on their way
-            self._event_loop.call_later(_SOON_S, later, self, initial_rerun_data)
+        elif (self._scriptrunner or kept) is not None and initial_rerun_data.fragment_id:
+            # The last drawing is done, but its last words are still on their way. Asked anew, not passed on: by then
+            # the page may be another.
+            self._scriptrunner = self._scriptrunner or kept
+            self._event_loop.call_later(_SOON_S, self.request_rerun, vars(self)["_asked"])
         else:
             start(self, initial_rerun_data)
-
-    def later(session: AppSession, data: waiting.RerunData) -> None:
-        runner = session._scriptrunner
-        if session._state != AppSessionState.SHUTDOWN_REQUESTED and (runner is None or not runner.request_rerun(data)):
-            session._create_scriptrunner(data)
 
     queue.on_scriptrunner_ready = on_scriptrunner_ready  # type: ignore[method-assign]
     queue.on_scriptrunner_yield = on_scriptrunner_yield  # type: ignore[method-assign]
@@ -159,6 +157,7 @@ def _late_ones_to_the_new_page() -> None:
 
     @wraps(ask)
     def request_rerun(self: AppSession, client_state: ClientState | None) -> None:
+        vars(self)["_asked"] = client_state
         page, query = self._client_state.page_script_hash, self._client_state.query_string
         if self._scriptrunner is not None:
             drawing = _drawing(self._scriptrunner._requests)
