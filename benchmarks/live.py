@@ -11,8 +11,11 @@
   forty times. A line is laid through the samples of the second half. Noise, of what is measured: `noise_mb`, the
   standard deviation of the samples about that line, and `slope_error_mb_per_minute`, the standard error that this
   noise gives the slope. Growth beyond noise is a slope of more than twice its standard error (19 times in 20, noise
-  alone makes no such slope). What is kept of a number told (8 bytes for each curve and 8 for the step) is growth like
-  any other. `growth_mb` is what the slope comes to in the second half.
+  alone makes no such slope). What is kept of a number told is growth like any other. `growth_mb` is what the slope
+  comes to in the second half. Beside it, in the same minutes and sampled at the same moments, stands `silent`: another
+  server and the page of a run with as many numbers, which asks as often and to which nothing is told. What grows there,
+  too, is of asking and drawing, not of the numbers. (Where nothing asks, at the page of a run that has ended, neither
+  changes by 0.01 MB in half a minute.)
 
 The browser parts start their own server in a data folder of their own and end it. Results go to results/live.json.
 """
@@ -26,6 +29,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,79 +114,114 @@ def _percentile(values: list[float], share: float) -> float:
     return round(float(np.percentile(values, 100 * share)), 3)
 
 
+@contextmanager
+def _served(home: Path, run: Any) -> Iterator[Any]:
+    """A server that shows the told runs of `home`; the supervisor of the folder is ended with it."""
+    from tests import browser
+
+    server = browser.start_server(home, environment={"OMP_NUM_THREADS": "1"})
+    try:
+        yield server
+    finally:
+        browser.stop_server(server)
+        run.close()
+        browser.end_supervisor(home)
+
+
+def _opened(chrome: Any, server: Any, run: Any) -> Any:
+    """The page of a run, once its curve is drawn."""
+    from tests.told_run import LOSS
+
+    page = chrome.page(server.address, f"/runs?run={run.run.id}")
+    page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=120_000)
+    return page
+
+
 def watched_page(updates: int, soak_s: float) -> dict[str, Any]:
     """Latency over `updates` numbers under a zoom; then, where `soak_s` is given, memory while numbers come in."""
     from tests import browser
     from tests.told_run import EPOCHS, LOSS, ToldRun, wait_for_step
 
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
-        home = Path(place)
-        run = ToldRun(home, epochs=1000 if soak_s else EPOCHS)  # no number of a soak lies beyond the plan
-        for _ in range(10_000 if soak_s else 40):  # a soak begins where curves, and the log, are shown at their limit
+    def told(home: Path) -> ToldRun:
+        run = ToldRun(home, epochs=4000 if soak_s else EPOCHS)  # no number of a soak lies beyond the plan
+        # A soak begins where all curves (of steps and of epochs, also smoothed), and the log, are shown at their limit.
+        for _ in range(40_000 if soak_s else 40):
             run.tell()
-        server = browser.start_server(home, environment={"OMP_NUM_THREADS": "1"})
-        try:
-            with browser.chromium(height=1100) as chrome:
-                page = chrome.page(server.address, f"/runs?run={run.run.id}")
-                page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=120_000)
-                page.wait_for_timeout(15_000)  # the server's own imports are over
-                plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
-                assert plot is not None
-                page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
-                page.mouse.down()
-                page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)
-                page.mouse.up()
-                reach = f"[...document.querySelector('{LOSS}').layout.xaxis.range]"
-                zoom = page.evaluate(reach)
-                page.evaluate(f"document.querySelector('{LOSS}').marked = true")
-                page.evaluate(_WATCH, LOSS)
-                chance = np.random.default_rng(1)
-                begin = run.step
-                for _ in range(updates):
-                    run.tell()
-                    page.wait_for_timeout(1000 * float(chance.uniform(0.9, 1.9)))
-                wait_for_step(page, run.step)
-                page.wait_for_timeout(200)
-                seen = {int(step): at for step, at in page.evaluate("window.seen").items()}
-                waits = []
-                for step in range(begin + 1, run.step + 1):
-                    later = [at for other, at in seen.items() if other >= step]
-                    waits.append(min(later) - run.told_at[step])
-                found["latency"] = {
-                    "updates": updates,
-                    "p50_s": _percentile(waits, 0.5),
-                    "p95_s": _percentile(waits, 0.95),
-                    "max_s": round(max(waits), 3),
-                    "allowed_p95_s": 1.5,
-                    "zoom_kept": page.evaluate(reach) == zoom,
-                    "mounted_once": bool(page.evaluate(f"!!document.querySelector('{LOSS}').marked")),
-                }
-                print(json.dumps(found["latency"]), flush=True)
-                if soak_s:
-                    found["soak"] = _soak(page, server.process.pid, run, soak_s)
-        finally:
-            browser.stop_server(server)
-            run.close()
-            browser.end_supervisor(home)
+        return run
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        run = told(Path(place) / "told")
+        server = stack.enter_context(_served(Path(place) / "told", run))
+        chrome = stack.enter_context(browser.chromium(height=1100))
+        page = _opened(chrome, server, run)
+        if soak_s:
+            silent = told(Path(place) / "silent")
+            beside = stack.enter_context(_served(Path(place) / "silent", silent))
+            still = _opened(chrome, beside, silent)
+            page.bring_to_front()
+        page.wait_for_timeout(15_000)  # the server's own imports are over
+        plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
+        assert plot is not None
+        page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
+        page.mouse.down()
+        page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)
+        page.mouse.up()
+        reach = f"[...document.querySelector('{LOSS}').layout.xaxis.range]"
+        zoom = page.evaluate(reach)
+        page.evaluate(f"document.querySelector('{LOSS}').marked = true")
+        page.evaluate(_WATCH, LOSS)
+        chance = np.random.default_rng(1)
+        begin = run.step
+        for _ in range(updates):
+            run.tell()
+            page.wait_for_timeout(1000 * float(chance.uniform(0.9, 1.9)))
+        wait_for_step(page, run.step)
+        page.wait_for_function("(step) => window.seen[step]", arg=run.step)
+        seen = {int(step): at for step, at in page.evaluate("window.seen").items()}
+        waits = []
+        for step in range(begin + 1, run.step + 1):
+            later = [at for other, at in seen.items() if other >= step]
+            waits.append(min(later) - run.told_at[step])
+        found["latency"] = {
+            "updates": updates,
+            "p50_s": _percentile(waits, 0.5),
+            "p95_s": _percentile(waits, 0.95),
+            "max_s": round(max(waits), 3),
+            "allowed_p95_s": 1.5,
+            "zoom_kept": page.evaluate(reach) == zoom,
+            "mounted_once": bool(page.evaluate(f"!!document.querySelector('{LOSS}').marked")),
+        }
+        print(json.dumps(found["latency"]), flush=True)
+        if soak_s:
+            pairs = {"told": (page, server.process.pid), "silent": (still, beside.process.pid)}
+            found["soak"] = _soak(pairs, run, soak_s)
     return found
 
 
-def _soak(page: Any, pid: int, run: Any, soak_s: float) -> dict[str, Any]:
-    """Memory at about forty moments of `soak_s` seconds in which four numbers a second come in."""
-    process = psutil.Process(pid)
-    devtools = page.context.new_cdp_session(page)
-    devtools.send("Performance.enable")
-    rows: list[tuple[float, float, float]] = []
+def _soak(pairs: dict[str, tuple[Any, int]], run: Any, soak_s: float) -> dict[str, Any]:
+    """Memory at about forty moments of `soak_s` seconds in which four numbers a second come in to the page `told` and
+    none to the page `silent`; each with the process of its server."""
+    page = pairs["told"][0]
+    looks = []
+    for of, pid in pairs.values():
+        devtools = of.context.new_cdp_session(of)
+        devtools.send("Performance.enable")
+        looks.append((psutil.Process(pid), devtools))
+    rows: list[list[float]] = []
     began, every = time.monotonic(), max(10.0, soak_s / 40)
     due = 0.0
     while (now := time.monotonic() - began) < soak_s:
         run.tell()
         if now >= due:
             due += every
-            devtools.send("HeapProfiler.collectGarbage")
-            told = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}
-            rows.append((now / 60, process.memory_info().rss / 1e6, told["JSHeapUsedSize"] / 1e6))
+            row = [now / 60]
+            for process, devtools in looks:
+                devtools.send("HeapProfiler.collectGarbage")
+                told = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}
+                row += [process.memory_info().rss / 1e6, told["JSHeapUsedSize"] / 1e6]
+            rows.append(row)
+            print(" ".join(f"{mb:.2f}" for mb in row), flush=True)
         page.wait_for_timeout(250)
     table = np.array(rows)
     late = table[len(table) // 2 :]  # what is loaded once is loaded by then
@@ -203,7 +243,9 @@ def _soak(page: Any, pid: int, run: Any, soak_s: float) -> dict[str, Any]:
             "samples_mb": " ".join(f"{mb:.2f}" for mb in table[:, column]),
         }
 
-    return {"minutes": round(soak_s / 60, 1), "numbers_told": run.step, "server": about(1), "page": about(2)}
+    head = {"minutes": round(soak_s / 60, 1), "numbers_told": run.step}
+    of = {"server": about(1), "page": about(2)}
+    return {**head, **of, "silent": {"server": about(3), "page": about(4)}}
 
 
 def watched(repeats: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "Growing"]
 
 Number = TypeVar("Number", int, float)
-PAGE = 4096
+PAGE = 1024
 """Numbers that are put into the scratch file together. Of each row between one and two times as many stay in memory."""
 _EACH = 8  # bytes a number
 
@@ -101,7 +101,7 @@ class _Page:
 
 
 class Growing(Sequence[Number], Generic[Number]):
-    """A row of numbers, read like a list and equal to the list of the same numbers, in at most 64 KiB of memory.
+    """A row of numbers, read like a list and equal to the list of the same numbers, in at most 16 KiB of memory.
 
     Whole numbers are int64, others float64, so each comes back to the bit. Slices are lists of their own. As a numpy
     array it is always a copy: who still holds one does not keep the row from growing. Only its owner may add to it;
@@ -149,6 +149,13 @@ class Growing(Sequence[Number], Generic[Number]):
             found.frombytes(pages[place].read(first, last - first))
         known = len(pages) * PAGE
         return found + row[max(0, start - known) : max(0, stop - known)]
+
+    def array(self, start: int, stop: int) -> np.ndarray:
+        """The numbers from `start` up to `stop` (at least 0 each), as far as there are any, int64 or float64."""
+        import numpy as np
+
+        found = self._between(start, stop)
+        return np.frombuffer(found, np.dtype(found.typecode))
 
     def __len__(self) -> int:
         pages, row = self._now

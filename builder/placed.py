@@ -17,7 +17,7 @@ from pathlib import Path
 from builder.cluster import EXIT_NOT_SHARED, Need, submission
 from builder.execute import home
 from builder.runs import Claim, Run, StoreError
-from builder.supervisor import stdio_to
+from builder.supervisor import TRAINING_NICE, stdio_to
 
 SEEN_WITHIN_S = 20.0  # a network folder shows what another machine wrote a little later
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None, work: Callable[[Path], int] | None 
     os.environ["SCANLOOM_PLACE"] = submission(run.id, attempt)
     stdio_to(run.folder / "worker.log")
     with contextlib.suppress(OSError):
-        os.nice(max(0, 10 - os.nice(0)))
+        os.nice(max(0, TRAINING_NICE - os.nice(0)))
     if need.processes > 1 and "RANK" not in os.environ:
         from builder.team import gathered
 

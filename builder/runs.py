@@ -714,7 +714,7 @@ class RunStore:
 
     def sweep(self, jobs_older_than_s: float = 86400.0) -> int:
         """Removes what nobody will come back for: ended short jobs after a day (they may hold pictures of a scan) and
-        leftovers of cut-short writing after an hour. Returns how many folders went."""
+        leftovers of cut-short writing, folders and files, after an hour. Returns how many went."""
         gone = 0
         now = time.time()
         for place in ("runs", "jobs"):
@@ -724,6 +724,11 @@ class RunStore:
                     age_s = now - entry.stat().st_mtime
                     if entry.name.startswith((".new-", ".gone-")) and age_s > 3600:
                         shutil.rmtree(entry)
+                        gone += 1
+            for left in folder.glob("*/.*.tmp"):  # of `write_atomic`, after a power cut
+                with contextlib.suppress(FileNotFoundError):
+                    if now - left.stat().st_mtime > 3600:
+                        left.unlink()
                         gone += 1
         for job in self.jobs():
             with contextlib.suppress(FileNotFoundError):

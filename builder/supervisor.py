@@ -92,7 +92,9 @@ ATTEMPTS = 3
 BACKOFF_S = (0.5, 5.0)  # before the second and the third attempt
 SHORT_SLOTS = 2
 WATCHERS = ("search",)
-NICE = 5  # of the supervisor; its workers go to 10
+NICE, TRAINING_NICE = 5, 10
+"""Who gives way where processors are short: pages (0) go first, then what somebody waits for (the supervisor and its
+short jobs), then trainings; five steps are three times the share."""
 POLL_S = 0.1
 STOP_PATIENCE_S = 60.0
 SWEEP_EVERY_S = 3600.0
@@ -425,7 +427,8 @@ class Supervisor:
             for descriptor in self._wake:
                 os.close(descriptor)
             os.setsid()
-            os.nice(10 - NICE)
+            if job.kind == "train":
+                os.nice(TRAINING_NICE - NICE)
             with contextlib.suppress(OSError):  # let memory pressure take the training, not the server
                 Path("/proc/self/oom_score_adj").write_text("500")
             if os.read(reader, 2) != b"go":

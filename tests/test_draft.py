@@ -197,6 +197,17 @@ def page_with(draft: Draft) -> AppTest:
     return page.run()
 
 
+def test_an_address_of_an_experiment_that_is_not_there_shows_another_and_says_so(home: Path) -> None:
+    shown = begun(home)
+    page = AppTest.from_function(form_page, default_timeout=20)
+    page.query_params["draft"] = "f" * 16
+    page.run()
+    assert not page.exception
+    assert ["not there" in told.value and "last changed is shown" in told.value for told in page.toast] == [True]
+    assert page.query_params["draft"] == shown.id
+    assert not page.run().toast
+
+
 def test_every_setting_of_training_has_a_widget_keyed_by_its_path(home: Path) -> None:
     from builder.parts.training import TRAINING
 

@@ -179,16 +179,19 @@ def test_a_run_that_dies_three_times_is_lost_and_can_be_resumed(
     assert complete(run).attempt == 4
 
 
-def test_the_page_comes_first_the_supervisor_then_and_training_last(service: Service) -> None:
+def test_the_page_comes_first_then_what_is_waited_for_and_training_last(service: Service) -> None:
     if os.getpriority(os.PRIO_PROCESS, 0):
         pytest.skip("these tests do not run at priority 0 themselves")
     run = service.store.create(toy(epochs=1000))
     service.executor.ensure()
     until(lambda: run.view().step > 1)
-    supervising, claim, here = service.supervisor, run.claim, os.getpriority(os.PRIO_PROCESS, 0)
-    assert supervising is not None and claim is not None
-    order = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (supervising.pid, claim.pid)]
-    assert here < order[0] < order[1] == here + 10
+    job = service.store.submit_job("predict", {"do": "sleep"})
+    until(lambda: job.view().step)
+    supervising, answering, claim = service.supervisor, job.claim, run.claim
+    assert supervising is not None and answering is not None and claim is not None
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    order = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (supervising.pid, answering.pid, claim.pid)]
+    assert here < order[0] == order[1] < order[2] == here + 10
 
 
 def test_a_worker_asked_to_end_from_outside_saves_and_is_started_again(service: Service) -> None:

@@ -529,11 +529,15 @@ def test_the_sweep_takes_old_short_jobs_and_leftovers_and_nothing_else(store: Ru
     long_ago = time.time() - 200_000
     leftover = store.home / "runs" / ".new-x"
     leftover.mkdir()
-    for path in (old.folder, waiting.folder, leftover, run.folder):
+    cut_short, at_work = (run.folder / f".result.json.1.{end}.tmp" for end in "ab")
+    for path in (cut_short, at_work):
+        path.write_text("{")
+    for path in (old.folder, waiting.folder, leftover, run.folder, cut_short):
         os.utime(path, (long_ago, long_ago))
-    assert store.sweep() == 2
+    assert store.sweep() == 3
     assert {job.id for job in store.jobs()} == {waiting.id, fresh.id}
     assert not leftover.exists() and run.folder.exists()
+    assert at_work.exists() and not cut_short.exists()
 
 
 def test_a_file_is_never_seen_half_written(home: Path) -> None:

@@ -104,7 +104,7 @@ function layoutOf(chart, theme) {
     hovermode: 'x unified',
     hoverlabel: { bgcolor: theme.background, bordercolor: theme.border, font: { color: theme.text, family: theme.font } },
     legend: { orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom', x: 0, font }, // the buttons are above
-    modebar: { bgcolor: 'rgba(0,0,0,0)', color: theme.border, activecolor: theme.palette[0] },
+    modebar: { bgcolor: theme.background, color: theme.border, activecolor: theme.palette[0] },
     xaxis: { ...axis, title: { text: escaped(data.x_title), font }, autorangeoptions: roomAhead(chart) },
     yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear', autorangeoptions: aroundOne(data) },
     shapes: marks.map((m) => ({
@@ -120,8 +120,8 @@ function layoutOf(chart, theme) {
     annotations: marks.map((m) => ({
       x: m.x,
       yref: 'paper',
-      y: 0.99,
-      yanchor: 'top',
+      y: 1, // above the plot: within it a curve may run along the top
+      yanchor: 'bottom',
       xanchor: m.x > 0.6 * endOf(data) ? 'right' : 'left', // never beyond the end
       showarrow: false,
       text: escaped(m.label),

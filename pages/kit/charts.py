@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-__all__ = ["Points", "bars", "palette", "smooth", "thinned"]
+from builder.growing import Growing
+
+__all__ = ["Points", "bars", "palette", "reached", "smooth", "thinned"]
+
+_PIECE = 8192  # numbers of a curve that are looked at together
 
 _LIGHT = ("#2456d6", "#d1477a", "#0e8a5f", "#c26a07", "#6d4bd1", "#0f8aa6")
 _DARK = ("#6f9bff", "#f07aa5", "#3fc796", "#f0a24a", "#a68bff", "#4fc3dc")
@@ -19,50 +24,69 @@ def palette() -> tuple[str, ...]:
     return _DARK if st.context.theme.type == "dark" else _LIGHT
 
 
+def part(row: Sequence[float] | np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Returns the numbers of a row from `start` up to `stop`, float64, without reading the others."""
+    found = row.array(start, stop) if isinstance(row, Growing) else row[start:stop]
+    return np.asarray(found, np.float64)
+
+
 def thinned(
-    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, num: int = 400
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, num: int = 400, start: int = 0, stop: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns at most about 2 * num points that draw the same picture: the lowest and highest of each of `num` buckets.
 
     Args:
         x: (N,) rising. y: (N,); NaN marks a gap and is kept as such only where a whole bucket is missing.
+        start, stop: which of the N are drawn; -1: up to the last.
     Returns:
         x and y, float64, in order, ends included.
     """
-    xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if len(ys) <= 2 * num:
-        return xs, ys
-    width = len(ys) // num
-    whole = width * num
-    blocks = ys[:whole].reshape(num, width)
-    starts = np.arange(num) * width
-    low = np.where(np.isnan(blocks), np.inf, blocks).argmin(1) + starts
-    high = np.where(np.isnan(blocks), -np.inf, blocks).argmax(1) + starts
-    kept = np.unique(np.concatenate([[0], low, high, np.arange(whole, len(ys)), [len(ys) - 1]]))
-    return xs[kept], ys[kept]
+    stop = len(y) if stop < 0 else stop
+    if stop - start <= 2 * num:
+        return part(x, start, stop), part(y, start, stop)
+    width = (stop - start) // num
+    whole = start + width * num
+    kept_x, kept_y = [], []
+    for first, last in _pieces(start, whole, width):
+        xs, ys = part(x, first, last), part(y, first, last)
+        blocks, missing = ys.reshape(-1, width), np.isnan(ys).reshape(-1, width)
+        starts = np.arange(len(blocks)) * width
+        low = np.where(missing, np.inf, blocks).argmin(1) + starts
+        high = np.where(missing, -np.inf, blocks).argmax(1) + starts
+        ends = [0] * (first == start) + [last - first - 1] * (last == stop)
+        kept = np.unique(np.concatenate([low, high, np.array(ends, np.int64)]))
+        kept_x.append(xs[kept])
+        kept_y.append(ys[kept])
+    kept_x.append(part(x, whole, stop))
+    kept_y.append(part(y, whole, stop))
+    return np.concatenate(kept_x), np.concatenate(kept_y)
+
+
+def _pieces(start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
+    """Parts of a row that hold whole buckets, so that drawing a long run takes no more memory than a short one."""
+    step = max(1, _PIECE // width) * width
+    for first in range(start, stop, step):
+        yield first, min(first + step, stop)
 
 
 class Points:
-    """A curve as arrays. Thinned to what an eye can see it still shows every peak; what is looked at closely is shown
-    finer.
+    """A curve. Thinned to what an eye can see it still shows every peak; what is looked at closely is shown finer.
 
     Attributes:
-        x: (N,) float64, rising. y: (N,) float64. Where `x` or `y` grew meanwhile, N is what both have.
+        x: (N,) rising. y: (N,). num: N; where `x` or `y` grew meanwhile, what both have.
     """
 
     def __init__(self, x: Sequence[float], y: Sequence[float]) -> None:
-        num = min(len(x), len(y))
-        self.x, self.y = np.array(x, np.float64)[:num], np.array(y, np.float64)[:num]
+        self.x, self.y, self.num = x, y, min(len(x), len(y))
 
     def thinned(self, num: int, window: tuple[float, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As the function of that name; inside `window` of x with `num` buckets of its own."""
-        x, y = self.x, self.y
-        if window is None or len(y) <= 2 * num:
-            return thinned(x, y, num)
-        low, high = np.searchsorted(x, window)
-        low, high = max(0, int(low) - 1), min(len(x), int(high) + 1)
-        coarse_x, coarse_y = thinned(x, y, num)
-        fine_x, fine_y = thinned(x[low:high], y[low:high], num)
+        coarse_x, coarse_y = thinned(self.x, self.y, num, 0, self.num)
+        if window is None or self.num <= 2 * num:
+            return coarse_x, coarse_y
+        low, high = (bisect_left(self.x, at, 0, self.num) for at in window)
+        low, high = max(0, low - 1), min(self.num, high + 1)
+        fine_x, fine_y = thinned(self.x, self.y, num, low, high)
         if not len(fine_x):
             return coarse_x, coarse_y
         before, after = coarse_x < fine_x[0], coarse_x > fine_x[-1]
@@ -71,15 +95,38 @@ class Points:
 
     def means(self, num: int) -> tuple[np.ndarray, np.ndarray]:
         """The mean of each of at most about `num` buckets, at the bucket's end: what a smoothed line is drawn from."""
-        x, y = self.x, self.y
-        width = len(y) // num
+        width = self.num // num
         if width < 2:
-            return x, y
-        edges = np.arange(0, len(y), width)
-        known = ~np.isnan(y)
-        sums, counts = np.add.reduceat(np.where(known, y, 0.0), edges), np.add.reduceat(known, edges)
-        ends = np.minimum(edges + width, len(y)) - 1
-        return x[ends], np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+            return part(self.x, 0, self.num), part(self.y, 0, self.num)
+        at, means = [], []
+        for first, last in _pieces(0, self.num, width):
+            xs, ys = part(self.x, first, last), part(self.y, first, last)
+            edges = np.arange(0, len(ys), width)
+            known = ~np.isnan(ys)
+            sums, counts = np.add.reduceat(np.where(known, ys, 0.0), edges), np.add.reduceat(known, edges)
+            at.append(xs[np.minimum(edges + width, len(ys)) - 1])
+            means.append(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
+        return np.concatenate(at), np.concatenate(means)
+
+
+def reached(steps: Sequence[float], known: Sequence[float], values: Sequence[float]) -> np.ndarray:
+    """Returns, of rising `steps`, the value at the first of `known` that is not before each; beyond them the last one.
+
+    Args:
+        steps: (M,). known: (N,) rising. values: (N,); where one of the two grew meanwhile, what both have counts.
+    Returns:
+        (M,) float64, NaN where nothing is known.
+    """
+    num, wanted, done = min(len(known), len(values)), np.asarray(steps, np.float64), 0
+    found = np.full(len(wanted), float(values[num - 1]) if num else np.nan)
+    for first, last in _pieces(0, num, 1):
+        there = part(known, first, last)
+        upto = int(np.searchsorted(wanted, there[-1], "right"))
+        found[done:upto] = part(values, first, last)[np.searchsorted(there, wanted[done:upto])]
+        done = upto
+        if done == len(wanted):
+            break
+    return found
 
 
 def smooth(y: Sequence[float], weight: float) -> np.ndarray:

@@ -7,11 +7,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from builder.measures.named import spoken, with_value
 from builder.runs import OF, TIME, RunView
-from pages.kit.charts import Points, smooth
+from pages.kit.charts import Points, reached, smooth
 
 __all__ = [
     "AXES",
@@ -65,10 +63,7 @@ def across(view: RunView, steps: Sequence[float], axis: str) -> list[float]:
     if axis == "epoch" and view.total and view.epochs:
         return [step * view.epochs / view.total for step in steps]
     if axis == "minutes" and TIME in view.curves:
-        known, seconds = view.curves[TIME]
-        ends = np.asarray(seconds)[: len(known)]
-        places = np.searchsorted(np.asarray(known)[: len(ends)], steps)
-        return [float(at) / 60 for at in ends[np.minimum(places, len(ends) - 1)]]
+        return (reached(steps, *view.curves[TIME]) / 60).tolist()
     return list(steps)
 
 

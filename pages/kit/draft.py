@@ -397,6 +397,12 @@ def current() -> Draft | None:
             return Draft.open(id)
         except DraftMissing:
             choose(None)
+            gone = "The experiment that this page showed is not there: it was deleted, or the address is not whole."
+            st.toast(
+                f"{gone} {'The one last changed is shown.' if recent(1) else ''}",
+                icon=":material/search_off:",
+                duration="infinite",  # what is shown is something else than was asked for: it waits to be read
+            )
     newest = recent(1)
     if not newest:
         return None
