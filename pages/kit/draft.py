@@ -397,9 +397,9 @@ def current() -> Draft | None:
             return Draft.open(id)
         except DraftMissing:
             choose(None)
-            gone = "The experiment that this page showed is not there: it was deleted, or the address is not whole."
+            instead = " The one last changed is shown." if recent(1) else ""
             st.toast(
-                f"{gone} {'The one last changed is shown.' if recent(1) else ''}",
+                f"That experiment is not there any more.{instead}",  # what a toast shows without "view more"
                 icon=":material/search_off:",
                 duration="infinite",  # what is shown is something else than was asked for: it waits to be read
             )
