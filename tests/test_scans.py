@@ -241,13 +241,14 @@ def test_the_header_tells_without_pixels(tmp_path: Path):
     [
         (picture_bytes("PNG"), "png", (1, 1, 64, 64)),
         (picture_bytes("JPEG"), "jpeg", (1, 1, 64, 64)),
+        (picture_bytes("MPO", save_all=True, append_images=[Image.new("L", (16, 16))]), "jpeg", (1, 1, 64, 64)),
         (picture_bytes("BMP"), "bmp", (1, 1, 64, 64)),
         (picture_bytes("TIFF"), "tiff", (1, 1, 64, 64)),
         (nifti_bytes(), "nifti", (4, 1, 10, 8)),
         (nifti_bytes(packed=True), "nifti", (4, 1, 10, 8)),
         (dicom_bytes(), "dicom", (1, 1, 16, 16)),
     ],
-    ids=["png", "jpeg", "bmp", "tiff", "nifti", "nifti.gz", "dicom"],
+    ids=["png", "jpeg", "jpeg with a preview", "bmp", "tiff", "nifti", "nifti.gz", "dicom"],
 )
 def test_header_and_scan_agree_for_every_format(data: bytes, format_: str, shape: tuple, tmp_path: Path):
     path = tmp_path / "any.name"  # the name says nothing: the content decides
