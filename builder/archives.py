@@ -1,10 +1,12 @@
 """Zip files from strangers: checked before a byte is unpacked, stored under names of our own.
 
 The walls: no links, no paths out, no encryption, no archive inside an archive, no overlapping entries (CVE-2024-0450),
-at most 100,000 entries, 20 GB or half the free disk declared, and 200 times the packed size each. A wall that speaks
-against the whole file refuses it; one that speaks against an entry leaves out that entry and says so.
+at most 100,000 entries, 20 GB or half the free disk declared, and 200 times the packed size for each entry of more than
+256 MB. A wall that speaks against the whole file refuses it; one that speaks against an entry leaves out that entry and
+says so.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -12,12 +14,14 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _CHUNK = 1 << 20
 _EOCD, _ZIP64_LOCATOR, _ZIP64_EOCD, _ENTRY = b"PK\5\6", b"PK\6\7", b"PK\6\6", b"PK\1\2"
+_UTF_8 = 0x800
+"""The flag of an entry whose name is UTF-8."""
 _FOREIGN = (
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"Rar!\x1a\x07", "rar"),
@@ -38,7 +42,7 @@ class Limits:
     entries: int = 100_000
     total_bytes: int = 20 * 10**9
     ratio: float = 200.0
-    ratio_from_bytes: int = 1 << 20  # smaller entries may be packed as tightly as they like
+    ratio_from_bytes: int = 1 << 28  # smaller entries, as masks, may be packed as tightly as they like
     directory_bytes: int = 64 << 20
 
 
@@ -109,8 +113,9 @@ def unpack(
         ArchiveRefused: see `listing`; also when the declared size exceeds half of the free disk.
     """
     limits = limits or Limits()
-    infos = [info for info in listing(path, limits) if wanted is None or wanted(plain_name(info.filename))]
-    declared = sum(info.file_size for info in infos)
+    infos = listing(path, limits)
+    entries = [each for each in zip(infos, entry_names(infos), strict=True) if wanted is None or wanted(each[1])]
+    declared = sum(info.file_size for info, _ in entries)
     free = shutil.disk_usage(into).free
     if declared > free / 2:
         raise ArchiveRefused(
@@ -121,8 +126,7 @@ def unpack(
     left: list[LeftOut] = []
     seen: set[str] = set()
     with zipfile.ZipFile(path) as archive:
-        for number, info in enumerate(infos):
-            name = plain_name(info.filename)
+        for number, (info, name) in enumerate(entries):
             reason = _objection(info, limits)
             if not reason and name in seen:
                 reason = "a second entry of the same name"
@@ -141,12 +145,39 @@ def unpack(
 
 
 def plain_name(name: str) -> str:
-    """A name as text to match and show: forward slashes, no control or direction characters, no leading './'."""
+    """A name as text to match and show: forward slashes, composed letters (as `composed`), no control or direction
+    characters, no leading './'."""
+    return composed(_plain(name))
+
+
+def _plain(name: str) -> str:
     name = name.replace("\\", "/")
     name = "".join(c for c in name if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     while name.startswith("./"):
         name = name[2:]
     return name
+
+
+def composed(name: str) -> str:
+    """A name with its umlauts and accents as one character each (Unicode form NFC), as most programs write them; macOS
+    writes the letter and its dots as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def entry_names(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """The names of all entries, as `plain_name`; letters stay as they are where another entry has the composed name."""
+    names = [_plain(_text(info)) for info in infos]
+    there = set(names)
+    return [name if composed(name) in there else composed(name) for name in names]
+
+
+def _text(info: zipfile.ZipInfo) -> str:
+    """The name of an entry. Where it is not marked as UTF-8 but can be read as such, it is: some programs forget the
+    mark, and hardly any name in the old code page happens to be good UTF-8."""
+    if not info.flag_bits & _UTF_8:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode("utf-8")
+    return info.filename
 
 
 def _objection(info: zipfile.ZipInfo, limits: Limits) -> str:

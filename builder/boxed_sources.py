@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from builder.archives import plain_name
 from builder.arrangement import Arrangement, Item, nearest, side_of_folder, sides_of_folders, stem
 from builder.boxfiles import (
     YOLO_LINE,
@@ -210,7 +211,7 @@ def _sides(scans: Sequence[Found], texts: Sequence[Found], left: list[Left]) -> 
             if not name:
                 continue
             suffixed = name if PurePosixPath(name).suffix else f"{name}.png"
-            hits = find(suffixed.replace("\\", "/"))
+            hits = find(plain_name(suffixed))
             missing += not hits
             for scan in hits[:1] if len(hits) == 1 else ():
                 if sides.setdefault(scan.name, side) != side:

@@ -93,7 +93,8 @@ def read_voc(data: bytes) -> Voc:
         problem = "The XML file is no Pascal-VOC annotation."
     if problem:
         raise LabelFileRefused(problem)
-    return Voc(BoxList(tuple(map(_voc_box, walk.objects)), size_px=_voc_size(walk.size)), walk.filename.strip())
+    boxes = BoxList(tuple(map(_voc_box, walk.objects)), size_px=_voc_size(walk.size))
+    return Voc(boxes, plain_name(walk.filename.strip()))
 
 
 class _VocWalk:

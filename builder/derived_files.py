@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.volumes import stored
+from builder.volumes import nifti_image, stored
 
 
 class WriteRefused(ValueError):
@@ -40,9 +40,7 @@ def _finer(matrix: np.ndarray, scale: Sequence[float]) -> np.ndarray:
 def _nifti(source: Path, voxels: np.ndarray, folder: Path) -> Path:
     import gzip
 
-    import nibabel
-
-    old: Any = nibabel.load(source)
+    old = nifti_image(source)
     header = old.header.copy()
     if len(voxels) != 1:
         raise WriteRefused("A coloured volume cannot be written as NIfTI; bring it as NRRD.")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from builder.archives import ArchiveRefused, foreign_archive, is_zip, listing, plain_name, unpack
+from builder.archives import ArchiveRefused, composed, entry_names, foreign_archive, is_zip, listing, plain_name, unpack
 
 SUFFIXES = frozenset(
     ".bmp .csv .dcm .dicom .gif .ima .jpeg .jpg .json .md .nhdr .nii .nii.gz .npy .npz .nrrd .pdf .png .tif .tiff .txt "  # noqa: SIM905
@@ -104,7 +104,7 @@ def gather(root: Path, scratch: Path | None, only_labels: bool = False) -> Gathe
 
 def _walk(root: Path) -> Iterable[tuple[Path, str]]:
     if not root.is_dir():
-        yield root, root.name
+        yield root, composed(root.name)
         return
     names = root / "names.jsonl"
     if root.parent.name == "uploads" and names.is_file():
@@ -117,7 +117,16 @@ def _walk(root: Path) -> Iterable[tuple[Path, str]]:
             files.append(name)
         for name in sorted(files):
             path = Path(folder) / name
-            yield path, path.relative_to(root).as_posix()
+            yield path, _name_below(root, path)
+
+
+def _name_below(root: Path, path: Path) -> str:
+    """The relative name with composed letters; as it stands where another file has that one."""
+    raw = path.relative_to(root).as_posix()
+    name = composed(raw)
+    if name == raw or not os.path.lexists(root / name):
+        return name
+    return name if os.path.samestat(os.lstat(root / name), os.lstat(path)) else raw
 
 
 def _raise(error: OSError) -> None:
@@ -182,8 +191,8 @@ def _open_zip(
     inside = "" if alone else f"{name}/"
     try:
         if scratch is None or only_labels:
-            for info in listing(path):
-                member = plain_name(info.filename)
+            infos = listing(path)
+            for info, member in zip(infos, entry_names(infos), strict=True):
                 if only_labels and _tells_labels(member):
                     continue  # unpacked below
                 if may_tell_labels(member):
@@ -234,8 +243,8 @@ def head_of(found: Found, size: int) -> bytes:
         if not is_zip(head[:4]) or PurePosixPath(found.name).suffix.lower() in (".zip", ".npz"):
             return head
         with zipfile.ZipFile(found.path) as archive:
-            for info in archive.infolist():
-                name = plain_name(info.filename)
+            infos = archive.infolist()
+            for info, name in zip(infos, entry_names(infos), strict=True):
                 if found.name.endswith(name) and (found.name == name or found.name[: -len(name)].endswith("/")):
                     with archive.open(info) as member:
                         return member.read(size)

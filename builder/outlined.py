@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from builder.derived_files import free
 from builder.scan import Scan
-from builder.volumes import stored
+from builder.volumes import nifti_image, stored
 
 
 def write(sources: Sequence[Path], scan: Scan, outline: np.ndarray, folder: Path) -> Path:
@@ -41,7 +40,7 @@ def write(sources: Sequence[Path], scan: Scan, outline: np.ndarray, folder: Path
 def _nifti(source: Path, outline: np.ndarray, folder: Path) -> Path:
     import nibabel
 
-    old: Any = nibabel.load(source)
+    old = nifti_image(source)
     slope, intercept = (1.0 if v is None else float(v) for v in (old.dataobj.slope, old.dataobj.inter or 0.0))
     scaled = outline[:, None].astype(np.float64) * slope + intercept  # what `stored` takes back
     voxels = np.rint(stored(source, scaled)[0]).astype(np.uint8)

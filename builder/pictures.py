@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 
 from builder.scan import Header, Reading, Slice, Unreadable, check_size, compact
 
+_JPEG_WITH_MORE = "MPO"
+"""What Pillow calls a JPEG with more pictures behind the first: cameras put a preview there (CIPA DC-007)."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 MAX_PAGES = 2000
@@ -44,7 +46,7 @@ def read_header(path: Path) -> Header:
         depth = 16 if _sixteen_bit_colour(path, image) or image.mode.startswith("I") else 8
         colour = image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I")
         return Header(
-            format=(image.format or "").lower(),
+            format=_format(image),
             rows=image.height,
             cols=image.width,
             slices=len(pages),
@@ -64,17 +66,19 @@ def read(path: Path, as_mask: bool = False) -> Reading:
         if as_mask and image.mode == "P":
             image.putpalette([value for value in range(256) for _ in range(3)])
             image.info.pop("transparency", None)
-        if image.format != "TIFF" and getattr(image, "is_animated", False):
+        if image.format not in ("TIFF", _JPEG_WITH_MORE) and getattr(image, "is_animated", False):
             raise Unreadable("This picture is animated, but a still picture was expected; save the frame you need.")
         pages = _pages(path, image)
         notes: list[str] = []
+        if image.format == _JPEG_WITH_MORE:
+            notes.append("The JPEG holds more pictures behind the first, such as a preview; the first one was read.")
         if len(pages) > 1:
             notes.append(f"The {len(pages)} pages of the TIFF became slices.")
         sixteen = _sixteen_bit_colour(path, image)
         pixels = _upright(_png_colour(path, notes) if sixteen else _pixels(image, notes), image, notes)
         bits = compact(pixels).dtype.itemsize * 8
         reading = Reading(
-            format=(image.format or "").lower(),
+            format=_format(image),
             num_slices=len(pages),
             slices=iter(()),
             spacing_mm=(None, None, None),
@@ -124,6 +128,10 @@ def _open(path: Path) -> Iterator[Image.Image]:
             raise Unreadable(reason)
         check_size(image.height, image.width, 1, 4, 1)
         yield image
+
+
+def _format(image: Image.Image) -> str:
+    return "jpeg" if image.format == _JPEG_WITH_MORE else (image.format or "").lower()
 
 
 def _pages(path: Path, image: Image.Image) -> list[int]:

@@ -20,9 +20,9 @@ _Found = list[tuple[Path, Header]]
 def read_series(paths: Sequence[Path]) -> Reading:
     """The images of one series as one scan, sorted by their position along the slice normal.
 
-    The largest group of images of one size and orientation is read; what is left out, gaps, uneven spacing, copies and
-    gantry tilt are told in the notes. Raises: Unreadable when no image can be read, or two files that claim to be the
-    same image differ.
+    The largest group of images of one series, size and orientation is read; what is left out, gaps, uneven spacing,
+    copies and gantry tilt are told in the notes. Raises: Unreadable when no image can be read, the images are of
+    several patients, or two files that claim to be the same image differ.
     """
     notes: list[str] = []
     chosen = _chosen(paths, notes)
@@ -90,22 +90,29 @@ def _chosen(paths: Sequence[Path], notes: list[str]) -> _Found:
         raise Unreadable(refused[0] if refused else "There is no file to read; choose at least one.")
     if refused:
         notes.append(f"{len(refused)} of {len(paths)} files could not be read and were left out: {refused[0]}")
+    patients = {header.patient for _, header in headers} - {None}
+    if len(patients) > 1:
+        raise Unreadable(f"These are images of {len(patients)} patients; take those of one patient at a time.")
     return _without_copies(_largest_stack(headers, notes), notes)
 
 
 def _largest_stack(found: _Found, notes: list[str]) -> _Found:
     def stack(header: Header) -> tuple:
         orientation = tuple(np.round(header.orientation, 2) + 0.0) if header.orientation else None
-        return header.rows, header.cols, header.channels, orientation, header.localizer
+        series = header.patient, header.series
+        return series, header.rows, header.cols, header.channels, orientation, header.localizer
 
     groups: dict[tuple, _Found] = {}
     for path, header in found:
         groups.setdefault(stack(header), []).append((path, header))
-    best = max(groups.values(), key=lambda group: (len(group), group[0][1].rows * group[0][1].cols))
+    best = max(
+        groups.values(), key=lambda group: (sum(h.slices for _, h in group), group[0][1].rows * group[0][1].cols)
+    )
     tell: dict[str, Callable[[Header], Any]] = {
         "localizers": lambda header: header.localizer and not best[0][1].localizer,
+        "of another series": lambda header: stack(header)[0] != stack(best[0][1])[0],
         "of another size": lambda header: (header.rows, header.cols) != (best[0][1].rows, best[0][1].cols),
-        "in another orientation": lambda header: stack(header)[3] != stack(best[0][1])[3],
+        "in another orientation": lambda header: stack(header)[4] != stack(best[0][1])[4],
         "of another kind": lambda header: True,
     }
     left: dict[str, int] = {}
@@ -115,7 +122,7 @@ def _largest_stack(found: _Found, notes: list[str]) -> _Found:
             left[words] = left.get(words, 0) + len(group)
     if left:
         list_ = ", ".join(f"{count} {words}" for words, count in left.items())
-        notes.append(f"The series is mixed: {sum(left.values())} of {len(found)} images were left out ({list_}).")
+        notes.append(f"The files are mixed: {sum(left.values())} of {len(found)} images were left out ({list_}).")
     return best
 
 

@@ -165,7 +165,7 @@ class LesionDetection(Task):
         height, width = scan.pixels.shape[2:]
         placement = place(height, width, asked.experiment.data, pixel_aspect(scan))
         threshold = asked.settled.get("threshold", SHOWN)
-        middle = len(scan.pixels) // 2 if asked.experiment.data.slices == "middle" else 0
+        middle = len(scan.pixels) // 2
         told, below = [], 0
         for index, (boxes, scores, labels) in enumerate(answers):
             on_scan = placement.boxes_out(boxes.astype(np.float64)).clip(0, [width, height] * 2)
@@ -185,6 +185,11 @@ class LesionDetection(Task):
             "by_class": {k: n for k, n in count.items() if n},
         }
         notes = [] if shown else ["No lesion is surer than the threshold that validation chose."]
+        if told and len(scan.pixels) > 1 and asked.experiment.data.slices in ("mean", "maximum"):
+            notes.append(
+                "The network saw all slices as one picture, so it does not know in which slice a lesion lies: its "
+                "boxes are shown on the middle one."
+            )
         return Found(boxes=tuple(told), facts=facts, notes=tuple(notes))
 
     def examined(

@@ -656,6 +656,7 @@ def image_cases() -> list[Case]:
         Case(61, "palette with transparency", _palette_with_alpha, "A", "laid over black"),
         Case(62, "animated GIF", lambda: _animated("GIF"), "R"),
         Case(62, "animated PNG", lambda: _animated("PNG"), "R"),
+        Case(62, "JPEG with a preview behind it", lambda: _animated("MPO"), "A", "more pictures behind the first"),
         Case(62, "TIFF of three pages", lambda: _pages([(16, 16)] * 3), "A", "became slices"),
         Case(62, "TIFF pages of two sizes", lambda: _pages([(16, 16), (20, 16)]), "R"),
         Case(63, "turned by EXIF", _turned, "A", "upright"),

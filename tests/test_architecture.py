@@ -56,7 +56,7 @@ ENGINE = {
     "boxfiles": "archives gathering",
     "arrangement": "gathering boxfiles tables",
     "layouts": "gathering arrangement",
-    "boxed_sources": "gathering arrangement boxfiles layouts tables",
+    "boxed_sources": "archives gathering arrangement boxfiles layouts tables",
     "masks": "scan",
     "labelling": "boxfiles gathering labels scan",
     "sources": "archives tables gathering arrangement boxfiles boxed_sources layouts medmnist task",

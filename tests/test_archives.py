@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.archives import ArchiveRefused, Limits, listing, plain_name, unpack
+from builder.volumes import _SMALL_BYTES
 
 
 @pytest.fixture
@@ -143,10 +144,16 @@ def test_an_encrypted_entry_is_left_out_with_a_hint(tmp_path, into):
 
 
 def test_an_entry_packed_like_a_bomb_is_left_out(tmp_path, into):
-    out, left = unpack(_zip(tmp_path / "a.zip", {"bomb.png": bytes(5 << 20), "b.png": b"b"}), into)
+    archive = _zip(tmp_path / "a.zip", {"bomb.png": bytes(5 << 20), "b.png": b"b"})
+    out, left = unpack(archive, into, Limits(ratio_from_bytes=1 << 20))
     assert [file.name for file in out] == ["b.png"]
     assert "200 times" in left[0].reason
     assert sum(path.stat().st_size for path in _all_below(into)) == 1
+
+
+def test_a_mask_may_be_packed_as_tightly_as_it_likes(tmp_path, into):
+    (mask,), left = unpack(_zip(tmp_path / "a.zip", {"mask.nii": bytes(5 << 20)}), into)
+    assert not left and mask.bytes == 5 << 20 and Limits().ratio_from_bytes == _SMALL_BYTES
 
 
 def test_more_than_the_limit_in_all_is_refused(tmp_path, into):
@@ -234,3 +241,11 @@ def test_flipped_bytes_never_give_wrong_content_or_an_unexpected_error(tmp_path,
 
 def test_plain_names_have_forward_slashes_and_no_control_characters():
     assert plain_name(".\\a\\b\x00\n.png") == "a/b.png"
+
+
+def test_names_in_utf_8_are_read_as_such_whether_they_are_marked_or_not(tmp_path, into):
+    archive = _zip(tmp_path / "a.zip", {"a\u0308.png": b"1", "XX.png": b"22", "Y.png": b"333"})
+    raw = archive.read_bytes().replace(b"XX.png", "ö.png".encode()).replace(b"Y.png", "ü.png".encode("cp437"))
+    archive.write_bytes(raw)
+    out, left = unpack(archive, into)
+    assert not left and [file.name for file in out] == ["ä.png", "ö.png", "ü.png"]

@@ -15,7 +15,7 @@ from dicom_rules import errors
 from PIL import Image
 from pydicom.uid import generate_uid
 
-from builder import scans
+from builder import outlined, scans
 from builder.derived import WriteRefused, write
 from builder.opinion import as_scan
 
@@ -163,6 +163,24 @@ def test_a_nifti_volume_lies_where_it_lay(tmp_path, packed, slope):
     assert np.allclose((made.affine @ edge)[:2], (old @ edge)[:2])
     assert scans.read(finer).spacing_mm == pytest.approx((2.0, *(v / 2 for v in scan.spacing_mm[1:] if v)))
     assert gzip.decompress(file.read_bytes())[:2] in (b"\x5c\x01", b"\x01\x5c")  # 348: a NIfTI-1 header
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["Nifti1Image", "Nifti2Image"])
+def test_a_nifti_volume_is_told_by_its_content_not_by_its_name(tmp_path, kind, packed):
+    import nibabel
+
+    voxels = np.random.default_rng(2).integers(0, 500, (7, 6, 5)).astype(np.int16)
+    data = getattr(nibabel, kind)(voxels, np.diag([-0.5, -0.5, 2.0, 1.0])).to_bytes()
+    source = tmp_path / "00001.bin"  # as an upload lies
+    source.write_bytes(gzip.compress(data) if packed else data)
+    scan = scans.read(source)
+    (file,) = write([source], scan, better(scan), tmp_path / "out", MADE_BY)
+    again = scans.read(file)
+    assert np.array_equal(again.pixels, better(scan)) and again.grid == scan.grid
+    outline = (scan.pixels[:, 0] > 250).astype(np.uint8)
+    laid = scans.read(outlined.write([source], scan, outline, tmp_path / "out"))
+    assert np.array_equal(laid.pixels[:, 0], outline) and laid.grid == scan.grid
 
 
 def test_an_nrrd_volume_lies_where_it_lay(tmp_path):

@@ -138,6 +138,8 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
     Image.fromarray(grey).save(tmp_path / "grey16.png")
     colour = random.integers(0, 255, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(colour).save(tmp_path / "colour.png")
+    preview = Image.fromarray(colour[::2, ::2])
+    Image.fromarray(colour).save(tmp_path / "preview.jpg", "MPO", save_all=True, append_images=[preview])
     Image.fromarray(np.dstack([colour, colour[..., 0]])).save(tmp_path / "alpha.png")
     Image.fromarray(colour[..., 0]).save(tmp_path / "grey8.bmp")
     pages = [Image.fromarray(page) for page in random.integers(0, 60_000, (5, 40, 50)).astype(np.uint16)]

@@ -1,6 +1,7 @@
 """Import: every file ends in the ledger, labels and patients come from where they are told, bad tables say why."""
 
 import json
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -292,6 +293,22 @@ def test_a_million_columns_are_refused_quickly(tmp_path):
     root = _table(tmp_path, "file,label" + ",x" * 1_000_000 + "\n")
     with pytest.raises(TableRefused, match="more than 1000 columns"):
         read_table(root / "labels.csv")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_table_names_a_file_with_an_umlaut_however_either_writes_it(tmp_path, home, nearby, form):
+    for n, letter in enumerate("äö"):
+        picture(tmp_path / "in" / f"{unicodedata.normalize(form, letter)}.png", n)
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "file,label\nä.png,a\nö.png,b\n")
+    (tmp_path / "in" / "labels.csv").write_text(other, encoding="utf-8")
+    report, dataset = imported(tmp_path / "in", home)
+    assert report.accepted == 2 and dataset.classes == ("a", "b")
+
+
+def test_two_files_whose_names_differ_only_in_how_an_umlaut_is_written_are_both_there(tmp_path, home, nearby):
+    for n, letter in enumerate(("\u00e4", "a\u0308")):
+        picture(tmp_path / "in" / f"{letter}.png", n)
+    assert imported(tmp_path / "in", home, "folder")[0].accepted == 2
 
 
 def test_formula_cells_are_labels_like_others(tmp_path, home, nearby):

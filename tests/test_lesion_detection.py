@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,27 @@ def test_boxes_come_back_from_any_preparation(fit: str) -> None:
     (box,) = TASK.found(asked, scan, [answer]).boxes or ()
     assert np.allclose([box.x0, box.y0, box.x1, box.y1], lesion[0], atol=1e-3)
     assert box.label == "a" and box.slice == 1  # the middle one of three was seen
+
+
+@pytest.mark.parametrize("how", ["middle", "mean", "maximum"])
+def test_boxes_of_slices_seen_as_one_picture_stand_on_the_middle_one_and_say_so(how: str) -> None:
+    templates = Path(network.__file__).parent / "templates"
+    scan = Scan(np.zeros((20, 1, 64, 64), np.uint8))
+    one, experiment = np.ones(1), Experiment(data=Data(size_px=64, slices=how))
+    asked = Asked(experiment, ("a",), False, None, list, "cpu", one, one, 255)
+    answer = (np.array([[10, 10, 20, 20]], np.float32), np.array([0.9], np.float32), np.array([0]))
+    found = TASK.found(asked, scan, [answer])
+    assert [box.slice for box in found.boxes or ()] == [10]
+    assert any("does not know in which slice" in note for note in found.notes) == (how != "middle")
+    settings = {"size_px": 64, "slices": how, "fit": "pad", "classes": ["a"], "settled": {}}
+    space: dict[str, Any] = {"np": np, "SETTINGS": settings}
+    source = (templates / "predict.py.txt").read_text()
+    exec(source[source.index("def placed") : source.index("def resized")], space)
+    exec((templates / "told_boxes.py.txt").read_text(), space)
+    taken = SimpleNamespace(pixels=scan.pixels, aspect=1.0)
+    told = space["told"](taken, np.array([[[10, 10, 20, 20, 0.9]]], np.float32), Path())
+    assert [box["slice"] for box in told["boxes"]] == [10]
+    assert told.get("notes", []) == list(found.notes)
 
 
 # -- taken away -------------------------------------------------------------------------------------------------------

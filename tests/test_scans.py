@@ -227,6 +227,21 @@ def test_a_sagittal_series_is_sorted_along_its_own_normal(series: Reader):
     assert series(files).pixels[:, 0, 0, 0].tolist() == [3, 2, 1]  # P x I = R: the normal runs to the right
 
 
+def test_images_of_another_series_are_left_out_and_told(series: Reader):
+    files = [slice_bytes(2.0 * i + 1, i + 11, SeriesInstanceUID="1.2.826.0.1.3680043.8.498.4") for i in range(3)]
+    files += [slice_bytes(2.0 * i, i + 1) for i in range(4)]
+    scan = series(files)
+    assert scan.pixels[:, 0, 0, 0].tolist() == [1, 2, 3, 4] and scan.spacing_mm[0] == 2.0
+    assert any("3 of 7 images were left out (3 of another series)" in note for note in scan.notes), scan.notes
+
+
+def test_images_of_two_patients_are_refused(series: Reader):
+    files = [slice_bytes(2.0 * i, i + 1, PatientID=f"ZZPHI-{i % 2}") for i in range(4)]
+    with pytest.raises(Unreadable, match="images of 2 patients") as caught:
+        series(files)
+    _assert_plain(caught.value.reason)
+
+
 def test_the_header_tells_without_pixels(tmp_path: Path):
     path = tmp_path / "slice"
     path.write_bytes(slice_bytes(7.5, 3)[:-400])  # the pixels are cut short: the header must not care
@@ -241,13 +256,14 @@ def test_the_header_tells_without_pixels(tmp_path: Path):
     [
         (picture_bytes("PNG"), "png", (1, 1, 64, 64)),
         (picture_bytes("JPEG"), "jpeg", (1, 1, 64, 64)),
+        (picture_bytes("MPO", save_all=True, append_images=[Image.new("L", (16, 16))]), "jpeg", (1, 1, 64, 64)),
         (picture_bytes("BMP"), "bmp", (1, 1, 64, 64)),
         (picture_bytes("TIFF"), "tiff", (1, 1, 64, 64)),
         (nifti_bytes(), "nifti", (4, 1, 10, 8)),
         (nifti_bytes(packed=True), "nifti", (4, 1, 10, 8)),
         (dicom_bytes(), "dicom", (1, 1, 16, 16)),
     ],
-    ids=["png", "jpeg", "bmp", "tiff", "nifti", "nifti.gz", "dicom"],
+    ids=["png", "jpeg", "jpeg with a preview", "bmp", "tiff", "nifti", "nifti.gz", "dicom"],
 )
 def test_header_and_scan_agree_for_every_format(data: bytes, format_: str, shape: tuple, tmp_path: Path):
     path = tmp_path / "any.name"  # the name says nothing: the content decides
