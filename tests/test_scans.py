@@ -14,7 +14,16 @@ from typing import Any
 import corpus
 import numpy as np
 import pytest
-from corpus import dicom_bytes, dicom_dataset, nifti_bytes, picture_bytes, png_bytes, slice_bytes, written
+from corpus import (
+    dicom_bytes,
+    dicom_dataset,
+    nifti_bytes,
+    picture_bytes,
+    png_bytes,
+    slice_bytes,
+    white_is_zero,
+    written,
+)
 from PIL import Image
 
 from builder import scans
@@ -427,6 +436,17 @@ def test_a_tiff_keeps_the_type_of_its_values(dtype: type, read: Reader):
     values: np.ndarray = (np.arange(400).reshape(20, 20) * 80.25 - (0 if dtype == np.uint16 else 9000)).astype(dtype)
     scan = read(picture_bytes("TIFF", values))
     assert scan.pixels.dtype == dtype and np.array_equal(scan.pixels[0, 0], values)
+
+
+@pytest.mark.parametrize("top", [np.uint8(255), np.uint16(65535), np.float32(1)])
+def test_a_tiff_whose_0_is_white_is_read_as_it_is_shown_and_a_mask_as_it_is_stored(top: Any, tmp_path: Path):
+    values = np.linspace(0, float(top), 400).reshape(20, 20).astype(top.dtype)
+    path = tmp_path / "film.tif"
+    path.write_bytes(white_is_zero(picture_bytes("TIFF", values)))
+    scan = scans.read(path)
+    assert scan.pixels.dtype == top.dtype and np.array_equal(scan.pixels[0, 0], top - values)
+    if top.dtype != np.uint8:
+        assert np.array_equal(scans.collect(scans.open_mask(path, [path])).pixels[0, 0], values)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
