@@ -336,6 +336,9 @@ def _nifti_space(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         quaternion = [float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
         if not all(map(math.isfinite, quaternion)) or sum(value**2 for value in quaternion) > 1.01:
             raise _no_direction("NIfTI")
+        # The standard: what is not negative counts as 1 (most often 0: never set); lengths have no sign.
+        header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+        header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
         affine = np.asarray(header.get_qform()[:3], float)
     else:
         return None, None

@@ -518,6 +518,15 @@ def test_nifti_scaling_is_applied_and_integers_stay_integers(read: Reader):
     assert half.pixels.dtype == np.float32 and half.pixels.max() == 160.5
 
 
+@pytest.mark.parametrize("pixdim", [(0, 1, 1.5, 2), (0, -1, -1.5, 2), (1, 1, 1.5, -2)])
+def test_a_quaternion_counts_with_lengths_that_have_no_sign_and_with_1_where_none_was_set(pixdim: tuple, read: Reader):
+    turned = {"sform_code": 0, "qform_code": 1, "quatern_b": 0.5, "quatern_c": 0.5, "quatern_d": 0.5}
+    wanted, mirrored = (read(nifti_bytes(**turned, pixdim=(sign, 1, 1.5, 2, 0, 0, 0, 0))) for sign in (1, -1))
+    found = read(nifti_bytes(**turned, pixdim=(*pixdim, 0, 0, 0, 0)))
+    assert found.grid is not None and found.grid == wanted.grid != mirrored.grid
+    assert np.array_equal(found.pixels, wanted.pixels) and found.spacing_mm == wanted.spacing_mm
+
+
 def test_voxels_without_orientation_are_read_and_told(read: Reader):
     scan = read(nifti_bytes(sform_code=0, qform_code=0))
     assert scan.pixels.shape == (4, 1, 10, 8)
