@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import outputs
+from builder import outputs, voxels
 from builder.data import Pseudonyms, pixel_aspect, place
 from builder.decoding import decode
 from builder.gathering import Found, SourceRefused, gather
@@ -262,6 +262,9 @@ def _on_the_scan(scan: Scan, finding: Finding, predictor: Predictor) -> tuple[li
     assert finding.heatmap is not None
     height, width = scan.pixels.shape[2:]
     data = predictor.experiment.data
+    if data.blocks:  # the heat lies on the volume's own grid, or on that of the voxel size that was asked for
+        num_slices = len(scan.pixels)
+        return list(range(num_slices)), voxels.chances_out(finding.heatmap, (num_slices, height, width))
     placement = place(height, width, data, pixel_aspect(scan))
     maps = finding.heatmap[None] if finding.heatmap.ndim == 2 else finding.heatmap
     slices = [n - 1 for n in finding.slices] if finding.slices else [len(scan.pixels) // 2]

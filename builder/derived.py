@@ -30,7 +30,7 @@ MAKER = "ScanLoom"
 _GONE = (
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "IconImageSequence", "PixelDataProviderURL"),
     *("SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries", "LargestPixelValueInSeries"),
-    *("DigitalSignaturesSequence", "MACParametersSequence", "OriginalAttributesSequence", "PixelPaddingRangeLimit"),
+    *("DigitalSignaturesSequence", "MACParametersSequence", "OriginalAttributesSequence"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 """Elements that speak of the old pixels."""
@@ -169,6 +169,7 @@ def _fill(made: Dataset, source: Dataset, pixels: np.ndarray) -> None:
         raise WriteRefused("The file holds floating point pixels, which cannot be written back as DICOM here.")
     else:
         numbers = np.stack([_stored(pixels[k, 0], source, k) for k in range(frames)])
+        made.HighBit = int(made.BitsStored) - 1  # wherever in the word the source holds them
     allocated = int(made.BitsAllocated)
     kind = np.dtype(f"<{'i' if int(made.PixelRepresentation) else 'u'}{allocated // 8}")
     data = np.ascontiguousarray(numbers).astype(kind).tobytes()

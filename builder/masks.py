@@ -13,6 +13,7 @@ _MANY_IN_PICTURE = 32  # values; a picture with more is smooth at its edges, or 
 _MANY = 255
 _NEAR = 0.2  # of the way from black to white: what a smooth edge or JPEG may make of black and white
 _MOSTLY = 0.9
+_NEARLY_WHOLE = 0.05  # what a scaling to 8 bits makes of up to 25 whole numbers: half a step of it
 _PICTURES = ("png", "jpeg", "bmp", "tiff")
 _SHIFT = 0.1  # of a voxel: what rounding in headers may make of a place
 _ELSEWHERE = (
@@ -23,24 +24,29 @@ _LAID = (
     "The mask is stored another way round, or covers a part of the scan; its voxels were laid over those of the scan."
 )
 _SMOOTH = "The mask has grey edges; it was cut at half."
+_SCALED = "The mask is stored scaled, which made its whole numbers inexact; they were taken as they were meant."
 
 
 def mask_values(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
     """A scan that is a mask as uint16 (S, H, W), and what was done to it in words.
 
-    Smooth edges of a black-and-white picture (resized, or JPEG) are cut at half. Raises Unreadable for what is no mask:
+    Smooth edges of a black-and-white picture (resized, or JPEG) are cut at half. Whole numbers that a scaling made
+    inexact (nibabel's, under the header of a scan: 0, 0.996, 2) are those again. Raises Unreadable for what is no mask:
     colours, fractions, negative numbers, or too many different values.
     """
     pixels = scan.pixels
     if pixels.shape[1] == 3 and not (pixels == pixels[:, :1]).all():
         raise Unreadable("The mask is in colours; expected one whole number a pixel: 0 for nothing, 1, 2, ...")
     values = pixels[:, 0]
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.array_equal(values, np.rint(values))):
-        raise Unreadable("The mask holds fractions; expected one whole number a pixel: 0 for nothing, 1, 2, ...")
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > MAX_VALUE:
+    whole = np.rint(values) if values.dtype.kind == "f" else values
+    low, high = float(whole.min()), float(whole.max())
+    if not (low >= 0 and high <= MAX_VALUE):
         raise Unreadable(f"The mask holds values below 0 or above {MAX_VALUE:,}; expected 0 for nothing, 1, 2, ...")
-    values = values.astype(np.uint16)
+    stored, values, told = values, whole.astype(np.uint16), tuple[str, ...]()
+    if not np.array_equal(stored, whole):
+        if not _meant(stored, values):
+            raise Unreadable("The mask holds fractions; expected one whole number a pixel: 0 for nothing, 1, 2, ...")
+        told = (_SCALED,)
     different = int(np.count_nonzero(np.bincount(values.reshape(-1))))
     is_picture = scan.format in _PICTURES
     if different > 2 and is_picture and (scan.format == "jpeg" or different > _MANY_IN_PICTURE):
@@ -48,12 +54,23 @@ def mask_values(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
         clear = float(np.mean((share < _NEAR) | (share > 1 - _NEAR)))
         if clear < _MOSTLY:
             raise Unreadable("The mask has many shades of grey, as a picture has; expected a few whole numbers.")
-        return np.where(share > 0.5, np.uint16(round(high)), np.uint16(0)).astype(np.uint16), (_SMOOTH,)
+        return np.where(share > 0.5, np.uint16(round(high)), np.uint16(0)).astype(np.uint16), (*told, _SMOOTH)
     if different > _MANY + 1:
         raise Unreadable(
             f"The mask holds {different:,} different values; at most {_MANY} structures can be told apart."
         )
-    return values, ()
+    return values, told
+
+
+def _meant(stored: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether whole numbers (uint16) that were scaled came out as `stored`: near them, and each as one and the same.
+
+    A mask of 1/255 is near 0 as well, but there it would be taken for the 0 beside it.
+    """
+    one_of_each = np.zeros(int(whole.max()) + 1, stored.dtype)
+    one_of_each[whole] = stored
+    near = np.abs(one_of_each - np.rint(one_of_each)).max() <= _NEARLY_WHOLE
+    return bool(near and np.array_equal(one_of_each[whole], stored))
 
 
 def fitting(values: np.ndarray, mask: Scan, scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from builder.derived_files import free
 from builder.scan import Scan
-from builder.volumes import nifti_image, stored
+from builder.volumes import nifti_image, stored, value_axis
 
 
 def write(sources: Sequence[Path], scan: Scan, outline: np.ndarray, folder: Path) -> Path:
@@ -45,6 +45,7 @@ def _nifti(source: Path, outline: np.ndarray, folder: Path) -> Path:
     scaled = outline[:, None].astype(np.float64) * slope + intercept  # what `stored` takes back
     voxels = np.rint(stored(source, scaled)[0]).astype(np.uint8)
     made = nibabel.Nifti1Image(voxels.reshape((*old.shape, 1, 1)[:3]), old.affine)
+    made.header["xyzt_units"] = old.header["xyzt_units"]
     made.set_sform(old.affine, code=int(old.header["sform_code"]))
     made.set_qform(old.affine, code=int(old.header["qform_code"]))
     path = free(folder, "outline.nii.gz")
@@ -56,13 +57,12 @@ def _nrrd(source: Path, outline: np.ndarray, folder: Path) -> Path:
     import nrrd
 
     header = nrrd.read_header(str(source))
-    kept = {
-        k: v for k, v in header.items() if k in ("space", "space directions", "space origin", "spacings", "space units")
-    }
-    voxels = stored(source, outline[:, None])[0].astype(np.uint8)
-    sizes = [int(size) for size in header["sizes"]]
-    if len(sizes) != len(voxels.shape) and int(np.prod(sizes)) == voxels.size:
-        voxels = voxels.reshape(sizes)
+    kept = {k: v for k, v in header.items() if k in ("space", "space origin", "space units")}
+    sizes = [int(size) for size in header["sizes"]][1 if value_axis(header) else 0 :]  # an outline has no colours
+    for name in ("space directions", "spacings"):
+        if name in header:
+            kept[name] = np.asarray(header[name], float)[-len(sizes) :]
+    voxels = stored(source, outline[:, None])[0].astype(np.uint8).reshape(sizes)
     path = free(folder, "outline.nrrd")
     nrrd.write(str(path), np.ascontiguousarray(voxels), {**kept, "encoding": "gzip"}, index_order="F")
     return path

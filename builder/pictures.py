@@ -26,6 +26,8 @@ _TOO_LARGE = (
 _TURNED = "The picture was turned upright as its EXIF data say."
 _ORIENTATION = 0x0112
 _SUBFILE_TYPE = 0x00FE
+_PHOTOMETRIC = 0x0106
+_WHITE_IS_ZERO = 0
 _BAND_ROWS = 256
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -60,7 +62,7 @@ def read(path: Path, as_mask: bool = False) -> Reading:
     """A picture, (1, C, H, W), or the pages of a TIFF as slices. Raises Unreadable.
 
     Args:
-        as_mask: the numbers of palette colours are what is meant, not the colours.
+        as_mask: the numbers are what is meant, not the colours of a palette or how bright they are shown.
     """
     with _open(path) as image:
         if as_mask and image.mode == "P":
@@ -75,7 +77,7 @@ def read(path: Path, as_mask: bool = False) -> Reading:
         if len(pages) > 1:
             notes.append(f"The {len(pages)} pages of the TIFF became slices.")
         sixteen = _sixteen_bit_colour(path, image)
-        pixels = _upright(_png_colour(path, notes) if sixteen else _pixels(image, notes), image, notes)
+        pixels = _upright(_png_colour(path, notes) if sixteen else _pixels(image, notes, as_mask), image, notes)
         bits = compact(pixels).dtype.itemsize * 8
         reading = Reading(
             format=_format(image),
@@ -86,18 +88,18 @@ def read(path: Path, as_mask: bool = False) -> Reading:
             bits=bits,
             notes=notes,
         )
-    reading.slices = _slices(path, pages, pixels, notes)
+    reading.slices = _slices(path, pages, pixels, notes, as_mask)
     return reading
 
 
-def _slices(path: Path, pages: list[int], first: np.ndarray, notes: list[str]) -> Iterator[Slice]:
+def _slices(path: Path, pages: list[int], first: np.ndarray, notes: list[str], as_mask: bool) -> Iterator[Slice]:
     yield Slice(0, first)
     if len(pages) == 1:
         return
     with _open(path) as image:
         for index, page in enumerate(pages[1:], start=1):
             image.seek(page)
-            pixels = _upright(_pixels(image, notes), image, notes)
+            pixels = _upright(_pixels(image, notes, as_mask), image, notes)
             yield Slice(index, pixels)
 
 
@@ -176,7 +178,7 @@ def _num_directories(path: Path) -> int:
     return len(seen)
 
 
-def _pixels(image: Image.Image, notes: list[str]) -> np.ndarray:
+def _pixels(image: Image.Image, notes: list[str], as_mask: bool) -> np.ndarray:
     """(C, H, W) of the current page, as many bits as it has."""
     pixels: np.ndarray | None = None
     reason = _DAMAGED
@@ -190,6 +192,8 @@ def _pixels(image: Image.Image, notes: list[str]) -> np.ndarray:
                 notes.append(_TURNED)  # by Pillow, while it loads
             image.load()
             pixels = _array(image, notes)
+            if not as_mask and image.format == "TIFF":
+                pixels = _black_is_zero(pixels, image.tag_v2.get(_PHOTOMETRIC))  # type: ignore[attr-defined]
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = _TOO_LARGE
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error, zlib.error, RuntimeError):
@@ -230,6 +234,13 @@ def _array(image: Image.Image, notes: list[str]) -> np.ndarray:
     if pixels.dtype.itemsize == 4 and pixels.dtype.kind in "ui" and image.format == "PNG":
         pixels = pixels.astype(np.uint16)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _black_is_zero(pixels: np.ndarray, photometric: int | None) -> np.ndarray:
+    """Values of a TIFF, mirrored where its 0 is white: Pillow does it up to 8 bits, and leaves the others as stored."""
+    if photometric != _WHITE_IS_ZERO or pixels.dtype == np.uint8:
+        return pixels
+    return np.asarray((1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max) - pixels)
 
 
 def _over_black(image: Image.Image, notes: list[str]) -> np.ndarray:

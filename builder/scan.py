@@ -416,6 +416,18 @@ def grey_range(scan: Scan, window: str = "auto") -> tuple[float, float] | None:
     raise ValueError(f"There is no window called {window!r}; choose one of: {', '.join(WINDOWS)}.")
 
 
+def as_monochrome2(pixels: np.ndarray, scan: Scan) -> np.ndarray:
+    """Stored values of `scan`, of any shape, for formats in which the larger value is always the brighter one.
+
+    Returns: those of MONOCHROME1 mirrored within the range of the stored values, of the same type; others as they are.
+    """
+    if scan.photometric != "MONOCHROME1":
+        return pixels
+    low, high = _stored_range(scan)
+    ends = low + max(high, float(scan.pixels.max()))
+    return (ends - pixels.astype(np.float64)).astype(pixels.dtype)
+
+
 def _line(window: Window) -> tuple[float, float] | None:
     center, width = window.center, window.width
     if window.function == "LINEAR_EXACT":

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from builder.scan import Scan
+from builder.scan import Scan, as_monochrome2
 
 _PNG_KINDS = {1: 0, 3: 2}
 _MOVED = "Signed values were moved up by 32,768, as PNG holds none below zero."
 _STRETCHED = "Fractions were stretched to 16 bits, as PNG holds whole numbers only."
-_INVERTED = "Scans that are stored white on black were inverted, so that PNG shows them as DICOM does."
+_INVERTED = "Scans that are stored white on black were inverted, so that other programs show them as DICOM does."
 _UNEVEN = "Unevenly spaced slices were written without their places, which the format cannot tell."
 _SCALED = "Fractions were rounded to one of 65,536 steps, as DICOM stores whole numbers."
 
@@ -48,7 +48,7 @@ def write_png(path: Path, plane: np.ndarray) -> None:
 
 def as_picture(scan: Scan, index: int, notes: set[str]) -> np.ndarray:
     """One slice as (C, H, W) uint8 or uint16, ready for `write_png`; adds to `notes` what had to be changed."""
-    plane = scan.pixels[index]
+    plane = _brightness(scan.pixels[index], scan, notes)
     if plane.dtype == np.int16:
         notes.add(_MOVED)
         plane = (plane.astype(np.int32) + 32768).astype(np.uint16)
@@ -56,18 +56,24 @@ def as_picture(scan: Scan, index: int, notes: set[str]) -> np.ndarray:
         notes.add(_STRETCHED)
         low, high = float(scan.pixels.min()), float(scan.pixels.max())
         plane = np.rint((plane - low) / max(high - low, 1e-30) * 65535).astype(np.uint16)
+    return plane
+
+
+def _brightness(pixels: np.ndarray, scan: Scan, notes: set[str]) -> np.ndarray:
+    """The scan's own values, the larger the brighter: none of PNG, NIfTI and NRRD can say that it is the other way."""
     if scan.photometric == "MONOCHROME1":
         notes.add(_INVERTED)
-        plane = np.iinfo(plane.dtype).max - plane
-    return plane
+    return as_monochrome2(pixels, scan)
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------------
 
 
-def _voxels(pixels: np.ndarray) -> np.ndarray:
-    """(S, C, H, W) or (S, H, W) as voxels (C, i, j, k) or (i, j, k): column, row, slice."""
-    return pixels.transpose(1, 3, 2, 0) if pixels.ndim == 4 else pixels.transpose(2, 1, 0)
+def _voxels(pixels: np.ndarray, scan: Scan, notes: set[str]) -> np.ndarray:
+    """Pixels of the scan (S, C, H, W), or a mask (S, H, W), as voxels (C, i, j, k) or (i, j, k): column, row, slice."""
+    if pixels.ndim == 3:
+        return pixels.transpose(2, 1, 0)
+    return _brightness(pixels, scan, notes).transpose(1, 3, 2, 0)
 
 
 def _lps(scan: Scan, notes: set[str]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -81,14 +87,14 @@ def _lps(scan: Scan, notes: set[str]) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def write_nifti(path: Path, pixels: np.ndarray, scan: Scan, notes: set[str]) -> None:
-    """Writes (S, C, H, W), or a mask (S, H, W), as NIfTI-1 on the grid of `scan`.
+    """Writes pixels of `scan` (S, C, H, W), or a mask (S, H, W), as NIfTI-1 on its grid.
 
     Raises:
         Unwritable: colours of more than 8 bits.
     """
     import nibabel
 
-    voxels = _voxels(pixels)
+    voxels = _voxels(pixels, scan, notes)
     if voxels.ndim == 4 and voxels.shape[0] == 3:
         if voxels.dtype != np.uint8:
             raise Unwritable("NIfTI holds 8 bits a colour, but a scan has more: export as nrrd or png.")
@@ -108,10 +114,10 @@ def write_nifti(path: Path, pixels: np.ndarray, scan: Scan, notes: set[str]) -> 
 
 
 def write_nrrd(path: Path, pixels: np.ndarray, scan: Scan, notes: set[str]) -> None:
-    """Writes (S, C, H, W), or a mask (S, H, W), as NRRD on the grid of `scan`."""
+    """Writes pixels of `scan` (S, C, H, W), or a mask (S, H, W), as NRRD on its grid."""
     import nrrd
 
-    voxels = _voxels(pixels)
+    voxels = _voxels(pixels, scan, notes)
     colour = voxels.ndim == 4 and voxels.shape[0] == 3
     if voxels.ndim == 4 and not colour:
         voxels = voxels[0]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from builder.outputs import kept
-from builder.scan import Scan, Unreadable
+from builder.scan import Scan, Unreadable, as_monochrome2
 from builder.series import members
 
 __all__ = ["KINDS", "TakeoutRefused", "derived", "nifti", "report", "results", "segmentation"]
@@ -301,7 +301,8 @@ def derived(folder: Path, files: Sequence[Path], made_by: str, out: Path) -> Pat
 def nifti(folder: Path, out: Path) -> Path:
     """Writes the enhanced scan of the job in `folder`, else its mask, as NIfTI (.nii.gz).
 
-    Voxel sizes in mm where the scan tells them, else 1; directions where it tells them, else marked as unknown.
+    Voxel sizes in mm where the scan tells them, else 1; directions where it tells them, else marked as unknown. NIfTI
+    knows no MONOCHROME1: such a scan is inverted, so that other programs show it as DICOM does.
     """
     import nibabel
 
@@ -309,7 +310,8 @@ def nifti(folder: Path, out: Path) -> Path:
         scan = _output(folder, "enhanced")
     except TakeoutRefused:
         scan = _output(folder, "mask")
-    pixels = scan.pixels[:, 0] if scan.pixels.shape[1] == 1 else np.moveaxis(scan.pixels, 1, -1)
+    pixels = as_monochrome2(scan.pixels, scan)
+    pixels = pixels[:, 0] if pixels.shape[1] == 1 else np.moveaxis(pixels, 1, -1)
     data = np.moveaxis(np.asarray(pixels), (0, 1, 2), (2, 1, 0))  # (S, H, W) -> (x, y, z)
     across = np.array([scan.spacing_mm[k] or 1.0 for k in (2, 1, 0)])
     affine, known = np.diag([*across, 1.0]), scan.grid is not None and not scan.grid.origins

@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -353,6 +353,9 @@ def _nifti_space(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         quaternion = [float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
         if not all(map(math.isfinite, quaternion)) or sum(value**2 for value in quaternion) > 1.01:
             raise _no_direction("NIfTI")
+        # The standard: what is not negative counts as 1 (most often 0: never set); lengths have no sign.
+        header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+        header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
         affine = np.asarray(header.get_qform()[:3], float)
     else:
         return None, None
@@ -402,15 +405,15 @@ def _nrrd(path: Path) -> _Volume:
     sizes = [int(size) for size in header.get("sizes", ())]
     if not sizes or min(sizes) < 1 or len(sizes) != header.get("dimension"):
         raise Unreadable("The NRRD header has an impossible size; the file is damaged: export it again.")
-    kinds = list(header.get("kinds", ["domain"] * len(sizes)))
     directions = np.atleast_2d(header.get("space directions", np.empty((0, 0))))
     spacings = list(header.get("spacings", [math.nan] * len(sizes)))
     channels = 1
-    if kinds and kinds[0] in ("RGB-color", "RGBA-color", "vector", "list", "3-color", "4-color", "3-vector"):
+    kind = value_axis(header)
+    if kind:
         channels = sizes[0]
         sizes, spacings = sizes[1:], spacings[1:]
         directions = directions[1:] if len(directions) > len(sizes) else directions
-    if channels not in (1, 3, 4) or (channels != 1 and "color" not in kinds[0]):
+    if channels not in (1, 3, 4) or (channels != 1 and "color" not in kind):
         raise Unreadable("This NRRD file has several values per voxel, but grey or RGB values were expected.")
     if math.prod(sizes[3:]) != 1 or len(sizes) < 2:
         raise Unreadable(
@@ -423,6 +426,12 @@ def _nrrd(path: Path) -> _Volume:
         "nrrd", (i, j, k), _nrrd_dtype(header), channels, at, packing, matrix, steps, 1.0, 0.0, origin,
         ("The transparency of the voxels was left out.",) if channels == 4 else (),
     )  # fmt: skip
+
+
+def value_axis(header: Mapping[str, Any]) -> str:
+    """The kind of the first axis of an NRRD header where it holds the values of a voxel; "" where it lies in space."""
+    kind = str(next(iter(header.get("kinds", ())), ""))
+    return kind if kind in ("RGB-color", "RGBA-color", "vector", "list", "3-color", "4-color", "3-vector") else ""
 
 
 def _nrrd_dtype(header: dict[str, Any]) -> np.dtype:

@@ -161,6 +161,17 @@ def picture_bytes(kind: str, pixels: np.ndarray | None = None, **options: Any) -
     return file.getvalue()
 
 
+def white_is_zero(data: bytes) -> bytes:
+    """A little-endian TIFF of one page with its 0 declared white: Pillow itself writes none."""
+    changed = bytearray(data)
+    first = int.from_bytes(changed[4:8], "little")
+    for entry in range(int.from_bytes(changed[first : first + 2], "little")):
+        at = first + 2 + 12 * entry
+        if int.from_bytes(changed[at : at + 2], "little") == 262:
+            changed[at + 8 : at + 10] = b"\0\0"
+    return bytes(changed)
+
+
 def _jpeg2000(side: int) -> bytes:
     """A tiny JPEG 2000 codestream that claims to be side x side."""
     data = bytearray(picture_bytes("JPEG2000", no_jp2=True))

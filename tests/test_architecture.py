@@ -152,7 +152,7 @@ ENGINE = {
     "nearness": "scan data predict cutting likeness parting",
     "gate": "calibrate scan data parting predict nearness measures runs",
     "calibrate": "terms measures evaluate runs",
-    "asking": "scan data gathering sources decoding predict outputs",
+    "asking": "scan data gathering sources decoding predict outputs voxels",
     "feedback": "labels data sources intake asking evaluate",
     "takeout": "scan outputs series derived",
     "predict": "scans sandbox gathering spec network data task runs checkpoint tiling views cutting voxels terms leaks",

@@ -16,6 +16,7 @@ from builder.data import Dataset
 from builder.predict import Finding, Predictor
 from builder.runs import Run
 from builder.scan import Scan, Unreadable
+from builder.spec import Data
 from builder.task import Found, FoundBox
 from tests.little_run import little
 from tests.made_files import dicom
@@ -91,6 +92,23 @@ def test_an_outline_and_how_sure_each_pixel_is_lie_on_the_scans_own_grid(
     assert np.array_equal(outputs.kept(tmp_path, "mask").pixels[:, 0], outline)
     assert outputs.kept(tmp_path, "heat").pixels.max() == 204
     assert telling_slice(3, replace(BARE, found=Found(outline=outline))) == 2
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_the_heat_of_a_volume_seen_at_another_voxel_size_lies_on_the_scans_own_grid(
+    tmp_path: Path, learned: tuple[Path, Dataset, Run], side: int
+) -> None:
+    predictor, scan = Predictor.open(learned[2].folder), a_scan(6, 16, 16)
+    data = Data(size_px=16, fit="patches", slices="volume", num_slices=8, pixel_mm=0.5 * 16 / side, slice_mm=4)
+    predictor = replace(predictor, experiment=predictor.experiment.model_copy(update={"data": data}))
+    heat = np.zeros((3, side, side), np.float32)
+    heat[1:, side * 3 // 4 :, side * 3 // 4 :] = 1  # the last slices, lower right
+    seen = replace(BARE, heatmap=heat, slices=(2, 4, 6), num_slices=6, layout="volume", likeliest="a")
+    told = keep(tmp_path, scan, seen, predictor)
+    assert told["heat"]["slices"] == [0, 1, 2, 3, 4, 5]
+    kept = outputs.kept(tmp_path, "heat").pixels[:, 0]
+    assert kept.shape == (6, 16, 16) and (kept[3:, 13:, 13:] == 255).all()
+    assert not (kept[0].any() or kept[:, :11].any() or kept[:, :, :11].any())
 
 
 def test_an_enhanced_scan_keeps_its_kind_of_values_and_tells_what_has_changed(

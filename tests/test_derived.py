@@ -105,6 +105,26 @@ def test_values_beyond_the_bits_of_the_file_become_the_nearest_it_can_hold(tmp_p
     assert set(np.unique(scans.read(file).pixels)) == {-1024, 3071}
 
 
+def test_padding_that_is_a_range_of_values_stays_padding(tmp_path):
+    pixels = np.where(np.eye(32) > 0, -1800, 50).astype(np.int16)
+    tags = {"PixelPaddingValue": -2000, "PixelPaddingRangeLimit": -1500}
+    source = made_files.dicom(tmp_path / "a.dcm", pixels, 0.0, **tags)
+    scan = scans.read(source)
+    (file,) = write([source], scan, scan.pixels, tmp_path / "out", MADE_BY)
+    valid, before = scans.read(file).valid, scan.valid
+    assert valid is not None and before is not None and np.array_equal(valid, before) and int((~valid).sum()) == 32
+
+
+def test_values_that_lie_high_in_the_word_are_written_low_and_read_back_equal(tmp_path):
+    values = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 4 + 3
+    high: dict[str, Any] = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 15}
+    source = made_files.dicom(tmp_path / "a.dcm", (values << 4).view(np.int16), 0.0, **high)
+    scan = scans.read(source)
+    assert np.array_equal(scan.pixels[0, 0], values)
+    (file,) = write([source], scan, scan.pixels, tmp_path / "out", MADE_BY)
+    assert np.array_equal(scans.read(file).pixels[0, 0], values) and pydicom.dcmread(file).HighBit == 11
+
+
 def test_a_finer_grid_has_smaller_pixels_and_the_same_outer_edges(tmp_path):
     source = ct(tmp_path / "a.dcm")
     scan = scans.read(source)

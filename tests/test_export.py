@@ -145,7 +145,9 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
     pages = [Image.fromarray(page) for page in random.integers(0, 60_000, (5, 40, 50)).astype(np.uint16)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     ct = random.integers(-1000, 1500, (48, 64)).astype(np.int16)
+    ramp = np.linspace(0, 60_000, 40 * 50).reshape(40, 50).astype(np.uint16)
     files = {
+        "white.tif": corpus.white_is_zero(corpus.picture_bytes("TIFF", ramp)),
         "window.dcm": corpus.dicom_bytes(
             ct, RescaleSlope=1, RescaleIntercept=-24, WindowCenter=[40, 600], WindowWidth=[400, 9]
         ),

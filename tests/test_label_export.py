@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import corpus
 import nibabel
 import nrrd
 import numpy as np
@@ -19,6 +20,7 @@ from builder.data import Dataset
 from builder.intake import detect
 from builder.label_export import BOXES, FORMATS, Exported, ExportRefused, export_labels
 from builder.labels import Box, name_classes, record
+from builder.scan import display
 
 MASKS = tuple(name for name in FORMATS if name not in BOXES)
 
@@ -249,6 +251,40 @@ def test_other_programs_read_what_was_exported(volumes, tmp_path):
     assert {tuple(p) for p in np.round(lps, 2)} == {tuple(p) for p in np.round(_points(volumes, index), 2)}
     told = json.loads((tmp_path / "nifti" / "dataset.json").read_text())
     assert told["labels"] == {"background": 0, "tumour": 1} and told["file_ending"] == ".nii.gz"
+
+
+@pytest.mark.parametrize("to", ["nifti", "nrrd", "csv", "png", "voc"])
+def test_a_film_on_which_small_values_are_white_comes_back_as_it_was_shown(home, tmp_path, to):
+    kinds: dict[str, dict[str, Any]] = {
+        "uint8": {},
+        "uint16": {"BitsStored": 12, "HighBit": 11},
+        "int16": {"RescaleSlope": 1, "RescaleIntercept": -3},
+        "float32": {"RescaleSlope": 0.5, "RescaleIntercept": 0},
+    }
+    (tmp_path / "in").mkdir()
+    for seed, (kind, tags) in enumerate(kinds.items()):
+        values = texture(seed, (32, 40)) if kind == "uint8" else texture(seed, (32, 40)).astype(np.uint16) * 16
+        uid = f"1.2.3.{seed}"
+        data = corpus.dicom_bytes(
+            values, PhotometricInterpretation="MONOCHROME1", SeriesInstanceUID=uid, SOPInstanceUID=uid, **tags
+        )
+        (tmp_path / "in" / f"{kind}.dcm").write_bytes(data)
+    _, films = imported(tmp_path / "in", home)
+    assert sorted(films.scan(index).pixels.dtype.name for index in range(4)) == sorted(kinds)
+    name_classes(films, ["nodule"], ["tumour"])
+    mask = np.zeros((1, 32, 40), np.uint8)
+    mask[0, 3:9, 4:20] = 1
+    for index in range(4):
+        record(films, index, mask=mask, boxes=[Box(4, 3, 20, 9, 0)])
+    done = _exported(films, to, tmp_path / "out")
+    assert any("white on black were inverted" in note for note in done.notes)
+    _, back = imported(detect(tmp_path / "out"), home, name="back")
+    for index, case in enumerate(films.cases):
+        again = case_of(back, case.id)
+        shown, before = (display(scan) for scan in (back.scan(again), films.scan(index)))
+        assert np.abs(shown - before).max() < 1e-4
+        if to in MASKS:
+            assert np.array_equal(back.mask(again), mask), "and a mask has no brightness"
 
 
 # -- refusals, and the command line -----------------------------------------------------------------------------------

@@ -634,6 +634,8 @@ def test_a_mask_at_another_place_is_refused_and_one_that_tells_no_place_is_taken
     [
         (_tumour((14, 12, 5)), "12 x 14 pixels in 5 slices, but its scan 12 x 14 pixels in 6 slices"),
         (_tumour().astype(np.float32) * 0.5, "fractions"),
+        (_tumour().astype(np.float32) / 255, "fractions"),  # near 0 all over, but no scaled 0
+        (np.linspace(0, 1, 14 * 12 * 6, dtype=np.float32).reshape(14, 12, 6), "fractions"),
         (_tumour().astype(np.int16) * -3, "below 0"),
         (np.arange(14 * 12 * 6, dtype=np.int16).reshape(14, 12, 6), "different values"),
     ],
@@ -645,6 +647,23 @@ def test_a_volume_that_is_no_mask_of_its_scan_is_refused_by_name(tmp_path, home,
     status, reason = _told(report)["0_label.nii.gz"]
     assert status == "refused" and (words in reason or words.replace("12 x 14", "14 x 12") in reason)
     assert dataset.mask(0) is None
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+def test_whole_numbers_that_nibabel_scaled_under_the_header_of_the_scan_are_those_again(tmp_path, home, kind):
+    scan = _volume(tmp_path / "in" / "0.nii.gz", _head())
+    header = nibabel.Nifti1Image.from_filename(scan).header.copy()
+    header.set_data_dtype(kind)
+    mask = _tumour().astype(np.float64)
+    mask[9:12, 2:5, 1:4] = 2
+    path = tmp_path / "in" / "0_seg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(mask, AFFINE, header), path)
+    stored = nibabel.Nifti1Image.from_filename(path).get_fdata()
+    assert np.array_equal(np.rint(stored), mask) and not np.array_equal(stored, mask)
+    report, dataset = _seen(tmp_path / "in", home)
+    status, reason = _told(report)["0_seg.nii.gz"]
+    assert status == "repaired" and "stored scaled" in reason
+    assert np.bincount(_shown(dataset, 0).ravel()).tolist() == np.bincount(mask.ravel().astype(int)).tolist()
 
 
 def test_a_dataset_json_names_the_structures_and_contrasts_of_one_body_stay_together(tmp_path, home):

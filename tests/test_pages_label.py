@@ -12,7 +12,7 @@ from test_pages_shell import no_supervisor, opened, said, tab  # noqa: F401 (a f
 from builder.data import Dataset
 from builder.fingerprint import Fingerprint
 from builder.labels import name_classes, record
-from pages.kit.datasets import balances
+from pages.kit.datasets import balances, words
 
 
 @pytest.fixture
@@ -132,3 +132,9 @@ def test_each_kind_of_label_is_counted_by_itself() -> None:
         "Scans that show it": {"tumour": {"Training": 0, "Validation": 1, "Test": 0}},
     }
     assert balances(Fingerprint(classes=("a",))) == {}
+
+
+def test_the_size_of_a_pixel_is_told_width_first_as_the_size_of_a_scan_is() -> None:
+    spacing = {name: (None, 2.0, 1.0) for name in ("min", "median", "max")}
+    told = words(Fingerprint(num_cases=1, sizes={name: (64, 128) for name in spacing}, spacing_mm=spacing))
+    assert "All are 128 × 64 pixels." in told and "A pixel is about 1.00 × 2.00 mm." in told

@@ -14,7 +14,16 @@ from typing import Any
 import corpus
 import numpy as np
 import pytest
-from corpus import dicom_bytes, dicom_dataset, nifti_bytes, picture_bytes, png_bytes, slice_bytes, written
+from corpus import (
+    dicom_bytes,
+    dicom_dataset,
+    nifti_bytes,
+    picture_bytes,
+    png_bytes,
+    slice_bytes,
+    white_is_zero,
+    written,
+)
 from PIL import Image
 
 from builder import scans
@@ -445,6 +454,17 @@ def test_a_tiff_keeps_the_type_of_its_values(dtype: type, read: Reader):
     assert scan.pixels.dtype == dtype and np.array_equal(scan.pixels[0, 0], values)
 
 
+@pytest.mark.parametrize("top", [np.uint8(255), np.uint16(65535), np.float32(1)])
+def test_a_tiff_whose_0_is_white_is_read_as_it_is_shown_and_a_mask_as_it_is_stored(top: Any, tmp_path: Path):
+    values = np.linspace(0, float(top), 400).reshape(20, 20).astype(top.dtype)
+    path = tmp_path / "film.tif"
+    path.write_bytes(white_is_zero(picture_bytes("TIFF", values)))
+    scan = scans.read(path)
+    assert scan.pixels.dtype == top.dtype and np.array_equal(scan.pixels[0, 0], top - values)
+    if top.dtype != np.uint8:
+        assert np.array_equal(scans.collect(scans.open_mask(path, [path])).pixels[0, 0], values)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_exif_orientation_is_applied_once(kind: str, turn: int, read: Reader):
@@ -512,6 +532,15 @@ def test_nifti_scaling_is_applied_and_integers_stay_integers(read: Reader):
     assert whole.pixels.dtype == np.int16 and whole.pixels.max() == 2 * 319 - 1000
     half = read(nifti_bytes(voxels, scl_slope=0.5, scl_inter=1))
     assert half.pixels.dtype == np.float32 and half.pixels.max() == 160.5
+
+
+@pytest.mark.parametrize("pixdim", [(0, 1, 1.5, 2), (0, -1, -1.5, 2), (1, 1, 1.5, -2)])
+def test_a_quaternion_counts_with_lengths_that_have_no_sign_and_with_1_where_none_was_set(pixdim: tuple, read: Reader):
+    turned = {"sform_code": 0, "qform_code": 1, "quatern_b": 0.5, "quatern_c": 0.5, "quatern_d": 0.5}
+    wanted, mirrored = (read(nifti_bytes(**turned, pixdim=(sign, 1, 1.5, 2, 0, 0, 0, 0))) for sign in (1, -1))
+    found = read(nifti_bytes(**turned, pixdim=(*pixdim, 0, 0, 0, 0)))
+    assert found.grid is not None and found.grid == wanted.grid != mirrored.grid
+    assert np.array_equal(found.pixels, wanted.pixels) and found.spacing_mm == wanted.spacing_mm
 
 
 def test_voxels_without_orientation_are_read_and_told(read: Reader):

@@ -92,6 +92,15 @@ def test_without_a_box_or_a_place_in_the_patient_the_file_is_refused_in_words(
         segmentation(job, loose, ["Lesion"], tmp_path / "seg.dcm")
 
 
+def test_an_enhanced_film_on_which_small_values_are_white_is_no_negative_as_nifti(
+    tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
+) -> None:
+    film = np.arange(8 * 12, dtype=np.uint16).reshape(1, 1, 8, 12) * 40
+    outputs.keep(asked[0], "enhanced", Scan(film, photometric="MONOCHROME1", bits=12, format="dicom"))
+    found = nibabel.load(nifti(asked[0], tmp_path / "a.nii.gz"))
+    assert np.array_equal(np.asarray(found.dataobj), 4095 - film[:, 0].transpose(2, 1, 0))
+
+
 def test_a_nifti_keeps_voxels_spacing_and_what_is_known_of_directions(
     tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
 ) -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import little_run
 import nibabel
+import nrrd
 import numpy as np
 import pytest
 import taken_away
@@ -22,7 +23,7 @@ import torch
 from PIL import Image, ImageSequence
 from tiers import covering
 
-from builder import commands, losses, network, outlined, task
+from builder import commands, losses, network, outlined, scans, task
 from builder.augment import Augment
 from builder.check import problems, suits
 from builder.data import Dataset, Fingerprint, place
@@ -667,6 +668,39 @@ def test_a_written_outline_lies_on_its_scan_in_space(home: Path, tmp_path: Path)
             again = read([path], box)
             assert np.array_equal(again.pixels[:, 0], outline) and again.spacing_mm == scan.spacing_mm
         assert np.allclose(nibabel.load(path).affine, affine)
+
+
+def test_a_written_outline_keeps_the_unit_of_its_scan(tmp_path: Path):
+    image = nibabel.Nifti1Image(np.zeros((9, 8, 5), np.int16), np.diag([-20, -20, 40, 1]))
+    image.header.set_xyzt_units("micron", "sec")
+    nibabel.save(image, tmp_path / "scan.nii")
+    scan = scans.read(tmp_path / "scan.nii")
+    path = outlined.write([tmp_path / "scan.nii"], scan, np.ones((5, 8, 9), np.uint8), tmp_path)
+    assert scans.read(path).spacing_mm == scan.spacing_mm == pytest.approx((0.04, 0.02, 0.02))
+    assert scans.read(path).grid == scan.grid
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 8, 5), (1, 9, 8, 5), (3, 9, 8), (9, 8, 5), (9, 8)])
+@pytest.mark.parametrize("placed", [True, False])
+def test_the_outline_of_an_nrrd_volume_has_its_axes_in_space_and_no_colours(
+    tmp_path: Path, shape: tuple[int, ...], placed: bool
+):
+    rng = np.random.default_rng(0)
+    coloured = len(shape) > 2 and shape[0] < 4
+    lead, axes = int(coloured), len(shape) - int(coloured)
+    nothing = [np.full((lead, 3), np.nan), np.full(lead, np.nan)]
+    header: dict = {"kinds": ["RGB-color" if shape[0] == 3 else "list"] * lead + ["domain"] * axes}
+    if placed and axes == 3:
+        header |= {"space": "left-posterior-superior", "space origin": [1.0, 2.0, 3.0]}
+        header["space directions"] = np.vstack([nothing[0], np.diag([0.5, 0.75, 2.0])])
+    else:
+        header["spacings"] = np.concatenate([nothing[1], [0.5, 0.75, 2.0][:axes]])
+    nrrd.write(str(tmp_path / "scan.nrrd"), rng.integers(0, 255, shape).astype(np.uint8), header, index_order="F")
+    scan = scans.read(tmp_path / "scan.nrrd")
+    outline = (rng.random(scan.pixels[:, 0].shape) > 0.6).astype(np.uint8)
+    again = scans.read(outlined.write([tmp_path / "scan.nrrd"], scan, outline, tmp_path))
+    assert np.array_equal(again.pixels[:, 0], outline)
+    assert (again.spacing_mm, again.grid) == (scan.spacing_mm, scan.grid)
 
 
 def test_the_command_line_writes_the_outline_beside_what_it_tells(

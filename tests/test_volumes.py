@@ -19,7 +19,7 @@ from builder.data import Dataset, delete
 from builder.runs import RunStore
 from builder.scan import Grid, Scan, Window
 from pages.kit import gate, volumes
-from pages.kit.scans import axes_of
+from pages.kit.scans import axes_of, facts
 
 
 @pytest.fixture
@@ -202,6 +202,11 @@ def test_the_letters_of_a_scan_are_those_of_the_patient() -> None:
     assert letters((0, 1, 0), (0, 0, -1), (-2, 0, 0)) == "PFR"
     assert letters((0.7, 0.7, 0), (0, 0, -1), (-0.5, 0.5, 0.1)) == "-F-"
     assert axes_of(Scan(np.zeros((1, 1, 4, 4), np.uint8))) == ""
+
+
+def test_the_size_of_a_pixel_is_told_in_the_order_of_the_pixels_width_first() -> None:
+    told = facts(Scan(np.zeros((1, 1, 64, 128), np.uint8), (None, 2.0, 1.0), "MR"))
+    assert "128 × 64 px" in told and "pixel 1.00 × 2.00 mm" in told
 
 
 def test_what_a_network_outlines_on_a_scan_of_a_reading_is_sent(home: Path) -> None:

@@ -92,7 +92,7 @@ def words(fingerprint: Fingerprint) -> list[str]:
     said.append(f"{kinds_said}{', '.join(formats)}; {' and '.join(depths)}{', colour' if colour else ', grey'}.")
     if f.spacing_mm.get("median"):
         spacing = f.spacing_mm["median"]
-        said.append(f"A pixel is about {spacing[1]:.2f} × {spacing[2]:.2f} mm.")
+        said.append(f"A pixel is about {spacing[2]:.2f} × {spacing[1]:.2f} mm.")
     exact, near = f.duplicates.get("exact", 0), f.duplicates.get("near", 0)
     if exact or near:
         sets = [amount(exact, "set") + " of equal pictures"] if exact else []

@@ -138,7 +138,7 @@ def facts(scan: Scan) -> str:
         amount(slices, "slice") if slices > 1 else "",
         "colour" if channels > 1 else f"{scan.bits} bit",
     ]
-    known = [f"{value:.2f}" for value in scan.spacing_mm[1:] if value]
+    known = [f"{value:.2f}" for value in scan.spacing_mm[:0:-1] if value]  # width, then height, as the pixels
     if len(known) == 2:
         said.append(f"pixel {known[0]} × {known[1]} mm")
     if slices > 1 and scan.spacing_mm[0] and not any(UNEVEN in note for note in scan.notes):
