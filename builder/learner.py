@@ -207,7 +207,7 @@ class Learner:
             self.scaler.scale(loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
             self.watch.passed()
             self.loss_sum.add_(loss.detach(), alpha=len(positions))
-        if training.l1:
+        if training.l1 and self.penalized:
             sums = [
                 weight.abs().sum() if times == 1 else weight.abs().sum() * times for weight, times in self.penalized
             ]

@@ -183,7 +183,6 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
     formulas, rate, after = _schedule(training.schedule, training.average)
     package, _, kind = part.target.partition(":")
     foreign = [] if package.startswith("torch") else [f"import {package}"]
-    groups, l1_sum = _groups(experiment, float(chosen["lr"]))
     extras, averaged, told, judged = _average(training.average)
     order = "torch.randperm(len(images), generator=random)"
     if training.balance == "sampler":
@@ -209,8 +208,7 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         min_delta=training.min_delta,
         copied="import copy\n" if averaged else "",
         extras="".join(f"\n{source.strip()}\n\n" for source in extras),
-        groups=_indented(groups, 4),
-        l1_sum=l1_sum,
+        groups=_indented(_groups(experiment, float(chosen["lr"])), 4),
         order=order,
         averaged=f"{_indented(averaged, 4)}\n" if averaged else "",
         after_step=textwrap.indent(told, " " * 8),
@@ -311,15 +309,16 @@ def _schedule(choice: Choice, average: Choice) -> tuple[list[str], list[str], li
     return [*sources, source], [*lines, f"return {formula.__name__}({given})"], []
 
 
-def _groups(experiment: Experiment, rate: float) -> tuple[list[str], str]:
-    """(the lines that make `groups` of the optimizer, the sum of absolute weights that L1 counts)."""
+def _groups(experiment: Experiment, rate: float) -> list[str]:
+    """The lines that make `groups` of the optimizer, and `lasso`: (weights, factor) of all that L1 counts."""
     l2, otherwise = experiment.training.l2, shares(experiment)
     if not otherwise:
         return [
             "decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]",
             "plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]",
             f'groups = [{{"params": decayed, "weight_decay": {l2}}}, {{"params": plain, "weight_decay": 0.0}}]',
-        ], "sum(p.abs().sum() for p in decayed)"
+            "lasso = [(p, 1.0) for p in decayed]",
+        ]
     names = attributes(experiment)
     return [
         "# {layer: what its learning rate, L2 and L1 penalty are, times those of the rest}",
@@ -333,7 +332,7 @@ def _groups(experiment: Experiment, rate: float) -> tuple[list[str], str]:
         f"        decay = {l2} * l2 if p.ndim > 1 else 0.0",
         f'        groups.append({{"params": [p], "lr": {rate!r} * faster, "weight_decay": decay}})',
         "        lasso += [(p, l1)] if p.ndim > 1 and l1 else []",
-    ], "sum(p.abs().sum() * l1 for p, l1 in lasso)"
+    ]
 
 
 def _average(choice: Choice) -> tuple[list[str], list[str], str, str]:

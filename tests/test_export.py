@@ -590,6 +590,13 @@ def test_the_exported_training_balances_classes_and_lets_layers_learn_at_their_o
     assert float(moved.max()) == pytest.approx(0.5 * 0.25 * 0.01, rel=1e-3)  # a quarter of rate 0.5
 
 
+def test_the_exported_training_takes_an_l1_penalty_that_no_layer_is_given(monkeypatch):
+    monkeypatch.setattr("builder.listing.attributes", lambda _: {"line": "line"})
+    nobody = (Group(name="all", nodes=("line",), l1_factor=0.0),)
+    plain, told = (trained_by_the_export(8, monkeypatch, groups=nobody, l1=l1)[0] for l1 in (0.0, 0.1))
+    assert torch.equal(plain.line.weight, told.line.weight)
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_exported_loss_is_the_one_of_the_task(multi_label: bool, weighted: bool):

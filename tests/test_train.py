@@ -25,7 +25,7 @@ from builder.fingerprint import Fingerprint
 from builder.parts.training import OPTIMIZERS, SCHEDULES
 from builder.prepared import Prepared
 from builder.runs import EpochEnded, Finished, Progress, Resumed, Saved, Started, Warned
-from builder.spec import Choice, Data, Experiment, Node, Training
+from builder.spec import Choice, Data, Experiment, Group, Node, Training
 from builder.targets import Targets
 from builder.task import find
 from builder.train import train
@@ -525,6 +525,13 @@ def test_l1_makes_weights_sparse_and_l2_makes_them_small(tmp_path, dataset):
 
     assert near_zero(sparse) > 3 * near_zero(plain) and near_zero(sparse) > 2 * near_zero(small)
     assert float(small.norm()) < 0.9 * float(plain.norm())
+
+
+def test_an_l1_penalty_that_no_layer_is_given_changes_nothing(tmp_path, dataset):
+    nobody = (Group(name="all", nodes=("conv", "conv_b", "head"), l1_factor=0.0),)
+    short = {"epochs": 1, "groups": nobody}
+    plain, told = (final_weights(tmp_path, dataset, str(l1), l1=l1, **short) for l1 in (0.0, 0.01))
+    assert torch.equal(plain, told)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS.names)
