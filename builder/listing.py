@@ -178,7 +178,7 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
 
     training, taught = experiment.training, lesson(says, experiment, multi_label)
     part = OPTIMIZERS[training.optimizer.name]
-    chosen = {**part.defaults, **training.optimizer.params, **part.fixed}
+    chosen = part.arguments({**part.defaults, **training.optimizer.params})
     words = "".join(f", {key}={value!r}" for key, value in chosen.items())
     formulas, rate, after = _schedule(training.schedule, training.average)
     package, _, kind = part.target.partition(":")

@@ -63,7 +63,7 @@ def optimizer(
             "The network has nothing to learn: add a layer with weights, such as a convolution or a linear layer."
         )
     fused = {"fused": True} if choice.name in _FUSED else {}
-    built: torch.optim.Optimizer = part.load()(groups, **chosen, **part.fixed, **fused)
+    built: torch.optim.Optimizer = part.load()(groups, **part.arguments(chosen), **fused)
     return built
 
 

@@ -512,10 +512,10 @@ def test_the_exported_training_stops_early_when_its_patience_is_at_an_end(patien
     assert kept == (2 if patience else 3)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str):
+@pytest.mark.parametrize(("name", "params"), [*((name, {}) for name in OPTIMIZERS), ("momentum", {"momentum": 0.0})])
+def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str, params: dict[str, Any]):
     training = little_run.starter().training.model_copy(
-        update={"optimizer": Choice(name=name), "schedule": Choice(name="plateau"), "l1": 1e-5}
+        update={"optimizer": Choice(name=name, params=params), "schedule": Choice(name="plateau"), "l1": 1e-5}
     )
     text = train_source(little_run.starter().model_copy(update={"training": training}), False)
     line = next(line.strip() for line in text.splitlines() if line.strip().startswith("optimizer = "))

@@ -556,6 +556,13 @@ def test_an_optimizer_does_what_its_plain_form_in_torch_does(name):
         assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
+def test_without_momentum_nothing_looks_ahead_and_with_it_nesterov_does():
+    model = nn.Linear(2, 2)
+    for momentum, looks in ((0, False), (0.0, False), (0.5, True)):
+        made = optim.optimizer(Choice(name="momentum", params={"momentum": momentum}), model, 0.0)
+        assert made.defaults["nesterov"] is looks and made.defaults["momentum"] == momentum
+
+
 def test_penalties_leave_biases_and_norms_alone():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
     groups = optim.optimizer(Choice(name="sgd"), model, 0.1).param_groups

@@ -3,7 +3,7 @@
 A parameter's name is the keyword argument of its target, so a choice becomes an object by `part.load()(..., **params)`.
 """
 
-from builder.catalog import Catalog, Flag, Float, Int, OneOf, Part, Rule
+from builder.catalog import Catalog, Flag, Float, Idle, Int, OneOf, Part, Rule
 
 
 def _rate(default: float) -> Float:
@@ -39,9 +39,15 @@ OPTIMIZERS = Catalog(
             (
                 _rate(0.02),
                 Float("momentum", 0.9, 0.0, 0.999, "Share of the last step that is kept.", 0.01),
-                Flag("nesterov", True, "Look ahead along the momentum before taking the slope (Nesterov 1983)."),
+                Flag(
+                    "nesterov",
+                    True,
+                    "Look ahead along the momentum before taking the slope (Nesterov 1983). Without momentum there is "
+                    "nowhere to look.",
+                ),
             ),
             "Plain",
+            idle=(Idle("nesterov", "momentum", 0.0, "There is no momentum along which it could look ahead."),),
         ),
         Rule(
             "adagrad",
