@@ -500,6 +500,7 @@ class Learner:
             "model": self.model.state_dict(),
             **({"average": self.average.state()} if self.average is not None else {}),
             "optimizer": self.optimizer.state_dict(),
+            "remembered": optim.named(self.optimizer, self.model),
             "schedule": self.schedule.state(),
             "random": _random_state(self.device),
             "at_once": self.room.at_once,

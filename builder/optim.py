@@ -67,6 +67,12 @@ def optimizer(
     return built
 
 
+def named(built: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Names of the parameters of `model` in the order in which the optimizer's state counts them; groups decide it."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[parameter] for group in built.param_groups for parameter in group["params"]]
+
+
 def settings(part: Any, choice: Choice) -> dict[str, Any]:
     """The settings of a choice with the catalog's defaults filled in; raises UnknownPart or ValueError in words."""
     for name in choice.params:

@@ -139,7 +139,7 @@ ENGINE = {
     "discarding": "nested rounds runs search seeds wastebin",
     "nested": "task data evaluate folding folds measures parting runs search spec",
     "branch": "spec runs checkpoint parting",
-    "carrying": "checkpoint",
+    "carrying": "checkpoint optim",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
     "measures memory health tripwire views ways branch carrying parallel",
     "train": "spec network data augment task runs checkpoint batches learner memory parallel",
