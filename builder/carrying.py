@@ -67,11 +67,11 @@ def _moments(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, S
     before = state.get("remembered")
     if before is None and not any(path.startswith(GROUPS) for path in changes):
         before = names  # an older ScanLoom saved it without names; the order is that of the same groups
-    if "training.optimizer.name" in changes or before is None or not set(names) <= set(before):
+    if "training.optimizer.name" in changes or before is None or not set(names) <= {*before, ""}:
         return False
-    at = {name: number for number, name in enumerate(before)}
-    held = {number: saved["state"][at[name]] for number, name in enumerate(names) if at[name] in saved["state"]}
-    learner.optimizer.load_state_dict({"state": held, "param_groups": own["param_groups"]})
+    at = {name: place for place, name in enumerate(before)}
+    kept = {k: saved["state"][at[name]] for k, name in enumerate(names) if name and at[name] in saved["state"]}
+    learner.optimizer.load_state_dict({"state": kept, "param_groups": own["param_groups"]})
     return True
 
 

@@ -34,7 +34,7 @@ from builder.parallel import ALONE, Team
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.training import OPTIMIZERS
 from builder.runs import OF, Branched, Broke, Event, Noted, Pictured, Resumed, Warned
-from builder.shares import owner, shares
+from builder.shares import owner, shares, still
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task, learned_cases
@@ -130,6 +130,8 @@ class Learner:
         )
         otherwise = shares(experiment)
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2, otherwise)
+        # After the optimizer: a run that an older ScanLoom began has these layers in its state, too.
+        self.model.hold(still(experiment))
         self.penalized = optim.penalized(self.model, otherwise)
         self.average = averaging.average(training.average, self.model, training.epochs)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

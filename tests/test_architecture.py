@@ -83,7 +83,7 @@ ENGINE = {
     "task": "catalog parts spec scan data targets augment views measures",
     "repairs": "catalog parts spec network",
     "search": "catalog parts spec network task runs execute locks",
-    "check": "catalog parts spec network task data repairs weights augment_safety ways search leaks",
+    "check": "catalog parts spec network task data repairs weights augment_safety ways search leaks shares",
     # runs as facts
     "growing": "",
     "probes": "",

@@ -166,6 +166,15 @@ def test_with_other_groups_each_parameter_keeps_its_own_memory(home, dataset):
         assert same(first, {name: other[name] for name in first})
 
 
+def test_a_layer_that_stays_as_it_is_needs_no_memory_and_one_that_learns_again_has_none(home, dataset):
+    made = taught(home, dataset, experiment(epochs=1))
+    for groups, half in (((Group(name="still", nodes=("conv",), lr_factor=0.0),), 0), ((), 1)):
+        made = branched(home, made, training__epochs=3, training__groups=groups)
+        events = learn(made, dataset, stop=after(2))
+        (taken,) = [event for event in events if isinstance(event, Branched)]
+        assert "memory of past gradients" in taken.carried.split("Begins anew")[half]
+
+
 def test_a_memory_without_names_is_taken_over_by_the_same_groups_alone(home, dataset, monkeypatch):
     save = checkpoint.save
 

@@ -414,7 +414,7 @@ GROUP = Part(
             1.0,
             0.0,
             100.0,
-            "Their learning rate as a multiple of the rest's; 0 = they stay as they are.",
+            "Their learning rate as a multiple of the rest's; 0 = they stay as they are, the statistics of their norms too.",
             title="Learning rate times",
         ),
         Float("l2_factor", 1.0, 0.0, 1000.0, "Their L2 penalty as a multiple of the rest's.", title="L2 penalty times"),
