@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from builder import checkpoint
+from builder import checkpoint, optim
 
 Learner = Any
 """`learner.Learner`, which asks this module."""
 ORDER = ("training.batch_size", "training.accumulate", "training.seed", "training.balance", "data.exclude")
 """Choices that say which scans make which step: with another one of them an epoch cannot go on in its middle."""
+GROUPS = ("training.groups", "training.backbone_rate")
+"""Choices that say in which order an optimizer counts what it remembers."""
 FILE = "The checkpoint of the parent"
 
 
@@ -28,7 +30,7 @@ def carry(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequ
     """
     checkpoint.pour(state["model"], learner.model, FILE)
     carried, anew = ["the weights"], []
-    if _moments(state["optimizer"], learner, changes):
+    if _moments(state, learner, changes):
         carried.append("the optimizer's memory of past gradients")
     else:
         anew.append("the optimizer's memory of past gradients")
@@ -57,13 +59,19 @@ def carry(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequ
     return f"{where}. Taken over: {_listed(carried)}. Begins anew: {_listed(anew)}."
 
 
-def _moments(saved: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequence[Any]]) -> bool:
-    """Takes over what the optimizer remembers, with the settings of the branch; False where it is another optimizer."""
-    own = learner.optimizer.state_dict()
-    groups = [[group["params"] for group in groups] for groups in (own["param_groups"], saved["param_groups"])]
-    if "training.optimizer.name" in changes or groups[0] != groups[1]:
+def _moments(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequence[Any]]) -> bool:
+    """Takes over what the optimizer remembers of each parameter, with the settings of the branch; False where it is
+    another optimizer, or one that did not learn all of these parameters."""
+    saved, own = state["optimizer"], learner.optimizer.state_dict()
+    names = optim.named(learner.optimizer, learner.model)
+    before = state.get("remembered")
+    if before is None and not any(path.startswith(GROUPS) for path in changes):
+        before = names  # an older ScanLoom saved it without names; the order is that of the same groups
+    if "training.optimizer.name" in changes or before is None or not set(names) <= {*before, ""}:
         return False
-    learner.optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
+    at = {name: place for place, name in enumerate(before)}
+    kept = {k: saved["state"][at[name]] for k, name in enumerate(names) if name and at[name] in saved["state"]}
+    learner.optimizer.load_state_dict({"state": kept, "param_groups": own["param_groups"]})
     return True
 
 

@@ -275,6 +275,12 @@ class Rule(Part):
     fixed: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     needs: tuple[str, ...] = field(default=(), kw_only=True)
 
+    def arguments(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the keyword arguments of `target`: all `settings`, a switch that is idle beside them off, and what is
+        fixed."""
+        off = {idle.name: False for idle in self.idle if settings[idle.other] == idle.value}
+        return {**settings, **off, **self.fixed}
+
 
 LAYOUTS = {
     "vector": "a vector",

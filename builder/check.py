@@ -13,6 +13,7 @@ from builder.parts.layers import LAYERS
 from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, patched, repairs
 from builder.search.checks import faults
+from builder.shares import still
 from builder.spec import Experiment, Node, Problem, SpecError, Training, feeder
 from builder.task import TASKS, find, unfit
 from builder.weights import WeightsError, beginning, fetched, missing
@@ -46,7 +47,7 @@ def problems(
         *_choice(experiment, "training.schedule", SCHEDULES),
         *_choice(experiment, "training.loss", LOSSES),
         *_choice(experiment, "training.average", AVERAGES),
-        *_groups(experiment),
+        *_groups(experiment, planned),
         *_augment(experiment),
         *(said for said in verdicts(experiment, fingerprint) if said.severity == "warning"),
         *_settings(
@@ -157,8 +158,8 @@ def _augment(experiment: Experiment) -> list[Problem]:
     return found
 
 
-def _groups(experiment: Experiment) -> list[Problem]:
-    """Layers that learn otherwise than the rest: each named once, there, and with factors in range."""
+def _groups(experiment: Experiment, planned: Plan) -> list[Problem]:
+    """Layers that learn otherwise than the rest: each named once, there, with factors in range, and not all at 0."""
     found, known = [], {node.id for node in experiment.network}
     groups, taken = experiment.training.groups, dict[str, str]()
     for group in groups:
@@ -179,6 +180,12 @@ def _groups(experiment: Experiment) -> list[Problem]:
                 words = f"{id} is in the groups {taken[id]} and {group.name}: only one can say how it learns."
                 fixed = _fix(experiment, f"{path}.nodes", tuple(n for n in group.nodes if n != id))
                 found.append(Problem(f"{path}.nodes", words, repair=f"Leave it in {taken[id]}", fix=fixed))
+    taught = {node.id for node in planned.nodes if node.parameters}
+    if taught and taught <= {*still(experiment)}:
+        first = next(group.name for group in groups if not group.lr_factor and taught & {*group.nodes})
+        path = f"training.groups.{first}.lr_factor"
+        words = "Every layer that could learn has a learning rate of 0: the network would learn nothing."
+        found.append(Problem(path, words, repair="Let these learn", fix=_fix(experiment, path, 1.0)))
     return found
 
 

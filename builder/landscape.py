@@ -100,7 +100,7 @@ def walk(surface: str, choice: Choice, rate: float, steps: int = 120) -> Walk:
     part, ground = OPTIMIZERS[choice.name], SURFACES[surface]
     chosen = {**part.defaults, **choice.params, "lr": rate}
     place = torch.nn.Parameter(torch.tensor(ground.start, dtype=torch.float64))
-    optimizer: Any = part.load()([place], **chosen, **part.fixed)
+    optimizer: Any = part.load()([place], **part.arguments(chosen))
     xs, ys, hs, away = (
         [ground.start[0]],
         [ground.start[1]],

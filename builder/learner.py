@@ -34,7 +34,7 @@ from builder.parallel import ALONE, Team
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.training import OPTIMIZERS
 from builder.runs import OF, Branched, Broke, Event, Noted, Pictured, Resumed, Warned
-from builder.shares import owner, shares
+from builder.shares import owner, shares, still
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task, learned_cases
@@ -130,6 +130,8 @@ class Learner:
         )
         otherwise = shares(experiment)
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2, otherwise)
+        # After the optimizer: a run that an older ScanLoom began has these layers in its state, too.
+        self.model.hold(still(experiment))
         self.penalized = optim.penalized(self.model, otherwise)
         self.average = averaging.average(training.average, self.model, training.epochs)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -207,7 +209,7 @@ class Learner:
             self.scaler.scale(loss if len(batches) == 1 else loss * (len(positions) / count)).backward()
             self.watch.passed()
             self.loss_sum.add_(loss.detach(), alpha=len(positions))
-        if training.l1:
+        if training.l1 and self.penalized:
             sums = [
                 weight.abs().sum() if times == 1 else weight.abs().sum() * times for weight, times in self.penalized
             ]
@@ -500,6 +502,7 @@ class Learner:
             "model": self.model.state_dict(),
             **({"average": self.average.state()} if self.average is not None else {}),
             "optimizer": self.optimizer.state_dict(),
+            "remembered": optim.named(self.optimizer, self.model),
             "schedule": self.schedule.state(),
             "random": _random_state(self.device),
             "at_once": self.room.at_once,

@@ -22,7 +22,7 @@ from builder.lessons import lesson
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.layers import LAYERS
 from builder.parts.training import AVERAGES, OPTIMIZERS, SCHEDULES
-from builder.shares import shares
+from builder.shares import shares, still
 from builder.spec import INPUT, Choice, Experiment
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -178,13 +178,15 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
 
     training, taught = experiment.training, lesson(says, experiment, multi_label)
     part = OPTIMIZERS[training.optimizer.name]
-    chosen = {**part.defaults, **training.optimizer.params, **part.fixed}
+    chosen = part.arguments({**part.defaults, **training.optimizer.params})
     words = "".join(f", {key}={value!r}" for key, value in chosen.items())
     formulas, rate, after = _schedule(training.schedule, training.average)
     package, _, kind = part.target.partition(":")
     foreign = [] if package.startswith("torch") else [f"import {package}"]
-    groups, l1_sum = _groups(experiment, float(chosen["lr"]))
-    extras, averaged, told, judged = _average(training.average)
+    held = _held(experiment)
+    hold = ["hold(model)"] if held else []
+    extras, averaged, told, judged = _average(training.average, hold)
+    extras = [*held, *extras]
     order = "torch.randperm(len(images), generator=random)"
     if training.balance == "sampler":
         extras = [*extras, _balanced(says, multi_label)]
@@ -200,7 +202,8 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         kept=repr(("model.py", "predict.py", "likeness.py", *taught.kept)),
         begins=BEGINS[begins],
         tensors="load_file, save_file" if begins == "stored" else "save_file",
-        start=f"{_indented([*drawn, *stored], 4)}\n" if drawn or stored else "",
+        start=_lines([*drawn, *stored, *hold], 4),
+        hold=_lines(hold, 8),
         batch_size=training.batch_size,
         accumulate=training.accumulate,
         patience=training.patience,
@@ -209,10 +212,9 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         min_delta=training.min_delta,
         copied="import copy\n" if averaged else "",
         extras="".join(f"\n{source.strip()}\n\n" for source in extras),
-        groups=_indented(groups, 4),
-        l1_sum=l1_sum,
+        groups=_indented(_groups(experiment, float(chosen["lr"])), 4),
         order=order,
-        averaged=f"{_indented(averaged, 4)}\n" if averaged else "",
+        averaged=_lines(averaged, 4),
         after_step=textwrap.indent(told, " " * 8),
         judged=judged,
         l1=training.l1,
@@ -224,7 +226,7 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         updates=inspect.getsource(batches.updates),
         formulas="\n\n".join(formulas),
         schedule=_indented(rate, 4),
-        after_epoch=f"{_indented(after, 8)}\n" if after else "",
+        after_epoch=_lines(after, 8),
         normalize=_indented(_normalize(experiment), 4),
         augment=_augment(experiment),
     )
@@ -311,15 +313,16 @@ def _schedule(choice: Choice, average: Choice) -> tuple[list[str], list[str], li
     return [*sources, source], [*lines, f"return {formula.__name__}({given})"], []
 
 
-def _groups(experiment: Experiment, rate: float) -> tuple[list[str], str]:
-    """(the lines that make `groups` of the optimizer, the sum of absolute weights that L1 counts)."""
+def _groups(experiment: Experiment, rate: float) -> list[str]:
+    """The lines that make `groups` of the optimizer, and `lasso`: (weights, factor) of all that L1 counts."""
     l2, otherwise = experiment.training.l2, shares(experiment)
     if not otherwise:
         return [
             "decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]",
             "plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]",
             f'groups = [{{"params": decayed, "weight_decay": {l2}}}, {{"params": plain, "weight_decay": 0.0}}]',
-        ], "sum(p.abs().sum() for p in decayed)"
+            "lasso = [(p, 1.0) for p in decayed]",
+        ]
     names = attributes(experiment)
     return [
         "# {layer: what its learning rate, L2 and L1 penalty are, times those of the rest}",
@@ -333,25 +336,34 @@ def _groups(experiment: Experiment, rate: float) -> tuple[list[str], str]:
         f"        decay = {l2} * l2 if p.ndim > 1 else 0.0",
         f'        groups.append({{"params": [p], "lr": {rate!r} * faster, "weight_decay": decay}})',
         "        lasso += [(p, l1)] if p.ndim > 1 and l1 else []",
-    ], "sum(p.abs().sum() * l1 for p, l1 in lasso)"
+    ]
 
 
-def _average(choice: Choice) -> tuple[list[str], list[str], str, str]:
+def _held(experiment: Experiment) -> list[str]:
+    """The source of what keeps the layers with a learning rate of 0 as they are; [] without any."""
+    names = attributes(experiment)
+    layers = ", ".join(f"model.{names[id]}" for id in still(experiment))
+    text = Template((TEMPLATES / "hold.py.txt").read_text(encoding="utf-8"))
+    return [text.substitute(layers=layers)] if layers else []
+
+
+def _average(choice: Choice, hold: list[str]) -> tuple[list[str], list[str], str, str]:
     """(source of what the average of the weights needs, lines before the first epoch, lines after a step (4 deep in
-    the loop over steps), the network that is judged)."""
+    the loop over steps), the network that is judged). `hold`: lines that follow each start of training."""
     chosen = {**AVERAGES[choice.name].defaults, **choice.params}
     if choice.name == "none":
         return [], [], "", "model"
-    text = (TEMPLATES / f"{choice.name}.py.txt").read_text(encoding="utf-8")
+    text = Template((TEMPLATES / f"{choice.name}.py.txt").read_text(encoding="utf-8"))
+    source = text.substitute(chosen, hold=_lines(hold, 4))
     before = ["average, count = copy.deepcopy(model), 0"]
     if choice.name == "ema":
         told = "    follow(average, model, count)\n    count += 1\n"
-        return [Template(text).substitute(chosen)], before, told, "average"
+        return [source], before, told, "average"
     told = (
         "if epoch > swa_begins(arguments.epochs):\n    follow(average, model, count)\n    count += 1\n"
         "    remeasure(average, images, targets, mean, std)\n"
     )
-    return [Template(text).substitute(chosen)], before, told, "(average if count else model)"
+    return [source], before, told, "(average if count else model)"
 
 
 _KINDS = {
@@ -379,6 +391,11 @@ def _balanced(says: str, multi_label: bool) -> str:
 
 def _indented(lines: list[str], by: int) -> str:
     return textwrap.indent("\n".join(lines), " " * by)
+
+
+def _lines(lines: list[str], by: int) -> str:
+    """Whole lines, indented; "" without any."""
+    return "".join(f"{line}\n" for line in _indented(lines, by).splitlines())
 
 
 def quoted(text: str) -> str:

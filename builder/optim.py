@@ -58,13 +58,21 @@ def optimizer(
         for (lr, times, braked), parameters in kinds.items()
         if parameters
     ]
-    if not groups:
+    if not any(group["lr"] for group in groups):
         raise ValueError(
-            "The network has nothing to learn: add a layer with weights, such as a convolution or a linear layer."
+            "The network has nothing to learn: it needs a layer with weights, such as a convolution or a linear layer, "
+            "whose learning rate is above 0."
         )
     fused = {"fused": True} if choice.name in _FUSED else {}
-    built: torch.optim.Optimizer = part.load()(groups, **chosen, **part.fixed, **fused)
+    built: torch.optim.Optimizer = part.load()(groups, **part.arguments(chosen), **fused)
     return built
+
+
+def named(built: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Names of the parameters of `model` in the order in which the optimizer's state counts them, which groups decide;
+    "" for one that does not learn."""
+    names = {parameter: name if parameter.requires_grad else "" for name, parameter in model.named_parameters()}
+    return [names[parameter] for group in built.param_groups for parameter in group["params"]]
 
 
 def settings(part: Any, choice: Choice) -> dict[str, Any]:

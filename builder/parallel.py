@@ -30,6 +30,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 WAIT = timedelta(hours=48)  # the longest pause; that a process is gone is noticed at once, by its connection
 _STOP, _LOSS = 0, 1  # what travels with the gradients
@@ -153,40 +154,59 @@ class Gathered(Team):
             dist.destroy_process_group()
 
 
-class _Joined:
+class _Joined(TorchFunctionMode):
     """The forward pass of a batch normalization over the parts of all processes.
 
-    Mean first, then the mean of what is left squared: as exact as one process is (Ioffe and Szegedy 2015). While
-    judging, or where one process asks the network by itself, it is the layer's own.
+    Only the norm itself is replaced. What else a layer of its kind does stays its own: timm's have their activation
+    behind it. While judging, or where one process asks the network by itself, all of it is the layer's own.
     """
 
     def __init__(self, module: nn.Module, team: Gathered) -> None:
-        self.module, self.team, self.own = cast(Any, module), team, module.forward
+        super().__init__()
+        self.module, self.team, self.own = module, team, module.forward
 
     def __call__(self, x: Tensor) -> Tensor:
-        module = self.module
-        if not (module.training and self.team._together):
-            return self.own(x)
-        values = x.float()
-        over = [0, *range(2, x.dim())]
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
-        held = _sum_over_all(torch.cat([values.sum(over), count]))
-        total = held[-1].detach()
-        mean = held[:-1] / total
-        off = values - mean.view(shape)
-        variance = _sum_over_all(off.square().sum(over)) / total
-        if module.track_running_stats and module.running_mean is not None:
-            with torch.no_grad():
-                module.num_batches_tracked.add_(1)
-                momentum = module.momentum if module.momentum is not None else 1 / float(module.num_batches_tracked)
-                unbiased = variance * (total / (total - 1).clamp(min=1))
-                module.running_mean.lerp_(mean.to(module.running_mean.dtype), momentum)
-                module.running_var.lerp_(unbiased.to(module.running_var.dtype), momentum)
-        result = off * torch.rsqrt(variance + module.eps).view(shape)
-        if module.affine:
-            result = result * module.weight.view(shape) + module.bias.view(shape)
-        return result.to(x.dtype)
+        if not (self.module.training and self.team._together):
+            return cast(Tensor, self.own(x))
+        with self:
+            return cast(Tensor, self.own(x))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (_normalized if func is nn.functional.batch_norm else func)(*args, **(kwargs or {}))
+
+
+def _normalized(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm` in training, of what all processes have together: mean first, then the mean of
+    what is left squared, which is as exact as one process is (Ioffe and Szegedy 2015)."""
+    values = x.float()
+    over = [0, *range(2, x.dim())]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
+    held = _sum_over_all(torch.cat([values.sum(over), count]))
+    total = held[-1].detach()
+    mean = held[:-1] / total
+    off = values - mean.view(shape)
+    variance = _sum_over_all(off.square().sum(over)) / total
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            unbiased = variance * (total / (total - 1).clamp(min=1))
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    result = off * torch.rsqrt(variance + eps).view(shape)
+    if weight is not None:
+        result = result * weight.view(shape)
+    if bias is not None:
+        result = result + bias.view(shape)
+    return result.to(x.dtype)
 
 
 class _SumOverAll(torch.autograd.Function):

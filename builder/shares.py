@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from builder.parts.layers import LAYERS
 from builder.spec import Experiment, Node
 
-__all__ = ["Share", "is_ready_made", "owner", "shares"]
+__all__ = ["Share", "is_ready_made", "owner", "shares", "still"]
 
 _BACKBONES = "Backbones"  # the heading of ready-made networks in the catalog
 
@@ -33,6 +33,12 @@ def shares(experiment: Experiment) -> dict[str, Share]:
     for group in training.groups:
         found |= {id: Share(group.lr_factor, group.l2_factor, group.l1_factor) for id in group.nodes}
     return found
+
+
+def still(experiment: Experiment) -> list[str]:
+    """Ids of the nodes that stay as they are, since their learning rate is 0."""
+    otherwise = shares(experiment)
+    return [node.id for node in experiment.network if node.id in otherwise and not otherwise[node.id].lr]
 
 
 def is_ready_made(node: Node) -> bool:

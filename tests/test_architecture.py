@@ -83,7 +83,7 @@ ENGINE = {
     "task": "catalog parts spec scan data targets augment views measures",
     "repairs": "catalog parts spec network",
     "search": "catalog parts spec network task runs execute locks",
-    "check": "catalog parts spec network task data repairs weights augment_safety ways search leaks",
+    "check": "catalog parts spec network task data repairs weights augment_safety ways search leaks shares",
     # runs as facts
     "growing": "",
     "probes": "",
@@ -139,7 +139,7 @@ ENGINE = {
     "discarding": "nested rounds runs search seeds wastebin",
     "nested": "task data evaluate folding folds measures parting runs search spec",
     "branch": "spec runs checkpoint parting",
-    "carrying": "checkpoint",
+    "carrying": "checkpoint optim",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
     "measures memory health tripwire views ways branch carrying parallel",
     "train": "spec network data augment task runs checkpoint batches learner memory parallel",

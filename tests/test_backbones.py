@@ -54,7 +54,7 @@ def test_the_taps_are_what_the_whole_model_computes_on_its_way() -> None:
     assert torch.equal(taps(x)[-1], whole(x))
 
 
-@pytest.mark.parametrize("model", [SMALL, "test_vit", "test_convnext"])
+@pytest.mark.parametrize("model", [SMALL, "test_vit", "test_convnext", "test_efficientnet"])
 @pytest.mark.parametrize("output", ["map", "stages"])
 def test_frozen_stages_and_their_statistics_stand_still_and_the_rest_learns(model: str, output: str) -> None:
     torch.manual_seed(0)
@@ -68,6 +68,7 @@ def test_frozen_stages_and_their_statistics_stand_still_and_the_rest_learns(mode
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     frozen = {n for n, p in net.named_parameters() if not p.requires_grad}
     assert frozen and moved and not moved & frozen
+    assert not {n for n in moved if "running" in n and f"{n.rpartition('.')[0]}.weight" in frozen}
     if model == SMALL:
         assert not [n for n in moved if n.startswith(("net.conv1", "net.bn1", "net.layer1."))]
         assert {"net.layer2.0.bn1.running_mean", "net.layer2.0.downsample.1.weight"} <= moved

@@ -14,7 +14,7 @@ from builder import branch, checkpoint
 from builder.branch import Branch
 from builder.learner import Learner
 from builder.runs import Branched, EpochEnded, Record, Resumed, Run, RunStore, StoreError
-from builder.spec import Choice, Experiment
+from builder.spec import Choice, Experiment, Group
 from tests.test_train import AUGMENT, TRICKY, Made, after, epochs, experiment, finished, run
 
 CONSTANT = Choice(name="constant")  # with it a run of two epochs is the first half of one of four
@@ -137,6 +137,62 @@ def test_with_another_optimizer_its_memory_begins_anew_and_is_said_to(home, data
     told = next(event for event in events if isinstance(event, Branched))
     assert "memory of past gradients" in told.carried.split("Begins anew")[1]
     assert finished(events).status == "done"
+
+
+def moments(made: Run) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """{name of a parameter: what AdamW remembers of it}."""
+    found = state(made)
+    held = found["optimizer"]["state"]
+    return {name: (held[k]["exp_avg"], held[k]["exp_avg_sq"]) for k, name in enumerate(found["remembered"])}
+
+
+def slow(*nodes: str) -> tuple[Group, ...]:
+    return (Group(name="slow", nodes=nodes, lr_factor=0.1),)
+
+
+def test_with_other_groups_each_parameter_keeps_its_own_memory(home, dataset):
+    parent = taught(home, dataset, experiment(epochs=1, groups=slow("conv")))
+    children = [
+        branched(home, parent, training__epochs=2, training__groups=groups)
+        for groups in (slow("conv"), slow("conv_b"), slow("conv", "conv_b", "head"), ())
+    ]
+    told = [learn(child, dataset, stop=lambda: True) for child in children]
+    for events in told:
+        (taken,) = [event for event in events if isinstance(event, Branched)]
+        assert "memory of past gradients" in taken.carried.split("Begins anew")[0]
+    first, *others = map(moments, children)  # a step from the same weights on: the same gradients
+    assert first.keys() == {f"layers.{id}.{kind}" for id in ("conv", "conv_b", "head") for kind in ("weight", "bias")}
+    for other in others:
+        assert same(first, {name: other[name] for name in first})
+
+
+def test_a_layer_that_stays_as_it_is_needs_no_memory_and_one_that_learns_again_has_none(home, dataset):
+    made = taught(home, dataset, experiment(epochs=1))
+    for groups, half in (((Group(name="still", nodes=("conv",), lr_factor=0.0),), 0), ((), 1)):
+        made = branched(home, made, training__epochs=3, training__groups=groups)
+        events = learn(made, dataset, stop=after(2))
+        (taken,) = [event for event in events if isinstance(event, Branched)]
+        assert "memory of past gradients" in taken.carried.split("Begins anew")[half]
+
+
+def test_a_memory_without_names_is_taken_over_by_the_same_groups_alone(home, dataset, monkeypatch):
+    save = checkpoint.save
+
+    def as_before(folder: Path, name: str, found: dict[str, Any]) -> Path:
+        return save(folder, name, {key: value for key, value in found.items() if key != "remembered"})
+
+    monkeypatch.setattr(checkpoint, "save", as_before)
+    parent = taught(home, dataset, experiment(epochs=1, groups=slow("conv")))
+    monkeypatch.undo()
+    for changes, half in (
+        ({}, 0),
+        ({"training__groups": slow("conv_b")}, 1),
+        ({"training__groups": ()}, 1),
+        ({"training__backbone_rate": 0.5}, 1),
+    ):
+        events = learn(branched(home, parent, training__epochs=2, **changes), dataset, stop=lambda: True)
+        (taken,) = [event for event in events if isinstance(event, Branched)]
+        assert "memory of past gradients" in taken.carried.split("Begins anew")[half], changes
 
 
 def test_a_branch_that_dies_before_it_saved_anything_begins_at_its_parent_again(home, dataset):

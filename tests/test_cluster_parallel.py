@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
@@ -11,11 +12,14 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
 
 from builder import task
 from builder.checkpoint import load_latest
 from builder.cluster import submission
 from builder.data import Dataset
+from builder.parallel import Gathered
 from builder.runs import Claim, EpochEnded, Event, Run, RunStore, Warned
 from builder.spec import Choice, Experiment, Node
 from builder.train import train
@@ -90,3 +94,20 @@ def test_two_processes_learn_what_one_does_with_the_whole_batch(dataset: Dataset
     for name, value in weights[0].state["model"].items():
         torch.testing.assert_close(weights[1].state["model"][name], value, rtol=1e-4, atol=1e-5)
     assert sum(isinstance(event, EpochEnded) for event in together.events()) == 3, "one of them speaks"
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), BatchNormAct2d(3), nn.BatchNorm2d(3, momentum=None, affine=False)])
+def test_a_norm_that_is_joined_does_all_that_it_does_alone(norm: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, str(value))
+    joined, scans = copy.deepcopy(norm), torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    team = Gathered(torch.device("cpu"))
+    try:
+        team.join_norms(joined)
+        for _ in range(2):
+            with team.together():
+                torch.testing.assert_close(joined(scans), norm(scans))
+    finally:
+        team.leave()
+    for name, value in norm.state_dict().items():
+        torch.testing.assert_close(joined.state_dict()[name], value)

@@ -455,7 +455,9 @@ class Line(torch.nn.Module):
         return self.line(images.flatten(1))
 
 
-def trained_by_the_export(num_scans: int, monkeypatch, *, epochs: int = 1, figures=None, **training: object) -> tuple:
+def trained_by_the_export(
+    num_scans: int, monkeypatch, *, epochs: int = 1, figures=None, kind=Line, **training: object
+) -> tuple:
     """(model, images, targets, epochs kept) after the `main` of an exported train.py, on scans made up here."""
     plain = {"augment": (), "optimizer": Choice(name="sgd", params={"lr": 0.5}), "clip_norm": 0.0, "l2": 0.0}
     chosen = plain | {"schedule": Choice(name="constant"), "balance": "none", "label_smoothing": 0.0} | training
@@ -463,7 +465,7 @@ def trained_by_the_export(num_scans: int, monkeypatch, *, epochs: int = 1, figur
     space = recipe(experiment)
     images = torch.rand(num_scans, 1, 1, 2, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(num_scans) % 2
-    model, kept = Line(), []
+    model, kept = kind(), []
     space |= {"Model": lambda: model, "load": lambda _: (images, targets), "keep": lambda *_: kept.append(1)}
     told = iter(figures or [])
     if figures is not None:
@@ -516,10 +518,10 @@ def test_the_exported_training_stops_early_when_its_patience_is_at_an_end(patien
     assert kept == (2 if patience else 3)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str):
+@pytest.mark.parametrize(("name", "params"), [*((name, {}) for name in OPTIMIZERS), ("momentum", {"momentum": 0.0})])
+def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str, params: dict[str, Any]):
     training = little_run.starter().training.model_copy(
-        update={"optimizer": Choice(name=name), "schedule": Choice(name="plateau"), "l1": 1e-5}
+        update={"optimizer": Choice(name=name, params=params), "schedule": Choice(name="plateau"), "l1": 1e-5}
     )
     text = train_source(little_run.starter().model_copy(update={"training": training}), False)
     line = next(line.strip() for line in text.splitlines() if line.strip().startswith("optimizer = "))
@@ -592,6 +594,27 @@ def test_the_exported_training_balances_classes_and_lets_layers_learn_at_their_o
     start = Line()
     moved = (model.line.weight - start.line.weight).detach().abs()
     assert float(moved.max()) == pytest.approx(0.5 * 0.25 * 0.01, rel=1e-3)  # a quarter of rate 0.5
+
+
+@pytest.mark.parametrize("average", ["none", "swa"])
+def test_the_exported_training_keeps_layers_with_a_rate_of_0_as_they_are(average: str, monkeypatch):
+    monkeypatch.setattr("builder.listing.attributes", lambda _: {"norm": "norm"})
+    monkeypatch.setattr("builder.listing.still", lambda _: ["norm"])
+    groups = (Group(name="still", nodes=("norm",), lr_factor=0.0),)
+    chosen: dict[str, Any] = {"groups": groups, "average": Choice(name=average), "augment": ()}
+    model, images, *_ = trained_by_the_export(8, monkeypatch, epochs=2, kind=Statistics, **chosen)
+    if average == "swa":
+        recipe(taught(**chosen))["remeasure"](model, images, torch.zeros(8), 0.0, 1.0)
+    assert not torch.equal(model.line.weight, Line().line.weight)
+    for name, value in Statistics().norm.state_dict().items():
+        assert torch.equal(model.norm.state_dict()[name], value), name
+
+
+def test_the_exported_training_takes_an_l1_penalty_that_no_layer_is_given(monkeypatch):
+    monkeypatch.setattr("builder.listing.attributes", lambda _: {"line": "line"})
+    nobody = (Group(name="all", nodes=("line",), l1_factor=0.0),)
+    plain, told = (trained_by_the_export(8, monkeypatch, groups=nobody, l1=l1)[0] for l1 in (0.0, 0.1))
+    assert torch.equal(plain.line.weight, told.line.weight)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

@@ -11,9 +11,11 @@ from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
 from builder import averaging, batches, check, optim, schedule
+from builder.blocks.network import Network
+from builder.learner import Learner
 from builder.parts.training import OPTIMIZERS, SCHEDULES
 from builder.runs import EpochEnded, Finished
-from builder.shares import shares
+from builder.shares import Share, shares
 from builder.spec import Choice, Data, Experiment, Group, Node, SpecError, Training
 from builder.targets import UNKNOWN, _rarest
 from builder.task import find
@@ -151,6 +153,73 @@ def test_groups_that_cannot_be_are_told_with_a_repair() -> None:
     assert not wrong and now.training.groups == (Group(name="one", nodes=("conv",), l2_factor=0.0),)
     with pytest.raises(SpecError, match="share the name"):
         chain.replace("training.groups", (Group(name="one"), Group(name="one")))
+
+
+STILL = (
+    Node(id="conv", name="conv2d"),
+    Node(id="norm", name="batch_norm"),
+    Node(id="act", name="relu"),
+    Node(id="pool", name="global_pool"),
+    Node(id="head", name="class_scores"),
+)
+
+
+def held(**training: Any) -> Experiment:
+    """An experiment that keeps a convolution and its norm as they are."""
+    settings = {"epochs": 4, "batch_size": 8, "monitor": "loss", **training}
+    groups = (Group(name="still", nodes=("conv", "norm", "act"), lr_factor=0.0),)
+    return Experiment(data=Data(size_px=SIZE), network=STILL, training=Training(groups=groups, **settings))
+
+
+def test_layers_with_a_rate_of_0_stay_as_they_are_and_their_gradients_count_nowhere(
+    tmp_path: Any, dataset: Any
+) -> None:
+    chosen = held(clip_norm=0.01, l1=0.1, average=Choice(name="swa", params={"start_share": 0.1}))
+    made = dataset.prepared(chosen.data)
+    learner = Learner(chosen, find("recognition"), dataset, made, tmp_path, torch.device("cpu"))
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    for _ in range(2):
+        learner.model.eval()  # as after each epoch
+        learner.update([np.arange(8)])
+    moved = {name for name, value in learner.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"layers.head.weight", "layers.head.bias"}
+    grads = {name: p.grad for name, p in learner.model.named_parameters() if p.grad is not None}
+    assert grads.keys() == moved
+    assert float(nn.utils.get_total_norm(list(grads.values()))) == pytest.approx(0.01, rel=1e-3)
+    assert learner.average is not None
+    learner.average.measure(iter([torch.rand(8, 1, SIZE, SIZE)]))
+    for name, value in learner.average.copy.module.state_dict().items():
+        assert name in moved or torch.equal(value, before[name]), name
+
+
+def test_a_run_of_before_that_moved_statistics_of_a_held_layer_goes_on(
+    tmp_path: Any, dataset: Any, monkeypatch: Any
+) -> None:
+    from builder import checkpoint
+
+    steps, chosen = itertools.count(1), held()
+    monkeypatch.setattr(Network, "hold", lambda self, ids: None)
+    stop = lambda: next(steps) >= 5  # noqa: E731
+    begun = list(train(chosen, find("recognition"), dataset, tmp_path, device="cpu", stop=stop))
+    monkeypatch.undo()
+    events = list(train(chosen, find("recognition"), dataset, tmp_path, device="cpu"))
+    ends = [event.status for event in (*begun, *events) if isinstance(event, Finished)]
+    assert ends == ["stopped", "done"], events[-1]
+    found = checkpoint.load_latest(tmp_path, "last")
+    assert found is not None and int(found.state["model"]["layers.norm.num_batches_tracked"]) == 5
+
+
+def test_a_network_of_which_nothing_learns_is_refused_with_a_repair() -> None:
+    chain = Experiment(network=NODES)
+    every = (
+        Group(name="a", nodes=("conv", "act"), lr_factor=0.0),
+        Group(name="b", nodes=("conv_b", "head"), lr_factor=0.0),
+    )
+    (wrong,) = [p for p in check.problems(chain.replace("training.groups", every)) if ".groups." in p.path]
+    assert wrong.path == "training.groups.a.lr_factor" and "nothing" in wrong.message and wrong.fix is not None
+    assert not [p for p in check.problems(wrong.fix) if ".groups." in p.path]
+    with pytest.raises(ValueError, match="nothing to learn"):
+        optim.optimizer(Choice(name="sgd"), nn.Linear(2, 2), 0.0, {"weight": Share(lr=0.0), "bias": Share(lr=0.0)})
 
 
 # -- averages ---------------------------------------------------------------------------------------------------------

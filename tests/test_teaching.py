@@ -166,6 +166,7 @@ def test_a_walk_is_what_the_optimizer_does_and_one_that_runs_away_says_so() -> N
     x, y = landscape.SURFACES["ravine"].start
     for k in range(6):
         assert (way.x[k], way.y[k]) == pytest.approx((x * 0.99**k, y * 0.5**k))
+    assert landscape.walk("ravine", Choice(name="momentum", params={"momentum": 0.0}), 0.1, 5) == way
     assert landscape.walk("ravine", Choice(name="sgd"), 2.0, 100).away
     for name, ground in landscape.SURFACES.items():
         x_line, y_line, height = landscape.heights(name, 40)

@@ -25,7 +25,7 @@ from builder.fingerprint import Fingerprint
 from builder.parts.training import OPTIMIZERS, SCHEDULES
 from builder.prepared import Prepared
 from builder.runs import EpochEnded, Finished, Progress, Resumed, Saved, Started, Warned
-from builder.spec import Choice, Data, Experiment, Node, Training
+from builder.spec import Choice, Data, Experiment, Group, Node, Training
 from builder.targets import Targets
 from builder.task import find
 from builder.train import train
@@ -527,6 +527,13 @@ def test_l1_makes_weights_sparse_and_l2_makes_them_small(tmp_path, dataset):
     assert float(small.norm()) < 0.9 * float(plain.norm())
 
 
+def test_an_l1_penalty_that_no_layer_is_given_changes_nothing(tmp_path, dataset):
+    nobody = (Group(name="all", nodes=("conv", "conv_b", "head"), l1_factor=0.0),)
+    short = {"epochs": 1, "groups": nobody}
+    plain, told = (final_weights(tmp_path, dataset, str(l1), l1=l1, **short) for l1 in (0.0, 0.01))
+    assert torch.equal(plain, told)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS.names)
 def test_an_optimizer_does_what_its_plain_form_in_torch_does(name):
     """Also with filters in channels_last order, where a fused kernel could mistake one layout for another."""
@@ -547,6 +554,13 @@ def test_an_optimizer_does_what_its_plain_form_in_torch_does(name):
         models.append(model)
     for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+def test_without_momentum_nothing_looks_ahead_and_with_it_nesterov_does():
+    model = nn.Linear(2, 2)
+    for momentum, looks in ((0, False), (0.0, False), (0.5, True)):
+        made = optim.optimizer(Choice(name="momentum", params={"momentum": momentum}), model, 0.0)
+        assert made.defaults["nesterov"] is looks and made.defaults["momentum"] == momentum
 
 
 def test_penalties_leave_biases_and_norms_alone():

@@ -228,7 +228,7 @@ class TimmBackbone(TimmModel):
         for name in ran:
             module = self.net.get_submodule(name)
             own = {f"{name}.{p}" for p, _ in module.named_parameters()}
-            if own <= frozen and not any(module.children()):
+            if own <= frozen:
                 still.add(name)
         self.hold(frozen | (every - asked), still)
 

@@ -1,7 +1,11 @@
 """What holds the layers of a network together."""
 
+from collections.abc import Iterable
+from typing import Self
+
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 class PerItem(nn.Module):
@@ -41,6 +45,23 @@ class Network(nn.Module):
         }
         last_use = {source: id for id, feeds in self._feeds.items() for source, _ in feeds}
         self._done_after = {id: [s for s, user in last_use.items() if user == id] for id in layers}
+        self.still: tuple[str, ...] = ()
+
+    def hold(self, ids: Iterable[str]) -> None:
+        """Keeps these layers as they are: their weights do not learn, nor do the statistics of their norms."""
+        self.still = tuple(ids)
+        for id in self.still:
+            self.layers[id].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets all to training, or to use; norms of what is held are in use always."""
+        super().train(mode)
+        for id in self.still:
+            for part in self.layers[id].modules():
+                if isinstance(part, _NormBase):
+                    part.eval()
+        return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: dict[str, tuple[torch.Tensor, ...]] = {"input": (x,)}

@@ -3,7 +3,7 @@
 A parameter's name is the keyword argument of its target, so a choice becomes an object by `part.load()(..., **params)`.
 """
 
-from builder.catalog import Catalog, Flag, Float, Int, OneOf, Part, Rule
+from builder.catalog import Catalog, Flag, Float, Idle, Int, OneOf, Part, Rule
 
 
 def _rate(default: float) -> Float:
@@ -39,9 +39,15 @@ OPTIMIZERS = Catalog(
             (
                 _rate(0.02),
                 Float("momentum", 0.9, 0.0, 0.999, "Share of the last step that is kept.", 0.01),
-                Flag("nesterov", True, "Look ahead along the momentum before taking the slope (Nesterov 1983)."),
+                Flag(
+                    "nesterov",
+                    True,
+                    "Look ahead along the momentum before taking the slope (Nesterov 1983). Without momentum there is "
+                    "nowhere to look.",
+                ),
             ),
             "Plain",
+            idle=(Idle("nesterov", "momentum", 0.0, "There is no momentum along which it could look ahead."),),
         ),
         Rule(
             "adagrad",
@@ -408,7 +414,7 @@ GROUP = Part(
             1.0,
             0.0,
             100.0,
-            "Their learning rate as a multiple of the rest's; 0 = they stay as they are.",
+            "Their learning rate as a multiple of the rest's; 0 = they stay as they are, the statistics of their norms too.",
             title="Learning rate times",
         ),
         Float("l2_factor", 1.0, 0.0, 1000.0, "Their L2 penalty as a multiple of the rest's.", title="L2 penalty times"),
