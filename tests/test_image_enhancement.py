@@ -259,6 +259,18 @@ def test_the_ssim_of_training_is_that_of_evaluation():
     assert float(ssim(good, good)) == pytest.approx(1.0)
 
 
+def test_half_precision_leaves_the_ssim_as_it_is():
+    from builder.restoration import l1_ssim, ssim
+
+    good = torch.full((2, 1, 32, 32), 1.5)
+    off = good + 0.02 * torch.randn(good.shape, generator=torch.Generator().manual_seed(2))
+    whole = ssim(off, good, torch.tensor(4.0)), l1_ssim(off, good, 0.8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ssim(off, good, torch.tensor(4.0)), l1_ssim(off, good, 0.8)
+    assert float(whole[0].min()) > 0.95 and torch.equal(half[0], whole[0]) and torch.allclose(half[1], whole[1])
+    assert ssim(off.double(), good.double()).dtype == torch.float64
+
+
 # ---- whole scans ----
 
 
