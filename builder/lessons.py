@@ -82,7 +82,7 @@ def _of_classes(experiment: Experiment, multi_label: bool) -> Lesson:
     from builder.losses import Focal, Labels
 
     kind = Labels if multi_label else Focal
-    source = _module("The loss of the classes.", _TORCH, {}, [], [kind])
+    source = _module("The loss of the classes.", _TORCH, {}, [], [*kind.PARTS, kind])
     return Lesson(
         folder, text, "SETTINGS, prepare, read", (f"from losses import {kind.__name__}",), {"losses.py": source}
     )
@@ -180,7 +180,7 @@ def _of_outlines(experiment: Experiment, multi_label: bool) -> Lesson:
         _TORCH,
         {"_SMOOTH": losses._SMOOTH},
         [],
-        parents,
+        [*getattr(kind, "PARTS", ()), *parents],
     )
     return Lesson(
         folder,

@@ -159,6 +159,19 @@ def test_dice_and_cross_entropy_is_that_of_its_formula_and_the_usual_one():
     torch.testing.assert_close(loss_of("dice_focal", dice=0.25, gamma=3.0), 0.25 * dice + 0.75 * focal)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_pixels_is_smps_and_has_a_gradient_where_background_is_entirely_sure(gamma: float):
+    from segmentation_models_pytorch.losses import FocalLoss
+
+    loss = losses.DiceFocal(dice=0.0, gamma=gamma)
+    logits, masks = pair()
+    torch.testing.assert_close(loss(logits, masks), FocalLoss("binary", gamma=gamma)(logits, masks.float()))
+    logits[0], masks[0] = -40.0, 0
+    logits.requires_grad_()
+    loss(logits, masks).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad[1].abs().min() > 0
+
+
 def test_dice_is_monais_over_the_batch():
     from monai.losses.dice import DiceLoss
 
