@@ -448,12 +448,9 @@ class Learner:
         )
         if better:
             place.best, place.best_loss, place.best_epoch = value, loss, place.epoch
-        gain = self.experiment.training.min_delta
-        if gain and value is not None and place.bar is not None:
-            better_enough = value > place.bar + gain if rising else value < place.bar - gain
-        else:
-            better_enough = better
-        if better_enough:
+        # Patience asks for a better score: an equal one with a lower loss is kept, but it may go on like that for ever.
+        gain, bar = self.experiment.training.min_delta, place.bar
+        if value is not None and (bar is None or (value > bar + gain if rising else value < bar - gain)):
             place.bar, place.stale = value, 0
         else:
             place.stale += 1

@@ -243,10 +243,11 @@ def _first_weights(experiment: Experiment) -> list[str]:
 
 
 def _merit(experiment: Experiment) -> str:
-    """What makes an epoch better than another, as Python text; a score that cannot be computed makes none."""
+    """What makes an epoch better than another, as Python text; where the score cannot be computed, the loss."""
     monitor = experiment.training.monitor
     sign = "" if task.find(experiment.task).metrics.get(monitor, True) else "-"
-    return f'{sign}figures["{monitor}"] if "{monitor}" in figures else -math.inf'
+    merit = f'{sign}figures["{monitor}"]'
+    return merit if monitor == "loss" else f'{merit} if "{monitor}" in figures else -figures["loss"]'
 
 
 def _normalize(experiment: Experiment) -> list[str]:

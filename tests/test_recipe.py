@@ -278,6 +278,22 @@ def test_early_stopping_can_ask_for_a_real_gain(tmp_path: Any, dataset: Any, mon
     assert "0.809" in reason, "the best epoch is still the best one"
 
 
+def test_an_equal_score_is_kept_for_its_lower_loss_but_patience_does_not_wait_for_it(
+    tmp_path: Any, dataset: Any
+) -> None:
+    from builder.learner import Learner
+
+    for least in (0.0, 1e-6):
+        chosen = Experiment(data=Data(size_px=SIZE), network=NODES).replace("training.patience", 2)
+        chosen = chosen.replace("training.min_delta", least).replace("training.monitor", "auc")
+        made = Learner(chosen, find("recognition"), dataset, dataset.made, tmp_path, torch.device("cpu"))
+        stale = []
+        for made.place.epoch, (auc, loss) in enumerate(((0.9, 0.9), (1.0, 0.8), (1.0, 0.7), (1.0, 0.6)), 1):
+            made.rank({"val/auc": auc, "val/loss": loss})
+            stale.append(made.place.stale)
+        assert stale == [0, 0, 1, 2] and made.is_stale and made.place.best_epoch == 4
+
+
 # -- balance ----------------------------------------------------------------------------------------------------------
 
 
