@@ -21,7 +21,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from builder import averaging, carrying, checkpoint, memory, network, optim, views, ways
+from builder import averaging, carrying, checkpoint, memory, network, optim, views, ways, weights
 from builder.augment import Augment
 from builder.batches import Scans, balanced, by_channel, normalization, permutation, updates
 from builder.branch import PARENT, PEAK, Branch
@@ -128,7 +128,8 @@ class Learner:
             layout=experiment.data.layout,
             border=training.border,
         )
-        otherwise = shares(experiment)
+        begun = weights.reached(self.model, experiment.weights).begun if experiment.weights else ()
+        otherwise = shares(experiment, begun)
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2, otherwise)
         self.penalized = optim.penalized(self.model, otherwise)
         self.average = averaging.average(training.average, self.model, training.epochs)

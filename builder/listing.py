@@ -11,6 +11,7 @@ import json
 import keyword
 import sys
 import textwrap
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -168,11 +169,18 @@ BEGINS = {
 }
 
 
-def train_source(experiment: Experiment, multi_label: bool, begins: str = "random", says: str = "classes") -> str:
+def train_source(
+    experiment: Experiment,
+    multi_label: bool,
+    begins: str = "random",
+    says: str = "classes",
+    begun: Collection[str] = (),
+) -> str:
     """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop.
 
     Args:
-        begins: one of `BEGINS`. says: which of `lessons` is taught, as `task.Task` has it.
+        begins: one of `BEGINS`. says: which of `lessons` is taught, as `task.Task` has it. begun: ids of the layers
+            that begin with stored weights.
     """
     from builder import batches
 
@@ -312,9 +320,9 @@ def _schedule(choice: Choice, average: Choice) -> tuple[list[str], list[str], li
     return [*sources, source], [*lines, f"return {formula.__name__}({given})"], []
 
 
-def _groups(experiment: Experiment, rate: float) -> tuple[list[str], str]:
+def _groups(experiment: Experiment, begun: Collection[str], rate: float) -> tuple[list[str], str]:
     """(the lines that make `groups` of the optimizer, the sum of absolute weights that L1 counts)."""
-    l2, otherwise = experiment.training.l2, shares(experiment)
+    l2, otherwise = experiment.training.l2, shares(experiment, begun)
     if not otherwise:
         return [
             "decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]",

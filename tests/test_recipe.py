@@ -103,7 +103,7 @@ def test_layers_with_rates_of_their_own_follow_the_schedule_beside_the_rest() ->
     chosen = Experiment(network=(Node(id="a", name="linear"), Node(id="b", name="linear"))).replace(
         "training.groups", groups
     )
-    otherwise = shares(chosen)
+    otherwise = shares(chosen, ())
     made = optim.optimizer(Choice(name="sgd", params={"lr": 0.5}), model, 0.01, otherwise)
     run = optim.Schedule(Choice(name="polynomial"), made, 5, 2, full=0.5)
     rate = run.set_rate(5)
@@ -125,11 +125,12 @@ def test_a_backbone_learns_at_its_own_rate_unless_a_group_says_otherwise() -> No
         Node(id="head", name="linear", params={"out_features": 2}),
     )
     plain = Experiment(network=nodes)
-    assert shares(plain) == {}
+    assert shares(plain, ()) == {}
     slow = plain.replace("training.backbone_rate", 0.1)
-    assert {id: share.lr for id, share in shares(slow).items()} == {"body": 0.1}
+    assert {id: share.lr for id, share in shares(slow, ()).items()} == {"body": 0.1}
+    assert {id: share.lr for id, share in shares(slow, ("head",)).items()} == {"body": 0.1, "head": 0.1}
     told = slow.replace("training.groups", (Group(name="all", nodes=("body", "head"), lr_factor=0.5),))
-    assert {id: share.lr for id, share in shares(told).items()} == {"body": 0.5, "head": 0.5}
+    assert {id: share.lr for id, share in shares(told, ()).items()} == {"body": 0.5, "head": 0.5}
 
 
 def test_groups_that_cannot_be_are_told_with_a_repair() -> None:
