@@ -367,7 +367,7 @@ _KINDS = {
     "classes": "targets.numpy()",
     "several": "_rarest([np.flatnonzero(row) for row in targets.numpy()])",
     "boxes": "_rarest([np.asarray(labels) for _, labels in targets])",
-    "type_and_outline": "np.array([label if label >= 0 else UNKNOWN for label, *_ in targets])",
+    "type_and_outline": "class_or_outline(np.array([row[0] for row in targets]), [row[1] for row in targets])",
 }
 
 
@@ -375,10 +375,16 @@ def _balanced(says: str, multi_label: bool) -> str:
     """The source of the order in which every class comes equally often."""
     from builder import batches, targets
 
-    parts = [inspect.getsource(made).strip() for made in (batches.permutation, batches.balanced, targets._rarest)]
+    own: dict[str, list[Any]] = {
+        "classes": [],
+        "boxes": [targets._rarest],
+        "type_and_outline": [targets.class_or_outline],
+    }
+    kinds = [targets._rarest] if multi_label else own[says]
+    parts = [inspect.getsource(made).strip() for made in (batches.permutation, batches.balanced, *kinds)]
     return "\n\n\n".join(
         [
-            f"Sequence, UNKNOWN, _BALANCED = list, {targets.UNKNOWN!r}, {batches._BALANCED!r}",
+            f"Any, Sequence, UNKNOWN, _BALANCED = object, list, {targets.UNKNOWN!r}, {batches._BALANCED!r}",
             *parts,
             f'def kinds_of(targets):\n    """(N,) what each scan counts as."""\n'
             f"    return {_KINDS['several' if multi_label else says]}",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import little_run
 import nibabel
@@ -468,6 +469,21 @@ def test_what_stands_in_the_way_is_told(changes, severity, words):
 
 def test_nothing_is_said_of_a_good_data_set():
     assert TUMOR.problems(STARTERS["small-unet"], facts()) == []
+
+
+def test_a_balance_that_has_nothing_to_balance_is_told_with_a_repair():
+    plain = STARTERS["small-unet"]
+    outlines: dict[str, Any] = {"classes": ("tumor",), "class_counts": {}}
+    for balance, more, told in (
+        ("sampler", {}, True),
+        ("sampler", {"num_empty": {"mask": {"train": 20}}}, False),
+        ("sampler", {"num_slices": {"min": 1, "median": 1, "max": 9}}, False),
+        ("weights", {"num_empty": {"mask": {"train": 20}}}, True),
+    ):
+        document = plain.replace("training.balance", balance)
+        found = [p for p in TUMOR.problems(document, facts(**outlines, **more)) if p.path == "training.balance"]
+        assert [p.severity for p in found] == ["warning"] * told and all(p.fix == plain for p in found)
+        assert not [p for p in TUMOR.problems(document, facts()) if p.path == "training.balance"]
 
 
 def test_repairs_of_the_data_side_are_documents_that_stand():
