@@ -191,8 +191,8 @@ def train_source(
     formulas, rate, after = _schedule(training.schedule, training.average)
     package, _, kind = part.target.partition(":")
     foreign = [] if package.startswith("torch") else [f"import {package}"]
-    groups, l1_sum = _groups(experiment, float(chosen["lr"]))
-    extras, averaged, told, judged = _average(training.average)
+    groups, l1_sum = _groups(experiment, begun, float(chosen["lr"]))
+    extras, averaged, told, judged = _average(training.average, taught.plain)
     order = "torch.randperm(len(images), generator=random)"
     if training.balance == "sampler":
         extras = [*extras, _balanced(says, multi_label)]
@@ -345,9 +345,9 @@ def _groups(experiment: Experiment, begun: Collection[str], rate: float) -> tupl
     ], "sum(p.abs().sum() * l1 for p, l1 in lasso)"
 
 
-def _average(choice: Choice) -> tuple[list[str], list[str], str, str]:
+def _average(choice: Choice, plain: Sequence[str]) -> tuple[list[str], list[str], str, str]:
     """(source of what the average of the weights needs, lines before the first epoch, lines after a step (4 deep in
-    the loop over steps), the network that is judged)."""
+    the loop over steps), the network that is judged). `plain`: as `lessons.Lesson` has it."""
     chosen = {**AVERAGES[choice.name].defaults, **choice.params}
     if choice.name == "none":
         return [], [], "", "model"
@@ -360,7 +360,8 @@ def _average(choice: Choice) -> tuple[list[str], list[str], str, str]:
         "if epoch > swa_begins(arguments.epochs):\n    follow(average, model, count)\n    count += 1\n"
         "    remeasure(average, images, targets, mean, std)\n"
     )
-    return [Template(text).substitute(chosen)], before, told, "(average if count else model)"
+    source = Template(text).substitute(chosen, plain=_indented(list(plain), 16))
+    return [source], before, told, "(average if count else model)"
 
 
 _KINDS = {

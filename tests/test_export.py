@@ -578,7 +578,8 @@ def test_the_exported_training_averages_weights_as_the_app_does(name, monkeypatc
     from builder import averaging
 
     choice = Choice(name=name, params={"decay": 0.6} if name == "ema" else {"start_share": 0.5})
-    space = recipe(taught(average=choice, batch_size=4, augment=()))
+    augment = (Choice(name="noise", params={"probability": 1.0, "sigma": 0.5}), Choice(name="mixup"))
+    space = recipe(taught(average=choice, batch_size=4, augment=augment))  # statistics are of scans that are not varied
     model, images = Statistics(), torch.rand(8, 1, 1, 2, generator=torch.Generator().manual_seed(2))
     ours, theirs, count = averaging.average(choice, model, 4), copy.deepcopy(model), 0
     assert ours is not None

@@ -16,7 +16,7 @@ import pytest
 import taken_away
 import torch
 
-from builder import checkpoint, scans, task, tiling
+from builder import batches, checkpoint, scans, task, tiling
 from builder.augment import Augment
 from builder.batches import Scans
 from builder.catalog import OneOf
@@ -547,6 +547,23 @@ def test_what_was_learned_from_pairs_of_several_sizes_can_be_taken_away(home, pa
         csv.writer(file).writerows([("file", "target", "split"), *rows])
     figures, ours = taken_away.taught_again(folder, tmp_path, tmp_path), taken_away.validated(run, pairs, tmp_path)
     assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-3)
+
+
+@pytest.mark.parametrize("degrade", [NOISE, Choice(name="none")], ids=lambda choice: choice.name)
+def test_an_exported_train_py_measures_batch_norm_on_patches_that_lie_still(degrade):
+    told = lesson(KIND.says, small(**{"data.degrade": degrade}), False)
+    space: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"size_px": 24}}
+    for text in (told.files.get("degrade.py", ""), told.text):
+        exec(compile(text, "train.py", "exec"), space)
+    images = [torch.rand(1, 40 + k, 30, generator=torch.Generator().manual_seed(k)) for k in range(6)]
+    space |= {"images": images, "targets": images, "start": 2, "end": 6}
+    exec("\n".join(told.plain), space)
+    once = space["batch"]
+    exec("\n".join(told.plain), space)
+    places = np.random.default_rng(batches._FIXED).random((6, 2))
+    good = torch.stack([space["cut"](images[k], images[k], places[k])[1] for k in range(2, 6)])
+    assert torch.equal(space["batch"], once) and torch.equal(once, good) == (degrade.name == "none")
+    assert float((once - good).abs().mean()) < 0.2
 
 
 # ---- what is said beforehand ----
