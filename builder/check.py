@@ -1,22 +1,21 @@
 """What is wrong with an experiment: all of it together, each with place, sentence and, where possible, a repair."""
 
-from functools import lru_cache
 from typing import Any
 
 from builder import leaks, ways
 from builder.augment_safety import verdicts
 from builder.catalog import Catalog, Part, UnknownPart
 from builder.data import Fingerprint
-from builder.network import Plan, Planned, assemble_of, plan_of, settings, show, wires
+from builder.network import Plan, Planned, beginning_of, plan_of, settings, show, wires
 from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
 from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 from builder.repairs import endings, patched, repairs
 from builder.search.checks import faults
 from builder.shares import still
-from builder.spec import Experiment, Node, Problem, SpecError, Training, feeder
+from builder.spec import Experiment, Node, Problem, SpecError, feeder
 from builder.task import TASKS, find, unfit
-from builder.weights import WeightsError, beginning, fetched, missing
+from builder.weights import WeightsError, fetched, missing
 
 __all__ = ["problems"]
 
@@ -279,9 +278,7 @@ def _stored(experiment: Experiment, num_classes: int) -> list[Problem]:
     """Says it where the stored weights of the whole network are gone, or where some layers do not begin with them."""
     begin = "Begin at random", _fix(experiment, "weights", "")
     try:
-        found = beginning(
-            dict(_sizes(experiment.replace("training", Training()).dumps(), num_classes)), experiment.weights
-        )
+        found = beginning_of(experiment, num_classes)
     except WeightsError as error:
         return [Problem("weights", str(error), "error", *begin)]
     if not found.begun:
@@ -292,16 +289,6 @@ def _stored(experiment: Experiment, num_classes: int) -> list[Problem]:
     names = ", ".join(found.others[:6]) + (f" and {len(found.others) - 6} more" if len(found.others) > 6 else "")
     words = f"Layers that are not in the stored weights begin as they do without them: {names}."
     return [Problem("weights", words, "warning")]
-
-
-@lru_cache(maxsize=32)
-def _sizes(document: str, num_classes: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Sizes of every weight of a network, by name."""
-    import torch
-
-    with torch.device("meta"):
-        net = assemble_of(Experiment.loads(document), num_classes, trained=True)
-    return tuple((name, tuple(tensor.shape)) for name, tensor in net.state_dict().items())
 
 
 def _network(experiment: Experiment, fingerprint: Fingerprint | None, planned: Plan) -> list[Problem]:

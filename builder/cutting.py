@@ -45,6 +45,10 @@ class Outlined:
         box = inside[tuple(slice(*edge) for edge in edges)]
         return cls(tuple(mask.shape), tuple(low for low, _ in edges), np.ascontiguousarray(box, np.uint8))
 
+    def any(self) -> bool:
+        """Whether something is inside."""
+        return bool(self.voxels.any())
+
     def cut(self, corner: Size, size: Size) -> np.ndarray:
         """The part (size) that begins at `corner`, uint8; 0 beyond the volume."""
         made = np.zeros(tuple(size), np.uint8)
@@ -103,7 +107,7 @@ def judged(outline: Outlined | None, volume: Size, patch: Size) -> np.ndarray:
     if len(corners) <= MOST_JUDGED:
         return corners
     shown = np.zeros(len(corners), np.int64)
-    if outline is not None and outline.voxels.any():
+    if outline is not None and outline.any():
         shown = np.array([outline.cut(c, patch).sum(dtype=np.int64) for c in corners])
     first = [int(k) for k in np.argsort(-shown, kind="stable")[: MOST_JUDGED // 2] if shown[k]]
     rest = [k for k in range(len(corners)) if k not in first]

@@ -21,7 +21,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from builder import averaging, carrying, checkpoint, memory, network, optim, views, ways
+from builder import averaging, carrying, checkpoint, memory, network, optim, views, ways, weights
 from builder.augment import Augment
 from builder.batches import Scans, balanced, by_channel, normalization, permutation, updates
 from builder.branch import PARENT, PEAK, Branch
@@ -128,7 +128,8 @@ class Learner:
             layout=experiment.data.layout,
             border=training.border,
         )
-        otherwise = shares(experiment)
+        begun = weights.reached(self.model, experiment.weights).begun if experiment.weights else ()
+        otherwise = shares(experiment, begun)
         self.optimizer = optim.optimizer(training.optimizer, self.model, training.l2, otherwise)
         # After the optimizer: a run that an older ScanLoom began has these layers in its state, too.
         self.model.hold(still(experiment))
@@ -450,12 +451,9 @@ class Learner:
         )
         if better:
             place.best, place.best_loss, place.best_epoch = value, loss, place.epoch
-        gain = self.experiment.training.min_delta
-        if gain and value is not None and place.bar is not None:
-            better_enough = value > place.bar + gain if rising else value < place.bar - gain
-        else:
-            better_enough = better
-        if better_enough:
+        # Patience asks for a better score: an equal one with a lower loss is kept, but it may go on like that for ever.
+        gain, bar = self.experiment.training.min_delta, place.bar
+        if value is not None and (bar is None or (value > bar + gain if rising else value < bar - gain)):
             place.bar, place.stale = value, 0
         else:
             place.stale += 1

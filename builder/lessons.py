@@ -22,6 +22,10 @@ _TABLE = (
     "FOLDER holds train/ and val/, each with a labels.csv beside its scans; or one labels.csv with a column split that "
     "says train or val, as `python -m builder export-labels DATASET --to csv` writes it. Its columns: "
 )
+_FIXED_BLOCKS = (
+    "draws = np.random.default_rng(2026).random((len(images), 2))[start:end]",
+    "batch, _ = blocks(images, targets, range(start, end), draws)",
+)
 _TORCH = ["import torch", "from torch import Tensor, nn", "from torch.nn import functional"]
 
 
@@ -33,6 +37,7 @@ class Lesson:
         folder: what lies in FOLDER, in words. text: functions `load`, `varied`, `loss_of` and `judged`.
         reading: what it takes from predict.py. imports: lines. files: {name: text} that lie beside it.
         kept: files beside model.py and predict.py that a trained copy needs. packages: beside those of the export.
+        plain: lines that make `batch`, the training scans from `start` to `end` as they are, not varied.
     """
 
     folder: str
@@ -42,6 +47,7 @@ class Lesson:
     files: dict[str, str] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ("batch = images[start:end]",)
 
 
 def lesson(says: str, experiment: Experiment, multi_label: bool) -> Lesson:
@@ -82,7 +88,7 @@ def _of_classes(experiment: Experiment, multi_label: bool) -> Lesson:
     from builder.losses import Focal, Labels
 
     kind = Labels if multi_label else Focal
-    source = _module("The loss of the classes.", _TORCH, {}, [], [kind])
+    source = _module("The loss of the classes.", _TORCH, {}, [], [*kind.PARTS, kind])
     return Lesson(
         folder, text, "SETTINGS, prepare, read", (f"from losses import {kind.__name__}",), {"losses.py": source}
     )
@@ -180,7 +186,7 @@ def _of_outlines(experiment: Experiment, multi_label: bool) -> Lesson:
         _TORCH,
         {"_SMOOTH": losses._SMOOTH},
         [],
-        parents,
+        [*getattr(kind, "PARTS", ()), *parents],
     )
     return Lesson(
         folder,
@@ -200,6 +206,7 @@ def _of_outlines(experiment: Experiment, multi_label: bool) -> Lesson:
         {"figures.py": figures, "losses.py": loss},
         ("cutting.py",) if data.blocks else (),
         packages=("scikit-learn", "segmentation-models-pytorch"),
+        plain=_FIXED_BLOCKS if data.blocks else Lesson.plain,
     )
 
 
@@ -215,7 +222,8 @@ def _of_pictures(experiment: Experiment, multi_label: bool) -> Lesson:
     varies = bool(experiment.training.augment)
     imports = [f"from restoration import {', '.join(sorted({function, 'ssim'}))}"]
     files = {name: (_HERE / name).read_text(encoding="utf-8") for name in ("restoration.py",)}
-    moved, posed = [], ["pass"]
+    moved: list[str] = []
+    posed: list[str] = []
     if degrades:
         part = DEGRADATIONS[data.degrade.name]
         poor = part.target.partition(":")[2]
@@ -252,12 +260,13 @@ def _of_pictures(experiment: Experiment, multi_label: bool) -> Lesson:
         scale=data.scale,
         degrades=degrades,
         varied=_indented([*moved, "return poor, good"]),
-        posed=_indented(posed, 8),
+        posed=_indented(posed) if posed else "",
         loss=function,
         settings=words,
         unit=degrade.CT_RANGE_HU if data.window == "ct full" else 1.0,
     )
-    return Lesson(folder, text, "SETTINGS, pictures, read", tuple(imports), files, ("tiling.py",))
+    plain = ("batch, _ = posed(images, targets, range(start, end))",)
+    return Lesson(folder, text, "SETTINGS, pictures, read", tuple(imports), files, ("tiling.py",), plain=plain)
 
 
 _LESSONS: dict[str, Callable[[Experiment, bool], Lesson]] = {

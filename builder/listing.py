@@ -11,6 +11,7 @@ import json
 import keyword
 import sys
 import textwrap
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -168,11 +169,18 @@ BEGINS = {
 }
 
 
-def train_source(experiment: Experiment, multi_label: bool, begins: str = "random", says: str = "classes") -> str:
+def train_source(
+    experiment: Experiment,
+    multi_label: bool,
+    begins: str = "random",
+    says: str = "classes",
+    begun: Collection[str] = (),
+) -> str:
     """The text of train.py: the chosen optimizer, schedule, loss, penalties and augmentation in one plain loop.
 
     Args:
-        begins: one of `BEGINS`. says: which of `lessons` is taught, as `task.Task` has it.
+        begins: one of `BEGINS`. says: which of `lessons` is taught, as `task.Task` has it. begun: ids of the layers
+            that begin with stored weights.
     """
     from builder import batches
 
@@ -185,7 +193,7 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
     foreign = [] if package.startswith("torch") else [f"import {package}"]
     held = _held(experiment)
     hold = ["hold(model)"] if held else []
-    extras, averaged, told, judged = _average(training.average, hold)
+    extras, averaged, told, judged = _average(training.average, hold, taught.plain)
     extras = [*held, *extras]
     order = "torch.randperm(len(images), generator=random)"
     if training.balance == "sampler":
@@ -212,7 +220,7 @@ def train_source(experiment: Experiment, multi_label: bool, begins: str = "rando
         min_delta=training.min_delta,
         copied="import copy\n" if averaged else "",
         extras="".join(f"\n{source.strip()}\n\n" for source in extras),
-        groups=_indented(_groups(experiment, float(chosen["lr"])), 4),
+        groups=_indented(_groups(experiment, begun, float(chosen["lr"])), 4),
         order=order,
         averaged=_lines(averaged, 4),
         after_step=textwrap.indent(told, " " * 8),
@@ -245,10 +253,11 @@ def _first_weights(experiment: Experiment) -> list[str]:
 
 
 def _merit(experiment: Experiment) -> str:
-    """What makes an epoch better than another, as Python text; a score that cannot be computed makes none."""
+    """What makes an epoch better than another, as Python text; where the score cannot be computed, the loss."""
     monitor = experiment.training.monitor
     sign = "" if task.find(experiment.task).metrics.get(monitor, True) else "-"
-    return f'{sign}figures["{monitor}"] if "{monitor}" in figures else -math.inf'
+    merit = f'{sign}figures["{monitor}"]'
+    return merit if monitor == "loss" else f'{merit} if "{monitor}" in figures else -figures["loss"]'
 
 
 def _normalize(experiment: Experiment) -> list[str]:
@@ -313,9 +322,9 @@ def _schedule(choice: Choice, average: Choice) -> tuple[list[str], list[str], li
     return [*sources, source], [*lines, f"return {formula.__name__}({given})"], []
 
 
-def _groups(experiment: Experiment, rate: float) -> list[str]:
+def _groups(experiment: Experiment, begun: Collection[str], rate: float) -> list[str]:
     """The lines that make `groups` of the optimizer, and `lasso`: (weights, factor) of all that L1 counts."""
-    l2, otherwise = experiment.training.l2, shares(experiment)
+    l2, otherwise = experiment.training.l2, shares(experiment, begun)
     if not otherwise:
         return [
             "decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]",
@@ -347,14 +356,15 @@ def _held(experiment: Experiment) -> list[str]:
     return [text.substitute(layers=layers)] if layers else []
 
 
-def _average(choice: Choice, hold: list[str]) -> tuple[list[str], list[str], str, str]:
+def _average(choice: Choice, hold: list[str], plain: Sequence[str]) -> tuple[list[str], list[str], str, str]:
     """(source of what the average of the weights needs, lines before the first epoch, lines after a step (4 deep in
-    the loop over steps), the network that is judged). `hold`: lines that follow each start of training."""
+    the loop over steps), the network that is judged). `hold`: lines that follow each start of training. `plain`: as
+    `lessons.Lesson` has it."""
     chosen = {**AVERAGES[choice.name].defaults, **choice.params}
     if choice.name == "none":
         return [], [], "", "model"
     text = Template((TEMPLATES / f"{choice.name}.py.txt").read_text(encoding="utf-8"))
-    source = text.substitute(chosen, hold=_lines(hold, 4))
+    source = text.substitute(chosen, hold=_lines(hold, 4), plain=_indented(list(plain), 16))
     before = ["average, count = copy.deepcopy(model), 0"]
     if choice.name == "ema":
         told = "    follow(average, model, count)\n    count += 1\n"
@@ -370,7 +380,7 @@ _KINDS = {
     "classes": "targets.numpy()",
     "several": "_rarest([np.flatnonzero(row) for row in targets.numpy()])",
     "boxes": "_rarest([np.asarray(labels) for _, labels in targets])",
-    "type_and_outline": "np.array([label if label >= 0 else UNKNOWN for label, *_ in targets])",
+    "type_and_outline": "class_or_outline(np.array([row[0] for row in targets]), [row[1] for row in targets])",
 }
 
 
@@ -378,10 +388,16 @@ def _balanced(says: str, multi_label: bool) -> str:
     """The source of the order in which every class comes equally often."""
     from builder import batches, targets
 
-    parts = [inspect.getsource(made).strip() for made in (batches.permutation, batches.balanced, targets._rarest)]
+    own: dict[str, list[Any]] = {
+        "classes": [],
+        "boxes": [targets._rarest],
+        "type_and_outline": [targets.class_or_outline],
+    }
+    kinds = [targets._rarest] if multi_label else own[says]
+    parts = [inspect.getsource(made).strip() for made in (batches.permutation, batches.balanced, *kinds)]
     return "\n\n\n".join(
         [
-            f"Sequence, UNKNOWN, _BALANCED = list, {targets.UNKNOWN!r}, {batches._BALANCED!r}",
+            f"Any, Sequence, UNKNOWN, _BALANCED = object, list, {targets.UNKNOWN!r}, {batches._BALANCED!r}",
             *parts,
             f'def kinds_of(targets):\n    """(N,) what each scan counts as."""\n'
             f"    return {_KINDS['several' if multi_label else says]}",

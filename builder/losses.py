@@ -29,6 +29,17 @@ MOST_WEIGHT = 100.0
 _SMOOTH = 1.0  # pixels: keeps an overlap of next to nothing from jumping
 
 
+def focused(losses: Tensor, sure: Tensor, gamma: float) -> Tensor:
+    """Each of `losses` times (1 - sure) ^ gamma (Lin et al., ICCV 2017).
+
+    A power below 1 has no finite slope at 0, and the slope of what is entirely sure would be no number: there it is 0.
+
+    Args:
+        sure: the probability of what is true, of the same shape.
+    """
+    return losses * (1 - sure).clamp(min=torch.finfo(sure.dtype).tiny) ** gamma
+
+
 # -- classes ----------------------------------------------------------------------------------------------------------
 
 
@@ -66,6 +77,7 @@ class Focal(nn.Module):
         weight: (K,) of the classes. smoothing: share of each label spread over all classes.
     """
 
+    PARTS = (focused,)  # an export writes its source, too
     weight: Tensor | None
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, smoothing: float = 0.0):
@@ -78,7 +90,7 @@ class Focal(nn.Module):
         each = functional.cross_entropy(scores, labels, self.weight, label_smoothing=self.smoothing, reduction="none")
         sure = scores.softmax(1).gather(1, labels[:, None])[:, 0]
         counted = 1.0 if self.weight is None else self.weight[labels].sum() / len(labels)
-        return (each * (1 - sure) ** self.gamma).mean() / counted
+        return focused(each, sure, self.gamma).mean() / counted
 
 
 class Labels(nn.Module):
@@ -88,6 +100,7 @@ class Labels(nn.Module):
         weight: (L,) of the positive cases. smoothing: share of each label drawn to a half.
     """
 
+    PARTS = (focused,)
     weight: Tensor | None
 
     def __init__(self, gamma: float = 0.0, weight: Tensor | None = None, smoothing: float = 0.0):
@@ -102,7 +115,7 @@ class Labels(nn.Module):
             return functional.binary_cross_entropy_with_logits(scores, soft, pos_weight=self.weight)
         each = functional.binary_cross_entropy_with_logits(scores, soft, pos_weight=self.weight, reduction="none")
         sure = torch.where(labels > 0.5, scores.sigmoid(), (-scores).sigmoid())
-        return (each * (1 - sure) ** self.gamma).mean()
+        return focused(each, sure, self.gamma).mean()
 
 
 # -- outlines ---------------------------------------------------------------------------------------------------------
@@ -135,15 +148,16 @@ class DiceCrossEntropy(nn.Module):
 class DiceFocal(DiceCrossEntropy):
     """dice * (1 - Dice) + (1 - dice) * focal loss of the pixels (Lin et al., ICCV 2017)."""
 
+    PARTS = (focused,)
+
     def __init__(self, dice: float = 0.5, gamma: float = 2.0, type_weight: float = 0.5):
         super().__init__(dice, type_weight)
-        from segmentation_models_pytorch.losses import FocalLoss
-
-        self.focal = FocalLoss("binary", gamma=gamma)
+        self.gamma = gamma
 
     def pixels(self, logits: Tensor, masks: Tensor) -> Tensor:
         """The part that counts every pixel by itself."""
-        return self.focal(logits, masks)
+        each = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+        return focused(each, (-each).exp(), self.gamma).mean()
 
 
 class Tversky(nn.Module):

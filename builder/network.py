@@ -15,8 +15,8 @@ from builder.catalog import LAYOUTS, LayerSpec, UnknownPart
 from builder.fits import misfit
 from builder.parts.layers import LAYERS
 from builder.receptive import Field, Tracker, composed, identity
-from builder.spec import INPUT, UNWIRED, Experiment, Node, feeder
-from builder.weights import begin, located
+from builder.spec import INPUT, UNWIRED, Experiment, Node, Training, feeder
+from builder.weights import Beginning, begin, beginning, located
 
 if TYPE_CHECKING:
     from torch import nn
@@ -526,6 +526,25 @@ def assemble_of(
     if experiment.weights and not trained:
         begin(net, experiment.weights)
     return net
+
+
+def beginning_of(experiment: Experiment, num_classes: int) -> Beginning:
+    """How far the experiment's stored weights go in its network.
+
+    Raises:
+        ValueError: as `assemble`; WeightsError: they are not on this machine, or damaged.
+    """
+    return beginning(dict(_sizes(experiment.replace("training", Training()).dumps(), num_classes)), experiment.weights)
+
+
+@lru_cache(maxsize=32)
+def _sizes(document: str, num_classes: int) -> tuple[tuple[str, Shape], ...]:
+    """Sizes of every weight of a network, by name."""
+    import torch
+
+    with torch.device("meta"):
+        net = assemble_of(Experiment.loads(document), num_classes, trained=True)
+    return tuple((name, tuple(tensor.shape)) for name, tensor in net.state_dict().items())
 
 
 def assemble(

@@ -17,7 +17,7 @@ from builder.parts.layers import LAYERS
 from builder.predict import Predictor
 from builder.prepared import Prepared
 from builder.spec import Experiment
-from builder.weights import beginning
+from builder.weights import reached
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,13 @@ def write(folder: Path, predictor: Predictor) -> str:
         "model.py": model_source(experiment, len(predictor.classes)),
         "predict.py": predict_source(network_text, *packages, says=kind.says, activated=kind.activated),
         "serve.py": _serve_source(),
-        "train.py": train_source(experiment, predictor.multi_label, begins, kind.says),
+        "train.py": train_source(
+            experiment,
+            predictor.multi_label,
+            begins,
+            kind.says,
+            [id for id, name in names.items() if any(tensor.startswith(f"{name}.") for tensor in stored)],
+        ),
         **taught.files,
     }
     if stored:
@@ -110,8 +116,7 @@ def _start(experiment: Experiment, num_classes: int, names: Mapping[str, str]) -
     try:
         net = network.assemble_of(experiment, num_classes)
         if experiment.weights:
-            sizes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-            begun |= {id: names[id] for id in beginning(sizes, experiment.weights).begun}
+            begun |= {id: names[id] for id in reached(net, experiment.weights).begun}
         return "stored", _tensors(net, begun)
     except ValueError:  # a file of weights that somebody removed since
         return "gone", {}

@@ -40,7 +40,14 @@ def ssim(one: Tensor, other: Tensor, data_range: float | Tensor = 1.0) -> Tensor
     """Structural similarity (Wang et al., IEEE TIP 13:600, 2004): (B,), 1 where two pictures are the same.
 
     Gaussian window of 11 px (sigma 1.5 px; smaller in smaller pictures), places where it fits, mean over channels.
+    Counted in float32 or finer, whatever autocast says: a spread is the small difference of two large squares.
     """
+    with torch.autocast(one.device.type, enabled=False):
+        exact = torch.promote_types(torch.promote_types(one.dtype, other.dtype), torch.float32)
+        return _alike(one.to(exact), other.to(exact), data_range)
+
+
+def _alike(one: Tensor, other: Tensor, data_range: float | Tensor) -> Tensor:
     channels = one.shape[1]
     window = min(_WINDOW_PX, *one.shape[-2:])
     places = torch.arange(window, dtype=one.dtype, device=one.device) - (window - 1) / 2

@@ -244,20 +244,19 @@ class Targets:
     def kinds(self) -> np.ndarray:
         """(N,) int64, what each row counts as where classes are balanced.
 
-        Its class; of several labels or boxes the rarest one in the split, -1 without any; without classes 1 where there
-        is an outline and 0 where it is empty. `UNKNOWN` where the row has none of these.
+        Of several labels or boxes the rarest one in the split, -1 without any; else as `class_or_outline` says. A patch
+        of a volume counts as its volume does: where patches lie in it is up to `Data.outlined_share`.
         """
-        found = np.full(len(self.rows), UNKNOWN, np.int64)
         if self.classes is not None and self.classes.ndim == 2:
             return _rarest([np.flatnonzero(row) for row in self.classes])
-        if self.classes is not None:
-            known = self.classes >= 0
-            found[known] = self.classes[known]
-        elif self.labels is not None:
+        if self.classes is None and self.labels is not None:
             return _rarest(self.labels)
-        elif self.masks is not None and self.masked is not None:
-            found[self.masked] = self.masks[self.masked].any((1, 2))
-        return found
+        outlines: Sequence[Any] = [None] * len(self.rows)
+        if self.masked is not None:
+            known: Any = self.outlines if self.masks is None else self.masks
+            places = self.cases if self.masks is None else np.arange(len(self.rows))
+            outlines = [known[int(k)] if there else None for k, there in zip(places, self.masked, strict=True)]
+        return class_or_outline(np.full(len(self.rows), -1) if self.classes is None else self.classes, outlines)
 
     def _masks(self, positions: np.ndarray, corners: np.ndarray | None) -> np.ndarray:
         if self.masks is not None:
@@ -277,6 +276,18 @@ class Targets:
             if parts is not None:
                 found += [np.array([len(part) for part in parts]), *parts]
         return found
+
+
+def class_or_outline(classes: np.ndarray, outlines: Sequence[Any]) -> np.ndarray:
+    """(N,) int64, what each row counts as where classes are balanced: its class; where fewer than two are known, 1 with
+    an outline and 0 with an empty one. `UNKNOWN` where that is not known of a row.
+
+    Args:
+        classes: (N,) int64, -1 unknown. outlines: of each row, with a method `any`; None where it has none.
+    """
+    if len(np.unique(classes[classes >= 0])) > 1:
+        return np.where(classes >= 0, classes, UNKNOWN)
+    return np.array([UNKNOWN if outline is None else int(outline.any()) for outline in outlines], np.int64)
 
 
 def _rarest(labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -488,6 +488,11 @@ def beginning(wanted: Mapping[str, tuple[int, ...]], sha256: str) -> Beginning:
     return Beginning(begun, tuple(id for id in layers if id not in begun))
 
 
+def reached(net: Any, sha256: str) -> Beginning:
+    """As `beginning`, of a network at hand."""
+    return beginning({name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}, sha256)
+
+
 def _held(sha256: str) -> dict[str, tuple[int, ...]]:
     """Sizes of the tensors of stored weights, by name."""
     from safetensors import SafetensorError, safe_open
@@ -512,12 +517,12 @@ def begin(net: Any, sha256: str) -> Beginning:
     """
     from safetensors.torch import load_file
 
-    state = net.state_dict()
-    found = beginning({name: tuple(tensor.shape) for name, tensor in state.items()}, sha256)
+    found = reached(net, sha256)
     if not found.begun:
         raise WeightsError(f"The weights {sha256[:12]} are of another network: they fit none of its layers.")
     given = load_file(_whole(sha256))
-    net.load_state_dict({n: given[n] for n in state if n in given and n.split(".")[1] in found.begun}, strict=False)
+    own = net.state_dict()
+    net.load_state_dict({n: given[n] for n in own if n in given and n.split(".")[1] in found.begun}, strict=False)
     return found
 
 

@@ -49,6 +49,16 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
                 )
     if fingerprint.num_patients < 3:
         say("Training, validation and test need at least one patient each. Add scans of other patients.")
+    named = [name for name, count in counts.get("train", {}).items() if count]
+    single = not fingerprint.num_slices or fingerprint.num_slices["max"] == 1  # of several slices some show nothing
+    empty = fingerprint.num_empty.get("boxes", {}).get("train", 0)
+    if experiment.training.balance == "sampler" and len(named) == 1 and single and not empty:
+        words = (
+            f"Each training scan has boxes, all of class {named[0]!r}: the sampler has nothing to balance and changes "
+            "nothing."
+        )
+        off = experiment.replace("training.balance", "none")
+        found.append(Problem("training.balance", words, "warning", "Switch it off", off))
     smallest = _smallest_px(experiment.data, fingerprint)
     if smallest is not None and smallest < SMALL_PX:
         larger = min(1024, int(np.ceil(experiment.data.size_px * SMALL_PX / smallest / 32) * 32))

@@ -139,6 +139,7 @@ def problems(experiment: Experiment, fingerprint: Any) -> list[Problem]:
         )
     found += _about_outlines(experiment, fingerprint, masks)
     found += _about_types(experiment, classes, counts, typed)
+    found += _about_balance(experiment, fingerprint, counts["train"] if typed["train"] else {}, masks["train"])
     for split, words in (("train", "training"), ("val", "validation"), ("test", "test")):
         if not masks[split] and not typed[split]:
             use = {"train": "nothing can be learned", "val": "the best epoch cannot be chosen by it"}
@@ -190,6 +191,26 @@ def _about_outlines(experiment: Experiment, fingerprint: Any, masks: dict[str, i
         words = "Scans have several slices, of which the network sees the middle one: tumors beside it are missed."
         warn(words, "data.slices", "See each slice", "each")
     return found
+
+
+def _about_balance(experiment: Experiment, fingerprint: Any, types: dict[str, int], outlined: int) -> list[Problem]:
+    """Says it where the balance has nothing to balance: types, or without two of them, outlines and empty ones."""
+    balance = experiment.training.balance
+    if balance == "none" or sum(count > 0 for count in types.values()) > 1:
+        return []
+    if balance == "weights":
+        words = "Class weights are of types, and the training scans have fewer than two: they change nothing."
+    else:
+        # Of a scan of several slices some show the tumor and some do not.
+        single = experiment.data.blocks or not fingerprint.num_slices or fingerprint.num_slices["max"] == 1
+        if not single or not outlined or fingerprint.num_empty.get("mask", {}).get("train", 0):
+            return []
+        words = (
+            "The training scans have fewer than two types, and each outline shows a tumor: the sampler has nothing to "
+            "balance and changes nothing."
+        )
+    fix = experiment.replace("training.balance", "none")
+    return [Problem("training.balance", words, "warning", "Switch it off", fix)]
 
 
 def _about_types(

@@ -141,7 +141,7 @@ ENGINE = {
     "branch": "spec runs checkpoint parting",
     "carrying": "checkpoint optim",
     "learner": "parts spec network data augment targets task runs checkpoint optim averaging shares batches film "
-    "measures memory health tripwire views ways branch carrying parallel",
+    "measures memory health tripwire views ways branch carrying parallel weights",
     "train": "spec network data augment task runs checkpoint batches learner memory parallel",
     # results
     "measures": "",

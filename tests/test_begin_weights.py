@@ -12,6 +12,7 @@ from builder import network, onnx_export, pytorch_export, weights
 from builder.check import problems
 from builder.export import untrained
 from builder.foreign_child import parsed
+from builder.learner import Learner
 from builder.spec import Experiment
 from builder.train import train
 
@@ -58,6 +59,35 @@ def test_an_export_of_an_untrained_network_carries_the_weights_that_came(came, t
     assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
     begins, start = pytorch_export._start(experiment, 2, {node.id: node.id for node in experiment.network})
     assert begins == "stored" and len(start) == len(state)
+
+
+def test_layers_that_begin_with_them_learn_at_the_rate_of_the_backbone_also_in_an_export(home, tmp_path, came):
+    experiment, _ = came
+    first = next(node.id for node in experiment.network if node.name == "conv2d")
+    slow = experiment.replace("training.backbone_rate", 0.1).replace(f"network.{first}.params.out_channels", 24)
+    folder = little_run.phantoms.write_cohort(tmp_path / "scans", seed=5, num_images=24, size_px=32)
+    dataset = little_run.imported(home, folder, synthetic=True)
+    slow = slow.replace("data.dataset", dataset.id)
+    begun = network.beginning_of(slow, len(dataset.classes)).begun
+    prepared, kind = dataset.prepared(slow.data), little_run.task.find("recognition")
+    made = Learner(slow, kind, dataset, prepared, tmp_path, torch.device("cpu"))
+    owners = {id(p): name.split(".")[1] for name, p in made.model.named_parameters()}
+    rates = {owners[id(p)]: group["lr"] for group in made.optimizer.param_groups for p in group["params"]}
+    full = max(rates.values())
+    assert begun and first not in begun and rates[first] == full
+    assert rates == pytest.approx({name: full * (0.1 if name in begun else 1.0) for name in rates})
+
+    text = {}
+    for there in (True, False):
+        out = tmp_path / f"out-{there}"
+        out.mkdir()
+        predictor = untrained(slow, home)
+        if not there:
+            weights.stored()[0].path.unlink()
+        pytorch_export.write(out, predictor)
+        text[there] = (out / "train.py").read_text()
+    assert all(f"    '{name}': (0.1, 1.0, 1.0)," in text[True] for name in begun)
+    assert f"'{first}'" not in text[True] and "otherwise" not in text[False]  # gone: it begins at random, as all do
 
 
 def test_layers_that_fit_no_longer_begin_by_themselves_and_the_check_tells(came):

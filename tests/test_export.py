@@ -27,8 +27,8 @@ import torch
 from fed import FEEDS
 from PIL import Image
 
+from builder import cutting, listing, network, optim, pytorch_export, schedule
 from builder import export as module
-from builder import network, optim, pytorch_export, schedule
 from builder.data import Dataset
 from builder.export import TOLERANCE, ExportError, export
 from builder.listing import attributes, model_source, train_source
@@ -38,6 +38,7 @@ from builder.predict import Predictor, read
 from builder.runs import Run
 from builder.sandbox import Sandbox
 from builder.spec import Choice, Experiment, Group, Node
+from builder.targets import UNKNOWN
 from tasks.recognition import Recognition
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -469,7 +470,8 @@ def trained_by_the_export(
     space |= {"Model": lambda: model, "load": lambda _: (images, targets), "keep": lambda *_: kept.append(1)}
     told = iter(figures or [])
     if figures is not None:
-        space["measure"] = lambda *_: dict.fromkeys(("auc", "accuracy", "balanced_accuracy", "f1", "loss"), next(told))
+        names = ("auc", "accuracy", "balanced_accuracy", "f1", "loss")
+        space["measure"] = lambda *_: dict(zip(names, np.broadcast_to(next(told), len(names)), strict=True))
     monkeypatch.setattr(sys, "argv", ["train.py", "scans", "--epochs", str(epochs)])
     main = space["main"]
     main.__globals__.update(space)
@@ -518,6 +520,33 @@ def test_the_exported_training_stops_early_when_its_patience_is_at_an_end(patien
     assert kept == (2 if patience else 3)
 
 
+def test_the_exported_training_does_not_wait_for_lower_losses_at_an_equal_score(monkeypatch, capsys):
+    figures = [[1.0, 1.0, 1.0, 1.0, loss] for loss in (0.9, 0.8, 0.7, 0.6, 0.5)]
+    *_, kept = trained_by_the_export(4, monkeypatch, epochs=5, figures=figures, patience=2, monitor="auc")
+    assert "Stopped early after epoch 3" in capsys.readouterr().out and kept == 3
+
+
+def test_the_exported_training_goes_by_the_loss_where_its_score_cannot_be_computed():
+    merit = listing._merit(taught(monitor="auc"))
+    for figures, value in (({"auc": 0.7, "loss": 0.4}, 0.7), ({"loss": 0.4}, -0.4)):
+        assert eval(merit, {"figures": figures}) == value
+    assert eval(listing._merit(taught(monitor="loss")), {"figures": {"loss": 0.4}}) == -0.4
+
+
+def test_the_exported_training_balances_outlines_without_types_as_the_run_does():
+    space: dict[str, Any] = {"np": np}
+    exec(listing._balanced("type_and_outline", False), space)
+    some, none = np.ones((2, 2), np.uint8), np.zeros((2, 2), np.uint8)
+    shown = [
+        (-1, some, 0, False),
+        (-1, none, 1, False),
+        (0, None, 2, True),
+        (-1, cutting.Outlined.of(some[None]), 3, False),
+    ]
+    assert space["kinds_of"](shown).tolist() == [1, 0, UNKNOWN, 1]
+    assert space["kinds_of"]([*shown, (1, none, 4, True)]).tolist() == [UNKNOWN, UNKNOWN, 0, UNKNOWN, 1]
+
+
 @pytest.mark.parametrize(("name", "params"), [*((name, {}) for name in OPTIMIZERS), ("momentum", {"momentum": 0.0})])
 def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str, params: dict[str, Any]):
     training = little_run.starter().training.model_copy(
@@ -555,7 +584,8 @@ def test_the_exported_training_averages_weights_as_the_app_does(name, monkeypatc
     from builder import averaging
 
     choice = Choice(name=name, params={"decay": 0.6} if name == "ema" else {"start_share": 0.5})
-    space = recipe(taught(average=choice, batch_size=4, augment=()))
+    augment = (Choice(name="noise", params={"probability": 1.0, "sigma": 0.5}), Choice(name="mixup"))
+    space = recipe(taught(average=choice, batch_size=4, augment=augment))  # statistics are of scans that are not varied
     model, images = Statistics(), torch.rand(8, 1, 1, 2, generator=torch.Generator().manual_seed(2))
     ours, theirs, count = averaging.average(choice, model, 4), copy.deepcopy(model), 0
     assert ours is not None

@@ -16,7 +16,7 @@ import pytest
 import taken_away
 import torch
 
-from builder import checkpoint, scans, task, tiling
+from builder import batches, checkpoint, scans, task, tiling
 from builder.augment import Augment
 from builder.batches import Scans
 from builder.catalog import OneOf
@@ -257,6 +257,18 @@ def test_the_ssim_of_training_is_that_of_evaluation():
     off = (good + 0.1 * torch.randn(good.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
     assert float(ssim(off, good)) == pytest.approx(measured(off[0].numpy(), good[0].numpy(), (0.0, 1.0)), abs=0.02)
     assert float(ssim(good, good)) == pytest.approx(1.0)
+
+
+def test_half_precision_leaves_the_ssim_as_it_is():
+    from builder.restoration import l1_ssim, ssim
+
+    good = torch.full((2, 1, 32, 32), 1.5)
+    off = good + 0.02 * torch.randn(good.shape, generator=torch.Generator().manual_seed(2))
+    whole = ssim(off, good, torch.tensor(4.0)), l1_ssim(off, good, 0.8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ssim(off, good, torch.tensor(4.0)), l1_ssim(off, good, 0.8)
+    assert float(whole[0].min()) > 0.95 and torch.equal(half[0], whole[0]) and torch.allclose(half[1], whole[1])
+    assert ssim(off.double(), good.double()).dtype == torch.float64
 
 
 # ---- whole scans ----
@@ -535,6 +547,23 @@ def test_what_was_learned_from_pairs_of_several_sizes_can_be_taken_away(home, pa
         csv.writer(file).writerows([("file", "target", "split"), *rows])
     figures, ours = taken_away.taught_again(folder, tmp_path, tmp_path), taken_away.validated(run, pairs, tmp_path)
     assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-3)
+
+
+@pytest.mark.parametrize("degrade", [NOISE, Choice(name="none")], ids=lambda choice: choice.name)
+def test_an_exported_train_py_measures_batch_norm_on_patches_that_lie_still(degrade):
+    told = lesson(KIND.says, small(**{"data.degrade": degrade}), False)
+    space: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"size_px": 24}}
+    for text in (told.files.get("degrade.py", ""), told.text):
+        exec(compile(text, "train.py", "exec"), space)
+    images = [torch.rand(1, 40 + k, 30, generator=torch.Generator().manual_seed(k)) for k in range(6)]
+    space |= {"images": images, "targets": images, "start": 2, "end": 6}
+    exec("\n".join(told.plain), space)
+    once = space["batch"]
+    exec("\n".join(told.plain), space)
+    places = np.random.default_rng(batches._FIXED).random((6, 2))
+    good = torch.stack([space["cut"](images[k], images[k], places[k])[1] for k in range(2, 6)])
+    assert torch.equal(space["batch"], once) and torch.equal(once, good) == (degrade.name == "none")
+    assert float((once - good).abs().mean()) < 0.2
 
 
 # ---- what is said beforehand ----

@@ -356,6 +356,18 @@ def test_a_data_set_without_boxes_is_refused_in_words(trained: tuple[Path, Any, 
     assert small.severity == "warning" and small.fix is not None and small.fix.data.size_px > 16
 
 
+def test_a_sampler_that_has_nothing_to_balance_is_told_with_a_repair(trained: tuple[Path, Any, Dataset]) -> None:
+    from dataclasses import replace
+
+    known = replace(trained[2].fingerprint, box_counts={"train": {"cat": 9, "dog": 0}}, num_empty={})
+    document = STARTERS[0].replace("training.balance", "sampler")
+    (found,) = [p for p in TASK.problems(document, known) if p.path == "training.balance"]
+    assert found.severity == "warning" and "'cat'" in found.message and found.fix == STARTERS[0]
+    empty = replace(known, num_empty={"boxes": {"train": 2}})
+    for other in (empty, replace(known, box_counts={"train": {"cat": 9, "dog": 2}})):
+        assert not [p for p in TASK.problems(document, other) if p.path == "training.balance"]
+
+
 @pytest.mark.parametrize(("setting", "value"), [("label_smoothing", 0.1), ("balance", "weights")])
 def test_a_setting_that_changes_nothing_is_told_with_a_repair(setting: str, value: Any) -> None:
     path = f"training.{setting}"

@@ -6,6 +6,7 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 from test_pages_build import at, pressed, ready
 from test_pages_shell import cats, said  # noqa: F401 (a fixture)
 
+from builder import network, weights
 from builder.runs import EpochEnded, Record, RunStore, Started
 from builder.spec import Choice
 
@@ -35,6 +36,18 @@ def test_layers_get_a_rate_of_their_own_and_lose_it_again(home: Path, cats: str)
     assert draft.experiment.training.groups[0].nodes == (draft.experiment.network[0].id,)
     pressed(session, f"group-remove-{group.name}")
     assert draft.experiment.training.groups == ()
+
+
+def test_the_rate_of_the_backbone_names_the_layers_that_begin_with_stored_weights(home: Path, cats: str) -> None:  # noqa: F811
+    draft = ready(home, cats)
+    assert "it changes none" in said(at("training", draft))
+    net = network.assemble_of(draft.experiment, 2)
+    stored = weights.keep({name: tensor.numpy() for name, tensor in net.state_dict().items()})
+    draft.replace("weights", stored.sha256)
+    begun = network.beginning_of(draft.experiment, 2).begun
+    assert f"It is for {', '.join(begun)}." in said(at("training", draft)).replace("\\", "")
+    weights.stored()[0].path.unlink()
+    assert "it changes none" in said(at("training", draft))
 
 
 def test_the_choice_of_balance_says_what_the_counts_mean(home: Path, cats: str) -> None:  # noqa: F811

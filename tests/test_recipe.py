@@ -105,7 +105,7 @@ def test_layers_with_rates_of_their_own_follow_the_schedule_beside_the_rest() ->
     chosen = Experiment(network=(Node(id="a", name="linear"), Node(id="b", name="linear"))).replace(
         "training.groups", groups
     )
-    otherwise = shares(chosen)
+    otherwise = shares(chosen, ())
     made = optim.optimizer(Choice(name="sgd", params={"lr": 0.5}), model, 0.01, otherwise)
     run = optim.Schedule(Choice(name="polynomial"), made, 5, 2, full=0.5)
     rate = run.set_rate(5)
@@ -127,11 +127,12 @@ def test_a_backbone_learns_at_its_own_rate_unless_a_group_says_otherwise() -> No
         Node(id="head", name="linear", params={"out_features": 2}),
     )
     plain = Experiment(network=nodes)
-    assert shares(plain) == {}
+    assert shares(plain, ()) == {}
     slow = plain.replace("training.backbone_rate", 0.1)
-    assert {id: share.lr for id, share in shares(slow).items()} == {"body": 0.1}
+    assert {id: share.lr for id, share in shares(slow, ()).items()} == {"body": 0.1}
+    assert {id: share.lr for id, share in shares(slow, ("head",)).items()} == {"body": 0.1, "head": 0.1}
     told = slow.replace("training.groups", (Group(name="all", nodes=("body", "head"), lr_factor=0.5),))
-    assert {id: share.lr for id, share in shares(told).items()} == {"body": 0.5, "head": 0.5}
+    assert {id: share.lr for id, share in shares(told, ()).items()} == {"body": 0.5, "head": 0.5}
 
 
 def test_groups_that_cannot_be_are_told_with_a_repair() -> None:
@@ -345,6 +346,22 @@ def test_early_stopping_can_ask_for_a_real_gain(tmp_path: Any, dataset: Any, mon
         events, reason = taught(dataset, tmp_path / str(ended), epochs=8, monitor="auc", patience=2, min_delta=least)
         assert len(events) == ended
     assert "0.809" in reason, "the best epoch is still the best one"
+
+
+def test_an_equal_score_is_kept_for_its_lower_loss_but_patience_does_not_wait_for_it(
+    tmp_path: Any, dataset: Any
+) -> None:
+    from builder.learner import Learner
+
+    for least in (0.0, 1e-6):
+        chosen = Experiment(data=Data(size_px=SIZE), network=NODES).replace("training.patience", 2)
+        chosen = chosen.replace("training.min_delta", least).replace("training.monitor", "auc")
+        made = Learner(chosen, find("recognition"), dataset, dataset.made, tmp_path, torch.device("cpu"))
+        stale = []
+        for made.place.epoch, (auc, loss) in enumerate(((0.9, 0.9), (1.0, 0.8), (1.0, 0.7), (1.0, 0.6)), 1):
+            made.rank({"val/auc": auc, "val/loss": loss})
+            stale.append(made.place.stale)
+        assert stale == [0, 0, 1, 2] and made.is_stale and made.place.best_epoch == 4
 
 
 # -- balance ----------------------------------------------------------------------------------------------------------

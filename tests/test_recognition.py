@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from builder import network
 from builder.data import Fingerprint
+from builder.losses import Focal, Labels
 from builder.parts.layers import LAYERS
 from builder.spec import Experiment, Node, Training
 from builder.task import unfit
@@ -58,6 +59,18 @@ def test_class_weights_make_each_class_count_the_same_and_average_one_over_the_c
 def test_a_class_without_training_cases_gets_a_finite_weight():
     loss = RECOGNITION.class_loss(Training(balance="weights"), np.array([0, 0, 1]), 3, False)
     assert torch.isfinite(loss.weight).all()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_has_a_gradient_where_an_answer_is_entirely_sure(gamma: float):
+    for loss, target in ((Focal(gamma), torch.tensor([0, 1])), (Labels(gamma), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))):
+        scores = torch.tensor([[40.0, -40.0], [2.0, -1.0]], requires_grad=True)
+        loss(scores, target).backward()
+        assert scores.grad is not None and scores.grad.isfinite().all() and scores.grad[1].abs().min() > 0
+    scores, target = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+    each = torch.nn.functional.cross_entropy(scores, target, reduction="none")
+    missed = 1 - scores.softmax(1)[torch.arange(8), target]
+    assert torch.allclose(Focal(gamma)(scores, target), (each * missed**gamma).mean(), rtol=1e-6)
 
 
 def test_several_labels_are_learned_by_binary_cross_entropy_with_smoothing_and_positive_weights():

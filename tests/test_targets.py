@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from builder.cutting import Outlined
 from builder.data import Dataset, place, prepare
 from builder.scan import Scan
 from builder.spec import Data
-from builder.targets import Targets
+from builder.targets import UNKNOWN, Targets, class_or_outline
 
 FITS = ("pad", "stretch", "crop")
 
@@ -113,6 +114,23 @@ def test_a_missing_mask_is_not_an_empty_one() -> None:
     assert found.masked is not None and found.masks is not None
     assert found.masked.tolist() == [False, True]
     assert found.masks[1].sum() == 100 and set(np.unique(found.masks[1])) == {0, 1}
+
+
+def test_without_two_classes_a_balance_is_of_outlines_and_empty_ones() -> None:
+    assert of(Data(size_px=40), [0, 1], ("class", "mask")).kinds().tolist() == [UNKNOWN, 1]
+    masks = np.zeros((4, 2, 2), np.uint8)
+    masks[0] = 1
+    masked = np.array([True, True, False, True])
+    assert class_or_outline(
+        np.full(4, -1), [m if k else None for m, k in zip(masks, masked, strict=True)]
+    ).tolist() == [*(1, 0, UNKNOWN, 0)]
+    pictures: Any = SimpleNamespace(rows=np.arange(4), labels=None, masks=masks, masked=masked)
+    volumes: Any = SimpleNamespace(rows=np.array([5, 5, 6, 7]), labels=None, masks=None, masked=masked)
+    volumes.cases, volumes.outlines = volumes.rows, {5: Outlined.of(masks[:1]), 7: Outlined.of(masks[1:2])}
+    for classes, kinds in (([-1] * 4, None), ([1, -1, -1, 1], None), ([1, -1, 0, 1], [1, UNKNOWN, 0, 1])):
+        pictures.classes = volumes.classes = np.array(classes)
+        assert Targets.kinds(pictures).tolist() == (kinds or [1, 0, UNKNOWN, 0])
+        assert Targets.kinds(volumes).tolist() == (kinds or [1, 1, UNKNOWN, 0])
 
 
 def test_a_lesion_that_the_crop_cuts_away_is_not_asked_for() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import little_run
 import nibabel
@@ -158,6 +159,19 @@ def test_dice_and_cross_entropy_is_that_of_its_formula_and_the_usual_one():
     sure = torch.where(masks > 0, logits.sigmoid(), 1 - logits.sigmoid())
     focal = ((1 - sure) ** 3 * -sure.log()).mean()
     torch.testing.assert_close(loss_of("dice_focal", dice=0.25, gamma=3.0), 0.25 * dice + 0.75 * focal)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_pixels_is_smps_and_has_a_gradient_where_background_is_entirely_sure(gamma: float):
+    from segmentation_models_pytorch.losses import FocalLoss
+
+    loss = losses.DiceFocal(dice=0.0, gamma=gamma)
+    logits, masks = pair()
+    torch.testing.assert_close(loss(logits, masks), FocalLoss("binary", gamma=gamma)(logits, masks.float()))
+    logits[0], masks[0] = -40.0, 0
+    logits.requires_grad_()
+    loss(logits, masks).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad[1].abs().min() > 0
 
 
 def test_dice_is_monais_over_the_batch():
@@ -456,6 +470,21 @@ def test_what_stands_in_the_way_is_told(changes, severity, words):
 
 def test_nothing_is_said_of_a_good_data_set():
     assert TUMOR.problems(STARTERS["small-unet"], facts()) == []
+
+
+def test_a_balance_that_has_nothing_to_balance_is_told_with_a_repair():
+    plain = STARTERS["small-unet"]
+    outlines: dict[str, Any] = {"classes": ("tumor",), "class_counts": {}}
+    for balance, more, told in (
+        ("sampler", {}, True),
+        ("sampler", {"num_empty": {"mask": {"train": 20}}}, False),
+        ("sampler", {"num_slices": {"min": 1, "median": 1, "max": 9}}, False),
+        ("weights", {"num_empty": {"mask": {"train": 20}}}, True),
+    ):
+        document = plain.replace("training.balance", balance)
+        found = [p for p in TUMOR.problems(document, facts(**outlines, **more)) if p.path == "training.balance"]
+        assert [p.severity for p in found] == ["warning"] * told and all(p.fix == plain for p in found)
+        assert not [p for p in TUMOR.problems(document, facts()) if p.path == "training.balance"]
 
 
 def test_repairs_of_the_data_side_are_documents_that_stand():

@@ -19,13 +19,14 @@ import torch
 from PIL import Image, ImageSequence
 from test_tumor_diagnosis import STARTERS, TUMOR, facts, labelled
 
-from builder import cutting, network, task, voxels
+from builder import batches, cutting, network, task, voxels
 from builder.augment import Augment
 from builder.batches import Scans
 from builder.check import problems
 from builder.data import Dataset, UnusableScan, prepare, quantize
 from builder.evaluate import evaluate
 from builder.export import TARGETS, export, unsupported
+from builder.lessons import lesson
 from builder.network import assemble
 from builder.predict import Predictor
 from builder.runs import Run
@@ -483,6 +484,21 @@ def test_its_train_py_cuts_patches_and_counts_as_the_app_does(home: Path, balls:
     assert {"dice", "iou", "balanced_accuracy", "loss"} <= set(ours)
     assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-4, abs=1e-4)
     assert taken_away.asked(tmp_path / "trained", tmp_path / rows[0][0], tmp_path)["top"] in balls.classes
+
+
+def test_what_it_measures_batch_norm_on_are_patches_that_lie_still_as_in_the_app():
+    told = lesson(TUMOR.says, tiny(training__augment=[Choice(name="flip_horizontal")]), False)
+    space: dict = {"np": np, "torch": torch, "cutting": cutting, "SETTINGS": {}}
+    exec(told.text, space)
+    outline = cutting.Outlined.of(blob((12, 30, 30)))
+    volume = np.random.default_rng(0).random((1, 12, 30, 30), np.float32)
+    space |= {"images": [torch.from_numpy(volume)] * 6, "targets": [(0, outline, 0, True)] * 6, "start": 2, "end": 6}
+    exec("\n".join(told.plain), space)
+    data, size, fixed = tiny().data, volume.shape[1:], np.random.default_rng(batches._FIXED).random((6, 2))
+    for patch, chance in zip(space["batch"], fixed[2:], strict=True):
+        middle = cutting.centre(outline, size, data.outlined_share, chance)
+        corner = cutting.corner(middle, size, data.shape[1:])
+        assert np.array_equal(patch.numpy(), cutting.block(volume, corner, data.shape[1:]))
 
 
 def test_earlier_documents_keep_their_digest_and_patches_have_their_own():

@@ -467,7 +467,8 @@ TRAINING = Part(
             "none",
             ("none", "weights", "sampler"),
             "What is done for rare classes. weights: each class counts the same in the loss. sampler: each class is seen "
-            "equally often in an epoch of the same length; scans of rare classes come several times.",
+            "equally often in an epoch of the same length; scans of rare classes come several times. Of outlines without "
+            "two types: scans with a tumor and scans without.",
             title="Class balance",
         ),
         OneOf(

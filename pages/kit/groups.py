@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from builder.network import beginning_of
 from builder.parts.training import GROUP, TRAINING
-from builder.shares import is_ready_made
+from builder.shares import ready_made
 from builder.spec import Experiment, Group
 from pages.kit import draft as drafts
 from pages.kit import findings, forms
@@ -17,7 +18,7 @@ __all__ = ["groups"]
 def groups(draft: drafts.Draft, found: findings.Findings) -> None:
     """The rate of ready-made layers, and each group with its layers and factors."""
     now = draft.experiment
-    ready = [node.id for node in now.network if is_ready_made(node)]
+    ready = ready_made(now, _begun(now, found.num_classes))
     forms.section(draft, "training", [TRAINING.param("backbone_rate")], found.problems, num_columns=1)
     st.caption(
         f"It is for {plain(', '.join(ready))}." if ready else "The network has no such layer now: it changes none."
@@ -32,6 +33,14 @@ def groups(draft: drafts.Draft, found: findings.Findings) -> None:
             words = f"Head ({last}) ten times as fast"
             st.button(words, key="group-head", icon=":material/bolt:", on_click=add, args=(draft, (last,), 10.0))
         st.button("A group of layers", key="group-new", icon=":material/add:", on_click=add, args=(draft, (), 1.0))
+
+
+def _begun(now: Experiment, num_classes: int) -> tuple[str, ...]:
+    """Layers that begin with the stored weights of the document; what is wrong with those is told where they are."""
+    try:
+        return beginning_of(now, num_classes).begun if now.weights else ()
+    except ValueError:
+        return ()
 
 
 def one(draft: drafts.Draft, group: Group, found: findings.Findings) -> None:
