@@ -86,11 +86,7 @@ def audit(
     _keep_copies(dataset, found)
     dataset.refresh()
     groups = np.array(
-        join(
-            len(dataset) + len(found),
-            [*dataset.groups.tolist(), *(int(dataset.groups[pair["one"]]) for pair in found)],
-            [*dataset.groups.tolist(), *(int(dataset.groups[pair["other"]]) for pair in found)],
-        )[: len(dataset)]
+        join(len(dataset), dataset.groups.tolist(), pairs=[(pair["one"], pair["other"]) for pair in found])
     )
     learned = np.concatenate([dataset.indices("train"), dataset.indices("val")])
     counts = {kind: sum(pair["kind"] == kind for pair in found) for kind in ("same", "near", "turned", "seen")}

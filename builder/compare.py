@@ -18,6 +18,7 @@ from builder.data import Dataset
 from builder.evaluate import answered, evaluation, kept
 from builder.measures import bootstrap
 from builder.measures.bootstrap import RESAMPLES
+from builder.measures.classes import Predictions
 from builder.measures.delong import delong
 from builder.runs import Run
 
@@ -56,12 +57,14 @@ def compare(
 
     Returns, as JSON data: {first, second (ids), split, n, patients, metrics: {name: {first, second, difference (of
     second from first), low, high, better ("higher", "lower" or ""), verdict ("better", "worse",
-    "not shown", "differs", "same" or "undefined"), words}}, watched (the figure the first run was chosen by, "" where
-    it is not among them), delong {class: see `measures.delong`} where classes are told apart, confidence, resamples,
-    notes}.
+    "not shown", "differs", "same" or "undefined"), words; and where a figure leaves other cases out of the two: both,
+    undefined_first, undefined_second (see `bootstrap.differences`)}}, watched (the figure the first run was chosen by,
+    "" where it is not among them), delong {class: see `measures.delong`} where classes are told apart, confidence,
+    resamples, notes}.
 
     Raises:
-        CompareError: other tasks, data sets or cases, or a test side that one of them has not been evaluated on.
+        CompareError: other tasks, data sets, cases or true answers, or a test side that one of them has not been
+            evaluated on.
     """
     if first.id == second.id:
         raise CompareError("These are the same run: choose two.")
@@ -88,13 +91,15 @@ def compare(
             f"One run was taught the classes {', '.join(found[0][0])}, the other {', '.join(found[1][0])}: only runs "
             "that tell the same classes apart can be compared."
         )
+    told = [examined for *_, examined in found if examined is not None]
+    _same_cases(*told)
+    _same_truth(kind, (first, second), told, split)
     noted = []
     for classes, multi_label, examined in found:
         assert examined is not None
         with bootstrap.noting() as asked:
-            told = kind.report(examined, classes, multi_label, resamples=2, seed=seed)
-        noted.append((asked, told["metrics"], examined))
-    _same_cases(noted[0][2], noted[1][2])
+            report = kind.report(examined, classes, multi_label, resamples=2, seed=seed)
+        noted.append((asked, report["metrics"], examined))
     metrics: dict[str, Any] = {}
     for a, b in zip(noted[0][0], noted[1][0], strict=False):
         for name, figure in bootstrap.differences(a, b, resamples, seed).items():
@@ -127,8 +132,50 @@ def _same_cases(one: task.Examined, other: task.Examined) -> None:
         )
 
 
+def _same_truth(kind: task.Task, runs: Sequence[Run], told: Sequence[task.Examined], split: str) -> None:
+    """Refuses what was judged by other true answers, with why they are others: a difference would be theirs."""
+    one, other = (kind.truth(examined) for examined in told)
+    apart = [name for name in one if name in other and not _alike(one[name], other[name])]
+    if not apart:
+        return
+    changed = runs[0].experiment.diff(runs[1].experiment)
+    asked = {path.removeprefix("data."): pair for path, pair in changed.items() if path.startswith("data.")}
+    ways = [
+        f"{name}: {' and '.join('none' if value is None else str(value) for value in pair)}"
+        for name, pair in asked.items()
+        if name not in ("exclude", "leaks")
+    ]
+    edits = [(evaluation(run, split) or {}).get("edited") for run in runs] if split == "test" else [0, 0]
+    words = f"The two runs were judged by different {' and '.join(apart)}, so a difference says nothing of the networks"
+    if edits[0] != edits[1] or not ways:
+        words += "; labels or scans have changed between their evaluations: evaluate both again"
+    if ways:
+        words += f"; their Data settings differ ({', '.join(ways[:6])}): take runs that are asked alike"
+    raise CompareError(f"{words}.")
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays hold the same; what was measured but for the rounding of another machine."""
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    return bool(np.allclose(one, other, rtol=1e-4, equal_nan=True))
+
+
 def _told(figure: Mapping[str, float | None], name: str, known: Mapping[str, bool]) -> dict[str, Any]:
-    """One figure with its verdict and a sentence."""
+    """One figure with its verdict and a sentence, and with which cases it leaves out."""
+    told = _verdict(figure, name, known)
+    if "both" in figure:
+        told["words"] += (
+            f" Taken over the {figure['both']} that have it in both; it is undefined in "
+            f"{figure['undefined_first']} more for the first and in {figure['undefined_second']} more for the second."
+        )
+    return told
+
+
+def _verdict(figure: Mapping[str, float | None], name: str, known: Mapping[str, bool]) -> dict[str, Any]:
+    """The figure with what it says of the second run."""
     rising = known.get(name, True if name in HIGHER else False if name in LOWER else None)
     better = "" if rising is None else "higher" if rising else "lower"
     difference, low, high = figure["difference"], figure["low"], figure["high"]
@@ -155,19 +202,19 @@ def _told(figure: Mapping[str, float | None], name: str, known: Mapping[str, boo
 
 
 def _tested(classes: Sequence[str], first: task.Examined, second: task.Examined) -> dict[str, Any]:
-    """{class: DeLong's test of its area under the ROC curve}; of two classes the second, {} where none are told."""
-    if any("probabilities" not in examined or "labels" not in examined for examined in (first, second)):
+    """{class: DeLong's test of its area under the ROC curve} over the cases whose class is known; of two classes the
+    second, {} where none are told."""
+    one, other = Predictions.of(first), Predictions.of(second)
+    if one is None or other is None or one.probabilities.shape != other.probabilities.shape:
         return {}
-    order = [np.argsort(examined["cases"]) for examined in (first, second)]
-    scores = [np.asarray(examined["probabilities"])[at] for examined, at in zip((first, second), order, strict=True)]
-    labels, patients = np.asarray(first["labels"])[order[0]], np.asarray(first["patients"])[order[0]]
-    if scores[0].ndim != 2 or scores[0].shape != scores[1].shape or len(labels) != len(scores[0]):
-        return {}
+    order = [np.argsort(told.cases) for told in (one, other)]
+    scores = [told.probabilities[at] for told, at in zip((one, other), order, strict=True)]
+    labels, patients = one.labels[order[0]], one.patients[order[0]]
     found = {}
     for k, name in enumerate(classes):
-        if labels.ndim == 1 and len(classes) == 2 and k == 0:
+        if not one.multi_label and len(classes) == 2 and k == 0:
             continue  # its area is that of the second
-        positive = labels[:, k] > 0 if labels.ndim == 2 else labels == k
+        positive = labels[:, k] > 0 if one.multi_label else labels == k
         told = delong(scores[0][:, k], scores[1][:, k], positive, patients)
         if told is not None:
             found[name] = told

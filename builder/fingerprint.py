@@ -140,7 +140,7 @@ def fingerprint(
             counts[fact.split][classes[index]] += 1
     copies = list(copies)
     exact = _grouped([fact.content for fact in facts])
-    together = _together([fact.alike for fact in facts], copies)
+    together = join(len(facts), [fact.alike for fact in facts], pairs=copies)
     alike = _grouped(together)
     near = [group for group in alike if len({facts[i].content for i in group}) > 1]
     across = [group for group in alike if len({facts[i].split for i in group}) > 1]
@@ -283,17 +283,10 @@ def _three(values: list[Any]) -> dict[str, list[Any]]:
     return {"min": list(ordered[0]), "median": list(ordered[len(ordered) // 2]), "max": list(ordered[-1])}
 
 
-def _together(alike: Sequence[str], copies: Iterable[tuple[int, int]]) -> list[int]:
-    """A number for each case: that of the cases that show almost the same."""
-    pairs = list(copies)  # each a node that has the name of its one case in one column, of the other in the other
-    columns = ([*alike, *(alike[pair[side]] for pair in pairs)] for side in (0, 1))
-    return join(len(alike) + len(pairs), *columns)[: len(alike)]
-
-
 def leaks(facts: Sequence[Fact], copies: Iterable[tuple[int, int]] = ()) -> dict[str, list[str]]:
     """Ids of the cases of "train" and "val" that have their patient, or their picture, on a later side; a blank picture
     is nobody's, and a case on no side is left alone."""
-    together = _together([fact.alike for fact in facts], copies)
+    together = join(len(facts), [fact.alike for fact in facts], pairs=copies)
     sides: dict[tuple[str, str | int], set[str]] = {}
     keys: list[list[tuple[str, str | int]]] = [
         [("patient", fact.patient), *([("picture", group)] if fact.value_range[0] != fact.value_range[1] else [])]

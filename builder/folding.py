@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import task
+from builder import leaks, task
 from builder.data import Dataset
 from builder.evaluate import answered, evaluate, kept
 from builder.folds import FOLDS, REPEATS, FoldError, pool, sides_of_folds
@@ -104,8 +104,8 @@ def gather(
     Returns, as JSON data: {round, kind, runs, folds, repeats, seed, task, n, patients, classes, headline, metrics
     {name: {value, low, high (pooled), folds [(repeats * folds)], mean, sd (over folds), ranked, higher}}, members
     [{run, words, fold, repeat, n, value (of the headline)}], report (the task's own, of the first repeat's pool),
-    single {run, split, metrics} or None, dataset, synthetic, edited, notes, interval}. Predictions stay in the round's
-    folder as `out-of-fold-<repeat>.npz`.
+    single {run, split, metrics} or None, dataset, synthetic, edited, leaky (the stamp, "" where nothing that was held
+    out was learned from), notes, interval}. Predictions stay in the round's folder as `out-of-fold-<repeat>.npz`.
 
     Raises:
         FoldError: not all folds have learned to their end. PredictError, EvaluateError: as `evaluate`.
@@ -134,6 +134,7 @@ def gather(
         np.savez_compressed(draft, **answers)  # type: ignore[arg-type]
         os.replace(draft, one.folder / f"out-of-fold-{repeat}.npz")
     whole, metrics = judged(kind, pools, classes, multi_label, resamples)
+    leaky = leaks.of_runs(Run(one.home, member.run) for member in parts).stamp
     for name, figure in metrics.items():
         values = [report["metrics"].get(name, {}).get("value") for _, _, report in told]
         figure |= _spread(values)
@@ -160,8 +161,9 @@ def gather(
         "dataset": dataset.id,
         "synthetic": dataset.synthetic,
         "edited": dataset.edited,
-        "notes": [*notes(metrics, settings, len(pools[0]["patients"])), *_begun(experiment)],
-        "interval": bootstrap.described(resamples),
+        "leaky": leaky,
+        "notes": [*notes(metrics, settings, len(pools[0]["patients"]), leaky), *_begun(experiment)],
+        "interval": whole.get("interval", bootstrap.described(resamples)),
     }
     return one.keep(found)
 
@@ -213,11 +215,14 @@ def _single(one: Round, kind: task.Task) -> dict[str, Any] | None:
     return {"run": of, "split": "val", "n": report["n"], "metrics": report["metrics"]}
 
 
-def notes(metrics: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], cases: int) -> list[str]:
-    """What a reader of the figures should know."""
+def notes(
+    metrics: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], cases: int, leaky: str = ""
+) -> list[str]:
+    """What a reader of the figures should know; the stamp of a leak takes the place of what it makes untrue."""
     folds, repeats = int(settings["folds"]), int(settings["repeats"])
+    apart = leaky or "Each scan was answered by a network that had seen no scan of its patient."
     found = [
-        f"Each scan was answered by a network that had seen no scan of its patient; {folds} networks answered in all"
+        f"{apart} {folds} networks answered in all"
         + (f", {repeats} times over." if repeats > 1 else ".")
         + " The test scans stayed closed."
     ]

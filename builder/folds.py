@@ -1,9 +1,9 @@
 """Who is held out when: folds of whole groups, every class in every fold as evenly as the groups allow.
 
-A group is what must stay together: a patient, exact and near duplicates of a picture, chains of both. The test side of
-the data set is not folded; it stays closed. In each fold one part is held out (the fold's "test"), and of the rest a
-part is set aside to choose the best epoch (its "val"): what was held out chooses nothing, so what is said about it is
-what a new scan would be told.
+A group is what must stay together: a patient, exact and near duplicates of a picture (those that an audit found, too),
+chains of both. The test side of the data set is not folded; it stays closed. In each fold one part is held out (the
+fold's "test"), and of the rest a part is set aside to choose the best epoch (its "val"): what was held out chooses
+nothing, so what is said about it is what a new scan would be told.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from builder.data import Dataset
+from builder.data import Dataset, copies
 from builder.splits import join
 
 FOLDS = (2, 20)
@@ -71,10 +71,13 @@ _EVERY = ("every case",)  # a class that all cases carry: balances sizes, and pl
 
 def groups_of(dataset: Dataset) -> list[int]:
     """Of each case the position of the first case that it must stay together with: the same patient, an equal or almost
-    equal picture, or a group that an import made; chains included."""
+    equal picture (as the import or an audit found it), or a group that an import made; chains included."""
     cases = dataset.cases
-    alike = [None if case.value_range[0] == case.value_range[1] else case.alike for case in cases]
-    return join(len(cases), [case.patient for case in cases], alike, [case.group or None for case in cases])
+    blank = [case.value_range[0] == case.value_range[1] for case in cases]  # such a picture is nobody's
+    alike = [None if empty else case.alike for case, empty in zip(cases, blank, strict=True)]
+    audited = [(one, other) for one, other in copies(dataset.folder) if not (blank[one] or blank[other])]
+    patients, imported = [case.patient for case in cases], [case.group or None for case in cases]
+    return join(len(cases), patients, alike, imported, pairs=audited)
 
 
 def labels_of(dataset: Dataset) -> list[tuple[Hashable, ...]]:

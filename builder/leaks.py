@@ -7,7 +7,7 @@ pictures on one side; only a split that came with the data can bring a leak in.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from builder.parting import Parting
 from builder.runs import Run, StoreError
 from builder.spec import Experiment, Problem, SpecError
 
-__all__ = ["STAMP", "Leak", "leak_of", "of_dataset", "of_folder", "of_run", "problems"]
+__all__ = ["STAMP", "Leak", "leak_of", "of_dataset", "of_folder", "of_run", "of_runs", "problems"]
 
 STAMP = "LEAKY"
 """The word that every figure, page and file of such a run carries."""
@@ -112,6 +112,13 @@ def of_run(run: Run, facts: Mapping[str, Any] | None = None) -> Leak:
     # A fold has sides of its own: what leaks between those of the data set says nothing about it.
     there = [case.fact for case in dataset.parted(own.sides).cases]
     return leak_of({"leaks": leaks(there, copies(dataset.folder))}, experiment.data.exclude)
+
+
+def of_runs(runs: Iterable[Run]) -> Leak:
+    """What leaks in any of several runs, each on its own sides: of an answer that they give together."""
+    found = [of_run(run) for run in runs]
+    train, val = ({case for leak in found for case in getattr(leak, side)} for side in ("train", "val"))
+    return Leak(tuple(sorted(train)), tuple(sorted(val)), max((leak.groups for leak in found), default=0))
 
 
 def problems(experiment: Experiment, fingerprint: Fingerprint) -> list[Problem]:

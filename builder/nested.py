@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from builder import task
+from builder import leaks, task
 from builder.data import Dataset
-from builder.evaluate import evaluate, kept
+from builder.evaluate import answered, evaluate, kept
 from builder.folding import KIND as FOLDS_KIND
 from builder.folding import judged
 from builder.folding import members as parts_of
@@ -144,7 +144,7 @@ def gather(
 
     Returns, as JSON data: as `told`, and {nested, folds, task, objective, headline, n, patients, metrics {name: {value,
     low, high}}, members [{study, run, words, trial, own, held_out, n}], best (of the study on all scans, or None),
-    dataset, synthetic}.
+    dataset, synthetic, leaky (the stamp, "" where nothing that was held out was learned from)}.
 
     Raises:
         FoldError: a search has not ended, or has no winner. PredictError, EvaluateError: as `evaluate`.
@@ -172,7 +172,7 @@ def gather(
                 "run": run.id,
                 "words": f"fold {number + 1} of {len(views)}",
                 "trial": view.best.number,
-                "own": view.best.values[0],
+                "own": _own(run, kind, objective),
                 "held_out": held,
                 "n": report["n"],
             }
@@ -180,7 +180,11 @@ def gather(
         if progress:
             progress(number + 1, len(views) + 1)
     whole, metrics = judged(kind, [kind.pooled(pools)], dataset.classes, dataset.multi_label, resamples)
-    best = _best(one)
+    best = _best(one, kind, objective)
+    leaky = leaks.of_runs(Run(one.home, row["run"]) for row in rows).stamp
+    answer = told(rows, metrics.get(objective), objective, best, rising=views[0].rising[0])
+    if leaky:
+        answer["words"] = f"{leaky} {answer['words']}"
     found = {
         "nested": one.id,
         "kind": FOLDS_KIND,
@@ -195,19 +199,29 @@ def gather(
         "best": best,
         "dataset": dataset.id,
         "synthetic": dataset.synthetic,
-        **told(rows, metrics.get(objective), objective, best, rising=views[0].rising[0]),
+        "leaky": leaky,
+        **answer,
     }
     write_atomic(one.folder / "result.json", json.dumps(found))
     return found
 
 
-def _best(one: Nested) -> float | None:
-    """The best value of the study on all scans."""
+def _own(run: Run, kind: task.Task, objective: str) -> float | None:
+    """What a winner reaches on the scans that it was chosen by, judged as what is held out is: the score told while it
+    learned may be another measure of the same name (of prepared pixels, of other windows)."""
+    classes, multi_label, examined = answered(run, run.home, "val")
+    figure = kind.report(examined, classes, multi_label, 2)["metrics"].get(objective)
+    return None if figure is None else figure["value"]
+
+
+def _best(one: Nested, kind: task.Task, objective: str) -> float | None:
+    """As `_own`, of the best trial of the study on all scans; None where that is gone."""
     of = str(one.plan.get("of") or "")
     if not of or not (one.home / "studies" / of / "experiment.json").is_file():
         return None
     best = Study(one.home, of).view().best
-    return None if best is None else best.values[0]
+    run = None if best is None or not best.run else Run(one.home, best.run)
+    return _own(run, kind, objective) if run and (run.folder / "best.safetensors").is_file() else None
 
 
 def told(
@@ -220,17 +234,18 @@ def told(
     """What the winners' own figures are worth.
 
     Args:
-        rows: of each fold {own: the winner's figure on the scans it was chosen by, held_out: on those held out}.
+        rows: of each fold {own: the winner's figure on the scans it was chosen by, held_out: the same on those held
+            out}; None where it is undefined.
     Returns: {own, held_out (means over folds), optimism {value, low, high} (own - held out, turned so that more than 0
         is flattery; 95 % over folds, Student's t), over_fitted, words}; numbers are None where a fold has no figure.
     """
     from scipy.stats import t
 
-    pairs = [(row["own"], row["held_out"]) for row in rows if row["held_out"] is not None]
+    pairs = [(row["own"], row["held_out"]) for row in rows if None not in (row["own"], row["held_out"])]
     if len(pairs) < 2:
         return {
             "own": None, "held_out": None, "optimism": None, "over_fitted": False,
-            "words": f"{name} is not defined on what was held out, so nothing can be said about the search.",
+            "words": f"{name} is not defined on these scans, so nothing can be said about the search.",
         }  # fmt: skip
     own, held = (np.array(column, float) for column in zip(*pairs, strict=True))
     apart = (own - held) * (1 if rising else -1)

@@ -23,13 +23,13 @@ from builder.spec import Experiment
 def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{round, kind, runs, folds, repeats, seed, task, n, patients, classes, headline, metrics: {name: {value, low, high
     (over the pool), folds, mean, sd, ranked, higher}}, members: [{run, words, fold, repeat, n, value}], report, single,
-    dataset, synthetic, edited, notes, interval}
+    dataset, synthetic, edited, leaky, notes, interval}
 
     Trains fold after fold here; Ctrl-C stops and keeps what was learned, and the id of the round goes on from there.
     With --queue the folds only join the queue of the app: {round, runs, status}. With --nested the search of the
     document is carried out inside each fold, by the app's own workers: {nested, folds, task, objective, headline, n,
     patients, metrics, members: [{study, run, words, trial, own, held_out, n}], own, held_out, optimism: {value, low,
-    high}, over_fitted, words, best, dataset, synthetic}, with --queue {nested, studies, status}.
+    high}, over_fitted, words, best, dataset, synthetic, leaky}, with --queue {nested, studies, status}.
     """
     from builder import folding
 

@@ -91,7 +91,8 @@ def branch(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 def compare(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{first, second, split, n, patients, metrics: {name: {first, second, difference, low, high, better, verdict,
-    words}}, watched, confidence, resamples, notes, changes: {path: [first, second]}}
+    words; also both, undefined_first, undefined_second where a figure leaves other cases out of the two}}, watched,
+    confidence, resamples, notes, changes: {path: [first, second]}}
 
     difference = second - first, with a 95 % interval from a bootstrap over the patients that both were asked about.
     """

@@ -13,8 +13,9 @@ _FIRST = {"train": 0, "test": 1, "val": 2}  # who gets a class that is too rare 
 Label = Hashable
 
 
-def join(num: int, *keys: Sequence[Hashable | None]) -> list[int]:
-    """Groups of positions 0..num-1 that share a key in any of `keys` (None joins nothing), chains included.
+def join(num: int, *keys: Sequence[Hashable | None], pairs: Iterable[tuple[int, int]] = ()) -> list[int]:
+    """Groups of positions 0..num-1 that share a key in any of `keys` (None joins nothing) or are one of `pairs`, chains
+    included.
 
     Returns: for each position the smallest position of its group.
     """
@@ -25,13 +26,17 @@ def join(num: int, *keys: Sequence[Hashable | None]) -> list[int]:
             parent[index] = index = parent[parent[index]]
         return index
 
+    def united(one: int, other: int) -> None:
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)
+
     for column in keys:
         first: dict[Hashable, int] = {}
         for index, key in enumerate(column):
-            if key is None:
-                continue
-            a, b = root(first.setdefault(key, index)), root(index)
-            parent[max(a, b)] = min(a, b)
+            if key is not None:
+                united(first.setdefault(key, index), index)
+    for one, other in pairs:
+        united(one, other)
     return [root(index) for index in range(num)]
 
 

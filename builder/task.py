@@ -368,6 +368,11 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """All figures as plain JSON data: {n, patients, metrics: {name: {value, low, high}}, notes, interval, ...}."""
 
+    @abstractmethod
+    def truth(self, examined: Examined) -> dict[str, np.ndarray]:
+        """By what the answers were judged, {what it is, in a word for people: numbers}: runs are only compared where
+        it is the same for both."""
+
     def pooled(self, parts: Sequence[Examined]) -> Examined:
         """What several runs answered on different cases, as one: rows below rows. What is no row of a case must be the
         same in all.

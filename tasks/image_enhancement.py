@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.measures.judged import Judged, of_pictures
-from builder.measures.pictures import Pictures
+from builder.measures.pictures import Pictures, truth
 from builder.parts.training import LOSSES
 from builder.spec import Data, Experiment, Node, Problem
 from builder.task import Asked, Examined, Found, Objective, Restoration, Shown, Task, pooled_rows
@@ -226,6 +226,10 @@ class ImageEnhancement(Task):
         ]
         found = pooled_rows(own, ("ways", "windows", "bounds", "tissues"))
         return {**found, "settings": np.array(["" for _ in found["ways"]])}
+
+    def truth(self, examined: Examined) -> dict[str, np.ndarray]:
+        """As `measures.pictures.truth`, and which slices were looked at."""
+        return {"slices": examined["slices"], **truth(Pictures.from_arrays(examined))}
 
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0

@@ -240,6 +240,11 @@ class LesionDetection(Task):
         ]
         return {**pooled_rows(shifted), "threshold": np.array(np.nan)}
 
+    def truth(self, examined: Examined) -> dict[str, np.ndarray]:
+        """Which slices were looked at, and the lesions on them."""
+        there = np.stack([examined["lesion_images"], examined["lesion_labels"]])
+        return {"slices": examined["slices"], "lesions": there, "boxes": examined["lesions"]}
+
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
     ) -> dict[str, Any]:

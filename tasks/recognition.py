@@ -163,6 +163,10 @@ class Recognition(Task):
             "cases": np.array([dataset.cases[i].id for i in cases]),
         }
 
+    def truth(self, examined: Examined) -> dict[str, np.ndarray]:
+        """The classes."""
+        return {"classes": examined["labels"]}
+
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
     ) -> dict[str, Any]:

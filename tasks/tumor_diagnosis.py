@@ -235,6 +235,15 @@ class TumorDiagnosis(Task):
         """As `tumor_figures.examined`."""
         return tumor_figures.examined(asked, dataset, cases, progress)
 
+    def truth(self, examined: Examined) -> dict[str, np.ndarray]:
+        """The types, and of a run that tells outlines how much of each case is outlined on what it was shown."""
+        masked = examined["masked"]
+        if not masked.any():
+            return {"types": examined["labels"]}
+        given = np.full(len(masked), -1, np.int64)
+        given[masked] = examined["outline_given"]
+        return {"types": examined["labels"], "outlines": given}
+
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
     ) -> dict[str, Any]:

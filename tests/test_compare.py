@@ -11,17 +11,19 @@ import pytest
 import torch
 from little_run import little, starter, trained
 
-from builder import task
+from builder import compare as comparing
+from builder import leaks, task
 from builder.checkpoint import CheckpointError
 from builder.compare import CompareError, compare
 from builder.data import Dataset
 from builder.evaluate import EvaluateError, evaluate, evaluation
 from builder.hardest import NothingSaved, hardest
 from builder.labels import name_classes, record
-from builder.measures import bootstrap
+from builder.measures import bootstrap, boxes, outlines, pictures
 from builder.measures.bootstrap import Asked
 from builder.predict import PredictError, Predictor
 from builder.runs import Run, RunStore
+from builder.spec import Experiment
 
 Two = tuple[Path, Dataset, Run, Run]
 
@@ -130,6 +132,122 @@ def test_runs_are_compared_by_the_classes_they_were_taught_though_the_data_set_h
         evaluate(first, home, "test", resamples=20)
     with pytest.raises(CheckpointError, match="was taught the classes"):
         hardest(first.experiment, task.find("recognition"), dataset, first.folder, tmp_path)
+
+
+# ---- judged alike ---------------------------------------------------------------------------------------------------
+
+
+def told_apart(monkeypatch: pytest.MonkeyPatch, experiments: list[Experiment], answers: list[task.Examined]) -> dict:
+    """What is said of two runs that answered their validation scans like this."""
+    runs = [Run(Path("/nowhere"), f"20260101-000000-00000{k}") for k in range(2)]
+    by_id = {run.id: k for k, run in enumerate(runs)}
+    monkeypatch.setattr(Run, "experiment", property(lambda run: experiments[by_id[run.id]]))
+    monkeypatch.setattr(comparing, "answered", lambda run, *_: ((), False, answers[by_id[run.id]]))
+    monkeypatch.setattr(leaks, "of_run", lambda run: leaks.Leak())
+    return compare(runs[0], runs[1], Path("/nowhere"), resamples=200)
+
+
+def of_task(name: str, **data: object) -> Experiment:
+    found = task.find(name).starters()[0]
+    for path, value in data.items():
+        found = found.replace(f"data.{path}", value)
+    return found
+
+
+def outlined(seen: list[int], empty: tuple[int, ...] = ()) -> task.Examined:
+    """Answers to 30 volumes, every third hard, of whose slices these were shown; nothing is outlined in `empty`."""
+    chance, found = np.random.default_rng(1), []
+    for k in range(30):
+        given = np.zeros((5, 40, 40), np.uint8)
+        given[1:4, 10:25, 10:25] = 1
+        answer = np.roll(given, 8 if k % 3 == 0 else int(chance.integers(0, 3)), 1) * (k not in empty)
+        found.append(outlines.compare(answer[seen], given[seen], (5.0, 1.0, 1.0)))
+    arrays = outlines.Outlines.of(found, np.arange(30)).arrays()
+    return {
+        "probabilities": np.zeros((30, 0)),
+        "labels": np.full(30, -1),
+        "patients": np.arange(30),
+        "cases": np.array([f"c{k:02d}" for k in range(30)]),
+        "masked": np.ones(30, bool),
+        **{f"outline_{name}": values for name, values in arrays.items()},
+    }
+
+
+def test_who_outlines_nothing_where_it_is_hard_is_not_better_by_its_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    every, hard = list(range(5)), tuple(range(0, 30, 3))
+    found = told_apart(monkeypatch, [of_task("tumor_diagnosis")] * 2, [outlined(every), outlined(every, hard)])
+    figure = found["metrics"]["hd95_mm"]
+    assert (figure["both"], figure["undefined_first"], figure["undefined_second"]) == (20, 0, 10)
+    assert figure["verdict"] == "same" and "the 20 that have it in both" in figure["words"]
+    assert "0 more for the first and in 10 more for the second" in figure["words"]
+    assert {found["metrics"][name]["verdict"] for name in ("dice", "missed")} == {"worse"}
+    assert "both" not in found["metrics"]["dice"]
+    alone = asked(5, np.arange(5) > 0)
+    with pytest.raises(ValueError, match="case by case"):
+        bootstrap.differences(alone, asked(10, np.ones(10, bool)))
+
+
+def asked(rows: int, defined: np.ndarray) -> Asked:
+    figures = bootstrap.means({"x": np.arange(rows)})
+    return Asked(figures, np.arange(rows) % 5, None, 0, defined={"x": defined})
+
+
+def test_runs_that_were_judged_by_other_outlines_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiments = [of_task("tumor_diagnosis", slices=slices) for slices in ("middle", "each")]
+    with pytest.raises(CompareError, match=r"different outlines.*Data settings differ \(slices: middle and each\)"):
+        told_apart(monkeypatch, experiments, [outlined([2]), outlined(list(range(5)))])
+
+
+def test_labels_that_were_corrected_between_two_evaluations_are_told(two: Two, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(two[0], tmp_path / "home"))
+    first, second = (RunStore(home).run(run.id) for run in two[2:])
+    dataset = Dataset.open(home, first.experiment.data.dataset)
+    evaluate(first, home, "test", resamples=20)
+    place = int(dataset.indices("test")[0])
+    record(dataset, place, label=1 - int(dataset.labels[place] > 0), origin="corrected")
+    evaluate(second, home, "test", resamples=20)
+    with pytest.raises(CompareError, match="different classes.*changed between.*evaluate both again"):
+        compare(first, second, home, "test", resamples=20)
+    evaluate(first, home, "test", resamples=20)
+    assert compare(first, second, home, "test", resamples=20)["metrics"]
+
+
+def restored(noise: float, output: float) -> task.Examined:
+    """Two pictures with so much noise in the poor one and in the answer."""
+    chance, rows = np.random.default_rng(2), []
+    windows = {"all values": (0.0, 100.0)}
+    for _ in range(2):
+        good = np.tile(np.repeat([20.0, 80.0], 24), (48, 1))
+        grain = chance.normal(0, 1, good.shape)
+        made = {"output": good + output * grain, "input": good + noise * grain}
+        rows.append(pictures.compare(made, good, windows))
+    about = {"slices": np.zeros(2, np.int64), "cases": np.array(["c0", "c1"])}
+    return {**pictures.Pictures.of(rows, np.arange(2), ["output", "input"], windows).arrays(), **about}
+
+
+def found_boxes(lesions: int) -> task.Examined:
+    there = [
+        (np.array([[k, k, k + 9, k + 9]], float)[: lesions - k], np.zeros(max(0, min(1, lesions - k)), int))
+        for k in (0, 1)
+    ]
+    nothing = [(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * 2
+    found = boxes.Detections.of(nothing, there, np.arange(2)).arrays()
+    return {**found, "slices": np.zeros(2, np.int64), "cases": np.array(["c0", "c1"])}
+
+
+def test_other_poor_pictures_and_other_lesions_are_refused_and_other_answers_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    experiments = [
+        of_task("image_enhancement", degrade={"name": "noise", "params": {"dark": dark}}) for dark in (0.05, 0.1)
+    ]
+    with pytest.raises(CompareError, match=r"different pictures.*\(degrade.params.dark: 0.05 and 0.1\)"):
+        told_apart(monkeypatch, experiments, [restored(5, 2), restored(10, 2)])
+    with pytest.raises(CompareError, match="different lesions and boxes.*evaluate both again"):
+        told_apart(monkeypatch, [of_task("lesion_detection")] * 2, [found_boxes(1), found_boxes(2)])
+    kind = task.find("image_enhancement")
+    same, other = (kind.truth(restored(5, output)) for output in (2, 3))
+    assert all(np.array_equal(same[name], other[name], equal_nan=True) for name in same)
 
 
 # ---- the hardest cases ----------------------------------------------------------------------------------------------

@@ -91,3 +91,18 @@ def test_two_runs_are_tested_class_by_class_whatever_the_order_of_their_cases():
         "the same answers differ in nothing"
     )
     assert delong(chances[:, 0], better[:, 0], labels == 9, np.arange(90)) is None
+
+
+def test_cases_of_unknown_class_are_left_out_and_one_class_has_no_test():
+    """As a tumour that is outlined and whose type nobody told (-1)."""
+    random = np.random.default_rng(5)
+    labels = np.repeat([0, 1, -1], 30)
+    chances = np.clip((labels != 0) * 0.4 + random.random((2, 90)) * 0.6, 0, 1)
+    about = {"labels": labels, "patients": np.arange(90), "cases": np.array([f"c{n:02d}" for n in range(90)])}
+    pair = [{**about, "probabilities": np.stack([1 - chance, chance], 1)} for chance in chances]
+    known = [{name: values[labels >= 0] for name, values in one.items()} for one in pair]
+    told = _tested(("benign", "malignant"), *pair)
+    assert told and told == _tested(("benign", "malignant"), *known)
+    assert told["malignant"]["first"] == pytest.approx(roc_auc_score(labels[:60], chances[0, :60]))
+    single = {**about, "probabilities": np.zeros((90, 0))}
+    assert _tested(("tumour",), single, single) == {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.folds import FoldError, folded, nested_subsets, set_aside
+from builder.folds import FoldError, folded, groups_of, nested_subsets, set_aside
 
 COHORTS = st.lists(  # groups: (classes of each case of the group), as patients with one or several scans have them
     st.lists(st.sets(st.sampled_from("abc"), max_size=2).map(tuple), min_size=1, max_size=5), min_size=4, max_size=40
@@ -83,3 +85,11 @@ def test_who_alone_shows_a_class_is_learned_from_and_never_only_looked_at():
     for seed in range(20):
         aside = set_aside(groups, labels, 0.2, seed, 0)
         assert aside and 5 not in aside
+
+
+def test_copies_that_an_audit_found_stay_together_as_those_of_the_import(tmp_path: Path):
+    cases = [SimpleNamespace(patient=f"p{k}", alike=f"a{k}", value_range=(0, int(k < 5)), group="") for k in range(7)]
+    dataset = SimpleNamespace(cases=cases, folder=tmp_path)
+    assert groups_of(dataset) == [0, 1, 2, 3, 4, 5, 6]  # type: ignore[arg-type]
+    (tmp_path / "copies.json").write_text("[[0, 3], [3, 4], [1, 5], [5, 6]]")
+    assert groups_of(dataset) == [0, 1, 2, 0, 0, 5, 6], "chains, too; a blank picture is nobody's"  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
@@ -43,6 +43,23 @@ class Asked:
     patients: np.ndarray
     strata: Sequence[np.ndarray] | None
     width: int
+    shares: Collection[str] | None = None
+    shifted: Collection[str] = ()
+    rests_on: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
+    defined: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def told(self, name: str, value: np.ndarray, drawn: np.ndarray, patients: int) -> Any:
+        """{value, low, high} of a figure, or a list of those where it has K values.
+
+        Args:
+            value: () or (K,). drawn: (resamples,) or (resamples, K). patients: that a figure rests on, unless it names
+                its own.
+        """
+        share, moved = self.shares is None or name in self.shares, name in self.shifted
+        on = np.broadcast_to(self.rests_on.get(name, patients), value.shape)
+        if value.ndim == 0:
+            return interval(float(value), drawn, int(on), share, moved)
+        return [interval(v, drawn[:, k], int(on[k]), share, moved) for k, v in enumerate(value)]
 
 
 _noted: ContextVar[list[Asked] | None] = ContextVar("noted", default=None)
@@ -150,6 +167,7 @@ def intervals(
     shares: Collection[str] | None = None,
     shifted: Collection[str] = (),
     rests_on: Mapping[str, int | Sequence[int]] | None = None,
+    defined: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Each figure of `figures` as {value, low, high}, or a list of those where it has K values.
 
@@ -157,24 +175,19 @@ def intervals(
         shares: names of the figures that lie in 0..1; None: all.
         shifted: names of the figures that the resampling moves.
         rests_on: {name: patients that the figure rests on, one number or K}; all patients where it is not named.
+        defined: {name: (N,) bool, the cases that have it} of figures that leave out cases which have none: two runs are
+            only compared over those that both have (see `differences`).
     """
-    if (asked := _noted.get()) is not None:
-        asked.append(Asked(figures, patients, strata, width))
+    asked = Asked(figures, patients, strata, width, shares, shifted, rests_on or {}, defined or {})
+    if (noted := _noted.get()) is not None:
+        noted.append(asked)
     if not len(patients):
         values = figures(np.ones((1, 0)))
         return {n: dict(UNDEFINED) if v.ndim == 1 else [dict(UNDEFINED)] * v.shape[1] for n, v in values.items()}
     values = figures(np.ones((1, len(patients))))
     drawn = spread(figures, patients, resamples, seed, strata, width)
     everybody = len(np.unique(patients))
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        share, moved = shares is None or name in shares, name in shifted
-        on = np.broadcast_to((rests_on or {}).get(name, everybody), value.shape[1:])
-        if value.ndim == 1:
-            found[name] = interval(value[0], drawn[name], int(on), share, moved)
-        else:
-            found[name] = [interval(v, drawn[name][:, k], int(on[k]), share, moved) for k, v in enumerate(value[0])]
-    return found
+    return {name: asked.told(name, value[0], drawn[name], everybody) for name, value in values.items()}
 
 
 def differences(
@@ -186,21 +199,36 @@ def differences(
     patients may not. What resampling shifts, it shifts on both sides, so the interval is the plain
     percentile one. One patient, or figures that are undefined here: None.
 
+    Where a figure leaves out cases that have none (the distance of an outline that is empty), and these are others in
+    the two, both are taken over the cases that have it in both, or who answers nothing where it is hard would seem
+    better: {both (their number), undefined_first, undefined_second (further cases that only this one leaves out)}
+    stand beside.
+
     Raises:
-        ValueError: the two are about other patients.
+        ValueError: the two are about other patients, or such a figure is about other rows.
     """
     people = np.unique(first.patients)
     if not np.array_equal(people, np.unique(second.patients)):
         raise ValueError("Only figures about the same patients can be compared draw by draw.")
     if not len(people):
         return {}
-    codes = [np.searchsorted(people, asked.patients) for asked in (first, second)]
-    values = [asked.figures(np.ones((1, len(asked.patients)))) for asked in (first, second)]
+    sides = [(asked, np.searchsorted(people, asked.patients)) for asked in (first, second)]
+    apart = _left_out(first, second)
+
+    def told(times: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """The figures of both where each of `people` was drawn so many times (B, people)."""
+        found = [dict(asked.figures(times[:, of])) for asked, of in sides]
+        for name, (one, other) in apart.items():
+            for figures, (asked, of) in zip(found, sides, strict=True):
+                figures[name] = asked.figures(times[:, of] * (one & other))[name]
+        return found
+
+    values = told(np.ones((1, len(people))))
     names = [n for n in values[0] if n in values[1] and values[0][n].ndim == values[1][n].ndim == 1]
-    width = max(len(codes[0]), len(codes[1]), first.width, second.width)
+    width = max(len(first.patients), len(second.patients), first.width, second.width)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for times in draws(people, resamples, seed, first.strata, width):
-        drawn = [asked.figures(times[:, of]) for asked, of in zip((first, second), codes, strict=True)]
+        drawn = told(times)
         for name in names:
             parts[name].append(drawn[1][name] - drawn[0][name])
     found: dict[str, dict[str, float | None]] = {}
@@ -208,16 +236,33 @@ def differences(
         pair = [float(side[name][0]) for side in values]
         changes = np.concatenate(parts[name])
         changes = changes[np.isfinite(changes)]
-        told: dict[str, float | None] = {
+        figure: dict[str, float | None] = {
             side: value if np.isfinite(value) else None for side, value in zip(("first", "second"), pair, strict=True)
         }
-        told |= {"difference": None, "low": None, "high": None}
+        figure |= {"difference": None, "low": None, "high": None}
         if np.isfinite(pair).all():
-            told["difference"] = pair[1] - pair[0]
+            figure["difference"] = pair[1] - pair[0]
             if len(people) > 1 and len(changes):
                 tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-                told["low"], told["high"] = (float(edge) for edge in np.quantile(changes, tails))
-        found[name] = told
+                figure["low"], figure["high"] = (float(edge) for edge in np.quantile(changes, tails))
+        if name in apart:
+            one, other = apart[name]
+            figure["both"] = int((one & other).sum())
+            figure |= {"undefined_first": int((other & ~one).sum()), "undefined_second": int((one & ~other).sum())}
+        found[name] = figure
+    return found
+
+
+def _left_out(first: Asked, second: Asked) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{figure: (rows that have it in the first, in the second)} where these are not the same rows."""
+    found = {}
+    for name in first.defined.keys() & second.defined.keys():
+        one, other = first.defined[name], second.defined[name]
+        if np.array_equal(one, other):
+            continue
+        if not np.array_equal(first.patients, second.patients):
+            raise ValueError(f"The figure {name} can only be compared case by case, over the same cases.")
+        found[name] = (one, other)
     return found
 
 
@@ -227,8 +272,9 @@ def averaged(
     """{name: {value, low, high}} of figures that are one number each, averaged over several askings about the same
     patients (what was noted of each, see `noting`): repeats of a cross-validation, or trainings of several seeds.
 
-    Each draw of patients serves all askings, so the interval is that of the average, not of one of them. A name that an
-    asking lacks is left out.
+    Each draw of patients serves all askings, so the interval is that of the average, not of one of them, and made as
+    theirs are: exact where all draws agree on 0 or 1, corrected where resampling shifts it. A name that an asking lacks
+    is left out.
 
     Raises:
         ValueError: the askings are about other patients.
@@ -250,8 +296,8 @@ def averaged(
             for name in names:
                 parts[name].append(np.mean([told[name] for told in drawn], 0))
         for name in names:
-            value = float(np.mean([told[name][0] for told in values]))
-            found[name] = interval(value, np.concatenate(parts[name]), len(people), share=False)
+            value = np.asarray(np.mean([told[name][0] for told in values]))
+            found[name] = group[0].told(name, value, np.concatenate(parts[name]), len(people))
     return found
 
 

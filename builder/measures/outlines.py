@@ -174,7 +174,7 @@ def report(found: Outlines, resamples: int = RESAMPLES, seed: int = 0, *, most: 
     rests_on = {name: with_lesion for name in names}
     rests_on |= dict.fromkeys(("false_positive_rate",), len(np.unique(who[~lesion])))
     shares = ("dice", "iou", "nsd", "missed", "patient_dice", "patient_iou", "false_positive_rate")
-    told = bootstrap.intervals(figures, who, resamples, seed, shares=shares, rests_on=rests_on)
+    told = bootstrap.intervals(figures, who, resamples, seed, shares=shares, rests_on=rests_on, defined=_defined(found))
     dice, iou = overlap(found.both, found.answered, found.given)
     per_case = {"dice": dice, "iou": iou, "hd95_mm": found.hd95, "nsd": found.nsd}
     per_case["hd95_mm"] = np.where(found.in_mm, found.hd95, np.nan)
@@ -236,6 +236,12 @@ def _figures(found: Outlines) -> tuple[bootstrap.Figures, list[str]]:
         return {**of_cases(weights), **of_patients(weights[:, first]), **of_empty(weights)}
 
     return figures, [*by_case, *patient, *apart]
+
+
+def _defined(found: Outlines) -> dict[str, np.ndarray]:
+    """{figure: (N,) bool, the cases that have it} of those that a lesion case lacks where nothing is outlined."""
+    there = (found.given > 0) & np.isfinite(found.hd95)
+    return {"hd95_mm": there & found.in_mm, "hd95_px": there & ~found.in_mm}
 
 
 def _units(found: Outlines) -> list[tuple[str, str, np.ndarray]]:

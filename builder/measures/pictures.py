@@ -210,7 +210,7 @@ def report(
     ways, windows = [str(way) for way in found.ways], [str(window) for window in found.windows]
     best = _best_filter(found)
     figures = _figures(found, best)
-    told = bootstrap.intervals(figures, found.patients, resamples, seed, shares=())
+    told = bootstrap.intervals(figures, found.patients, resamples, seed, shares=(), defined=_defined(found))
     out = ways.index(OUTPUT)
     return {
         "n": len(found.patients),
@@ -301,6 +301,28 @@ def _figures(found: Pictures, best: int | None) -> bootstrap.Figures:
         return told
 
     return figures
+
+
+def truth(found: Pictures) -> dict[str, np.ndarray]:
+    """What is the same in two sets of pictures that were judged alike, whatever was made of them: the windows, and by
+    what they show of the noise of the true picture and of how near the input comes to it, the pictures themselves."""
+    _, came = _places(found)
+    return {"windows": found.bounds, "pictures": np.column_stack([found.noise_std[:, -1], found.psnr_db[:, came]])}
+
+
+def _defined(found: Pictures) -> dict[str, np.ndarray]:
+    """{figure: (N,) bool, the pictures that have it} of those that a picture may lack."""
+    out, came = _places(found)
+    noise, edge = np.isfinite(found.noise_std), np.isfinite(found.edge_px)
+    return {
+        "ssim": np.isfinite(found.ssim[:, out, 0]),
+        "noise_std": noise[:, out],
+        "noise_ratio": noise[:, out] & noise[:, came],
+        "noise_frequency": np.isfinite(found.noise_power[:, out]).all(1),
+        "edge_px": edge[:, out],
+        "edge_mm": edge[:, out] & np.isfinite(found.pixel_mm),
+        "edge_ratio": edge[:, out] & edge[:, -1],
+    }
 
 
 def _mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -159,7 +159,8 @@ def _drawn_nested(found: Mapping[str, Any]) -> None:
     name = figures.metric_words(str(found["objective"]))
     words = plain(str(found["words"]).replace(str(found["objective"]), name))
     st.markdown(f":orange[:material/warning:] {words}" if found["over_fitted"] else words)
-    colours, rows = charts.palette(), [row for row in found["members"] if row["held_out"] is not None]
+    colours = charts.palette()
+    rows = [row for row in found["members"] if None not in (row["own"], row["held_out"])]
     figure = go_.Figure()
     for label, key, colour in (("By its own scans", "own", "#8a94a6"), ("Held out", "held_out", colours[0])):
         figure.add_scatter(
