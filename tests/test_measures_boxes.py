@@ -282,6 +282,19 @@ def test_the_report_tells_a_threshold_chosen_on_the_same_images():
     assert wide["froc"]["at"]["1"]["value"] == curve["sensitivity"][curve["false_alarms"].index(1.0)]
 
 
+def test_a_figure_of_few_patients_is_no_surer_for_the_many_it_is_not_about():
+    """Sixty patients: two with a small lesion, thirty with a large one, of which a third box finds one."""
+    small, large = np.array([[10, 10, 14, 14.0]]), np.array([[10, 10, 60, 60.0]])
+    there = [small] * 2 + [large] * 30 + [np.zeros((0, 4))] * 28
+    sure = [0.9] * 3 + [0.1] * 29 + [0.0] * 28
+    answers = [(b, np.full(len(b), s), np.zeros(len(b), int)) for b, s in zip(there, sure, strict=True)]
+    these = Detections.of(answers, [(b, np.zeros(len(b), int)) for b in there], np.arange(60))
+    told = report(these, ("a",), resamples=100, threshold=0.5, size_bounds_px=(8, 32))["metrics"]
+    assert told["sensitivity_small"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 2)), "high": 1.0}
+    assert told["ppv"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 3)), "high": 1.0}
+    assert told["image_specificity"]["low"] == pytest.approx(0.025 ** (1 / 28))
+
+
 @pytest.mark.parametrize("kind", ["no box", "no lesion", "nothing", "no image"])
 def test_what_cannot_be_computed_is_told_as_none(kind: str):
     empty, none = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)), (np.zeros((0, 4)), np.zeros(0, int))

@@ -386,17 +386,17 @@ def report(
 
     who = found.patients
     having = [_num_patients(who, part.lesion_images) for part in at_iou]
-    with_any = _num_patients(who, together.lesion_images)
-    rests_on: dict[str, Any] = {"image_specificity": _num_patients(who, _clear_images(found))}
-    rests_on |= dict.fromkeys((*_PRECISIONS, "cpm", "froc", "sensitivity"), with_any)
+    rests_on: dict[str, Any] = dict.fromkeys((*_PRECISIONS, "cpm", "froc"), _num_patients(who, together.lesion_images))
     rests_on |= dict.fromkeys([f"class/{name}" for name in (*_PRECISIONS, "cpm", "sensitivity")], having)
+    for name, (_, below) in names.items():
+        rests_on[name] = _num_patients(who, counts[:, below] > 0)
     told = bootstrap.intervals(
         figures,
         who,
         resamples,
         seed,
         width=len(together.images),
-        shares={*rests_on, "ppv", *(f"sensitivity_{size}" for size in SIZES)},
+        shares=set(rests_on) - {"false_alarms_per_image"},
         shifted={*_PRECISIONS, *(f"class/{name}" for name in _PRECISIONS)},
         rests_on=rests_on,
     )
