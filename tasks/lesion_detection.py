@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from builder.scan import Scan
     from builder.targets import Target
 
-SHOWN = 0.3  # the score from which boxes are shown where validation could not choose one
 _CUT = 8  # layers that a repair may take away at most, and one
 _ROWS = 16
 
@@ -143,7 +142,7 @@ class LesionDetection(Task):
         restored: Callable[[np.ndarray], np.ndarray],
     ) -> Shown:
         """The boxes from the score that this epoch's validation chose."""
-        threshold = settled.get("threshold", SHOWN)
+        threshold = settled.get("threshold", measures.SHOWN)
         rows = zip(*(part.tolist() for part in answer), strict=True)
         boxes = tuple((*box, int(label), float(score)) for box, score, label in rows if score >= threshold)
         return Shown(boxes=boxes)
@@ -164,7 +163,7 @@ class LesionDetection(Task):
         """The boxes on the scan's own pixels, from the score that validation chose on."""
         height, width = scan.pixels.shape[2:]
         placement = place(height, width, asked.experiment.data, pixel_aspect(scan))
-        threshold = asked.settled.get("threshold", SHOWN)
+        threshold = asked.settled.get("threshold", measures.SHOWN)
         middle = len(scan.pixels) // 2 if asked.experiment.data.slices == "middle" else 0
         told, below = [], 0
         for index, (boxes, scores, labels) in enumerate(answers):
@@ -184,7 +183,7 @@ class LesionDetection(Task):
             "found": len(shown),
             "by_class": {k: n for k, n in count.items() if n},
         }
-        notes = [] if shown else ["No lesion is surer than the threshold that validation chose."]
+        notes = [] if shown else [f"No lesion is surer than {threshold:.2g}, the score from which boxes are shown."]
         return Found(boxes=tuple(told), facts=facts, notes=tuple(notes))
 
     def examined(
@@ -223,7 +222,7 @@ class LesionDetection(Task):
         }
 
     def pooled(self, parts: Sequence[Examined]) -> Examined:
-        """Images are counted on; the threshold is none, as each run has chosen its own."""
+        """Images are counted on; the threshold is none, as each run has chosen its own, and `pooled` () says so."""
         begin = np.cumsum([0, *(len(part["patients"]) for part in parts)])
         shifted = [
             {
@@ -233,17 +232,15 @@ class LesionDetection(Task):
             }
             for k, part in enumerate(parts)
         ]
-        return {**pooled_rows(shifted), "threshold": np.array(np.nan)}
+        return {**pooled_rows(shifted), "threshold": np.array(np.nan), "pooled": np.array(True)}
 
     def report(
         self, examined: Examined, classes: tuple[str, ...], multi_label: bool, resamples: int, seed: int = 0
     ) -> dict[str, Any]:
         """As `measures.boxes.report`, with the id of its case on each miss and false alarm."""
         detections = Detections.from_arrays(examined)
-        threshold = float(examined["threshold"])
-        told = measures.report(
-            detections, classes, resamples, seed, threshold=threshold if np.isfinite(threshold) else None
-        )
+        threshold, chosen = _shown_from(examined)
+        told = measures.report(detections, classes, resamples, seed, threshold=threshold, chosen=chosen)
         for entry in (*told["misses"], *told["false_alarms"]):
             entry["case"] = str(examined["cases"][entry["image"]])
             entry["slice"] = int(examined["slices"][entry["image"]])
@@ -251,9 +248,8 @@ class LesionDetection(Task):
 
     def judged(self, examined: Examined, num_classes: int) -> judged.Judged | None:
         """As `measures.judged.of_boxes`."""
-        threshold = float(examined["threshold"])
-        found = Detections.from_arrays(examined)
-        return judged.of_boxes(found, examined["cases"], num_classes, threshold if np.isfinite(threshold) else None)
+        threshold, _ = _shown_from(examined)
+        return judged.of_boxes(Detections.from_arrays(examined), examined["cases"], num_classes, threshold)
 
     # -- the way in -----------------------------------------------------------------------------------------------
 
@@ -288,6 +284,14 @@ def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:
     assert targets.boxes is not None and targets.labels is not None
     there = list(zip(targets.boxes, targets.labels, strict=True))
     return Detections.of(answers, there, targets.dataset.patients[targets.cases])
+
+
+def _shown_from(examined: Examined) -> tuple[float | None, str]:
+    """The score from which a run shows boxes, and who chose it: "validation" or "nobody". None of pooled runs."""
+    threshold = float(examined["threshold"])
+    if np.isfinite(threshold):
+        return threshold, "validation"
+    return (None, "here") if "pooled" in examined else (measures.SHOWN, "nobody")
 
 
 def _sentence(words: str) -> str:

@@ -16,7 +16,8 @@ from builder.blocks.head import AnchorHead, BoxHead, Finder, TwoStageHead
 from builder.check import problems
 from builder.data import Dataset, place
 from builder.evaluate import evaluate
-from builder.measures.boxes import overlaps
+from builder.measures.boxes import Detections, overlaps
+from builder.measures.named import chosen_by
 from builder.runs import Finished, RunStore
 from builder.scan import Scan
 from builder.spec import Choice, Data, Experiment, Node
@@ -244,6 +245,27 @@ def test_boxes_come_back_from_any_preparation(fit: str) -> None:
     (box,) = TASK.found(asked, scan, [answer]).boxes or ()
     assert np.allclose([box.x0, box.y0, box.x1, box.y1], lesion[0], atol=1e-3)
     assert box.label == "a" and box.slice == 1  # the middle one of three was seen
+
+
+def test_a_run_that_could_choose_no_score_is_judged_from_the_one_it_shows_boxes_from() -> None:
+    lesion, off = [10.0, 10, 20, 20], [60.0, 60, 80, 80]
+    found = [([lesion, off], [0.9, 0.5], [0, 0])] * 6  # here a threshold of 0.7 could be chosen
+    examined = {
+        **Detections.of(found, [([lesion], [0])] * 6, np.arange(6)).arrays(),
+        "cases": np.array([f"c{n}" for n in range(6)]),
+        "slices": np.zeros(6, np.int64),
+        "threshold": np.array(np.nan),
+    }
+    told = TASK.report(examined, ("a",), False, 20)
+    assert told["operating_point"] == {"threshold": 0.3, "chosen": "nobody", "iou": 0.3}
+    assert told["metrics"]["false_alarms_per_image"]["value"] == 1 and len(told["false_alarms"]) == 6
+    groups = TASK.judged(examined, 1)
+    assert groups is not None and set(groups.marks.values()) == {2 / 3}
+    pooled = TASK.pooled([examined, examined])  # of several runs, each with a score of its own
+    assert TASK.report(pooled, ("a",), False, 20)["operating_point"]["chosen"] == "here"
+    chosen = {**examined, "threshold": np.array(0.6)}
+    assert TASK.report(chosen, ("a",), False, 20)["operating_point"]["chosen"] == "validation"
+    assert chosen_by(told["operating_point"]) == "as none could be chosen"
 
 
 # -- taken away -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from builder.measures import boxes as module
 from builder.measures.bootstrap import intervals
 from builder.measures.boxes import (
     RATES,
+    SHOWN,
     Detections,
     operating_threshold,
     overlaps,
@@ -308,7 +309,7 @@ def test_what_cannot_be_computed_is_told_as_none(kind: str):
     }[kind]
     told = report(these, NAMES, resamples=20)
     json.dumps(told, allow_nan=False)
-    assert told["operating_point"]["threshold"] is None and told["notes"]
+    assert told["operating_point"] == {"threshold": SHOWN, "chosen": "nobody", "iou": 0.3} and told["notes"]
     values = {name: figure["value"] for name, figure in told["metrics"].items()}
     if kind == "no box":
         assert values["map50"] == 0 and values["sensitivity"] == 0 and values["ppv"] is None
@@ -318,7 +319,21 @@ def test_what_cannot_be_computed_is_told_as_none(kind: str):
         assert values["map50"] is None and values["cpm"] is None and values["sensitivity"] is None
         assert scores(these, 3) == {}
     if kind in ("no lesion", "nothing"):
-        assert values["image_specificity"] == 1, "no threshold: nothing is shown"
+        assert values["image_specificity"] == (kind == "nothing"), "in use the box is shown"
+
+
+def test_without_a_threshold_boxes_are_judged_as_they_are_shown():
+    wrong = (np.array([[60, 60, 80, 80.0]] * 4), np.array([0.9, 0.8, 0.7, 0.2]), np.zeros(4, int))
+    there = [(np.full((int(n < 10), 4), [10, 10, 20, 20.0]), np.zeros(int(n < 10), int)) for n in range(20)]
+    these = Detections.of([wrong] * 20, there, np.arange(20))
+    told = report(these, ("a",), resamples=50)
+    values = {name: figure["value"] for name, figure in told["metrics"].items()}
+    assert values["false_alarms_per_image"] == 3 and values["image_specificity"] == 0 and values["ppv"] == 0
+    assert len(told["false_alarms"]) == 24 and told["operating_point"]["chosen"] == "nobody"
+    assert any("count from a score of 0.3 on" in note for note in told["notes"])
+    assert report(these, ("a",), 50, threshold=SHOWN, chosen="nobody") == told, "as where validation could choose none"
+    counts, figures = module.by_image(these, 1, None)
+    assert counts[:, 1].tolist() == [3] * 20 and figures(np.ones((1, 20)))["false_alarms_per_image"] == 3
 
 
 def test_as_many_answers_as_images_are_asked_for():

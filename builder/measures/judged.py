@@ -95,7 +95,7 @@ def of_classes(examined: Mapping[str, np.ndarray]) -> Judged | None:
 
 
 def of_boxes(found: boxes.Detections, cases: np.ndarray, num_classes: int, threshold: float | None) -> Judged:
-    """Lesions found as boxes, at the threshold that validation chose (without one: at one false alarm an image).
+    """Lesions found as boxes, at the threshold that validation chose (without one: see `boxes.by_image`).
 
     The mark of a case is how well boxes and lesions agree: 2 x lesions found / (boxes shown + lesions), the Dice
     coefficient of counts; 1 where there are neither.

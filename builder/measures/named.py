@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 METRICS = {
     "auc": "AUC",
@@ -83,6 +84,18 @@ def with_value(name: str, value: float) -> str:
         return f"{words} {value:.3f} {unit}"
     words = spoken(name)
     return f"{words}{':' if words[-1:].isdigit() and ' ' in words else ''} {value:.3f}"
+
+
+def chosen_by(point: Mapping[str, Any]) -> str:
+    """Returns who chose the score of an operating point (`boxes.report`), within a sentence: "chosen on ..."."""
+    return _CHOSEN[str(point.get("chosen") or "here")]
+
+
+_CHOSEN = {
+    "validation": "chosen on the validation scans",
+    "here": "chosen on these very scans, which flatters",
+    "nobody": "as none could be chosen",
+}
 
 
 def interval(figure: Mapping[str, float | None] | None) -> str:
