@@ -17,7 +17,7 @@ from builder.targets import Targets
 from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
-from tasks.detection_answers import Answer, chosen, finder, fused
+from tasks.detection_answers import Answer, chosen, finder, fused, on_scan
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -166,13 +166,10 @@ class LesionDetection(Task):
         threshold = asked.settled.get("threshold", measures.SHOWN)
         middle = len(scan.pixels) // 2 if asked.experiment.data.slices == "middle" else 0
         told, below = [], 0
-        for index, (boxes, scores, labels) in enumerate(answers):
-            on_scan = placement.boxes_out(boxes.astype(np.float64)).clip(0, [width, height] * 2)
-            for box, score, label in zip(on_scan.tolist(), scores, labels, strict=True):
-                if box[2] - box[0] < 0.5 or box[3] - box[1] < 0.5:
-                    continue  # in the black border only
+        for index, answer in enumerate(answers):
+            boxes, scores, labels = on_scan(answer, placement)
+            for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores, labels, strict=True):
                 at = index if len(answers) > 1 else middle
-                x0, y0, x1, y1 = box
                 told.append(FoundBox(x0, y0, x1, y1, asked.classes[int(label)], float(score), at))
                 below += score < threshold
         told.sort(key=lambda box: -box.score)
@@ -202,8 +199,8 @@ class LesionDetection(Task):
         for start in range(0, len(targets), _ROWS):
             rows = targets.rows[start : start + _ROWS]
             images = prepared.rows(rows).astype(np.float32) / np.float32(prepared.unit)
-            for case, (boxes, scores, labels) in zip(targets.cases[start:], asked.answers(images), strict=False):
-                found.append((targets.placement(int(case)).boxes_out(boxes), scores, labels))
+            for case, answer in zip(targets.cases[start:], asked.answers(images), strict=False):
+                found.append(on_scan(answer, targets.placement(int(case))))
             if progress:
                 progress(min(start + _ROWS, len(targets)), len(targets))
         there, slices = [], []
@@ -280,10 +277,13 @@ HEADS = ("box_head", "anchor_head", "two_stage_head")
 
 
 def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:
-    """What was found beside what is there, in prepared pixels."""
+    """What was found, as a user sees it, beside what is there in the prepared pictures; in pixels of the scans."""
     assert targets.boxes is not None and targets.labels is not None
-    there = list(zip(targets.boxes, targets.labels, strict=True))
-    return Detections.of(answers, there, targets.dataset.patients[targets.cases])
+    places = [targets.placement(int(case)) for case in targets.cases]
+    found = [on_scan(answer, where) for answer, where in zip(answers, places, strict=True)]
+    known = zip(targets.boxes, targets.labels, places, strict=True)
+    there = [(where.boxes_out(boxes), labels) for boxes, labels, where in known]
+    return Detections.of(found, there, targets.dataset.patients[targets.cases])
 
 
 def _shown_from(examined: Examined) -> tuple[float | None, str]:

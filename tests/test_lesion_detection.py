@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import taken_away
 import torch
 
-from builder import network
+from builder import lessons, network
 from builder.augment import Augment
 from builder.blocks.head import AnchorHead, BoxHead, Finder, TwoStageHead
 from builder.check import problems
@@ -26,7 +28,7 @@ from builder.task import Asked
 from builder.train import train
 from tasks import lesions
 from tasks.detection_answers import chosen
-from tasks.lesion_detection import LesionDetection
+from tasks.lesion_detection import LesionDetection, of_targets
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 
@@ -245,6 +247,64 @@ def test_boxes_come_back_from_any_preparation(fit: str) -> None:
     (box,) = TASK.found(asked, scan, [answer]).boxes or ()
     assert np.allclose([box.x0, box.y0, box.x1, box.y1], lesion[0], atol=1e-3)
     assert box.label == "a" and box.slice == 1  # the middle one of three was seen
+
+
+def in_the_border() -> tuple[Any, Any, Any]:
+    """(targets of a scan of 100 x 200 px in a padded square, the answer to it, the lesion on the scan): a box that
+    reaches into the border around the scan, and a surer one that lies in the border only."""
+    where = place(100, 200, Data(size_px=64), 1.0)
+    answer = np.array([[10.0, 0, 30, 12], [10, 6, 30, 30]], np.float32), np.array([0.9, 0.8]), np.array([0, 0])
+    inside = np.array([[10.0, where.top, 30, 30]])
+    (lesion,) = where.boxes_out(inside)
+    dataset = SimpleNamespace(
+        cases=[SimpleNamespace(id="c0")],
+        patients=np.arange(1),
+        boxes=lambda case: [SimpleNamespace(x0=lesion[0], y0=lesion[1], x1=lesion[2], y1=lesion[3], label=0, slice=0)],
+        prepared=lambda data: SimpleNamespace(rows=lambda rows: np.zeros((1, 1, 64, 64), np.uint8), unit=255),
+    )
+    targets = Boxed(dataset, where, [inside], [np.zeros(1, int)])
+    return targets, answer, lesion
+
+
+class Boxed:
+    """As much of `Targets` as boxes are judged by, of one scan."""
+
+    def __init__(self, dataset: Any, where: Any, boxes: list[Any], labels: list[Any]) -> None:
+        self.dataset, self.boxes, self.labels = dataset, boxes, labels
+        self.rows = self.cases = self.slices = np.zeros(1, int)
+        self.placement, self.shown = (lambda case: where), (lambda case, index: [0])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_boxes_are_judged_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, answer, lesion = in_the_border()
+    experiment = Experiment(data=Data(size_px=64))
+    asked = Asked(experiment, ("a",), False, None, lambda images: [answer], "cpu", np.zeros(1), np.ones(1), 255)
+    (shown,) = TASK.found(asked, Scan(np.zeros((1, 1, 100, 200), np.uint8)), [answer]).boxes or ()
+    assert np.allclose([shown.x0, shown.y0, shown.x1, shown.y1], lesion)
+    monkeypatch.setattr("tasks.lesion_detection.Targets", lambda *about: targets)
+    for judged in (
+        of_targets([answer], targets),  # where the threshold is chosen
+        Detections.from_arrays(TASK.examined(asked, targets.dataset, np.zeros(1, int))),
+    ):
+        assert len(judged.scores) == 1 and overlaps(judged.boxes, judged.lesions)[0, 0] == pytest.approx(1)
+
+
+def test_an_exported_train_py_judges_boxes_as_they_are_shown() -> None:
+    targets, (boxes, scores, labels), lesion = in_the_border()
+    text = (Path(lessons.__file__).parent / "templates" / "lesson_boxes.py.txt").read_text()
+    text = text.replace("$varied", "    return images, known\n")
+    wanted = [node for node in ast.parse(text).body if getattr(node, "name", "") in ("on_scan", "boxes_of")]
+    module: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"slices": "each", "size_px": 64}}
+    module |= {"CLASSES": ["a"], "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
+    exec(compile(ast.Module(wanted, []), "train.py", "exec"), module)
+    scan = SimpleNamespace(pixels=np.zeros((1, 1, 100, 200)), aspect=1.0)
+    line = dict(zip(("x0", "y0", "x1", "y1"), lesion, strict=True)) | {"label": "a"}
+    there, _, where = module["boxes_of"](scan, 0, [{name: str(value) for name, value in line.items()}])
+    left, sure, _ = module["on_scan"](boxes, scores, labels, where)
+    assert sure.tolist() == [0.8] and np.allclose(left, there.numpy()) and np.allclose(left, targets.boxes[0])
 
 
 def test_a_run_that_could_choose_no_score_is_judged_from_the_one_it_shows_boxes_from() -> None:
