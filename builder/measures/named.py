@@ -41,6 +41,10 @@ METRICS = {
     "volume_error_ml": "Volume error (ml)",
     "false_positive_rate": "Cases without lesion, outlined all the same",
     "false_volume_ml": "Volume outlined there (ml)",
+    "area_mm2": "Area (mm2)",
+    "area_difference_mm2": "Area answered too large (mm2)",
+    "area_error_mm2": "Area error (mm2)",
+    "false_area_mm2": "Area outlined there (mm2)",
     "psnr_db": "PSNR (dB)",
     "psnr_gain_db": "PSNR gained over the input (dB)",
     "psnr_gain_best_db": "PSNR gained over the best plain filter (dB)",
@@ -59,7 +63,7 @@ METRICS = {
 }
 
 _AS_WRITTEN = ("Dice", "IoU", "Hausdorff", "Brier")  # names keep their capital
-_UNITS = ("dB", "mm", "px", "ml")
+_UNITS = ("dB", "mm", "mm2", "px", "ml")
 
 
 def metric_words(name: str) -> str:
