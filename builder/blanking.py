@@ -22,7 +22,7 @@ from builder import task
 from builder.data import Dataset
 from builder.lettering import lettering
 from builder.measures import bootstrap
-from builder.measures.classes import Predictions, figures
+from builder.measures.classes import Predictions, figures, rests_on
 from builder.parting import dataset_of
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
@@ -283,7 +283,7 @@ def _figures(predictions: Predictions, resamples: int) -> dict[str, Any]:
     def told(weights: np.ndarray) -> dict[str, np.ndarray]:
         return {name: values for name, values in figures(predictions, weights).items() if name in ("auc", "accuracy")}
 
-    return bootstrap.intervals(told, predictions.patients, resamples)
+    return bootstrap.intervals(told, predictions.patients, resamples, rests_on=rests_on(predictions))
 
 
 def _lost(whole: Predictions, without: Predictions, resamples: int) -> dict[str, Any]:

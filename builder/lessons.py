@@ -104,9 +104,9 @@ def _of_boxes(experiment: Experiment, multi_label: bool) -> Lesson:
     moved = ["return images[rows], known"]
     if experiment.training.augment:
         moved = [
-            "moved = AUGMENT(images[rows], random, boxes=[boxes for boxes, _ in known])",
+            "moved = AUGMENT(images[rows], random, boxes=[row[0] for row in known])",
             "left = zip(moved.boxes, known, moved.kept)",
-            "return moved.images, [(boxes, labels[kept]) for boxes, (_, labels), kept in left]",
+            "return moved.images, [(boxes, labels[kept], where) for boxes, (_, labels, where), kept in left]",
         ]
     figures = _module(
         "How well lesions are found as boxes: COCO's average precision, and FROC.",

@@ -17,7 +17,7 @@ import numpy as np
 from builder.data import Dataset
 from builder.labels import pack, unpack
 from builder.measures import bootstrap
-from builder.measures.boxes import FROC_IOU, Detections, overlaps
+from builder.measures.boxes import FROC_IOU, SHOWN, Detections, overlaps
 from builder.parting import dataset_of
 from builder.runs import Run
 
@@ -77,9 +77,9 @@ def unpacked(text: str, shape: Sequence[int]) -> np.ndarray:
 
 def of_detections(examined: Mapping[str, np.ndarray], dataset: Dataset) -> list[dict[str, Any]]:
     """The cases of a reading of boxes, from what a network found (`lesion_detection.examined`): [{id, patient, slices
-    (that it saw), truth, model: marks, scores}]; what it shows is told from its own threshold on."""
+    (that it saw), truth, model: marks, scores}]; what it shows is told from its own threshold on, as in use."""
     told = Detections.from_arrays(examined)
-    least = float(examined["threshold"]) if np.isfinite(examined["threshold"]) else 0.5
+    least = float(examined["threshold"]) if np.isfinite(examined["threshold"]) else SHOWN
     cases: dict[str, dict[str, Any]] = {}
     for image, (id, index) in enumerate(zip(examined["cases"], examined["slices"], strict=True)):
         empty = {"id": str(id), "patient": int(told.patients[image]), "slices": [], "truth": [], "model": []}

@@ -296,9 +296,8 @@ def begin(
     truths = _sets(np.asarray(examined["labels"]), multi_label)
     _, patients = np.unique(examined["patients"], return_inverse=True)
     cases = []
-    for k in _drawn(truths, num, seed):
-        if min(truths[k], default=0) < 0:
-            continue  # outlined, but nobody said of what kind
+    known = [k for k, truth in enumerate(truths) if min(truth, default=0) >= 0]  # others: nobody said of what kind
+    for k in (known[place] for place in _drawn([truths[k] for k in known], num, seed)):
         said = np.flatnonzero(chances[k] >= _HALF) if multi_label else [int(chances[k].argmax())]
         id = str(examined["cases"][k])
         told_so = terms.said(dict(zip(classes, map(float, chances[k]), strict=True)), multi_label)

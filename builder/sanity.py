@@ -23,7 +23,7 @@ import numpy as np
 from builder import blanking
 from builder.data import Dataset
 from builder.measures import bootstrap
-from builder.measures.classes import Predictions, figures, surprise
+from builder.measures.classes import Predictions, figures, rests_on, surprise
 from builder.parting import dataset_of
 from builder.predict import Predictor
 from builder.runs import Run, write_atomic
@@ -259,7 +259,7 @@ def _guesses(answers: Predictions, resamples: int) -> str:
     def told(weights: np.ndarray) -> dict[str, np.ndarray]:
         return {name: figures(answers, weights, ranked=answers.multi_label)[name]}
 
-    figure = bootstrap.intervals(told, answers.patients, resamples)[name]
+    figure = bootstrap.intervals(told, answers.patients, resamples, rests_on=rests_on(answers))[name]
     given = answers.labels if answers.multi_label else np.eye(answers.probabilities.shape[1])[answers.labels]
     shares = np.broadcast_to(given.mean(0), answers.probabilities.shape)
     idle = surprise(Predictions(shares, answers.labels, answers.patients, answers.cases))

@@ -131,7 +131,12 @@ def _figures(judged: Judged, cases: np.ndarray, rows: np.ndarray, resamples: int
         own = rows & part.rows
         if _enough(own, cases, judged.patients):
             told |= bootstrap.intervals(
-                part.figures(own), judged.patients[own], resamples, shares=SHARES, shifted=SHIFTED
+                part.figures(own),
+                judged.patients[own],
+                resamples,
+                shares=SHARES,
+                shifted=SHIFTED,
+                rests_on=part.rests_on(own),
             )
     return told
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from builder import outside
 from builder.measures import bootstrap
-from builder.measures.classes import Predictions, figures
+from builder.measures.classes import Predictions, figures, rests_on
 
 __all__ = ["BORDER", "OF_MACHINES", "OF_PEOPLE", "asked", "border", "table"]
 
@@ -95,7 +95,7 @@ def asked(
     def told(weights: np.ndarray) -> dict[str, np.ndarray]:
         return {n: values for n, values in figures(found, weights).items() if n in ("auc", "class/auc")}
 
-    figure = bootstrap.intervals(told, found.patients, _RESAMPLES)
+    figure = bootstrap.intervals(told, found.patients, _RESAMPLES, rests_on=rests_on(found))
     auc = figure["auc"]
     of_class = dict(zip(classes, figure["class/auc"], strict=True))
     return {"auc": auc, "per_class": of_class, **_verdict(name, auc, of_class, meaning)}

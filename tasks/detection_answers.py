@@ -10,11 +10,15 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from builder.data import Placement
+
 LEAST_SCORE = 0.01
 """Boxes that are less sure than this are nothing; the figures need what is unsure, too."""
 OVERLAP = 0.5
 """Of two boxes of one class that overlap more than this (IoU) only the surer one stays."""
 MOST = 100  # boxes a picture, as COCO counts
+
+_LEAST_PX = 0.5  # of a box on the scan
 
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (n, 4) float32 in pixels of the prepared picture, scores (n,) float32, labels (n,) int64, the surest first."""
@@ -68,6 +72,16 @@ def fused(told: Sequence[Answer]) -> Answer:
         np.array([f[1] for f in found], np.float32),
         np.array([f[2] for f in found], np.int64),
     )
+
+
+def on_scan(answer: Answer, where: Placement) -> Answer:
+    """The answer to a prepared picture as a user sees it: in pixels of the scan (boxes float64), cut at its edges,
+    without what lies in the border around it only."""
+    boxes, scores, labels = answer
+    edges = np.array(where.source, np.float64).reshape(2, 2)
+    cut = where.boxes_out(boxes.astype(np.float64)).clip(np.tile(edges[0], 2), np.tile(edges[1], 2))
+    there = (cut[:, 2:] - cut[:, :2] >= _LEAST_PX).all(1)
+    return cut[there], scores[there], labels[there]
 
 
 def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -238,9 +238,8 @@ def report(examined: Examined, resamples: int, seed: int = 0) -> dict[str, Any]:
     ways = [str(way) for way in found.ways]
     if tissues:
         table = {(w, t): examined["tissue_bias"][:, i, k] for i, w in enumerate(ways) for k, t in enumerate(tissues)}
-        bias = intervals(
-            means({f"{w}/{t}": values for (w, t), values in table.items()}), found.patients, resamples, seed
-        )
+        figures = means({f"{w}/{t}": values for (w, t), values in table.items()})
+        bias = intervals(figures, found.patients, resamples, seed, shares=())
         told["tissue_bias"] = {w: {t: bias[f"{w}/{t}"] for t in tissues} for w in ways}
         told["metrics"] |= {f"bias_{t.replace(' ', '_')}": bias[f"{measured.OUTPUT}/{t}"] for t in tissues}
     if told["metrics"]["edge_mm"]["value"] is None:  # no scan tells the size of its pixels

@@ -17,7 +17,7 @@ from builder.targets import Targets
 from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
-from tasks.detection_answers import Answer, chosen, finder, fused
+from tasks.detection_answers import Answer, chosen, finder, fused, on_scan
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from builder.scan import Scan
     from builder.targets import Target
 
-SHOWN = 0.3  # the score from which boxes are shown where validation could not choose one
 _CUT = 8  # layers that a repair may take away at most, and one
 _ROWS = 16
 
@@ -143,7 +142,7 @@ class LesionDetection(Task):
         restored: Callable[[np.ndarray], np.ndarray],
     ) -> Shown:
         """The boxes from the score that this epoch's validation chose."""
-        threshold = settled.get("threshold", SHOWN)
+        threshold = settled.get("threshold", measures.SHOWN)
         rows = zip(*(part.tolist() for part in answer), strict=True)
         boxes = tuple((*box, int(label), float(score)) for box, score, label in rows if score >= threshold)
         return Shown(boxes=boxes)
@@ -164,16 +163,13 @@ class LesionDetection(Task):
         """The boxes on the scan's own pixels, from the score that validation chose on."""
         height, width = scan.pixels.shape[2:]
         placement = place(height, width, asked.experiment.data, pixel_aspect(scan))
-        threshold = asked.settled.get("threshold", SHOWN)
+        threshold = asked.settled.get("threshold", measures.SHOWN)
         middle = len(scan.pixels) // 2
         told, below = [], 0
-        for index, (boxes, scores, labels) in enumerate(answers):
-            on_scan = placement.boxes_out(boxes.astype(np.float64)).clip(0, [width, height] * 2)
-            for box, score, label in zip(on_scan.tolist(), scores, labels, strict=True):
-                if box[2] - box[0] < 0.5 or box[3] - box[1] < 0.5:
-                    continue  # in the black border only
+        for index, answer in enumerate(answers):
+            boxes, scores, labels = on_scan(answer, placement)
+            for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores, labels, strict=True):
                 at = index if len(answers) > 1 else middle
-                x0, y0, x1, y1 = box
                 told.append(FoundBox(x0, y0, x1, y1, asked.classes[int(label)], float(score), at))
                 below += score < threshold
         told.sort(key=lambda box: -box.score)
@@ -184,7 +180,7 @@ class LesionDetection(Task):
             "found": len(shown),
             "by_class": {k: n for k, n in count.items() if n},
         }
-        notes = [] if shown else ["No lesion is surer than the threshold that validation chose."]
+        notes = [] if shown else [f"No lesion is surer than {threshold:.2g}, the score from which boxes are shown."]
         if told and len(scan.pixels) > 1 and asked.experiment.data.slices in ("mean", "maximum"):
             notes.append(
                 "The network saw all slices as one picture, so it does not know in which slice a lesion lies: its "
@@ -208,8 +204,8 @@ class LesionDetection(Task):
         for start in range(0, len(targets), _ROWS):
             rows = targets.rows[start : start + _ROWS]
             images = prepared.rows(rows).astype(np.float32) / np.float32(prepared.unit)
-            for case, (boxes, scores, labels) in zip(targets.cases[start:], asked.answers(images), strict=False):
-                found.append((targets.placement(int(case)).boxes_out(boxes), scores, labels))
+            for case, answer in zip(targets.cases[start:], asked.answers(images), strict=False):
+                found.append(on_scan(answer, targets.placement(int(case))))
             if progress:
                 progress(min(start + _ROWS, len(targets)), len(targets))
         there, slices = [], []
@@ -228,7 +224,7 @@ class LesionDetection(Task):
         }
 
     def pooled(self, parts: Sequence[Examined]) -> Examined:
-        """Images are counted on; the threshold is none, as each run has chosen its own."""
+        """Images are counted on; the threshold is none, as each run has chosen its own, and `pooled` () says so."""
         begin = np.cumsum([0, *(len(part["patients"]) for part in parts)])
         shifted = [
             {
@@ -238,7 +234,7 @@ class LesionDetection(Task):
             }
             for k, part in enumerate(parts)
         ]
-        return {**pooled_rows(shifted), "threshold": np.array(np.nan)}
+        return {**pooled_rows(shifted), "threshold": np.array(np.nan), "pooled": np.array(True)}
 
     def truth(self, examined: Examined) -> dict[str, np.ndarray]:
         """Which slices were looked at, and the lesions on them."""
@@ -250,10 +246,8 @@ class LesionDetection(Task):
     ) -> dict[str, Any]:
         """As `measures.boxes.report`, with the id of its case on each miss and false alarm."""
         detections = Detections.from_arrays(examined)
-        threshold = float(examined["threshold"])
-        told = measures.report(
-            detections, classes, resamples, seed, threshold=threshold if np.isfinite(threshold) else None
-        )
+        threshold, chosen = _shown_from(examined)
+        told = measures.report(detections, classes, resamples, seed, threshold=threshold, chosen=chosen)
         for entry in (*told["misses"], *told["false_alarms"]):
             entry["case"] = str(examined["cases"][entry["image"]])
             entry["slice"] = int(examined["slices"][entry["image"]])
@@ -261,9 +255,8 @@ class LesionDetection(Task):
 
     def judged(self, examined: Examined, num_classes: int) -> judged.Judged | None:
         """As `measures.judged.of_boxes`."""
-        threshold = float(examined["threshold"])
-        found = Detections.from_arrays(examined)
-        return judged.of_boxes(found, examined["cases"], num_classes, threshold if np.isfinite(threshold) else None)
+        threshold, _ = _shown_from(examined)
+        return judged.of_boxes(Detections.from_arrays(examined), examined["cases"], num_classes, threshold)
 
     # -- the way in -----------------------------------------------------------------------------------------------
 
@@ -294,10 +287,21 @@ HEADS = ("box_head", "anchor_head", "two_stage_head")
 
 
 def of_targets(answers: Sequence[Answer], targets: Targets) -> Detections:
-    """What was found beside what is there, in prepared pixels."""
+    """What was found, as a user sees it, beside what is there in the prepared pictures; in pixels of the scans."""
     assert targets.boxes is not None and targets.labels is not None
-    there = list(zip(targets.boxes, targets.labels, strict=True))
-    return Detections.of(answers, there, targets.dataset.patients[targets.cases])
+    places = [targets.placement(int(case)) for case in targets.cases]
+    found = [on_scan(answer, where) for answer, where in zip(answers, places, strict=True)]
+    known = zip(targets.boxes, targets.labels, places, strict=True)
+    there = [(where.boxes_out(boxes), labels) for boxes, labels, where in known]
+    return Detections.of(found, there, targets.dataset.patients[targets.cases])
+
+
+def _shown_from(examined: Examined) -> tuple[float | None, str]:
+    """The score from which a run shows boxes, and who chose it: "validation" or "nobody". None of pooled runs."""
+    threshold = float(examined["threshold"])
+    if np.isfinite(threshold):
+        return threshold, "validation"
+    return (None, "here") if "pooled" in examined else (measures.SHOWN, "nobody")
 
 
 def _sentence(words: str) -> str:

@@ -27,7 +27,8 @@ def examined(
     progress: Callable[[int, int], None] | None = None,
 ) -> Examined:
     """{probabilities (N, K), labels (N,), patients (N,), cases (N,) ids, masked (N,) bool} and the arrays of
-    `measures.outlines.Outlines` of the masked cases, measured on their own grid."""
+    `measures.outlines.Outlines` of the masked cases, measured on their own grid; of scans of which the network sees
+    one of several slices without volumes."""
     data = asked.experiment.data
     prepared = dataset.prepared(data)
     outlined = taught_outlines(asked)
@@ -50,7 +51,9 @@ def examined(
             known = dataset.cases[int(case)]
             chance = on_grid(data, own, mask.shape, pixel_aspect(known))
             seen = list(seen_of(data, len(mask)))
-            compared.append(outlines.compare(chance[seen] >= THRESHOLD, mask[seen] > 0, known.spacing_mm))
+            depth, row, column = known.spacing_mm
+            spacing = depth if len(seen) == len(mask) else None, row, column  # of some of its slices there is no volume
+            compared.append(outlines.compare(chance[seen] >= THRESHOLD, mask[seen] > 0, spacing))
         if progress:
             progress(min(start + step, len(cases)), len(cases))
     told = outlines.Outlines.of(compared, dataset.patients[cases][masked]).arrays()

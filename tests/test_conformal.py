@@ -43,6 +43,18 @@ def test_too_few_patients_promise_nothing():
     assert "coverage" not in told["levels"][2]
 
 
+def test_one_single_set_that_is_right_is_no_proof():
+    before = Predictions(np.full((40, 2), 0.5), np.repeat([0, 1], 20), np.arange(40), np.arange(40))
+    chances = np.full((100, 2), 0.5)
+    chances[0] = 0.9, 0.1
+    told = report(before, Predictions(chances, np.zeros(100, int), np.arange(100), np.arange(100)), (0.9,), 200)
+    assert told is not None
+    (row,) = told["levels"]
+    assert row["single"]["value"] == 0.01
+    assert row["right_when_single"] == {"value": 1.0, "low": pytest.approx(0.025), "high": 1.0}
+    assert row["coverage"]["low"] == pytest.approx(0.025 ** (1 / 100))
+
+
 def test_the_report_counts_sets_and_what_is_right_when_one_class_is_left():
     before, here = answered(2, 200), answered(3, 150)
     told = report(before, here, resamples=100)

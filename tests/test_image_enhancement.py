@@ -459,6 +459,17 @@ def test_ct_is_judged_in_two_windows_and_in_tissues():
     assert half["psnr_db"][0, 0] == pytest.approx(30 - 3.01, abs=0.01) and half["bias"][0] == 1.0
 
 
+def test_a_bias_in_hounsfield_units_is_no_share(home, run):
+    from tasks.enhancement_figures import report
+
+    evaluate(run, home, "test", resamples=50)
+    with np.load(run.folder / "predictions-test.npz") as stored:
+        examined = dict(stored)
+    shape = (len(examined["patients"]), len(examined["ways"]), 1)
+    told = report({**examined, "tissues": np.array(["lung"]), "tissue_bias": np.zeros(shape)}, 50)
+    assert told["metrics"]["bias_lung"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
 def test_a_diagnosis_run_is_asked_before_and_after(home, run, clean):
     judge = little_run.trained(
         home, little_run.starter().replace("training.epochs", 1).replace("data.size_px", 32), clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,14 @@ import pytest
 import taken_away
 import torch
 
-from builder import network
+from builder import lessons, network
 from builder.augment import Augment
 from builder.blocks.head import AnchorHead, BoxHead, Finder, TwoStageHead
 from builder.check import problems
 from builder.data import Dataset, place
 from builder.evaluate import evaluate
-from builder.measures.boxes import overlaps
+from builder.measures.boxes import Detections, overlaps
+from builder.measures.named import chosen_by
 from builder.runs import Finished, RunStore
 from builder.scan import Scan
 from builder.spec import Choice, Data, Experiment, Node
@@ -26,7 +28,7 @@ from builder.task import Asked
 from builder.train import train
 from tasks import lesions
 from tasks.detection_answers import chosen
-from tasks.lesion_detection import LesionDetection
+from tasks.lesion_detection import LesionDetection, of_targets
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 
@@ -266,6 +268,85 @@ def test_boxes_of_slices_seen_as_one_picture_stand_on_the_middle_one_and_say_so(
     told = space["told"](taken, np.array([[[10, 10, 20, 20, 0.9]]], np.float32), Path())
     assert [box["slice"] for box in told["boxes"]] == [10]
     assert told.get("notes", []) == list(found.notes)
+
+
+def in_the_border() -> tuple[Any, Any, Any]:
+    """(targets of a scan of 100 x 200 px in a padded square, the answer to it, the lesion on the scan): a box that
+    reaches into the border around the scan, and a surer one that lies in the border only."""
+    where = place(100, 200, Data(size_px=64), 1.0)
+    answer = np.array([[10.0, 0, 30, 12], [10, 6, 30, 30]], np.float32), np.array([0.9, 0.8]), np.array([0, 0])
+    inside = np.array([[10.0, where.top, 30, 30]])
+    (lesion,) = where.boxes_out(inside)
+    dataset = SimpleNamespace(
+        cases=[SimpleNamespace(id="c0")],
+        patients=np.arange(1),
+        boxes=lambda case: [SimpleNamespace(x0=lesion[0], y0=lesion[1], x1=lesion[2], y1=lesion[3], label=0, slice=0)],
+        prepared=lambda data: SimpleNamespace(rows=lambda rows: np.zeros((1, 1, 64, 64), np.uint8), unit=255),
+    )
+    targets = Boxed(dataset, where, [inside], [np.zeros(1, int)])
+    return targets, answer, lesion
+
+
+class Boxed:
+    """As much of `Targets` as boxes are judged by, of one scan."""
+
+    def __init__(self, dataset: Any, where: Any, boxes: list[Any], labels: list[Any]) -> None:
+        self.dataset, self.boxes, self.labels = dataset, boxes, labels
+        self.rows = self.cases = self.slices = np.zeros(1, int)
+        self.placement, self.shown = (lambda case: where), (lambda case, index: [0])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_boxes_are_judged_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, answer, lesion = in_the_border()
+    experiment = Experiment(data=Data(size_px=64))
+    asked = Asked(experiment, ("a",), False, None, lambda images: [answer], "cpu", np.zeros(1), np.ones(1), 255)
+    (shown,) = TASK.found(asked, Scan(np.zeros((1, 1, 100, 200), np.uint8)), [answer]).boxes or ()
+    assert np.allclose([shown.x0, shown.y0, shown.x1, shown.y1], lesion)
+    monkeypatch.setattr("tasks.lesion_detection.Targets", lambda *about: targets)
+    for judged in (
+        of_targets([answer], targets),  # where the threshold is chosen
+        Detections.from_arrays(TASK.examined(asked, targets.dataset, np.zeros(1, int))),
+    ):
+        assert len(judged.scores) == 1 and overlaps(judged.boxes, judged.lesions)[0, 0] == pytest.approx(1)
+
+
+def test_an_exported_train_py_judges_boxes_as_they_are_shown() -> None:
+    targets, (boxes, scores, labels), lesion = in_the_border()
+    text = (Path(lessons.__file__).parent / "templates" / "lesson_boxes.py.txt").read_text()
+    text = text.replace("$varied", "    return images, known\n")
+    wanted = [node for node in ast.parse(text).body if getattr(node, "name", "") in ("on_scan", "boxes_of")]
+    module: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"slices": "each", "size_px": 64}}
+    module |= {"CLASSES": ["a"], "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
+    exec(compile(ast.Module(wanted, []), "train.py", "exec"), module)
+    scan = SimpleNamespace(pixels=np.zeros((1, 1, 100, 200)), aspect=1.0)
+    line = dict(zip(("x0", "y0", "x1", "y1"), lesion, strict=True)) | {"label": "a"}
+    there, _, where = module["boxes_of"](scan, 0, [{name: str(value) for name, value in line.items()}])
+    left, sure, _ = module["on_scan"](boxes, scores, labels, where)
+    assert sure.tolist() == [0.8] and np.allclose(left, there.numpy()) and np.allclose(left, targets.boxes[0])
+
+
+def test_a_run_that_could_choose_no_score_is_judged_from_the_one_it_shows_boxes_from() -> None:
+    lesion, off = [10.0, 10, 20, 20], [60.0, 60, 80, 80]
+    found = [([lesion, off], [0.9, 0.5], [0, 0])] * 6  # here a threshold of 0.7 could be chosen
+    examined = {
+        **Detections.of(found, [([lesion], [0])] * 6, np.arange(6)).arrays(),
+        "cases": np.array([f"c{n}" for n in range(6)]),
+        "slices": np.zeros(6, np.int64),
+        "threshold": np.array(np.nan),
+    }
+    told = TASK.report(examined, ("a",), False, 20)
+    assert told["operating_point"] == {"threshold": 0.3, "chosen": "nobody", "iou": 0.3}
+    assert told["metrics"]["false_alarms_per_image"]["value"] == 1 and len(told["false_alarms"]) == 6
+    groups = TASK.judged(examined, 1)
+    assert groups is not None and set(groups.marks.values()) == {2 / 3}
+    pooled = TASK.pooled([examined, examined])  # of several runs, each with a score of its own
+    assert TASK.report(pooled, ("a",), False, 20)["operating_point"]["chosen"] == "here"
+    chosen = {**examined, "threshold": np.array(0.6)}
+    assert TASK.report(chosen, ("a",), False, 20)["operating_point"]["chosen"] == "validation"
+    assert chosen_by(told["operating_point"]) == "as none could be chosen"
 
 
 # -- taken away -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from builder.measures import boxes as module
 from builder.measures.bootstrap import intervals
 from builder.measures.boxes import (
     RATES,
+    SHOWN,
     Detections,
     operating_threshold,
     overlaps,
@@ -282,6 +283,19 @@ def test_the_report_tells_a_threshold_chosen_on_the_same_images():
     assert wide["froc"]["at"]["1"]["value"] == curve["sensitivity"][curve["false_alarms"].index(1.0)]
 
 
+def test_a_figure_of_few_patients_is_no_surer_for_the_many_it_is_not_about():
+    """Sixty patients: two with a small lesion, thirty with a large one, of which a third box finds one."""
+    small, large = np.array([[10, 10, 14, 14.0]]), np.array([[10, 10, 60, 60.0]])
+    there = [small] * 2 + [large] * 30 + [np.zeros((0, 4))] * 28
+    sure = [0.9] * 3 + [0.1] * 29 + [0.0] * 28
+    answers = [(b, np.full(len(b), s), np.zeros(len(b), int)) for b, s in zip(there, sure, strict=True)]
+    these = Detections.of(answers, [(b, np.zeros(len(b), int)) for b in there], np.arange(60))
+    told = report(these, ("a",), resamples=100, threshold=0.5, size_bounds_px=(8, 32))["metrics"]
+    assert told["sensitivity_small"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 2)), "high": 1.0}
+    assert told["ppv"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 3)), "high": 1.0}
+    assert told["image_specificity"]["low"] == pytest.approx(0.025 ** (1 / 28))
+
+
 @pytest.mark.parametrize("kind", ["no box", "no lesion", "nothing", "no image"])
 def test_what_cannot_be_computed_is_told_as_none(kind: str):
     empty, none = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)), (np.zeros((0, 4)), np.zeros(0, int))
@@ -295,7 +309,7 @@ def test_what_cannot_be_computed_is_told_as_none(kind: str):
     }[kind]
     told = report(these, NAMES, resamples=20)
     json.dumps(told, allow_nan=False)
-    assert told["operating_point"]["threshold"] is None and told["notes"]
+    assert told["operating_point"] == {"threshold": SHOWN, "chosen": "nobody", "iou": 0.3} and told["notes"]
     values = {name: figure["value"] for name, figure in told["metrics"].items()}
     if kind == "no box":
         assert values["map50"] == 0 and values["sensitivity"] == 0 and values["ppv"] is None
@@ -305,7 +319,21 @@ def test_what_cannot_be_computed_is_told_as_none(kind: str):
         assert values["map50"] is None and values["cpm"] is None and values["sensitivity"] is None
         assert scores(these, 3) == {}
     if kind in ("no lesion", "nothing"):
-        assert values["image_specificity"] == 1, "no threshold: nothing is shown"
+        assert values["image_specificity"] == (kind == "nothing"), "in use the box is shown"
+
+
+def test_without_a_threshold_boxes_are_judged_as_they_are_shown():
+    wrong = (np.array([[60, 60, 80, 80.0]] * 4), np.array([0.9, 0.8, 0.7, 0.2]), np.zeros(4, int))
+    there = [(np.full((int(n < 10), 4), [10, 10, 20, 20.0]), np.zeros(int(n < 10), int)) for n in range(20)]
+    these = Detections.of([wrong] * 20, there, np.arange(20))
+    told = report(these, ("a",), resamples=50)
+    values = {name: figure["value"] for name, figure in told["metrics"].items()}
+    assert values["false_alarms_per_image"] == 3 and values["image_specificity"] == 0 and values["ppv"] == 0
+    assert len(told["false_alarms"]) == 24 and told["operating_point"]["chosen"] == "nobody"
+    assert any("count from a score of 0.3 on" in note for note in told["notes"])
+    assert report(these, ("a",), 50, threshold=SHOWN, chosen="nobody") == told, "as where validation could choose none"
+    counts, figures = module.by_image(these, 1, None)
+    assert counts[:, 1].tolist() == [3] * 20 and figures(np.ones((1, 20)))["false_alarms_per_image"] == 3
 
 
 def test_as_many_answers_as_images_are_asked_for():

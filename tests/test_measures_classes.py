@@ -21,6 +21,7 @@ from sklearn.metrics import (
 )
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
+from builder.measures import bootstrap
 from builder.measures.bootstrap import interval
 from builder.measures.classes import (
     Predictions,
@@ -213,6 +214,54 @@ def test_a_perfect_score_on_few_patients_is_no_certainty():
     wrong = Predictions(np.eye(2)[1 - labels], labels, np.arange(24) // 2, np.arange(24).astype(str))
     told = intervals(wrong, resamples=200)["class/sensitivity"][1]
     assert told == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 6))}
+
+
+def test_ppv_rests_on_those_who_are_so_answered_and_npv_on_those_who_are_not():
+    labels = np.repeat([0, 1], 50)
+    second = np.where(labels == 1, 0.3, 0.2)
+    second[50] = 0.95  # the only one that is answered
+    told = Predictions(np.stack([1 - second, second], 1), labels, np.arange(100), np.arange(100).astype(str))
+    _, row = at_thresholds(told, [None, 0.9], resamples=200)
+    assert row is not None
+    one = {"value": 1.0, "low": pytest.approx(0.025), "high": 1.0}
+    assert row["ppv"] == one and row["specificity"]["low"] == pytest.approx(0.025 ** (1 / 50))
+    whole = intervals(told, 200)
+    assert whole["class/ppv"][1] == one
+    least = np.where(np.arange(100) == 0, 0.1, 0.9)  # one alone is not answered, and has not the class
+    other = Predictions(np.stack([1 - least, least], 1), labels, np.arange(100), np.arange(100).astype(str))
+    assert intervals(other, 200)["class/npv"][1] == one
+    _, row = at_thresholds(other, [None, 0.5], resamples=200)
+    assert row is not None and row["npv"] == one
+
+
+def test_a_class_without_cases_makes_the_means_of_the_others_no_less_sure():
+    labels = np.repeat([0, 1], 40)
+    three = np.eye(3)[labels] * 0.8 + 0.05
+    told = [
+        intervals(Predictions(chances, labels, np.arange(80), np.arange(80).astype(str)), 100)
+        for chances in (three, three[:, :2])
+    ]
+    for name in ("auc", "balanced_accuracy"):
+        assert told[0][name] == told[1][name] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 40)), "high": 1.0}
+
+
+def test_a_perfect_area_is_no_surer_than_its_smaller_side():
+    labels = np.repeat([0, 1], [3, 57])
+    told = intervals(Predictions(np.eye(2)[labels], labels, np.arange(60), np.arange(60).astype(str)), 100)
+    for figure in (told["auc"], *told["class/auc"]):
+        assert figure["low"] == pytest.approx(0.025 ** (1 / 3))
+
+
+def test_what_nobody_counts_for_a_figure_rests_on_the_patients_who_alone_define_it():
+    """Of forty patients (two cases each) three have a value, and it is 1."""
+    values = {"some": np.where(np.arange(80) < 6, 1.0, np.nan), "all": np.ones(80)}
+    told = bootstrap.intervals(bootstrap.means(values), np.arange(80) // 2, 200)
+    assert told["some"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 3)), "high": 1.0}
+    assert told["all"]["low"] == pytest.approx(0.025 ** (1 / 40))
+    values["some"][2:] = np.nan
+    alone = bootstrap.intervals(bootstrap.means(values), np.arange(80) // 2, 200, shares=())
+    assert alone["some"] == {"value": 1.0, "low": None, "high": None}, "one patient has no interval"
+    assert alone["all"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_two_thousand_resamples_of_a_test_split_take_less_than_two_seconds():

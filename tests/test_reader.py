@@ -213,6 +213,20 @@ def test_a_reading_of_the_test_side_asks_the_model_first_and_each_reader_opens_t
     assert [r.id for r in reader.readings(run)] == ["1", "2"] and other.split == "val"
 
 
+def test_as_many_cases_are_read_as_are_asked_for_where_some_have_no_known_class(
+    learned: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run = learned
+    classes, several, examined = evaluate.answered(run, home, "val")
+    labels = np.where(np.arange(len(examined["labels"])) % 2, -1, examined["labels"])
+    monkeypatch.setattr(evaluate, "answered", lambda *about: (classes, several, {**examined, "labels": labels}))
+    known = int((labels >= 0).sum())
+    assert known > 2
+    for num in (known - 1, 0):
+        reading = reader.begin(run, home, "val", num=num)
+        assert len(reading.cases) == (num or known) and all(min(case.truth) >= 0 for case in reading.cases)
+
+
 # -- lesions that are boxed or outlined -------------------------------------------------------------------------------
 
 

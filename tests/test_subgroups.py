@@ -124,6 +124,22 @@ def test_boxes_are_told_group_by_group_with_what_is_missed_and_alarmed_for_nothi
     assert judged.marks[IDS[1]] == 0 and judged.marks[IDS[0]] == 1
 
 
+def test_a_group_in_which_all_is_found_or_told_apart_rests_on_its_own_patients():
+    lesion, none = [[0.0, 0, 10, 10]], np.zeros((0, 4))
+    there = [lesion if n % 20 < 5 else none for n in range(40)]  # five of each site have a lesion
+    found = boxes.Detections.of(
+        [(b, [0.9] * len(b), [0] * len(b)) for b in there], [(b, [0] * len(b)) for b in there], np.arange(40)
+    )
+    for row in rows_of(of_boxes(found, IDS, 1, 0.5), SITES).values():
+        assert row["sensitivity"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
+    labels = (np.arange(40) % 20 < 5).astype(np.int64)
+    told = {**examined(40, labels), "patients": np.arange(40), "probabilities": np.eye(2)[labels]}
+    for row in rows_of(judged(told), SITES).values():
+        assert row["auc"] == row["balanced_accuracy"]
+        assert row["auc"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
+        assert row["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 20))
+
+
 def test_outlines_and_types_are_told_group_by_group_each_by_the_cases_that_have_them():
     masked = np.arange(40) % 4 != 3  # of a quarter nobody drew an outline
     both = np.where(np.arange(40) < 20, 5.0, 9.0)[masked]

@@ -9,6 +9,7 @@ import csv
 import json
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from builder.data import Dataset, Fingerprint, place
 from builder.evaluate import evaluate
 from builder.export import export, unsupported, untrained
 from builder.measures.extent import extent, longest_diameter
+from builder.measures.named import METRICS
 from builder.network import assemble, plan
 from builder.parts.training import LOSSES
 from builder.predict import Predictor, read
@@ -39,7 +41,7 @@ from builder.sandbox import Sandbox
 from builder.scan import Scan
 from builder.spec import Choice, Data, Experiment, Node, Training
 from builder.targets import Target
-from tasks import tumor_phantoms
+from tasks import tumor_figures, tumor_phantoms
 from tasks.tumor_answers import Answer, of_case, on_grid, parted, teaching
 from tasks.tumor_diagnosis import TumorDiagnosis
 
@@ -432,6 +434,40 @@ def test_of_a_volume_of_which_the_middle_slice_is_seen_that_one_is_outlined():
     scan = Scan(np.zeros((5, 1, 16, 16), np.uint8), spacing_mm=(1.0, 1.0, 1.0))
     found = TUMOR.found(asked(Data(size_px=16, slices="middle")), scan, [answer([0.7, 0.3], np.ones((16, 16)))])
     assert np.flatnonzero(found.outline.any((1, 2))).tolist() == [2] and found.facts["volume_ml"] is None
+
+
+@pytest.mark.parametrize(("slices", "volume", "num"), [("each", 6.4, 20), ("middle", None, 20), ("middle", 0.32, 1)])
+def test_volumes_are_judged_only_where_every_slice_is_seen(slices: str, volume: float | None, num: int):
+    """A tumour of 64 mm2 on each of `num` slices, 5 mm apart, of which one column is missed."""
+    mask = np.zeros((num, 16, 16), np.uint8)
+    mask[:, 4:12, 4:12] = 1
+    data = Data(size_px=16, slices=slices)
+    rows = num if slices == "each" else 1
+    one = answer([0.7, 0.3], np.where(np.arange(16) == 4, 0, mask[0]))
+    dataset = SimpleNamespace(
+        cases=[SimpleNamespace(id="c0", spacing_mm=(5.0, 1.0, 1.0))],
+        labels=np.zeros(1, int),
+        patients=np.zeros(1, int),
+        mask=lambda case: mask,
+        prepared=lambda data: SimpleNamespace(
+            rows_of=lambda cases: np.arange(rows),
+            rows=lambda which: np.zeros((rows, 1, 16, 16), np.uint8),
+            place_of=lambda row: (0, row if slices == "each" else -1),
+            unit=255,
+        ),
+    )
+    known = replace(asked(data), answers=lambda images: [one] * rows)
+    told = tumor_figures.report(
+        tumor_figures.examined(known, dataset, np.zeros(1, int)), ("benign", "malignant"), resamples=20
+    )["metrics"]
+    if volume is None:
+        assert told["volume_ml"]["value"] is None and told["volume_error_ml"]["value"] is None
+        assert told["area_mm2"]["value"] == 64 and told["area_difference_mm2"]["value"] == -8
+        assert {name for name in told if "area" in name} <= set(METRICS)
+    else:
+        assert told["volume_ml"]["value"] == pytest.approx(volume)
+        assert told["volume_difference_ml"]["value"] == pytest.approx(-volume / 8)
+    assert told["hd95_mm"]["value"] == 1.0
 
 
 # -- what stands in the way -------------------------------------------------------------------------------------------

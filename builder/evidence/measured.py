@@ -12,7 +12,7 @@ import numpy as np
 
 from builder.evidence import chapters, charts, markup
 from builder.evidence.words import shown as interval
-from builder.measures.named import metric_words, written
+from builder.measures.named import chosen_by, metric_words, written
 
 Found = Mapping[str, Any]
 _WAYS = {"output": "This network", "input": "The input as it is", "true": "The good scan"}
@@ -203,8 +203,7 @@ def _froc(found: Found, told: Any) -> str:
 def _point(found: Found, told: Any) -> str:
     if told.get("threshold") is None:
         return ""
-    chosen = "the validation scans" if told.get("chosen") == "validation" else "these very scans, which flatters"
-    return markup.p(f"Boxes are shown from a score of {told['threshold']:.3f} on, chosen on {chosen}.")
+    return markup.p(f"Boxes are shown from a score of {told['threshold']:.3f} on, {chosen_by(told)}.")
 
 
 def _sizes(found: Found, told: Any) -> str:

@@ -382,7 +382,7 @@ def _points_words(found: Facts) -> str:
             )
     point = found["evaluation"].get("operating_point") or {}
     if not told and point.get("threshold") is not None:
-        return f"Boxes are shown from a score of {point['threshold']:.2f} on, chosen on the {point.get('chosen')} side."
+        return f"Boxes are shown from a score of {point['threshold']:.2f} on, {named.chosen_by(point)}."
     points = found["evaluation"].get("operating_points") or {}
     if not told and any(points.values()):
         return "Thresholds of the classes were chosen on the validation side (highest sensitivity + specificity)."

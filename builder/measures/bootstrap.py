@@ -4,8 +4,9 @@ A figure is a function of weights: it gives its value where every case weighs 1,
 patients where a case weighs as often as its patient was drawn. One kernel serves both, so the value and its interval
 can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch. 13) with patients, not
 images, as the unit. Where every resample gives the same 0 or 1 the bootstrap is blind ("none of 12 was missed" is no
-proof of perfection): there the bound is the exact binomial one for that many patients (Clopper and Pearson 1934). One
-patient has a value and no interval.
+proof of perfection): there the bound is the exact binomial one (Clopper and Pearson 1934) for the patients that the
+figure rests on. These are those on whom alone it is defined: sensitivity rests on the patients who have the class, PPV
+on those who were so answered, however many others there are. One patient has a value and no interval.
 
 Some figures are shifted by the resampling itself: calibration error and average precision come out larger on fewer
 different cases. Theirs is the bias-corrected percentile interval (Efron, Can J Stat 9:139-158, 1981). In simulations of
@@ -19,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from statistics import NormalDist
 from typing import Any
 
@@ -48,18 +50,25 @@ class Asked:
     rests_on: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
     defined: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def told(self, name: str, value: np.ndarray, drawn: np.ndarray, patients: int) -> Any:
+    def told(self, name: str, value: np.ndarray, drawn: np.ndarray) -> Any:
         """{value, low, high} of a figure, or a list of those where it has K values.
 
         Args:
-            value: () or (K,). drawn: (resamples,) or (resamples, K). patients: that a figure rests on, unless it names
-                its own.
+            value: () or (K,). drawn: (resamples,) or (resamples, K).
         """
         share, moved = self.shares is None or name in self.shares, name in self.shifted
-        on = np.broadcast_to(self.rests_on.get(name, patients), value.shape)
+
+        def count(k: int = 0) -> int:
+            on = self.rests_on[name] if name in self.rests_on else self._alone[name]
+            return int(np.broadcast_to(on, value.shape).flat[k])
+
         if value.ndim == 0:
-            return interval(float(value), drawn, int(on), share, moved)
-        return [interval(v, drawn[:, k], int(on[k]), share, moved) for k, v in enumerate(value)]
+            return interval(float(value), drawn, count, share, moved)
+        return [interval(v, drawn[:, k], partial(count, k), share, moved) for k, v in enumerate(value)]
+
+    @cached_property
+    def _alone(self) -> dict[str, np.ndarray]:
+        return _defined_alone(self.figures, self.patients, self.width)
 
 
 _noted: ContextVar[list[Asked] | None] = ContextVar("noted", default=None)
@@ -125,13 +134,13 @@ def spread(
 
 
 def interval(
-    value: float, drawn: np.ndarray, patients: int, share: bool = True, shifted: bool = False
+    value: float, drawn: np.ndarray, patients: int | Callable[[], int], share: bool = True, shifted: bool = False
 ) -> dict[str, float | None]:
     """{value, low, high} of one figure; None where it is undefined.
 
     Args:
         drawn: (resamples,) the figure on each draw; undefined ones are left out.
-        patients: how many patients it rests on, for where all draws agree.
+        patients: how many patients it rests on, for where all draws agree; a function is asked only there.
         share: it cannot leave 0..1, so that 0 and 1 are its ends and not just values.
         shifted: the resampling moves it, so the interval is bias-corrected.
     """
@@ -140,11 +149,13 @@ def interval(
         return dict(UNDEFINED)
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     low, high = np.quantile(drawn, _corrected(tails, value, drawn) if shifted else tails)
-    if low == high and share and value in (0.0, 1.0):
-        bound = tails[0] ** (1 / max(1, patients))
-        low, high = (bound, 1.0) if value else (0.0, 1 - bound)
-    elif low == high and patients < 2:
-        return {"value": float(value), "low": None, "high": None}
+    if low == high:
+        num = patients() if callable(patients) else patients
+        if share and value in (0.0, 1.0):
+            bound = tails[0] ** (1 / max(1, num))
+            low, high = (bound, 1.0) if value else (0.0, 1 - bound)
+        elif num == 1:
+            return {"value": float(value), "low": None, "high": None}
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
@@ -174,7 +185,9 @@ def intervals(
     Args:
         shares: names of the figures that lie in 0..1; None: all.
         shifted: names of the figures that the resampling moves.
-        rests_on: {name: patients that the figure rests on, one number or K}; all patients where it is not named.
+        rests_on: {name: patients that the figure rests on, one number or K}, for those whose number is not that of
+            the patients on whom alone they are defined: an area under a curve needs two, and a mean over classes is
+            no surer than its rarest class.
         defined: {name: (N,) bool, the cases that have it} of figures that leave out cases which have none: two runs are
             only compared over those that both have (see `differences`).
     """
@@ -186,8 +199,19 @@ def intervals(
         return {n: dict(UNDEFINED) if v.ndim == 1 else [dict(UNDEFINED)] * v.shape[1] for n, v in values.items()}
     values = figures(np.ones((1, len(patients))))
     drawn = spread(figures, patients, resamples, seed, strata, width)
-    everybody = len(np.unique(patients))
-    return {name: asked.told(name, value[0], drawn[name], everybody) for name, value in values.items()}
+    return {name: asked.told(name, value[0], drawn[name]) for name, value in values.items()}
+
+
+def _defined_alone(figures: Figures, patients: np.ndarray, width: int = 0) -> dict[str, np.ndarray]:
+    """On how many patients each figure is defined where there is nobody else: {name: () or (K,) int}."""
+    people, codes = np.unique(patients, return_inverse=True)
+    rows = max(1, CELLS // max(len(codes), width, 1))
+    counts: dict[str, np.ndarray] = {}
+    for start in range(0, len(people), rows):
+        own = np.arange(start, min(start + rows, len(people)))[:, None] == codes
+        for name, value in figures(own.astype(np.float64)).items():
+            counts[name] = counts.get(name, 0) + np.isfinite(value).sum(0)
+    return counts
 
 
 def differences(
@@ -297,7 +321,7 @@ def averaged(
                 parts[name].append(np.mean([told[name] for told in drawn], 0))
         for name in names:
             value = np.asarray(np.mean([told[name][0] for told in values]))
-            found[name] = group[0].told(name, value, np.concatenate(parts[name]), len(people))
+            found[name] = group[0].told(name, value, np.concatenate(parts[name]))
     return found
 
 

@@ -28,6 +28,8 @@ RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False alarms an image at which FROC is read."""
 FROC_IOU = 0.3
 MOST = 100  # boxes an image and class, the surest, as COCO counts
+SHOWN = 0.3
+"""The score from which boxes are shown where none could be chosen (`operating_threshold`)."""
 SIZES = ("small", "medium", "large")
 _LIMITS = (*IOUS, *(iou for iou in COCO_IOUS if iou not in IOUS))
 _PRECISIONS = ("map50", "map", "map30", "map10")
@@ -330,6 +332,12 @@ def operating_threshold(found: Detections, num_classes: int, rate: float = 1.0, 
     return float(scores[end] + scores[end + 1]) / 2 if end + 1 < len(scores) else float(scores[end])
 
 
+def _chosen_here(found: Detections, num_classes: int, iou: float = FROC_IOU) -> tuple[float, str]:
+    """The score from which boxes are shown where nobody says it, and who chose it: "here", or "nobody"."""
+    least = operating_threshold(found, num_classes, iou=iou)
+    return (SHOWN, "nobody") if least is None else (least, "here")
+
+
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +348,7 @@ def report(
     seed: int = 0,
     *,
     threshold: float | None = None,
+    chosen: str = "validation",
     iou: float = FROC_IOU,
     size_bounds_px: tuple[float, float] | None = None,
     most: int = 24,
@@ -348,7 +357,8 @@ def report(
 
     Args:
         threshold: score from which a box is shown, chosen on the validation side (`operating_threshold`); without one
-            it is chosen here, at one false alarm an image, and a note says so.
+            it is chosen here, at one false alarm an image, and a note says so. chosen: "nobody" where validation could
+            choose none, and this is the score from which the run shows boxes all the same.
         iou: how much a box must overlap a lesion, for FROC, the operating point and the mistakes.
         size_bounds_px: sides (square root of the area) that part small from medium from large lesions, such as COCO's
             (32, 96); without them the terciles of the lesions here.
@@ -358,7 +368,8 @@ def report(
         at the operating point, sensitivity, sensitivity_small, _medium, _large, ppv, false_alarms_per_image,
         image_specificity (images without lesions in which nothing is shown): {value, low, high}}, per_class {class: {n,
         map50, map, map30, map10, cpm, sensitivity}}, froc {iou, at {"0.125": {value, low, high}, ...}, curve
-        {false_alarms, sensitivity, low, high}}, operating_point {threshold, chosen}, sizes {bounds_px, n, rule},
+        {false_alarms, sensitivity, low, high}}, operating_point {threshold, chosen ("validation", "here" or
+        "nobody": `SHOWN`), iou}, sizes {bounds_px, n, rule},
         misses [{image, lesion, box, class, size, score}], false_alarms [{image, box, class, score, overlap, why}],
         interval, notes}. A miss's score is that of the surest box of its class upon it (IoU 0.1), None without one.
     """
@@ -367,12 +378,10 @@ def report(
     at_iou = [_ranked(found, label, (iou,)) for label in range(num_classes)]
     responses = [_response([part]) for part in at_iou]
     together = _response(at_iou)
-    chosen = "validation"
     if threshold is None:
-        threshold, chosen = operating_threshold(found, num_classes, iou=iou), "here"
-    limit = np.inf if threshold is None else threshold
+        threshold, chosen = _chosen_here(found, num_classes, iou)
     bounds, rule = _bounds(found, size_bounds_px)
-    counts, names = _counts(found, at_iou, limit, bounds)
+    counts, names = _counts(found, at_iou, threshold, bounds)
 
     def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
         told = precisions(by_class, weights)
@@ -386,17 +395,17 @@ def report(
 
     who = found.patients
     having = [_num_patients(who, part.lesion_images) for part in at_iou]
-    with_any = _num_patients(who, together.lesion_images)
-    rests_on: dict[str, Any] = {"image_specificity": _num_patients(who, _clear_images(found))}
-    rests_on |= dict.fromkeys((*_PRECISIONS, "cpm", "froc", "sensitivity"), with_any)
+    rests_on: dict[str, Any] = dict.fromkeys((*_PRECISIONS, "cpm", "froc"), _num_patients(who, together.lesion_images))
     rests_on |= dict.fromkeys([f"class/{name}" for name in (*_PRECISIONS, "cpm", "sensitivity")], having)
+    for name, (_, below) in names.items():
+        rests_on[name] = _num_patients(who, counts[:, below] > 0)
     told = bootstrap.intervals(
         figures,
         who,
         resamples,
         seed,
         width=len(together.images),
-        shares={*rests_on, "ppv", *(f"sensitivity_{size}" for size in SIZES)},
+        shares=set(rests_on) - {"false_alarms_per_image"},
         shifted={*_PRECISIONS, *(f"class/{name}" for name in _PRECISIONS)},
         rests_on=rests_on,
     )
@@ -439,20 +448,20 @@ def report(
             "n": {size: int((sizes == k).sum()) for k, size in enumerate(SIZES)},
             "rule": rule,
         },
-        "misses": _misses(found, at_iou, limit, classes, most),
-        "false_alarms": _false_alarms(found, at_iou, limit, classes, iou, most),
+        "misses": _misses(found, at_iou, threshold, classes, most),
+        "false_alarms": _false_alarms(found, at_iou, threshold, classes, iou, most),
         "interval": bootstrap.described(resamples, _PRECISIONS),
-        "notes": _remarks(classes, having, chosen, threshold, iou),
+        "notes": _remarks(classes, having, chosen, threshold),
     }
 
 
 def by_image(found: Detections, num_classes: int, threshold: float | None) -> tuple[np.ndarray, bootstrap.Figures]:
     """(lesions found, boxes shown and lesions of each image (N, 3); {sensitivity, false_alarms_per_image, map50} as a
-    function of weights) at a threshold, without one at that of `operating_threshold`."""
+    function of weights) at a threshold, without one at that of `operating_threshold`, else at `SHOWN`."""
     parts = [_ranked(found, label, (FROC_IOU,)) for label in range(num_classes)]
     halves = [_ranked(found, label, (0.5,)) for label in range(num_classes)]
-    least = operating_threshold(found, num_classes) if threshold is None else threshold
-    table, names = _counts(found, parts, np.inf if least is None else least, None)
+    least = _chosen_here(found, num_classes)[0] if threshold is None else threshold
+    table, names = _counts(found, parts, least, None)
     hit, there, alarms = names["sensitivity"][0], names["sensitivity"][1], names["false_alarms_per_image"][0]
     counts = np.stack([table[:, hit], table[:, alarms] + table[:, hit], table[:, there]], 1)
 
@@ -615,12 +624,13 @@ def _plain(box: np.ndarray) -> list[float]:
     return [round(float(edge), 2) for edge in box]
 
 
-def _remarks(
-    classes: tuple[str, ...], having: Sequence[int], chosen: str, threshold: float | None, iou: float
-) -> list[str]:
+def _remarks(classes: tuple[str, ...], having: Sequence[int], chosen: str, threshold: float) -> list[str]:
     said = []
-    if threshold is None:
-        said.append(f"No lesion is found (IoU {iou:g}) at one false alarm an image, so there is no threshold to show.")
+    if chosen == "nobody":
+        said.append(
+            "No threshold could be chosen, as no lesion was found at one false alarm an image: boxes count from a "
+            f"score of {threshold:g} on, as they are shown in use."
+        )
     elif chosen == "here":
         said.append("The threshold was chosen on these very images, so the figures at it are too good.")
     for name, patients in zip(classes, having, strict=True):

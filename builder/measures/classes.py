@@ -172,14 +172,6 @@ def draws(predictions: Predictions, resamples: int, seed: int, stratified: bool 
 
 def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Each figure of `figures` as {value, low, high}, or one of those for each class; None where undefined."""
-    having, lacking = _patients_by_class(predictions)
-    smallest = int(min(np.minimum(having, lacking), default=0))
-    rests_on: dict[str, Any] = {"class/specificity": lacking, "class/npv": lacking}
-    for name in ("sensitivity", "ppv", "f1", "auc", *FIXED):
-        rests_on[f"class/{name}"] = having
-    for name in ("auc", "balanced_accuracy", "f1"):
-        rests_on[name] = smallest
-
     tallies = _Tallies(predictions)
 
     def by_class(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -188,9 +180,9 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
     def by_prevalence(weights: np.ndarray) -> dict[str, np.ndarray]:
         return {n: v for n, v in tallies.figures(weights, ranked=False).items() if n in _BY_PREVALENCE}
 
-    who = predictions.patients
-    result = bootstrap.intervals(by_class, who, resamples, seed, strata=_strata(predictions), rests_on=rests_on)
-    result |= bootstrap.intervals(by_prevalence, who, resamples, seed, shifted=_SHIFTED, rests_on=rests_on)
+    who, on = predictions.patients, rests_on(predictions)
+    result = bootstrap.intervals(by_class, who, resamples, seed, strata=_strata(predictions), rests_on=on)
+    result |= bootstrap.intervals(by_prevalence, who, resamples, seed, shifted=_SHIFTED, rests_on=on)
     overall = result["balanced_accuracy"]
     if overall["low"] is not None and overall["low"] == overall["high"] and not predictions.multi_label:
         # A network that always answers the same: each class is all right or all wrong, so their exact bounds decide.
@@ -199,14 +191,24 @@ def intervals(predictions: Predictions, resamples: int = RESAMPLES, seed: int = 
     return result
 
 
-def _patients_by_class(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """How many patients have a case of each class (K,), and how many have one without it (K,)."""
-    given, _ = _indicators(predictions)
+def rests_on(predictions: Predictions) -> dict[str, Any]:
+    """{figure: patients it rests on, one number or (K,)} of `figures`, for intervals of those that are 0 or 1.
 
-    def count(rows: np.ndarray) -> int:
-        return len(np.unique(predictions.patients[rows]))
+    What compares cases with a class to cases without it is no surer than the fewer of them are many, a mean over
+    classes no surer than its rarest class; a class without any case here is in no mean.
+    """
+    given, answered = _indicators(predictions)
+    having, lacking = (_patients_in(predictions, rows) for rows in (given, ~given))
+    told: dict[str, Any] = {"class/sensitivity": having, "class/specificity": lacking, "class/f1": having}
+    told |= {"class/ppv": _patients_in(predictions, answered), "class/npv": _patients_in(predictions, ~answered)}
+    told |= dict.fromkeys([f"class/{name}" for name in ("auc", *FIXED)], np.minimum(having, lacking))
+    rarest = min((int(count) for count in (*having, *lacking) if count), default=0)
+    return told | dict.fromkeys(("auc", "balanced_accuracy", "f1"), rarest)
 
-    return np.array([count(g) for g in given.T]), np.array([count(~g) for g in given.T])
+
+def _patients_in(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
+    """How many patients have a case in each column of `rows` (N, K) bool: (K,)."""
+    return np.array([len(np.unique(predictions.patients[column])) for column in rows.T])
 
 
 def confusion(predictions: Predictions) -> list[Any]:
@@ -286,7 +288,6 @@ def at_thresholds(
     given, _ = _indicators(predictions)
     limits = np.array([np.inf if t is None else t for t in thresholds])
     answered = predictions.probabilities >= limits
-    having, lacking = _patients_by_class(predictions)
 
     def of_classes(weights: np.ndarray) -> dict[str, np.ndarray]:
         tp, fp, fn, tn = _cells(given, answered, weights)
@@ -296,10 +297,11 @@ def at_thresholds(
         tp, fp, fn, tn = _cells(given, answered, weights)
         return {"ppv": ratio(tp, tp + fp), "npv": ratio(tn, tn + fn)}
 
-    rests_on: dict[str, Any] = {"sensitivity": having, "ppv": having, "specificity": lacking, "npv": lacking}
+    sides = {"sensitivity": given, "specificity": ~given, "ppv": answered, "npv": ~answered}
+    on: dict[str, Any] = {name: _patients_in(predictions, rows) for name, rows in sides.items()}
     who, strata = predictions.patients, _strata(predictions)
-    told = bootstrap.intervals(of_classes, who, resamples, seed, strata=strata, rests_on=rests_on)
-    told |= bootstrap.intervals(of_answers, who, resamples, seed, rests_on=rests_on)
+    told = bootstrap.intervals(of_classes, who, resamples, seed, strata=strata, rests_on=on)
+    told |= bootstrap.intervals(of_answers, who, resamples, seed, rests_on=on)
     return [
         None if limit is None else {"threshold": float(limit), **{name: rows[k] for name, rows in told.items()}}
         for k, limit in enumerate(thresholds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +41,14 @@ class Part:
     Attributes:
         rows: (N,) bool. names: of the figures. headlines: those by which groups are compared in words.
         figures: some of its rows, (N,) bool, -> their figures as a function of weights (B, as many as they are).
+        rests_on: some of its rows -> how many patients figures of them rest on, as `bootstrap.intervals` takes it.
     """
 
     rows: np.ndarray
     names: tuple[str, ...]
     headlines: tuple[str, ...]
     figures: Callable[[np.ndarray], Figures]
+    rests_on: Callable[[np.ndarray], Mapping[str, Any]] = lambda rows: {}
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,22 @@ def of_classes(examined: Mapping[str, np.ndarray]) -> Judged | None:
         return None
     names = ("auc", "accuracy", "balanced_accuracy")
 
+    def only(rows: np.ndarray) -> classes.Predictions:
+        return classes.Predictions(told.probabilities[rows], told.labels[rows], told.patients[rows], told.cases[rows])
+
     def figures(rows: np.ndarray) -> Figures:
-        own = classes.Predictions(told.probabilities[rows], told.labels[rows], told.patients[rows], told.cases[rows])
+        own = only(rows)
         return lambda weights: {n: v for n, v in classes.figures(own, weights).items() if n in names}
 
-    part = Part(np.ones(len(told.cases), bool), names, ("auc",), figures)
+    def rests_on(rows: np.ndarray) -> Mapping[str, Any]:
+        return classes.rests_on(only(rows))
+
+    part = Part(np.ones(len(told.cases), bool), names, ("auc",), figures, rests_on)
     return Judged(told.cases, told.patients, (part,), {})
 
 
 def of_boxes(found: boxes.Detections, cases: np.ndarray, num_classes: int, threshold: float | None) -> Judged:
-    """Lesions found as boxes, at the threshold that validation chose (without one: at one false alarm an image).
+    """Lesions found as boxes, at the threshold that validation chose (without one: see `boxes.by_image`).
 
     The mark of a case is how well boxes and lesions agree: 2 x lesions found / (boxes shown + lesions), the Dice
     coefficient of counts; 1 where there are neither.
@@ -130,7 +139,8 @@ def of_outlines(examined: Mapping[str, np.ndarray], found: outlines.Outlines, ma
         marks = _by_case(cases[masked], np.where(np.isnan(own), 1.0, own))
     if (types := of_classes(examined)) is not None:
         (part,), typed = types.parts, np.isin(cases, types.cases)
-        parts.append(Part(typed, part.names, part.headlines, lambda rows: part.figures(rows[typed])))
+        of_types = (lambda rows: part.figures(rows[typed])), (lambda rows: part.rests_on(rows[typed]))
+        parts.append(Part(typed, part.names, part.headlines, *of_types))
     return Judged(cases, patients, tuple(parts), marks, "Dice") if parts else None
 
 

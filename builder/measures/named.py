@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 METRICS = {
     "auc": "AUC",
@@ -40,6 +41,10 @@ METRICS = {
     "volume_error_ml": "Volume error (ml)",
     "false_positive_rate": "Cases without lesion, outlined all the same",
     "false_volume_ml": "Volume outlined there (ml)",
+    "area_mm2": "Area (mm2)",
+    "area_difference_mm2": "Area answered too large (mm2)",
+    "area_error_mm2": "Area error (mm2)",
+    "false_area_mm2": "Area outlined there (mm2)",
     "psnr_db": "PSNR (dB)",
     "psnr_gain_db": "PSNR gained over the input (dB)",
     "psnr_gain_best_db": "PSNR gained over the best plain filter (dB)",
@@ -58,7 +63,7 @@ METRICS = {
 }
 
 _AS_WRITTEN = ("Dice", "IoU", "Hausdorff", "Brier")  # names keep their capital
-_UNITS = ("dB", "mm", "px", "ml")
+_UNITS = ("dB", "mm", "mm2", "px", "ml")
 
 
 def metric_words(name: str) -> str:
@@ -83,6 +88,18 @@ def with_value(name: str, value: float) -> str:
         return f"{words} {value:.3f} {unit}"
     words = spoken(name)
     return f"{words}{':' if words[-1:].isdigit() and ' ' in words else ''} {value:.3f}"
+
+
+def chosen_by(point: Mapping[str, Any]) -> str:
+    """Returns who chose the score of an operating point (`boxes.report`), within a sentence: "chosen on ..."."""
+    return _CHOSEN[str(point.get("chosen") or "here")]
+
+
+_CHOSEN = {
+    "validation": "chosen on the validation scans",
+    "here": "chosen on these very scans, which flatters",
+    "nobody": "as none could be chosen",
+}
 
 
 def interval(figure: Mapping[str, float | None] | None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 
 from builder import siblings, subgroups
-from builder.measures.named import METRICS, interval, metric_words, written
+from builder.measures.named import METRICS, chosen_by, interval, metric_words, written
 from pages.kit import charts
 from pages.kit.pairs import pairs
 from pages.kit.words import amount, plain
@@ -336,8 +336,7 @@ def shown_from(found: Mapping[str, Any]) -> None:
     point = found["operating_point"]
     if point.get("threshold") is None:
         return
-    who = "the validation scans" if point.get("chosen") == "validation" else "these very scans, which flatters"
-    st.caption(f"Boxes are shown from a score of {point['threshold']:.2f} on, chosen on {who}.")
+    st.caption(f"Boxes are shown from a score of {point['threshold']:.2f} on, {chosen_by(point)}.")
 
 
 def by_size(found: Mapping[str, Any]) -> None:
