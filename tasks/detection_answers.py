@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builder.data import pixel_aspect, place
+from builder.task import FoundBox
+
 if TYPE_CHECKING:
     import torch
 
     from builder.data import Placement
+    from builder.scan import Scan
+    from builder.task import Asked
 
 LEAST_SCORE = 0.01
 """Boxes that are less sure than this are nothing; the figures need what is unsure, too."""
@@ -82,6 +87,19 @@ def on_scan(answer: Answer, where: Placement) -> Answer:
     cut = where.boxes_out(boxes.astype(np.float64)).clip(np.tile(edges[0], 2), np.tile(edges[1], 2))
     there = (cut[:, 2:] - cut[:, :2] >= _LEAST_PX).all(1)
     return cut[there], scores[there], labels[there]
+
+
+def shown_boxes(asked: Asked, scan: Scan, answers: Sequence[Answer]) -> list[FoundBox]:
+    """The boxes on the scan, the surest first. Those of slices seen as one picture stand on the middle one."""
+    height, width = scan.pixels.shape[2:]
+    placement = place(height, width, asked.experiment.data, pixel_aspect(scan))
+    told, middle = [], len(scan.pixels) // 2
+    for index, answer in enumerate(answers):
+        boxes, scores, labels = on_scan(answer, placement)
+        for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores, labels, strict=True):
+            at = index if len(answers) > 1 else middle
+            told.append(FoundBox(x0, y0, x1, y1, asked.classes[int(label)], float(score), at))
+    return sorted(told, key=lambda box: -box.score)
 
 
 def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.data import pixel_aspect, place
 from builder.measures import boxes as measures
 from builder.measures import judged
 from builder.measures.boxes import Detections
 from builder.spec import Data, Experiment, Node, Problem
 from builder.targets import Targets
-from builder.task import Asked, Examined, Found, FoundBox, Objective, Shown, Sureness, Task, pooled_rows
+from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
-from tasks.detection_answers import Answer, chosen, finder, fused, on_scan
+from tasks.detection_answers import Answer, chosen, finder, fused, on_scan, shown_boxes
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -161,18 +160,8 @@ class LesionDetection(Task):
 
     def found(self, asked: Asked, scan: Scan, answers: Sequence[Answer]) -> Found:
         """The boxes on the scan's own pixels, from the score that validation chose on."""
-        height, width = scan.pixels.shape[2:]
-        placement = place(height, width, asked.experiment.data, pixel_aspect(scan))
         threshold = asked.settled.get("threshold", measures.SHOWN)
-        middle = len(scan.pixels) // 2
-        told, below = [], 0
-        for index, answer in enumerate(answers):
-            boxes, scores, labels = on_scan(answer, placement)
-            for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores, labels, strict=True):
-                at = index if len(answers) > 1 else middle
-                told.append(FoundBox(x0, y0, x1, y1, asked.classes[int(label)], float(score), at))
-                below += score < threshold
-        told.sort(key=lambda box: -box.score)
+        told = shown_boxes(asked, scan, answers)
         shown = [box for box in told if box.score >= threshold]
         count = {name: sum(box.label == name for box in shown) for name in asked.classes}
         facts = {

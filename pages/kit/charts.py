@@ -13,7 +13,8 @@ from builder.growing import Growing
 
 __all__ = ["Points", "bars", "palette", "reached", "smooth", "thinned"]
 
-_PIECE = 8192  # numbers of a curve that are looked at together
+_TOGETHER = 16  # buckets of a curve that are looked at together
+_PIECE = 8192  # numbers of it, where there are no buckets
 
 _LIGHT = ("#2456d6", "#d1477a", "#0e8a5f", "#c26a07", "#6d4bd1", "#0f8aa6")
 _DARK = ("#6f9bff", "#f07aa5", "#3fc796", "#f0a24a", "#a68bff", "#4fc3dc")
@@ -44,29 +45,39 @@ def thinned(
     stop = len(y) if stop < 0 else stop
     if stop - start <= 2 * num:
         return part(x, start, stop), part(y, start, stop)
-    width = (stop - start) // num
-    whole = start + width * num
-    kept_x, kept_y = [], []
-    for first, last in _pieces(start, whole, width):
-        xs, ys = part(x, first, last), part(y, first, last)
-        blocks, missing = ys.reshape(-1, width), np.isnan(ys).reshape(-1, width)
-        starts = np.arange(len(blocks)) * width
-        low = np.where(missing, np.inf, blocks).argmin(1) + starts
-        high = np.where(missing, -np.inf, blocks).argmax(1) + starts
-        ends = [0] * (first == start) + [last - first - 1] * (last == stop)
-        kept = np.unique(np.concatenate([low, high, np.array(ends, np.int64)]))
-        kept_x.append(xs[kept])
-        kept_y.append(ys[kept])
-    kept_x.append(part(x, whole, stop))
-    kept_y.append(part(y, whole, stop))
-    return np.concatenate(kept_x), np.concatenate(kept_y)
+    places, kept_x, kept_y = [], [], []
+    for first, xs, ys, skip in _buckets(x, y, num, start, stop):
+        rows, missing = np.arange(len(ys)), np.isnan(ys)
+        for at in (np.where(missing, np.inf, ys).argmin(1), np.where(missing, -np.inf, ys).argmax(1)):
+            places.append((first + rows * ys.shape[1] + at)[skip:])
+            kept_x.append(xs[rows, at][skip:])
+            kept_y.append(ys[rows, at][skip:])
+    for end in (start, stop - 1):
+        places.append(np.array([end]))
+        kept_x.append(part(x, end, end + 1))
+        kept_y.append(part(y, end, end + 1))
+    _, order = np.unique(np.concatenate(places), return_index=True)
+    return np.concatenate(kept_x)[order], np.concatenate(kept_y)[order]
 
 
-def _pieces(start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
-    """Parts of a row that hold whole buckets, so that drawing a long run takes no more memory than a short one."""
-    step = max(1, _PIECE // width) * width
-    for first in range(start, stop, step):
-        yield first, min(first + step, stop)
+def _buckets(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, num: int, start: int, stop: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, int]]:
+    """At most `num` buckets of equal width, some at a time: (where the first begins, x (rows, width), y (rows, width),
+    how many of the rows were there before).
+
+    So drawing a long run takes hardly more memory than a short one; and the arrays have always the same lengths while a
+    run grows, since numpy keeps seven freed ones of each small length for ever. For that the last bucket reaches
+    back into the one before it, and the last rows into those before them.
+    """
+    width = -(-(stop - start) // num)
+    whole = (stop - start) // width
+    rows = min(_TOGETHER, whole)
+    pieces = [(start + min(k, whole - rows) * width, rows, max(0, k - whole + rows)) for k in range(0, whole, rows)]
+    pieces += [(stop - width, 1, 0)] * bool((stop - start) % width)
+    for first, count, skip in pieces:
+        last = first + count * width
+        yield first, part(x, first, last).reshape(count, width), part(y, first, last).reshape(count, width), skip
 
 
 class Points:
@@ -94,19 +105,16 @@ class Points:
         return np.concatenate(parts[0]), np.concatenate(parts[1])
 
     def means(self, num: int) -> tuple[np.ndarray, np.ndarray]:
-        """The mean of each of at most about `num` buckets, at the bucket's end: what a smoothed line is drawn from."""
-        width = self.num // num
-        if width < 2:
+        """The mean of each of at most `num` buckets, at the bucket's end: what a smoothed line is drawn from."""
+        if self.num <= num:
             return part(self.x, 0, self.num), part(self.y, 0, self.num)
-        at, means = [], []
-        for first, last in _pieces(0, self.num, width):
-            xs, ys = part(self.x, first, last), part(self.y, first, last)
-            edges = np.arange(0, len(ys), width)
+        ends, means = [], []
+        for _, xs, ys, skip in _buckets(self.x, self.y, num, 0, self.num):
             known = ~np.isnan(ys)
-            sums, counts = np.add.reduceat(np.where(known, ys, 0.0), edges), np.add.reduceat(known, edges)
-            at.append(xs[np.minimum(edges + width, len(ys)) - 1])
-            means.append(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
-        return np.concatenate(at), np.concatenate(means)
+            sums, counts = np.where(known, ys, 0.0).sum(1), known.sum(1)
+            ends.append(xs[skip:, -1].copy())  # a view would keep all that it is of
+            means.append(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)[skip:])
+        return np.concatenate(ends), np.concatenate(means)
 
 
 def reached(steps: Sequence[float], known: Sequence[float], values: Sequence[float]) -> np.ndarray:
@@ -117,15 +125,15 @@ def reached(steps: Sequence[float], known: Sequence[float], values: Sequence[flo
     Returns:
         (M,) float64, NaN where nothing is known.
     """
-    num, wanted, done = min(len(known), len(values)), np.asarray(steps, np.float64), 0
+    num, wanted = min(len(known), len(values)), np.asarray(steps, np.float64)
     found = np.full(len(wanted), float(values[num - 1]) if num else np.nan)
-    for first, last in _pieces(0, num, 1):
-        there = part(known, first, last)
-        upto = int(np.searchsorted(wanted, there[-1], "right"))
-        found[done:upto] = part(values, first, last)[np.searchsorted(there, wanted[done:upto])]
-        done = upto
-        if done == len(wanted):
-            break
+    open = np.ones(len(wanted), bool)
+    for first in range(0, num, _PIECE):
+        there, told = part(known, first, min(first + _PIECE, num)), part(values, first, min(first + _PIECE, num))
+        at = np.searchsorted(there, wanted)
+        now = open & (at < len(there))
+        found = np.where(now, told[np.minimum(at, len(there) - 1)], found)
+        open &= ~now
     return found
 
 
