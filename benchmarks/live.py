@@ -15,7 +15,8 @@
   comes to in the second half. Beside it, in the same minutes and sampled at the same moments, stands `silent`: another
   server and the page of a run with as many numbers, which asks as often and to which nothing is told. What grows there,
   too, is of asking and drawing, not of the numbers. (Where nothing asks, at the page of a run that has ended, neither
-  changes by 0.01 MB in half a minute.)
+  changes by 0.01 MB in half a minute.) The browser of a soak does not compile JavaScript: machine code comes and goes
+  by half a megabyte at a time, as V8 likes, and would hide what the page itself keeps.
 
 The browser parts start their own server in a data folder of their own and end it. Results go to results/live.json.
 """
@@ -47,6 +48,7 @@ from builder.growing import Growing  # noqa: E402
 from builder.runs import RunView  # noqa: E402
 
 NAMES = ("update", "latency", "watched", "soak")
+_UNCOMPILED = ("--js-flags=--no-opt --no-maglev --no-sparkplug --no-flush-bytecode",)
 _WATCH = """(selector) => {
     window.seen = {}
     const look = () => {
@@ -153,7 +155,7 @@ def watched_page(updates: int, soak_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         run = told(Path(place) / "told")
         server = stack.enter_context(_served(Path(place) / "told", run))
-        chrome = stack.enter_context(browser.chromium(height=1100))
+        chrome = stack.enter_context(browser.chromium(height=1100, flags=_UNCOMPILED if soak_s else ()))
         page = _opened(chrome, server, run)
         if soak_s:
             silent = told(Path(place) / "silent")

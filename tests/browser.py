@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,15 +187,15 @@ class Browser:
 
 
 @contextmanager
-def chromium(width: int = 1400, height: int = 900) -> Iterator[Browser]:
-    """A headless Chromium with a fresh profile; ended and removed at the end."""
+def chromium(width: int = 1400, height: int = 900, flags: Sequence[str] = ()) -> Iterator[Browser]:
+    """A headless Chromium with a fresh profile, and with `flags` of its own; ended and removed at the end."""
     profile = tempfile.mkdtemp(prefix="chromium-")
     try:
         with sync_playwright() as playwright:
             context = playwright.chromium.launch_persistent_context(
                 profile,
                 executable_path=browser_path(),
-                args=list(_FLAGS),
+                args=[*_FLAGS, *flags],
                 headless=True,
                 viewport={"width": width, "height": height},
             )
