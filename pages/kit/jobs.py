@@ -19,6 +19,8 @@ from pages.kit.words import duration, plain
 __all__ = ["forget", "keep_in_url", "of_slot", "result", "submit", "watch"]
 
 _PREFIX = "job-"
+_UNSEEN = "job-unseen-"
+"""Behind it the slot: the id of a job whose end this session has not drawn yet."""
 _LOOK_S = 0.7
 
 
@@ -30,7 +32,7 @@ def submit(kind: str, payload: dict[str, Any], slot: str) -> Job:
     """
     where = home()
     job = RunStore(where).submit_job(kind, payload)
-    st.session_state[_PREFIX + slot] = job.id
+    st.session_state[_PREFIX + slot] = st.session_state[_UNSEEN + slot] = job.id
     address.put(_PREFIX + slot, job.id)
     executor(where).ensure()
     return job
@@ -51,6 +53,7 @@ def of_slot(slot: str) -> Job | None:
 def forget(slot: str) -> None:
     """Empties the slot: its result has been used, or the person does not want to see it any more."""
     st.session_state.pop(_PREFIX + slot, None)
+    st.session_state.pop(_UNSEEN + slot, None)
     address.drop(_PREFIX + slot)
 
 
@@ -70,7 +73,8 @@ def result(slot: str) -> dict[str, Any] | None:
 def watch(slot: str, title: str, on_forget: Callable[[], None] | None = None) -> RunView | None:
     """Draws how the slot's job is going and returns its view; None where the slot is empty.
 
-    While it works, a fragment looks again every 0.7 s; at its end the whole page runs once more. A job that failed, was
+    While it works, a fragment looks again every 0.7 s; at its end the whole page runs once more, also where it ends
+    while the page is drawn: what stands above may have asked for the result a moment too early. A job that failed, was
     stopped or lost is shown with its reason and a button that clears it away and calls `on_forget`. Call it outside of
     any other fragment.
     """
@@ -79,9 +83,12 @@ def watch(slot: str, title: str, on_forget: Callable[[], None] | None = None) ->
         return None
     view = job.view()
     if not view.active:
+        if st.session_state.pop(_UNSEEN + slot, None) == job.id:
+            st.rerun()
         if view.status != "done":
             _say_end(slot, view, on_forget)
         return view
+    st.session_state[_UNSEEN + slot] = job.id
     looking = st.fragment(run_every=_LOOK_S, key=f"watch-{slot}")(_show)
     looking(slot, job, title)
     return view
@@ -90,6 +97,7 @@ def watch(slot: str, title: str, on_forget: Callable[[], None] | None = None) ->
 def _show(slot: str, job: Job, title: str) -> None:
     view = job.view()
     if not view.active:
+        st.session_state.pop(_UNSEEN + slot, None)
         st.rerun()
     with st.container(border=True, key=f"job-{slot}"):
         share = min(1.0, view.step / view.total) if view.total else 0.0
