@@ -52,11 +52,11 @@ _UNCOMPILED = ("--js-flags=--no-opt --no-maglev --no-sparkplug --no-flush-byteco
 _WATCH = """(selector) => {
     window.seen = {}
     const look = () => {
+        requestAnimationFrame(look)
         const chart = document.querySelector(selector)
         const trace = (chart?.data ?? []).find((t) => t.uid?.endsWith('step-loss-raw'))
         const last = Math.round((trace?.x?.at(-1) ?? 0) * 20)
         if (last && !window.seen[last]) window.seen[last] = Date.now() / 1000
-        requestAnimationFrame(look)
     }
     look()
 }"""
@@ -163,38 +163,39 @@ def watched_page(updates: int, soak_s: float) -> dict[str, Any]:
             still = _opened(chrome, beside, silent)
             page.bring_to_front()
         page.wait_for_timeout(15_000)  # the server's own imports are over
-        plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
-        assert plot is not None
-        page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
-        page.mouse.down()
-        page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)
-        page.mouse.up()
-        reach = f"[...document.querySelector('{LOSS}').layout.xaxis.range]"
-        zoom = page.evaluate(reach)
-        page.evaluate(f"document.querySelector('{LOSS}').marked = true")
-        page.evaluate(_WATCH, LOSS)
-        chance = np.random.default_rng(1)
-        begin = run.step
-        for _ in range(updates):
-            run.tell()
-            page.wait_for_timeout(1000 * float(chance.uniform(0.9, 1.9)))
-        wait_for_step(page, run.step)
-        page.wait_for_function("(step) => window.seen[step]", arg=run.step)
-        seen = {int(step): at for step, at in page.evaluate("window.seen").items()}
-        waits = []
-        for step in range(begin + 1, run.step + 1):
-            later = [at for other, at in seen.items() if other >= step]
-            waits.append(min(later) - run.told_at[step])
-        found["latency"] = {
-            "updates": updates,
-            "p50_s": _percentile(waits, 0.5),
-            "p95_s": _percentile(waits, 0.95),
-            "max_s": round(max(waits), 3),
-            "allowed_p95_s": 1.5,
-            "zoom_kept": page.evaluate(reach) == zoom,
-            "mounted_once": bool(page.evaluate(f"!!document.querySelector('{LOSS}').marked")),
-        }
-        print(json.dumps(found["latency"]), flush=True)
+        if updates:
+            plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
+            assert plot is not None
+            page.mouse.move(plot["x"] + plot["width"] * 0.2, plot["y"] + plot["height"] * 0.5)
+            page.mouse.down()
+            page.mouse.move(plot["x"] + plot["width"] * 0.7, plot["y"] + plot["height"] * 0.5, steps=6)
+            page.mouse.up()
+            reach = f"[...document.querySelector('{LOSS}').layout.xaxis.range]"
+            zoom = page.evaluate(reach)
+            page.evaluate(f"document.querySelector('{LOSS}').marked = true")
+            page.evaluate(_WATCH, LOSS)
+            chance = np.random.default_rng(1)
+            begin = run.step
+            for _ in range(updates):
+                run.tell()
+                page.wait_for_timeout(1000 * float(chance.uniform(0.9, 1.9)))
+            wait_for_step(page, run.step)
+            page.wait_for_function("(step) => window.seen[step]", arg=run.step)
+            seen = {int(step): at for step, at in page.evaluate("window.seen").items()}
+            waits = []
+            for step in range(begin + 1, run.step + 1):
+                later = [at for other, at in seen.items() if other >= step]
+                waits.append(min(later) - run.told_at[step])
+            found["latency"] = {
+                "updates": updates,
+                "p50_s": _percentile(waits, 0.5),
+                "p95_s": _percentile(waits, 0.95),
+                "max_s": round(max(waits), 3),
+                "allowed_p95_s": 1.5,
+                "zoom_kept": page.evaluate(reach) == zoom,
+                "mounted_once": bool(page.evaluate(f"!!document.querySelector('{LOSS}').marked")),
+            }
+            print(json.dumps(found["latency"]), flush=True)
         if soak_s:
             pairs = {"told": (page, server.process.pid), "silent": (still, beside.process.pid)}
             found["soak"] = _soak(pairs, run, soak_s)
@@ -326,7 +327,8 @@ def main() -> None:
     if "watched" in chosen.only:
         found["watched"] = watched(chosen.repeats)
     if "latency" in chosen.only or ("soak" in chosen.only and chosen.soak_minutes):
-        found |= watched_page(chosen.updates, 60 * chosen.soak_minutes if "soak" in chosen.only else 0.0)
+        updates = chosen.updates if "latency" in chosen.only else 0
+        found |= watched_page(updates, 60 * chosen.soak_minutes if "soak" in chosen.only else 0.0)
     found["streamlit"] = version("streamlit")
     found["cores_in_use_by_others"] = round(os.getloadavg()[0], 1)
     setting.report("live", found)

@@ -95,6 +95,23 @@ def test_a_hover_a_zoom_a_reload_a_second_tab_and_a_killed_server_leave_the_same
         browser.end_supervisor(tmp_path)
 
 
+def test_the_end_of_a_long_run_is_shown_step_by_step(chrome: Browser, tmp_path: Path) -> None:
+    run = ToldRun(tmp_path, epochs=1500)
+    for _ in range(20_003):
+        run.tell()
+    server = browser.start_server(tmp_path)
+    try:
+        page = chrome.page(server.address, f"/runs?run={run.run.id}")
+        wait_for_step(page, run.step)
+        assert told(run, page)[-1] == run.step == 20_006  # 1000.3 epochs
+        assert told(run, page, 1)[-1] == run.step == 20_007  # 1000.35: five digits are too few
+        page.close()
+    finally:
+        browser.stop_server(server)
+        run.close()
+        browser.end_supervisor(tmp_path)
+
+
 def test_the_browser_keeps_no_drawing_of_the_past(chrome: Browser, tmp_path: Path) -> None:
     """Streamlit's browser part keeps large messages, to be spared them the next time. Where a look of a live part takes
     longer than the time to the next one, as on a machine that trains, it lets go of none: 1.4 MB a minute, and the list

@@ -278,12 +278,12 @@ def curves(
                 "width": s.width,
                 "opacity": s.opacity,
                 "legend": s.legend,
-                "x": [_short(v) for v in s.x],
+                "x": [_short(v, _ALONG) for v in s.x],
                 "y": [_short(v) for v in s.y],
             }
             for s in series
         ],
-        "marks": [{"x": _short(m.x), "label": m.label} for m in marks],
+        "marks": [{"x": _short(m.x, _ALONG), "label": m.label} for m in marks],
         "height": height,
         "log": log,
         "x_title": x_title,
@@ -542,9 +542,13 @@ def _nothing() -> None:
     """Streamlit asks for a callback per state name."""
 
 
-def _short(value: float | None) -> float | int | None:
-    """The number with five significant digits: half the bytes, and no eye sees more. None for what is no number."""
+_ALONG = 9
+"""Significant digits along an axis: who looks closely at the end of a long run sees single steps."""
+
+
+def _short(value: float | None, digits: int = 5) -> float | int | None:
+    """The number with so many significant digits: half the bytes, and no eye sees more. None for what is no number."""
     value = math.nan if value is None else float(value)
     if not math.isfinite(value):
         return None
-    return int(value) if value.is_integer() and abs(value) < 2**53 else float(f"{value:.5g}")
+    return int(value) if value.is_integer() and abs(value) < 2**53 else float(f"{value:.{digits}g}")
