@@ -54,9 +54,7 @@ def draw(answer: Answer, files: Sequence[Path], member: int | None, notice: str)
     if refused:
         st.error(plain(refused), icon=":material/error:")
     for to in kinds(answer):
-        job = jobs.of_slot(_slot(answer, to))
-        if job is not None and jobs.result(_slot(answer, to)) is None:
-            jobs.watch(_slot(answer, to), "Writing the file")
+        jobs.watch(_slot(answer, to), "Writing the file")
 
 
 def kinds(answer: Answer) -> list[str]:

@@ -65,7 +65,10 @@ def keep_in_url(slot: str) -> None:
 
 
 def result(slot: str) -> dict[str, Any] | None:
-    """Returns the finished job's result; None while it works, when it failed, or when there is no job."""
+    """Returns the finished job's result; None while it works, when it failed, or when there is no job.
+
+    Whatever it says, call `watch` below it: the job may end in between.
+    """
     job = of_slot(slot)
     return job.result() if job is not None else None
 
