@@ -18,9 +18,7 @@ import argparse
 import csv
 import json
 import os
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import trials  # noqa: E402
 
-from builder import folding  # noqa: E402
 from builder.data import Dataset  # noqa: E402
 from builder.folds import groups_of  # noqa: E402
 from builder.intake import detect  # noqa: E402
-from builder.rounds import Round, RoundStore  # noqa: E402
-from builder.runs import Run  # noqa: E402
+from builder.rounds import Round  # noqa: E402
 from builder.spec import Choice, Experiment  # noqa: E402
 
 PROMISE = 0.93
@@ -71,13 +67,7 @@ def main() -> int:
     arguments = parser.parse_args()
     dataset = together(arguments.home, arguments.folder)
     experiment = recipe(dataset.id)
-    known = RoundStore(arguments.home).about(experiment, folding.KIND)
-    one = known[0] if known else folding.begin(arguments.home, experiment, arguments.folds, queue=False)
-    one.complete(queue=False)
-    waiting = [run for run in one.runs() if run.view().status != "done"]
-    with ThreadPoolExecutor(max(1, arguments.beside)) as crew:
-        list(crew.map(learn, waiting))
-    found = one.result() or folding.gather(one)
+    one, found = trials.folded(arguments.home, experiment, arguments.folds, arguments.beside)
     measured = {
         "command": "python benchmarks/brain_mri_folds.py",
         "size_px": SIZE_PX,
@@ -117,12 +107,6 @@ def recipe(dataset: str) -> Experiment:
     found = found.replace("training.backbone_rate", 0.25)
     found = found.replace("training.average", Choice(name="ema", params={"decay": 0.98}))
     return found.replace("training.test_time", "mirror").replace("training.monitor", "loss")
-
-
-def learn(run: Run) -> None:
-    """Trains one fold in a worker of its own, on one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "builder.worker", str(run.folder)], check=True, env=environment, cwd=ROOT)
 
 
 def by_folder(one: Round, dataset: Dataset, source: Path) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,6 @@ import csv
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -117,8 +116,7 @@ def trained(home: Path, dataset: Dataset, fold: int, threads: int) -> None:
         experiment = experiment.replace(path, value)
     run = RunStore(home).create(experiment, queue=False)
     began, cpu = time.time(), children_s()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "builder.worker", str(run.folder)], check=True, env=environment, cwd=ROOT)
+    trials.learn(run, threads)
     view = run.view()
     if view.status != "done":
         raise SystemExit(f"Fold {fold} ended as {view.status}: {view.reason}")

@@ -7,16 +7,18 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from builder import task
+from builder import folding, task
 from builder.data import Dataset, datasets
 from builder.evaluate import evaluate, evaluation
 from builder.intake import Source, detect, import_scans
-from builder.runs import RunStore
+from builder.rounds import Round, RoundStore
+from builder.runs import Run, RunStore
 from builder.spec import Experiment
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,9 +49,7 @@ def trained(home: Path, experiment: Experiment, threads: int) -> dict[str, Any]:
     )
     view = run.view()
     if view.status != "done":
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
-        command = [sys.executable, "-m", "builder.worker", str(run.folder)]
-        subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[1])
+        learn(run, threads)
         view = run.view()
     if view.status != "done" or view.best is None:
         raise SystemExit(f"The run {run.id} ended as {view.status}: {view.reason}")
@@ -67,6 +67,25 @@ def trained(home: Path, experiment: Experiment, threads: int) -> dict[str, Any]:
         "test": found["metrics"],
         **{name: found[name] for name in ("majority_accuracy", "per_class", "confusion") if name in found},
     }
+
+
+def folded(home: Path, experiment: Experiment, num: int, beside: int) -> tuple[Round, dict[str, Any]]:
+    """(the cross-validation of `experiment` in `num` folds, what it comes to), folds that are done in `home` taken as
+    they are. As `python -m builder crossvalidate`, with `beside` folds learning at the same time, one thread each."""
+    known = RoundStore(home).about(experiment, folding.KIND)
+    one = known[0] if known else folding.begin(home, experiment, num, queue=False)
+    one.complete(queue=False)
+    waiting = [run for run in one.runs() if run.view().status != "done"]
+    with ThreadPoolExecutor(max(1, beside)) as crew:
+        list(crew.map(lambda run: learn(run, 1), waiting))
+    return one, one.result() or folding.gather(one)
+
+
+def learn(run: Run, threads: int) -> None:
+    """Trains a run, or goes on with it, in a worker of its own."""
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-m", "builder.worker", str(run.folder)], check=True, env=environment, cwd=root)
 
 
 def write(name: str, measured: dict[str, Any], lines: list[str]) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import trials  # noqa: E402
-from brain_mri_folds import learn  # noqa: E402
 from tumor_busi import EPOCHS, PROMISE, STARTER, recipe  # noqa: E402
 
-from builder import folding  # noqa: E402
 from builder.folds import groups_of  # noqa: E402
-from builder.rounds import RoundStore  # noqa: E402
 from builder.spec import Choice  # noqa: E402
 
 FIGURES = ("auc", "accuracy", "balanced_accuracy")
@@ -44,13 +40,7 @@ def main() -> int:
     dataset = trials.imported(arguments.home, "BUSI", arguments.folder, split=(0.85, 0.15, 0.0), task="tumor_diagnosis")
     experiment = recipe(dataset.id).replace("training.average", Choice(name="ema", params={"decay": 0.98}))
     experiment = experiment.replace("training.test_time", "mirror")
-    known = RoundStore(arguments.home).about(experiment, folding.KIND)
-    one = known[0] if known else folding.begin(arguments.home, experiment, arguments.folds, queue=False)
-    one.complete(queue=False)
-    waiting = [run for run in one.runs() if run.view().status != "done"]
-    with ThreadPoolExecutor(max(1, arguments.beside)) as crew:
-        list(crew.map(learn, waiting))
-    found = one.result() or folding.gather(one)
+    one, found = trials.folded(arguments.home, experiment, arguments.folds, arguments.beside)
     measured = {
         "command": "python benchmarks/tumor_busi_folds.py",
         "groups": len(set(groups_of(dataset))),

@@ -127,13 +127,13 @@ def reached(steps: Sequence[float], known: Sequence[float], values: Sequence[flo
     """
     num, wanted = min(len(known), len(values)), np.asarray(steps, np.float64)
     found = np.full(len(wanted), float(values[num - 1]) if num else np.nan)
-    open = np.ones(len(wanted), bool)
+    left = np.ones(len(wanted), bool)
     for first in range(0, num, _PIECE):
         there, told = part(known, first, min(first + _PIECE, num)), part(values, first, min(first + _PIECE, num))
         at = np.searchsorted(there, wanted)
-        now = open & (at < len(there))
+        now = left & (at < len(there))
         found = np.where(now, told[np.minimum(at, len(there) - 1)], found)
-        open &= ~now
+        left &= ~now
     return found
 
 
