@@ -123,6 +123,7 @@ def compared(theirs: Sequence[Seconds], ours: Sequence[Seconds], count: int) -> 
     return {
         "ratio": round(statistics.median(t.wall / o.wall for t, o in pairs), 3),
         "ratio_cpu": round(statistics.median(t.cpu / o.cpu for t, o in pairs), 3),
+        "scans_per_s_ours": round(count / statistics.median(o.wall for o in ours), 1),
         "scans_per_cpu_s_ours": round(count / statistics.median(o.cpu for o in ours), 1),
         "scans_per_cpu_s_theirs": round(count / statistics.median(t.cpu for t in theirs), 1),
     }
@@ -141,6 +142,7 @@ def report(name: str, found: dict[str, Any]) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "load_average": round(os.getloadavg()[0], 1),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s), {platform.system()}",
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         "versions": versions,
         **found,

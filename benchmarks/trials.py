@@ -41,6 +41,13 @@ def starter(name: str) -> Experiment:
     return next(e for e in task.find("recognition").starters() if e.name == name)
 
 
+def edited(experiment: Experiment, edits: dict[str, Any]) -> Experiment:
+    """The document with these paths replaced."""
+    for path, value in edits.items():
+        experiment = experiment.replace(path, value)
+    return experiment
+
+
 def trained(home: Path, experiment: Experiment, threads: int) -> dict[str, Any]:
     """Train `experiment` in a worker process (unless `home` has it done) and evaluate it on the test split, once."""
     store = RunStore(home)
@@ -90,20 +97,25 @@ def learn(run: Run, threads: int) -> None:
 
 def write(name: str, measured: dict[str, Any], lines: list[str]) -> None:
     """Write `measured` as results/<name>.json and `lines`, with machine and versions, as results/<name>.md."""
-    machine = {
+    RESULTS.mkdir(exist_ok=True)
+    document = {"measured": datetime.now(UTC).date().isoformat(), "machine": machine(), **measured}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    about = ", ".join(f"{key} {value}" for key, value in machine().items())
+    text = "\n".join([*lines, "", f"Measured {document['measured']} with `{measured['command']}` on: {about}.", ""])
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on, and with which versions."""
+    return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        **({"gpu": gpu} if (gpu := _gpu()) else {}),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "timm", "numpy", "scikit-learn")},
     }
-    RESULTS.mkdir(exist_ok=True)
-    document = {"measured": datetime.now(UTC).date().isoformat(), "machine": machine, **measured}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
-    about = ", ".join(f"{key} {value}" for key, value in machine.items())
-    text = "\n".join([*lines, "", f"Measured {document['measured']} with `{measured['command']}` on: {about}.", ""])
-    (RESULTS / f"{name}.md").write_text(text)
-    print(text)
 
 
 def interval(figure: dict[str, Any]) -> str:
@@ -111,6 +123,12 @@ def interval(figure: dict[str, Any]) -> str:
     if figure["low"] is None:
         return f"{figure['value']:.3f}"
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def _cpu() -> str:

@@ -108,8 +108,6 @@ class Learner:
         if not len(train):
             raise ValueError("There are no training scans with a label: import some, or change the split.")
         _seed_everything(training.seed)
-        if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # the shapes stay the same: let it look for the fastest kernels once
         # The order in memory that convolutions of pictures like best exists for four dimensions only.
         last = training.channels_last and experiment.data.layout == "maps"
         self.memory_format = torch.channels_last if last else torch.contiguous_format
@@ -373,6 +371,8 @@ class Learner:
 
     def _judged(self) -> dict[str, float]:
         train_loss = float(self.loss_sum) / max(1, self.place.count)
+        if self.wire is not None and self.wire.tripped() is not None:  # since the last look
+            raise self._broke_before()
         if not math.isfinite(train_loss):
             raise self._broke("loss", "the loss was")
         metrics = {"train/loss": train_loss}

@@ -239,7 +239,7 @@ def test_a_gpu_that_computes_ahead_names_step_layer_and_batch_all_the_same(tmp_p
     dataset: Any = Made(tmp_path / "data", (96, 0))
     document = experiment(epochs=9, optimizer=rate("sgd", 10.0), clip_norm=0.0, l2=1.0, schedule=CONSTANT)
 
-    def ahead(steps: int) -> NotFinite | None:
+    def ahead(steps: int, look: str = "look") -> NotFinite | None:
         """Steps without a look in between, as on a graphics card, and one look at the end."""
         learner = Learner(document, find("recognition"), dataset, dataset.made, tmp_path, torch.device("cpu"))
         learner.wire = Tripwire(list(learner.model.named_parameters()), torch.device("cpu"))
@@ -249,7 +249,7 @@ def test_a_gpu_that_computes_ahead_names_step_layer_and_batch_all_the_same(tmp_p
             if learner.place.update == len(learner.updates):
                 learner.place.epoch, learner.place.update = learner.place.epoch + 1, 0
         try:
-            learner.look()
+            getattr(learner, look)()
         except NotFinite as error:
             return error
         return None
@@ -259,6 +259,9 @@ def test_a_gpu_that_computes_ahead_names_step_layer_and_batch_all_the_same(tmp_p
     found = ahead(told.step + 4)
     assert found is not None and (found.broke.step, found.broke.epoch) == (told.step, told.epoch)
     assert found.broke.cases == told.cases and "noticed a moment after" in str(found)
+    # An epoch that ends before the next look: judging it tells the step, too.
+    found = ahead(told.step + 3, "judge")
+    assert found is not None and (found.broke.step, found.broke.cases) == (told.step, told.cases)
 
 
 def test_the_length_of_the_gradient_is_that_of_torch() -> None:

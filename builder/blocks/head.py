@@ -106,11 +106,21 @@ class Finder(nn.Module):
         return hidden
 
     def one_hot(self, labels: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
-        """Wanted scores (R, K) float: 1 for the class of the lesion that a row is matched to, 0 all over for -1."""
-        wanted = torch.zeros(len(match), self.classes, device=match.device)
-        rows = (match >= 0).nonzero()[:, 0]
-        wanted[rows, labels[match[rows]]] = 1.0
-        return wanted
+        """Wanted scores (R, K) float: 1 for the class of the lesion that a row is matched to, 0 all over below 0."""
+        if not len(labels):
+            return torch.zeros(len(match), self.classes, device=match.device)
+        found = nn.functional.one_hot(labels[match.clamp(min=0)], self.classes)
+        return (found * (match >= 0)[:, None]).float()
+
+    @staticmethod
+    def joined(matches: list[torch.Tensor], boxes: list[torch.Tensor]) -> torch.Tensor:
+        """(B * R,) int64: what the rows of each scan are matched to (R,), one scan after the other, counted over the
+        boxes of all. A batch is judged in one go: scan by scan a GPU would mostly wait for the next small command."""
+        found, start = [], 0
+        for match, there in zip(matches, boxes, strict=True):
+            found.append(torch.where(match >= 0, match + start, match))
+            start += len(there)
+        return torch.cat(found)
 
 
 class BoxHead(Finder):
@@ -191,41 +201,35 @@ class BoxHead(Finder):
         area = ((x1 - x0) * (y1 - y0)).expand_as(far).masked_fill(~fits, float("inf"))
         least, which = area.min(1)
         match = torch.where(least.isfinite(), which, none)
-        between = (~fits.any(0)).nonzero()[:, 0]
-        if len(between):
-            away = ((x - (x0 + x1) / 2) ** 2 + (y - (y0 + y1) / 2) ** 2)[:, between]
-            finest = self.reaches[:, :1] == 0
-            match[away.masked_fill(~finest, float("inf")).argmin(0)] = between
-        return match
+        # Boxes without a place; of several whose nearest place is the same the last takes it.
+        away = ((x - (x0 + x1) / 2) ** 2 + (y - (y0 + y1) / 2) ** 2).masked_fill(self.reaches[:, :1] != 0, float("inf"))
+        lost = torch.where(fits.any(0), -1, torch.arange(len(boxes), device=boxes.device))
+        taken = none.scatter_reduce(0, away.argmin(0), lost, "amax")
+        return torch.where(taken >= 0, taken, match)
 
     def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
         """As `Finder` says: focal loss of the classes, generalized IoU of the boxes (Rezatofighi 2019), cross-entropy
         of the centreness, each a mean over the places that have a box."""
         from torchvision.ops import generalized_box_iou_loss
 
-        matches = [self.match(b) for b in boxes]
-        count = max(1, sum(int((m >= 0).sum()) for m in matches))
+        match, rows = self.joined([self.match(b) for b in boxes], boxes), output.flatten(0, 1)
+        found = (match >= 0).nonzero()[:, 0]
         total = output.sum() * 0.0  # a batch without lesions still has a gradient
-        for row, match, there, kinds in zip(output, matches, boxes, labels, strict=True):
-            total = total + self.focal(row[:, : self.classes], self.one_hot(kinds, match))
-            found = (match >= 0).nonzero()[:, 0]
-            if not len(found):
-                continue
-            center, distance, wanted = (
-                self.centers[found],
-                row[found, self.classes : self.classes + 4],
-                there[match[found]],
-            )
-            answer = torch.cat([center - distance[:, :2], center + distance[:, 2:]], dim=1)
-            total = total + generalized_box_iou_loss(answer, wanted, reduction="sum")
-            left, top = (center - wanted[:, :2]).unbind(1)
-            right, bottom = (wanted[:, 2:] - center).unbind(1)
-            across = torch.minimum(left, right) / torch.maximum(left, right)
-            along = torch.minimum(top, bottom) / torch.maximum(top, bottom)
-            inside = torch.stack([left, top, right, bottom]).amin(0) > 0
-            central = torch.where(inside, across * along, 1.0).clamp(min=0).sqrt()  # the nearest place is the centre
-            total = total + nn.functional.binary_cross_entropy_with_logits(row[found, -1], central, reduction="sum")
-        return total / count
+        total = total + self.focal(rows[:, : self.classes], self.one_hot(torch.cat(labels), match))
+        if not len(found):
+            return total
+        center, told, wanted = self.centers[found % output.shape[1]], rows[found], torch.cat(boxes)[match[found]]
+        distance = told[:, self.classes : self.classes + 4]
+        answer = torch.cat([center - distance[:, :2], center + distance[:, 2:]], dim=1)
+        total = total + generalized_box_iou_loss(answer, wanted, reduction="sum")
+        left, top = (center - wanted[:, :2]).unbind(1)
+        right, bottom = (wanted[:, 2:] - center).unbind(1)
+        across = torch.minimum(left, right) / torch.maximum(left, right)
+        along = torch.minimum(top, bottom) / torch.maximum(top, bottom)
+        inside = torch.stack([left, top, right, bottom]).amin(0) > 0
+        central = torch.where(inside, across * along, 1.0).clamp(min=0).sqrt()  # the nearest place is the centre
+        total = total + nn.functional.binary_cross_entropy_with_logits(told[:, -1], central, reduction="sum")
+        return total / len(found)
 
 
 class AnchorHead(Finder):
@@ -305,21 +309,19 @@ class AnchorHead(Finder):
 
     def loss(self, output: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
         """As `Finder` says: focal loss of the classes, L1 of shifts and stretches over the anchors with a box."""
-        matches = [self.match(b) for b in boxes]
-        count = max(1, sum(int((m >= 0).sum()) for m in matches))
+        match, rows = self.joined([self.match(b) for b in boxes], boxes), output.flatten(0, 1)
+        found, counted = (match >= 0).nonzero()[:, 0], match > -2
+        wanted = self.one_hot(torch.cat(labels), match)
         total = output.sum() * 0.0
-        for row, match, there, kinds in zip(output, matches, boxes, labels, strict=True):
-            counted = (match > -2).nonzero()[:, 0]
-            total = total + self.focal(row[counted, : self.classes], self.one_hot(kinds, match)[counted])
-            found = (match >= 0).nonzero()[:, 0]
-            if not len(found):
-                continue
-            anchor, wanted = self.anchors[found], there[match[found]]
-            shift = ((wanted[:, :2] + wanted[:, 2:]) / 2 - anchor[:, :2]) / anchor[:, 2:]
-            stretch = ((wanted[:, 2:] - wanted[:, :2]) / anchor[:, 2:]).log()
-            answer = row[found, self.classes : self.classes + 4]
-            total = total + nn.functional.l1_loss(answer, torch.cat([shift, stretch], 1), reduction="sum")
-        return total / count
+        total = total + self.focal(rows[counted, : self.classes], wanted[counted])
+        if not len(found):
+            return total
+        anchor, wanted = self.anchors[found % output.shape[1]], torch.cat(boxes)[match[found]]
+        shift = ((wanted[:, :2] + wanted[:, 2:]) / 2 - anchor[:, :2]) / anchor[:, 2:]
+        stretch = ((wanted[:, 2:] - wanted[:, :2]) / anchor[:, 2:]).log()
+        answer = rows[found, self.classes : self.classes + 4]
+        total = total + nn.functional.l1_loss(answer, torch.cat([shift, stretch], 1), reduction="sum")
+        return total / len(found)
 
 
 class TypeAndOutline(nn.Module):
