@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from builder.events import EpochEnded, Noted, Started, Warned
 from builder.learner import Learner
 from builder.parts.images import AUGMENTATIONS
 from builder.predict import Predictor
-from builder.runs import Finished, RunStore
+from builder.runs import Finished, Run, RunStore
 from builder.spec import Choice, Experiment, Node
 from builder.supervisor import num_gpus
 from builder.targets import Targets
@@ -69,7 +70,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("nodes", [PLAIN, TRICKY[:-2] + TRICKY[-1:]], ids=["plain", "normalized"])
 def test_it_learns_what_the_processor_learns(tmp_path: Path, nodes: Any, resident: str) -> None:
     """Augmented, with weights averaged and gradients clipped: that chance is thrown on the processor in both."""
-    dataset = Made(tmp_path / "data")
+    dataset: Any = Made(tmp_path / "data")
     varied = tuple(choice for choice in AUGMENT if choice.name != "noise")
     settings: dict[str, Any] = {"resident": resident, "mixed_precision": "off", "clip_norm": 1.0}
     wanted = experiment(nodes, augment=varied, average=Choice(name="ema"), **settings)
@@ -85,7 +86,8 @@ def test_it_learns_what_the_processor_learns(tmp_path: Path, nodes: Any, residen
 def test_a_run_stopped_and_resumed_ends_as_an_uninterrupted_one(tmp_path: Path, stop_at: int) -> None:
     """With dropout, whose random numbers the GPU throws itself. Sums on a GPU may come in another order: within
     rounding."""
-    dataset, asked = Made(tmp_path / "data"), [0]
+    dataset: Any = Made(tmp_path / "data")
+    asked = [0]
     wanted = experiment(TRICKY, augment=AUGMENT, average=Choice(name="ema"))
     whole = run(wanted, dataset, tmp_path / "whole")
 
@@ -118,8 +120,8 @@ def test_each_augmentation_does_there_what_it_does_here(name: str) -> None:
 
     here, there = varied("cpu"), varied("cuda")
     if name in ("noise", "speckle", "ct_noise"):
-        strength, other = (float((v.images.cpu() - images).std()) for v in (here, there))
-        assert strength > 0.005 and other == pytest.approx(strength, rel=0.1)
+        strength, theirs = (float((v.images.cpu() - images).std()) for v in (here, there))
+        assert strength > 0.005 and theirs == pytest.approx(strength, rel=0.1)
     else:
         assert ((here.images - there.images.cpu()).abs() > 0.5 / 255).float().mean() < 0.01
     assert here.masks is not None and there.masks is not None and here.boxes is not None and there.boxes is not None
@@ -134,7 +136,7 @@ def test_each_augmentation_does_there_what_it_does_here(name: str) -> None:
 @pytest.mark.parametrize("asked", ["on", "graphs", "auto"])
 def test_a_compiled_run_learns_the_same_and_says_what_it_brought(tmp_path: Path, asked: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(ways, "WORTH_S", 0.0)
-    dataset = Made(tmp_path / "data")
+    dataset: Any = Made(tmp_path / "data")
     plain = run(experiment(PLAIN), dataset, tmp_path / "plain")
     events = run(experiment(PLAIN, compile=asked), dataset, tmp_path / "compiled")
     assert events[-1].status == "done"
@@ -146,21 +148,22 @@ def test_a_compiled_run_learns_the_same_and_says_what_it_brought(tmp_path: Path,
 @pytest.mark.parametrize("half", ["bfloat16", "float16", "auto"])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_half_precision_learns_in_either_order_of_memory(tmp_path: Path, half: str, channels_last: bool) -> None:
-    dataset = Made(tmp_path / "data")
+    dataset: Any = Made(tmp_path / "data")
     settings: dict[str, Any] = {"mixed_precision": half, "channels_last": channels_last, "epochs": 12}
     told = losses(run(experiment(PLAIN, **settings), dataset, tmp_path / "run"))
     assert np.isfinite(told).all() and told[-1] < 0.9 * told[0]
 
 
 def test_scans_that_fit_live_on_the_gpu_and_are_the_same_there(tmp_path: Path) -> None:
-    dataset, wanted = Made(tmp_path / "data"), experiment(PLAIN)
+    dataset: Any = Made(tmp_path / "data")
+    wanted = experiment(PLAIN)
     rows = dataset.indices("train")
     targets = Targets(dataset, wanted.data, dataset.prepared(wanted.data), rows)
     held, read = (Scans(dataset.prepared(wanted.data), targets, GPU, resident) for resident in (True, False))
     assert held.resident is not None and read.resident is None
     some = np.array([3, 0, 5])
     for one, other in zip(held.batch(some), read.batch(some), strict=True):
-        if isinstance(one, torch.Tensor):
+        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
             assert one.device.type == "cuda" and torch.equal(one, other)
 
 
@@ -177,7 +180,8 @@ def test_what_is_not_finite_is_found_a_little_later_and_told_of_its_own_step(tmp
 
 def test_a_card_that_is_full_halves_the_batch_and_says_so(tmp_path: Path) -> None:
     """Really full: the card's memory is bounded so that sixteen scans do not fit, and eight do."""
-    dataset, width = Made(tmp_path / "data"), 4096
+    dataset: Any = Made(tmp_path / "data")
+    width = 4096
     nodes = (
         Node(id="conv", name="conv2d", params={"out_channels": width}),
         Node(id="act", name="relu"),
@@ -201,7 +205,8 @@ def test_a_card_that_is_full_halves_the_batch_and_says_so(tmp_path: Path) -> Non
 
 def test_the_pre_flight_tells_what_the_training_takes(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(preflight, "TIMED_S", 0.3)
-    dataset, wanted = Made(tmp_path / "data"), experiment(TRICKY)
+    dataset: Any = Made(tmp_path / "data")
+    wanted = experiment(TRICKY)
     of = task.find("recognition")
     found = preflight.preflight(wanted, of, dataset, tmp_path / "flight")
     assert torch.cuda.get_device_name() in found.device
@@ -239,6 +244,10 @@ def test_a_supervisor_forks_a_training_that_computes_on_the_gpu(home: Path) -> N
     folder = phantoms.write_cohort(home.parent / f"{home.name}-phantoms", seed=5, num_images=36, size_px=64)
     dataset = little_run.imported(home, folder, synthetic=True)
     wanted = little_run.starter().replace("data.size_px", 32).replace("training.epochs", 2)
+
+    def ended(one: Run) -> bool:
+        return not one.view().active
+
     service = Service(home, (sys.executable, "-m", "builder.supervisor"))
     try:
         runs = [
@@ -247,7 +256,7 @@ def test_a_supervisor_forks_a_training_that_computes_on_the_gpu(home: Path) -> N
         ]
         service.executor.ensure()
         for one in runs:
-            until(lambda one=one: not one.view().active, 120)
+            until(partial(ended, one), 120)
             assert one.view().status == "done", (one.view().reason, (home / "supervisor.log").read_text()[-2000:])
             lines = [json.loads(line) for line in (one.folder / "events.jsonl").read_text().splitlines()]
             assert any("cuda" in str(line.get("device", "")) for line in lines)
