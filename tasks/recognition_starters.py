@@ -34,7 +34,9 @@ WHEN = {
     "efficientnet-multiscale": (
         "For findings of very different sizes, from a speck to a whole organ, when you have hundreds of scans: the "
         "same ImageNet network, looked at after its third, fourth and last stage at once; its first two stages are "
-        "kept as they are. Take it where efficientnet-lite0 misses what is small or fine."
+        "kept as they are. Take it where efficientnet-lite0 misses what is small or fine. With a GPU let all of it "
+        "learn (frozen stages 0), and longer: 24 epochs at 224 px told 94% of 760 brain MRI pictures right, eight "
+        "epochs of its later stages 90%."
     ),
     "cnn-bigru": (
         "For a case of several slices or moments whose order means something: contrast that washes in or out, a "
