@@ -340,7 +340,7 @@ def test_an_exported_train_py_judges_boxes_as_they_are_shown() -> None:
     text = text.replace("$varied", "    return images, known\n")
     wanted = [node for node in ast.parse(text).body if getattr(node, "name", "") in ("on_scan", "boxes_of")]
     module: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"slices": "each", "size_px": 64}}
-    module |= {"CLASSES": ["a"], "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
+    module |= {"class_of": ["a"].index, "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
     exec(compile(ast.Module(wanted, []), "train.py", "exec"), module)
     scan = SimpleNamespace(pixels=np.zeros((1, 1, 100, 200)), aspect=1.0)
     line = dict(zip(("x0", "y0", "x1", "y1"), lesion, strict=True)) | {"label": "a"}

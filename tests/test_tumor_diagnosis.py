@@ -826,9 +826,10 @@ def test_an_exported_train_py_does_not_teach_the_type_on_the_one_slice_it_sees_b
     mask = np.zeros((3, 1, 16, 16), np.uint8)
     mask[0, 0, 4:8, 4:8] = 1
     files = {"scan.tif": np.zeros_like(mask), "beside.tif": mask, "none.tif": np.zeros_like(mask)}
-    space: dict[str, Any] = {"np": np, "torch": torch, "csv": csv, "Image": Image, "CLASSES": ["benign", "malignant"]}
+    space: dict[str, Any] = {"np": np, "torch": torch, "csv": csv, "Image": Image}
     space |= {
         "SETTINGS": {"slices": "middle", "size_px": 16},
+        "class_of": ["benign", "malignant"].index,
         "read": lambda file: SimpleNamespace(pixels=files[file.name], aspect=1.0),
         "pictures": lambda scan: np.zeros((1, 1, 16, 16), np.float32),
         "placed": lambda *_: ((0.0, 0.0, 16.0, 16.0), 0, 0, 16, 16),
