@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.derived import in_all_letters, write
 from builder.outputs import kept
 from builder.scan import Scan, Unreadable, as_monochrome2
 from builder.series import members
@@ -52,10 +53,7 @@ def sources(files: Sequence[Path], num_slices: int) -> list[Any]:
         )
     found = []
     for path in ordered:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        # What is made of it holds names of classes, too, which the character set of the source need not have.
-        header.decode()
-        header.SpecificCharacterSet = "ISO_IR 192"
+        header = in_all_letters(pydicom.dcmread(path, stop_before_pixels=True))
         for keyword in _EMPTY:
             if keyword not in header:
                 setattr(header, keyword, None)
@@ -307,8 +305,6 @@ def derived(folder: Path, files: Sequence[Path], made_by: str, out: Path) -> Pat
         made_by: what made it, for people ("run 20261126-...: dncnn"). out: a folder that is not there yet.
     """
     import zipfile
-
-    from builder.derived import write
 
     if not files:
         raise TakeoutRefused("The scan's own files are needed: drop it again.")
