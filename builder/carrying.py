@@ -61,7 +61,7 @@ def carry(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequ
 
 def _moments(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequence[Any]]) -> bool:
     """Takes over what the optimizer remembers of each parameter, with the settings of the branch; False where it is
-    another optimizer, or one that did not learn all of these parameters."""
+    another optimizer, one that did not learn all of these parameters, or remembered less with the settings it had."""
     saved, own = state["optimizer"], learner.optimizer.state_dict()
     names = optim.named(learner.optimizer, learner.model)
     before = state.get("remembered")
@@ -71,8 +71,22 @@ def _moments(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, S
         return False
     at = {name: place for place, name in enumerate(before)}
     kept = {k: saved["state"][at[name]] for k, name in enumerate(names) if name and at[name] in saved["state"]}
+    needed = _remembers(learner)
+    if needed and not (kept and all(needed <= set(held) for held in kept.values())):
+        return False
     learner.optimizer.load_state_dict({"state": kept, "param_groups": own["param_groups"]})
     return True
+
+
+def _remembers(learner: Learner) -> set[str]:
+    """What the optimizer of the branch, with its settings, remembers of a parameter: seen on one that is made up."""
+    import torch
+
+    made_up = torch.nn.Linear(1, 1)
+    tried = optim.optimizer(learner.experiment.training.optimizer, made_up, 0.0)
+    made_up(torch.ones(1, 1)).sum().backward()
+    tried.step()
+    return set(tried.state[made_up.weight])
 
 
 def _place(state: Mapping[str, Any], learner: Learner, changes: Mapping[str, Sequence[Any]]) -> None:

@@ -545,7 +545,8 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     out = Path(asked.out).absolute() if asked.out else None
     run = run_of(asked.run)
     predictor = Predictor.open(run.folder)
-    known, worth = nearness.of_run(predictor, run.folder, home()), operating.worth(run)
+    known = nearness.of_run(predictor, run.folder, home())
+    worth = operating.worth(run, predictor.weights_sha256)
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:

@@ -164,12 +164,12 @@ def blended(pieces: Iterable[tuple[Size, np.ndarray]], size: Size) -> np.ndarray
     return total / weight
 
 
-def joined_row(pieces: Iterable[tuple[Size, np.ndarray]], patch: Size, size: Size) -> np.ndarray:
+def joined_row(pieces: Iterable[tuple[Size, np.ndarray]], patch: Size, size: Size, outlined: bool = True) -> np.ndarray:
     """What is said of a volume, float32 (K + voxels of the volume), out of rows (K + voxels of a patch) of chances: the
     K types are a mean in which each patch counts as many voxels as are inside by it (all alike where none has any).
 
     Args:
-        pieces: (first voxel of a patch, its row).
+        pieces: (first voxel of a patch, its row). outlined: outlines were taught; else all patches count alike.
     """
     voxels = int(np.prod(patch))
     types, counts = [], []
@@ -178,7 +178,7 @@ def joined_row(pieces: Iterable[tuple[Size, np.ndarray]], patch: Size, size: Siz
         for at, row in pieces:
             inside = row[len(row) - voxels :].reshape(tuple(patch))
             types.append(row[: len(row) - voxels].astype(np.float64))
-            counts.append(float((inside >= 0.5).sum()))
+            counts.append(float((inside >= 0.5).sum()) if outlined else 1.0)
             yield at, inside
 
     blend = blended(insides(), size)

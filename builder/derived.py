@@ -24,7 +24,7 @@ from builder.series import ordered
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["WriteRefused", "write"]
+__all__ = ["WriteRefused", "in_all_letters", "write"]
 
 MAKER = "ScanLoom"
 _GONE = (
@@ -70,7 +70,7 @@ def _write_dicom(sources: Sequence[Path], enhanced: np.ndarray, folder: Path, ma
     scale: int | None = None
     written = []
     for number, file in enumerate(files, 1):
-        source = dcmread(file)
+        source = in_all_letters(dcmread(file))
         frames = int(source.get("NumberOfFrames", 1) or 1)
         pixels = enhanced[[number - 1]] if frames == 1 else enhanced[frame_places(file)[0]]
         if len(files) == 1 and frames == 1:
@@ -81,6 +81,14 @@ def _write_dicom(sources: Sequence[Path], enhanced: np.ndarray, folder: Path, ma
         made.save_as(path, enforce_file_format=True)
         written.append(path)
     return written
+
+
+def in_all_letters(source: Dataset) -> Dataset:
+    """The data set with its texts in UTF-8, changed in place: what is told beside them may need letters that the
+    character set of the source has not."""
+    source.decode()
+    source.SpecificCharacterSet = "ISO_IR 192"
+    return source
 
 
 def _derived(source: Dataset, pixels: np.ndarray, scale: int, series: str, now: datetime, made_by: str) -> Dataset:

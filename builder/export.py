@@ -28,7 +28,7 @@ from builder.data import Dataset, UnknownDataset
 from builder.drawing import graph_svg, network_svg
 from builder.predict import Predictor
 from builder.prepared import pixel_aspect
-from builder.readme import MAKERS, PACKAGES, readme, requirements, versions
+from builder.readme import MAKERS, PACKAGES, asked_once, readme, requirements, versions
 from builder.runs import Run, write_atomic
 from builder.scans import NAMED_WINDOWS, Scan
 from builder.spec import Experiment, Problem
@@ -318,6 +318,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         **experiment.data.model_dump(exclude={"dataset", "exclude", "leaks"}),
         **({"leaky": predictor.leaky} if predictor.leaky else {}),
         "settled": predictor.settled,
+        "outlined": predictor.asked.outlined,
         "terms": {name: getattr(predictor.terms, name) for name in ("temperature", "limit", "gate")},
         "expects": {name: predictor.fingerprint.get(name) or {} for name in EXPECTED},
         "unit": predictor.unit,
@@ -325,7 +326,9 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         "std": [float(v) for v in predictor.std],
         "named_windows": {name: list(pair) for name, pair in NAMED_WINDOWS.items()},
     }
-    if run is not None and (known := operating.worth(run)):
+    if said := asked_once(experiment):
+        settings["asked_once"] = said
+    elif run is not None and (known := operating.worth(run, predictor.weights_sha256)):
         settings["worth"] = known
     if run is not None and target.name == "pytorch" and (near := nearness.of_run(predictor, run.folder, run.home)):
         settings |= {"nearness": told} if (told := pytorch_export.put_nearness(folder, predictor, near)) else {}

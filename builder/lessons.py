@@ -38,6 +38,7 @@ class Lesson:
         reading: what it takes from predict.py. imports: lines. files: {name: text} that lie beside it.
         kept: files beside model.py and predict.py that a trained copy needs. packages: beside those of the export.
         plain: lines that make `batch`, the training scans from `start` to `end` as they are, not varied.
+        settled: which of the figures predict.py goes by (`task.Task.settled`).
     """
 
     folder: str
@@ -48,6 +49,7 @@ class Lesson:
     kept: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     plain: tuple[str, ...] = ("batch = images[start:end]",)
+    settled: tuple[str, ...] = ()
 
 
 def lesson(says: str, experiment: Experiment, multi_label: bool) -> Lesson:
@@ -135,6 +137,7 @@ def _of_boxes(experiment: Experiment, multi_label: bool) -> Lesson:
         + ("from torchvision.ops import batched_nms",),
         {"figures.py": figures},
         packages=("torchvision",),
+        settled=("threshold",),
     )
 
 

@@ -207,6 +207,7 @@ def train_source(
         imports="\n".join(sorted((*foreign, *taught.imports, *mine), key=str.lower)),
         reading=taught.reading,
         lesson=taught.text,
+        settled=repr(taught.settled),
         kept=repr(("model.py", "predict.py", "likeness.py", *taught.kept)),
         begins=BEGINS[begins],
         tensors="load_file, save_file" if begins == "stored" else "save_file",
@@ -379,7 +380,7 @@ def _average(choice: Choice, hold: list[str], plain: Sequence[str]) -> tuple[lis
 _KINDS = {
     "classes": "targets.numpy()",
     "several": "_rarest([np.flatnonzero(row) for row in targets.numpy()])",
-    "boxes": "_rarest([np.asarray(labels) for _, labels in targets])",
+    "boxes": "_rarest([labels.numpy() for _, labels, _ in targets])",
     "type_and_outline": "class_or_outline(np.array([row[0] for row in targets]), [row[1] for row in targets])",
 }
 
@@ -393,14 +394,15 @@ def _balanced(says: str, multi_label: bool) -> str:
         "boxes": [targets._rarest],
         "type_and_outline": [targets.class_or_outline],
     }
-    kinds = [targets._rarest] if multi_label else own[says]
+    several = multi_label and says == "classes"
+    kinds = [targets._rarest] if several else own[says]
     parts = [inspect.getsource(made).strip() for made in (batches.permutation, batches.balanced, *kinds)]
     return "\n\n\n".join(
         [
             f"Any, Sequence, UNKNOWN, _BALANCED = object, list, {targets.UNKNOWN!r}, {batches._BALANCED!r}",
             *parts,
             f'def kinds_of(targets):\n    """(N,) what each scan counts as."""\n'
-            f"    return {_KINDS['several' if multi_label else says]}",
+            f"    return {_KINDS['several' if several else says]}",
         ]
     )
 

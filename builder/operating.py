@@ -102,9 +102,11 @@ def told(run: Run) -> dict[str, dict[str, Any]]:
     return found
 
 
-def worth(run: Run) -> dict[str, Any]:
+def worth(run: Run, weights: str) -> dict[str, Any]:
     """What answers of a run are worth on its test side, for whoever gets one: {} where it was not measured.
 
+    Args:
+        weights: SHA-256 of the weights that answer; what was measured with others of the run says nothing about them.
     Returns:
         {classes {class: {threshold, prevalence, by ("a person", who kept it, or "validation", where sensitivity +
         specificity are highest), sensitivity, specificity, false_discovery, false_omission: {value, low, high}}}} of
@@ -114,6 +116,8 @@ def worth(run: Run) -> dict[str, Any]:
     try:
         report = json.loads((run.folder / "evaluation-test.json").read_text())
     except (OSError, ValueError):
+        return {}
+    if report.get("checkpoint") != weights:  # it has learned since
         return {}
     found: dict[str, dict[str, Any]] = {}
     for label, row in (report.get("operating_points") or {}).items():

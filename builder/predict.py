@@ -287,7 +287,7 @@ class Predictor:
                     told = self._kind.exported(self.experiment, self.net, output, self.multi_label)
                     yield corner, told[0].float().cpu().numpy()
 
-        return cutting.joined_row(pieces(), patch, size)
+        return cutting.joined_row(pieces(), patch, size, self.asked.outlined)
 
     def _windowed(self, volume: np.ndarray) -> Any:
         """The one answer to a whole volume (C, D, H, W), of a run that was taught with patches of volumes."""
@@ -360,16 +360,16 @@ class Predictor:
         return self._grown[side]
 
     def outputs(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What an exported network puts out for prepared `images`, float32, one entry each (`Task.exported`); of a run
-        that was taught with patches whole pictures (C, H', W'), 0 and 1 the ends of the window, or one row of a whole
-        volume (`cutting.joined_row`)."""
+        """What an exported network puts out for prepared `images` as they are, whatever views the document asks for:
+        float32, one entry each (`Task.exported`); of a run that was taught with patches whole pictures (C, H', W'), 0
+        and 1 the ends of the window, or one row of a whole volume (`cutting.joined_row`)."""
         import torch
 
         if self.experiment.data.blocks:
             return [self._row(image) for image in images]
         if self.experiment.data.fit == "patches":
             mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
-            return [answer * std + mean for answer in self.answers(images)]
+            return [answer * std + mean for answer in self._answers(images)]
         found: list[np.ndarray] = []
         size = max(1, _BATCH // self.num_slices)
         with torch.inference_mode():

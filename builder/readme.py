@@ -48,8 +48,8 @@ def requirements(to: str, experiment: Experiment) -> str:
 def readme(to: str, title: str, predictor: Predictor, run: Run | None) -> str:
     """The text of README.md: what this is, what is known of its quality, how it is used, what it does not do."""
     parts = [
-        _head(title, predictor, run),
-        *([_figures(run)] if run is not None else []),
+        _head(to, title, predictor, run),
+        *([_figures(run, predictor.weights_sha256)] if run is not None else []),
         _USE[to].format(**_facts(predictor)),
     ]
     if to in ("pytorch", "keras", "onnx", "torch-export"):
@@ -58,7 +58,7 @@ def readme(to: str, title: str, predictor: Predictor, run: Run | None) -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _head(title: str, predictor: Predictor, run: Run | None) -> str:
+def _head(to: str, title: str, predictor: Predictor, run: Run | None) -> str:
     experiment, facts = predictor.experiment, predictor.fingerprint
     several = " (a scan may show several, or none)" if predictor.multi_label else ""
     classes = f"Classes: {', '.join(predictor.classes)}{several}."
@@ -81,12 +81,10 @@ def _head(title: str, predictor: Predictor, run: Run | None) -> str:
                 f"The data set: {facts.get('num_cases', 0)} scans of {facts.get('num_patients', 0)} patients (told "
                 f"apart by: {source}), of modality {', '.join(facts.get('modalities', {})) or 'unknown'}.",
             ]
-        if experiment.training.test_time != "off":
+        if PACKAGES[to] and (said := asked_once(experiment)):
             lines += [
                 "",
-                f'In ScanLoom the run answers with several views of a scan ("{experiment.training.test_time}"), '
-                "averaged; its figures are of those. The files here ask once, about the scan as it is: their answers "
-                "may differ a little.",
+                f"{said} The figures below are of the average; how often a single answer is wrong was not measured.",
             ]
     else:
         lines += [
@@ -98,13 +96,30 @@ def _head(title: str, predictor: Predictor, run: Run | None) -> str:
     return "\n".join(lines)
 
 
-def _figures(run: Run) -> str:
+def asked_once(experiment: Experiment) -> str:
+    """In words, that an export asks about the scan as it is, where the run averages views; "" where it does not."""
+    views = experiment.training.test_time
+    if views == "off":
+        return ""
+    return (
+        f'In ScanLoom the network is asked about several views of a scan ("{views}") and their average answers. The '
+        "files of this export ask once, about the scan as it is: an answer may differ, and what was chosen for the run "
+        "(temperature, silence, threshold of boxes) was chosen for the average."
+    )
+
+
+def _figures(run: Run, weights: str) -> str:
     report = read_json(run.folder / "evaluation-test.json")
     lines = ["## Figures on the test split", ""]
     if report is None:
         return "\n".join(
             [*lines, "The run has not been evaluated on its test split, so nothing is known of its quality."]
         )
+    if report.get("checkpoint") != weights:
+        lines += [
+            "The run has learned on since it was evaluated on its test split, so nothing is known of these weights."
+        ]
+        return "\n".join(lines)
     per_class = report.get("per_class", {})
     columns = [key for key in _COLUMNS if any(isinstance(row.get(key), dict) for row in per_class.values())]
     lines += [
@@ -127,12 +142,12 @@ def _figures(run: Run) -> str:
             f"| {_cell(name)} | {row['n']} | {' | '.join(_short(row[key]) for key in columns)} |"
             for name, row in per_class.items()
         ]
-    return "\n".join([*lines, *_worth(run)])
+    return "\n".join([*lines, *_worth(run, weights)])
 
 
-def _worth(run: Run) -> list[str]:
+def _worth(run: Run, weights: str) -> list[str]:
     """How often answers of the run are wrong on its test side, as lines of Markdown."""
-    known = operating.worth(run)
+    known = operating.worth(run, weights)
     if "boxes" in known:
         point = known["boxes"]
         rate = _short(point["false_discovery"])
@@ -270,7 +285,7 @@ What it does not read, and says so:
 - NIfTI, NRRD and enhanced DICOM, which ScanLoom reads;
 - a folder with anything but the images of one DICOM series, of which ScanLoom would take the largest stack;
 - PNG with 16 bits a colour, which ScanLoom reads, and TIFF with 16 bits a colour, which it refuses too;
-- DICOM with a window table (VOI LUT), which ScanLoom reads.
+- DICOM with a window table (VOI LUT), or whose values lie high in their words (HighBit), which ScanLoom reads.
 """
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.derived import in_all_letters, write
 from builder.outputs import kept
 from builder.scan import Scan, Unreadable, as_monochrome2
 from builder.series import members
@@ -25,7 +26,7 @@ _SCHEME = "99SCANLOOM"
 # Attributes that a source may lack and its descendants must have, at least empty (type 2).
 _EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
-    *("AccessionNumber", "ReferringPhysicianName"),
+    *("AccessionNumber", "ReferringPhysicianName", "SliceThickness"),
 )
 
 
@@ -52,10 +53,10 @@ def sources(files: Sequence[Path], num_slices: int) -> list[Any]:
         )
     found = []
     for path in ordered:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header = in_all_letters(pydicom.dcmread(path, stop_before_pixels=True))
         for keyword in _EMPTY:
             if keyword not in header:
-                setattr(header, keyword, "")
+                setattr(header, keyword, None)
         if "StudyInstanceUID" not in header or "SOPInstanceUID" not in header:
             raise TakeoutRefused("The scan's files do not say which study they belong to.")
         found.append(header)
@@ -75,10 +76,16 @@ def segmentation(
 
     mask = _output(folder, "mask").pixels[:, 0]
     headers = sources(files, len(mask))
-    if any("FrameOfReferenceUID" not in h or "ImagePositionPatient" not in h for h in headers):
+    placed = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    if any(not header.get(keyword) for header in headers for keyword in placed):
         raise TakeoutRefused(
-            "The scan's files do not say where they lie in the patient, which a DICOM segmentation refers to. Take the "
-            "mask as a NIfTI file."
+            "The scan's files do not say where they lie in the patient and how large their pixels are, which a DICOM "
+            "segmentation refers to. Take the mask as a NIfTI file."
+        )
+    if len({tuple(header.ImagePositionPatient) for header in headers}) < len(headers):
+        raise TakeoutRefused(
+            "Several of the scan's files lie at the same place (echoes, or times), which a DICOM segmentation cannot "
+            "tell apart. Take the mask as a NIfTI file."
         )
     if not mask.any():
         raise TakeoutRefused("Nothing is outlined on this scan: there is no segmentation to write.")
@@ -122,10 +129,14 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
 
     Args:
         finding: as `predict.Finding.plain` tells it. least: boxes with a smaller score are left out.
+    Raises:
+        TakeoutRefused: the run does not answer: a report could not say so.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
+    if finding.get("reason"):
+        raise TakeoutRefused(str(finding["reason"]))
     headers = sources(files, len(_output(folder, "scan").pixels))
     if len({header.StudyInstanceUID for header in headers}) > 1:
         raise TakeoutRefused("The scan's files belong to several studies.")
@@ -148,7 +159,7 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
         procedure_reported=hd.sr.CodedConcept("363679005", "SCT", "Imaging procedure"),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=headers,
+        referenced_images=headers if _described(headers) else None,
     )
     made = hd.sr.ComprehensiveSR(
         evidence=headers,
@@ -189,6 +200,18 @@ def results(
         except TakeoutRefused as error:
             refused.append((kind, str(error)))
     return made, refused
+
+
+def _described(headers: Sequence[Any]) -> bool:
+    """Whether the files say all that the image library of a report (TID 1600) tells of each image, which it may lack:
+    where a slice lies and how thick it is, how a film was turned. The report refers to them all the same."""
+    import highdicom as hd
+
+    try:
+        hd.sr.ImageLibrary(headers)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # whatever it misses an element with
+        return False
+    return True
 
 
 def _stamped(made: Any, notes: Iterable[str]) -> None:
@@ -282,8 +305,6 @@ def derived(folder: Path, files: Sequence[Path], made_by: str, out: Path) -> Pat
         made_by: what made it, for people ("run 20261126-...: dncnn"). out: a folder that is not there yet.
     """
     import zipfile
-
-    from builder.derived import write
 
     if not files:
         raise TakeoutRefused("The scan's own files are needed: drop it again.")

@@ -188,6 +188,12 @@ class Asked:
     settled: dict[str, float] = field(default_factory=dict)
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def outlined(self) -> bool:
+        """Whether the run's training scans had outlines at all; assumed where it is not known."""
+        counts = self.fingerprint.get("num_masked")
+        return not isinstance(counts, dict) or bool(counts.get("train", 0))
+
 
 class Task(ABC):
     """One of the things ScanLoom can teach a network.

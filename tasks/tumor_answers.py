@@ -12,7 +12,6 @@ from builder import cutting, voxels
 from builder.data import place
 from builder.spec import Data
 from builder.targets import Targets
-from builder.task import Asked
 
 if TYPE_CHECKING:
     import torch
@@ -108,12 +107,6 @@ def of_case(answers: Sequence[Any], outlined: bool = True) -> np.ndarray:
     weights = np.array([(answer.inside >= THRESHOLD).sum() if outlined else 1 for answer in answers], np.float64)
     weights = weights if weights.any() else np.ones(len(answers))
     return (weights[:, None] * types).sum(0) / weights.sum()
-
-
-def taught_outlines(asked: Asked) -> bool:
-    """Whether the run's training scans had outlines at all; assumed where it is not known."""
-    counts = asked.fingerprint.get("num_masked")
-    return not isinstance(counts, dict) or bool(counts.get("train", 0))
 
 
 class Showing:

@@ -34,7 +34,6 @@ from tasks.tumor_answers import (
     of_case,
     on_grid,
     parted,
-    taught_outlines,
     type_scores,
     types_of,
 )
@@ -202,7 +201,7 @@ class TumorDiagnosis(Task):
 
     def joined(self, asked: Asked, pieces: Iterable[tuple[Sequence[int], Any]], size: Sequence[int]) -> Any:
         """As `tumor_answers.joined`."""
-        return joined(pieces, size, taught_outlines(asked))
+        return joined(pieces, size, asked.outlined)
 
     def found(self, asked: Asked, scan: Scan, answers: Sequence[Any]) -> Found:
         """The type, the outline on the scan's own grid, and how large it is.
@@ -212,7 +211,7 @@ class TumorDiagnosis(Task):
         """
         data, spacing = asked.experiment.data, scan.spacing_mm
         of = len(scan.pixels)
-        outlined = taught_outlines(asked)
+        outlined = asked.outlined
         types = of_case(answers, outlined)
         chances = {name: float(p) for name, p in zip(asked.classes, types, strict=False)} if len(types) else {}
         top = asked.classes[int(types.argmax())] if len(types) else ""

@@ -12,7 +12,7 @@ from builder.measures import outlines
 from builder.measures.classes import Predictions
 from builder.measures.classes import report as report_types
 from builder.task import Asked, Examined
-from tasks.tumor_answers import THRESHOLD, of_case, on_grid, seen_of, taught_outlines, types_of
+from tasks.tumor_answers import THRESHOLD, of_case, on_grid, seen_of, types_of
 
 if TYPE_CHECKING:
     from builder.data import Dataset
@@ -31,7 +31,7 @@ def examined(
     one of several slices without volumes."""
     data = asked.experiment.data
     prepared = dataset.prepared(data)
-    outlined = taught_outlines(asked)
+    outlined = asked.outlined
     types, compared = [], []
     masked = np.zeros(len(cases), bool)
     step = 1 if data.slices == "each" or data.blocks else _AT_ONCE

@@ -139,6 +139,17 @@ def test_with_another_optimizer_its_memory_begins_anew_and_is_said_to(home, data
     assert finished(events).status == "done"
 
 
+def test_with_a_setting_that_has_it_remember_more_its_memory_begins_anew(home, dataset):
+    rmsprop = {"optimizer": Choice(name="rmsprop", params={"lr": 0.001})}
+    parent = taught(home, dataset, experiment(epochs=1, **rmsprop))
+    for momentum, half in ((0.9, 1), (0.0, 0)):
+        child = branched(home, parent, training__epochs=2, training__optimizer__params__momentum=momentum)
+        events = learn(child, dataset)
+        told = next(event for event in events if isinstance(event, Branched))
+        assert "memory of past gradients" in told.carried.split("Begins anew")[half]
+        assert finished(events).status == "done"
+
+
 def moments(made: Run) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """{name of a parameter: what AdamW remembers of it}."""
     found = state(made)

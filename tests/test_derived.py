@@ -65,6 +65,14 @@ def test_a_ct_slice_is_written_as_a_derived_image_that_reads_back_equal_and_pass
     assert made.SeriesDescription == "Thorax [enhanced]"
 
 
+def test_what_made_it_is_told_whole_beside_a_patient_of_other_letters(tmp_path):
+    source = ct(tmp_path / "a.dcm", SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg")
+    scan = scans.read(source)
+    (file,) = write([source], scan, better(scan), tmp_path / "out", "run 1 (深い)")
+    made = pydicom.dcmread(file)
+    assert "(深い)" in made.DerivationDescription and made.PatientName == "Müller^Jörg" and errors(file) == {}
+
+
 def test_the_validator_sees_what_is_missing(tmp_path):
     source = ct(tmp_path / "a.dcm")
     data = pydicom.dcmread(source)

@@ -228,7 +228,7 @@ def test_the_command_line_makes_and_verifies_a_pack(
 
 def test_a_finding_tells_how_often_such_an_answer_is_wrong(packed: Packed) -> None:
     _, run, _ = packed
-    known = operating.worth(run)
+    known = operating.worth(run, calibrate.weights_of(run))
     label = next(iter(operating.chosen(run)))
     assert known["classes"][label]["by"] == "a person" and known["classes"][label]["threshold"] == 0.4
     others = [row["by"] for name, row in known["classes"].items() if name != label]
@@ -238,4 +238,5 @@ def test_a_finding_tells_how_often_such_an_answer_is_wrong(packed: Packed) -> No
         row = told["worth"]["classes"][label]
         assert row["answered"] == (chance > 0.4) and row[name] == known["classes"][label][name]
     assert operating.beside({"probabilities": {"something else": 1.0}}, known) == {}
-    assert operating.worth(Run(run.home, "20260101-000000-000000")) == {}
+    assert operating.worth(run, "of other weights") == {}, "a run that has learned since it was evaluated"
+    assert operating.worth(Run(run.home, "20260101-000000-000000"), "") == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -28,17 +29,21 @@ from fed import FEEDS
 from PIL import Image
 
 from builder import cutting, listing, network, optim, pytorch_export, schedule
+from builder import dicom as dicom_reader
 from builder import export as module
-from builder.data import Dataset
+from builder.data import Dataset, prepare, quantize
 from builder.export import TOLERANCE, ExportError, export
-from builder.listing import attributes, model_source, train_source
+from builder.listing import attributes, model_source, predict_source, train_source
 from builder.parts.layers import LAYERS
 from builder.parts.training import OPTIMIZERS, SCHEDULES
 from builder.predict import Predictor, read
+from builder.readme import readme
 from builder.runs import Run
 from builder.sandbox import Sandbox
-from builder.spec import Choice, Experiment, Group, Node
+from builder.scan import NAMED_WINDOWS, collect
+from builder.spec import Choice, Data, Experiment, Group, Node
 from builder.targets import UNKNOWN
+from builder.terms import Terms
 from tasks.recognition import Recognition
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -173,6 +178,90 @@ def test_predict_py_answers_pictures_and_dicom_files_as_the_app_does(folder, lit
             assert theirs == pytest.approx(ours, abs=2e-6), path.name
 
 
+def predicting(place: Path, data: Data | None = None, **settings: Any) -> dict:
+    """The functions of an exported predict.py, without a network, with these choices and settings."""
+    known = {"classes": ["a", "b"], "multi_label": False, "unit": 65535, "settled": {}, "expects": {}}
+    terms = {"temperature": None, "limit": None, "gate": "warn"}
+    windows = {name: list(pair) for name, pair in NAMED_WINDOWS.items()}
+    chosen = (data or Data()).model_dump() | known | {"terms": terms, "named_windows": windows} | settings
+    (place / "settings.json").write_text(json.dumps(chosen))
+    text = predict_source().replace("import likeness\n", "from builder import likeness\n")
+    space: dict = {"__name__": "exported", "__file__": str(place / "predict.py")}
+    exec(compile(text, "predict.py", "exec"), space)
+    return space
+
+
+@pytest.mark.parametrize("window", ["auto", "stored range"])
+def test_predict_py_sees_grey_values_and_windows_of_dicom_files_as_the_app_does(window, tmp_path):
+    random = np.random.default_rng(0)
+    twelve = random.integers(100, 3000, (40, 40)).astype(np.uint16)
+    eight = random.integers(20, 200, (40, 40)).astype(np.uint8)
+    signed = random.integers(-1000, 1500, (40, 40)).astype(np.int16)
+    stored = {"BitsStored": 12, "HighBit": 11}
+    files = [
+        corpus.dicom_bytes(twelve, **stored),
+        corpus.dicom_bytes(twelve, **stored, RescaleSlope=1, RescaleIntercept=0),
+        corpus.dicom_bytes(twelve, **stored, RescaleSlope=0.5, RescaleIntercept=0),
+        corpus.dicom_bytes(twelve, **stored, RescaleSlope=1, RescaleIntercept=-1024),
+        corpus.dicom_bytes(twelve, PhotometricInterpretation="MONOCHROME1"),
+        corpus.dicom_bytes(eight, RescaleSlope=1, RescaleIntercept=0),
+        corpus.dicom_bytes(twelve, WindowCenter="", WindowWidth=""),
+        corpus.dicom_bytes(twelve, WindowCenter=1000),
+        corpus.dicom_bytes(twelve, WindowCenter=1000, WindowWidth=0),
+        corpus.dicom_bytes(twelve, WindowCenter=[0, 1000], WindowWidth=[0, 500]),
+        corpus.dicom_bytes(np.where(signed < -500, -2000, signed).astype(np.int16), PixelPaddingValue=-2000),
+    ]
+    files += [case.make() for case in corpus.dicom_cases() if case.id in ("41-float pixels", "41-double pixels")]
+    assert len(files) == 13
+    data = Data(size_px=32, window=window)
+    space, file = predicting(tmp_path, data), tmp_path / "scan.dcm"
+    for number, content in enumerate(files):
+        file.write_bytes(content)
+        scan, theirs = collect(dicom_reader.read(file)), space["read"](file)
+        assert theirs.pixels.dtype == scan.pixels.dtype and theirs.bits == scan.bits, number
+        ours = quantize(prepare(scan, data), 65535) / 65535
+        assert np.allclose(space["prepare"](theirs), ours, atol=1e-6), number
+
+
+def test_predict_py_sees_a_tiff_with_the_high_byte_first_as_the_app_does(tmp_path):
+    values = np.random.default_rng(0).integers(100, 3000, (40, 40)).astype(">u2")
+    Image.fromarray(values).save(tmp_path / "scan.tif")
+    theirs = predicting(tmp_path, Data(window="stored range"))["read"](tmp_path / "scan.tif")
+    with Sandbox() as box:
+        ours = read([tmp_path / "scan.tif"], box)
+    assert theirs.pixels.dtype == ours.pixels.dtype == np.uint16 and np.array_equal(theirs.pixels, ours.pixels)
+
+
+def test_predict_py_refuses_values_that_are_no_numbers(tmp_path):
+    values = np.ones((20, 20), np.float32)
+    values[3, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "scan.tif")
+    space = predicting(tmp_path)
+    with pytest.raises(ValueError, match="not numbers"):
+        space["read"](tmp_path / "scan.tif")
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_predict_py_calibrates_what_the_network_gave_and_not_what_it_prints(multi_label, tmp_path):
+    terms = {"temperature": 4.0, "limit": 0.99, "gate": "warn"}
+    space = predicting(tmp_path, terms=terms, multi_label=multi_label)
+    rows = np.array([[1 - 4e-7, 4e-7]])
+    told = space["on_terms"](space["told"](None, rows, tmp_path))
+    ours = Terms(temperature=4.0, limit=0.99).said({"a": 1 - 4e-7, "b": 4e-7}, multi_label)
+    assert told["probabilities"] == pytest.approx(ours.probabilities, abs=1e-9)
+    assert told.get("status", "answered") == ours.status == ("answered" if multi_label else "unknown")
+    printed = space["rounded"](told)
+    assert printed["uncalibrated"] == {"a": 1.0, "b": 0.0} and printed["probabilities"]["b"] > 0.02
+
+
+def test_the_readme_tells_no_figures_of_other_weights(folder, little):
+    run = little[2]
+    own = Predictor.open(run.folder)
+    assert "95 % intervals" in readme("pytorch", "PyTorch", own, run)
+    later = readme("pytorch", "PyTorch", dataclasses.replace(own, weights_sha256="others"), run)
+    assert "learned on since it was evaluated" in later and "95 %" not in later and "false-discovery" not in later
+
+
 def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_answers(folder, tmp_path):
     grey = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
     page = Image.fromarray(grey)
@@ -184,12 +273,13 @@ def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_ans
     table = pydicom.Dataset()
     table.LUTDescriptor, table.LUTData = [4, 0, 8], bytes([0, 0, 1, 0, 2, 0, 3, 0])
     (tmp_path / "table.dcm").write_bytes(corpus.dicom_bytes(grey, VOILUTSequence=[table]))
-    names = ["bad.png", "pages.tif", "missing.png", "cut.png", "colour16.png", "table.dcm", "good.png"]
+    (tmp_path / "high.dcm").write_bytes(corpus.dicom_bytes(grey.astype(np.uint16) << 8, BitsStored=8, HighBit=15))
+    names = ["bad.png", "pages.tif", "missing.png", "cut.png", "colour16.png", "table.dcm", "high.dcm", "good.png"]
     command = [sys.executable, "-B", "predict.py", *(str(tmp_path / name) for name in names)]
     done = forks.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert [answer["scan"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
+    assert [answer["scan"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7, 8]
     words = [
         "no PNG",
         "slices of this scan differ in size",
@@ -197,6 +287,7 @@ def test_predict_py_refuses_what_it_cannot_read_in_words_and_keeps_the_other_ans
         "cannot be read",
         "colour picture of 16 bits",
         "VOI LUT",
+        "high in their words",
     ]
     for answer, said in zip(answers, words, strict=False):
         assert said in answer["error"] and answer["error"].endswith(".") and "probabilities" not in answer
@@ -547,6 +638,23 @@ def test_the_exported_training_balances_outlines_without_types_as_the_run_does()
     assert space["kinds_of"]([*shown, (1, none, 4, True)]).tolist() == [UNKNOWN, UNKNOWN, 0, UNKNOWN, 1]
 
 
+def test_the_exported_training_balances_boxes_as_the_run_does():
+    space: dict[str, Any] = {"np": np}
+    exec(listing._balanced("boxes", False), space)
+    boxes, where = torch.zeros(2, 4), (np.zeros(4), np.ones(2))
+    targets = [(boxes, torch.tensor(labels, dtype=torch.int64), where) for labels in ([0, 1], [0, 0], [])]
+    assert space["kinds_of"](targets).tolist() == [1, 0, -1]
+
+
+def test_the_exported_training_tells_a_label_that_is_no_class_and_leaves_scans_without_one_out(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\na.png,a\nb.png,\n")
+    assert recipe(little_run.starter())["cases"](tmp_path) == [(tmp_path / "a.png", [0])]
+    assert [labels for _, labels in recipe(little_run.starter(), True)["cases"](tmp_path)] == [[0], []]
+    (tmp_path / "labels.csv").write_text("file,label\na.png,c\n")
+    with pytest.raises(SystemExit, match="'c' is none of this network's classes: a, b"):
+        recipe(little_run.starter())["cases"](tmp_path)
+
+
 @pytest.mark.parametrize(("name", "params"), [*((name, {}) for name in OPTIMIZERS), ("momentum", {"momentum": 0.0})])
 def test_every_optimizer_is_spelled_out_so_that_torch_takes_it(name: str, params: dict[str, Any]):
     training = little_run.starter().training.model_copy(
@@ -661,11 +769,28 @@ def test_the_exported_loss_is_the_one_of_the_task(multi_label: bool, weighted: b
     assert torch.allclose(ours, space["loss_of"](target)(output, target))
 
 
+def scores_alike(output: torch.Tensor, labels: torch.Tensor) -> None:
+    """Scores of the exported training are those of the task, and where the task has none it has none."""
+    several = labels.ndim == 2
+    space = recipe(little_run.starter(), several)
+    space["main"].__globals__["CLASSES"] = ["a", "b", "c"][: output.shape[1]]
+    ours = Recognition().score((output.sigmoid() if several else output.softmax(1)).numpy(), labels.numpy(), several)
+    theirs = space["measure"](output, labels.float() if several else labels, lambda *_: 0.0)
+    assert {name: value for name, value in theirs.items() if name != "loss"} == pytest.approx(ours)
+
+
 def test_the_exported_scores_are_those_of_the_task():
-    output, labels = torch.randn(50, 2), torch.randint(0, 2, (50,))
-    ours = Recognition().score(output.softmax(1).numpy(), labels.numpy(), False)
-    theirs = recipe(little_run.starter())["measure"](output, labels, torch.nn.CrossEntropyLoss())
-    assert {name: theirs[name] for name in ours} == pytest.approx(ours)
+    random = torch.Generator().manual_seed(0)
+    output, labels = torch.randn(50, 3, generator=random), torch.randint(0, 2, (50,), generator=random)
+    scores_alike(output[:, :2], labels)
+    output[:, 2] -= 20  # a class that neither occurs nor is answered
+    scores_alike(output, labels)
+    scores_alike(output, torch.zeros(50, dtype=torch.int64))
+    several = torch.randint(0, 2, (50, 2), generator=random)
+    scores_alike(output[:, :2] + 20, several)  # everything is answered: half of it wrongly
+    scores_alike(output[:, :2], several)
+    several[:, 1] = 0
+    scores_alike(output[:, :2], several)
 
 
 # -- withheld ---------------------------------------------------------------------------------------------------------

@@ -341,6 +341,17 @@ def test_an_operator_that_has_no_layer_here_stays_visible(tmp_path):
     assert "Einsum" in found.notes[0]
 
 
+def test_a_graph_that_takes_whole_numbers_is_told_to_have_to_learn_again(tmp_path):
+    nodes = [helper.make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT), helper.make_node("Relu", ["a"], ["y"])]
+    model = graph(nodes, [])
+    for kind, notes in ((TensorProto.UINT8, 1), (TensorProto.FLOAT, 0)):
+        model.graph.input[0].type.tensor_type.elem_type = kind
+        (tmp_path / "theirs.onnx").write_bytes(model.SerializeToString())
+        found = parsed(tmp_path / "theirs.onnx")
+        assert [n.name for n in found.experiment.network] == ["relu"] and len(found.notes) == notes
+        assert all("whole numbers" in note for note in found.notes)
+
+
 # -- hostile files ----------------------------------------------------------------------------------------------------
 
 

@@ -560,6 +560,14 @@ def test_what_was_learned_from_pairs_of_several_sizes_can_be_taken_away(home, pa
     assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-3)
 
 
+def test_an_export_is_proved_on_scans_as_they_are_whatever_views_the_run_asks_about(run):
+    once = predictor(run)
+    mirrored = replace(once, experiment=once.experiment.replace("training.test_time", "mirror"))
+    images = np.random.default_rng(0).random((1, 1, 40, 36), np.float32)
+    assert np.array_equal(mirrored.outputs(images), once.outputs(images))
+    assert not np.allclose(mirrored.answers(images), once.answers(images))
+
+
 @pytest.mark.parametrize("degrade", [NOISE, Choice(name="none")], ids=lambda choice: choice.name)
 def test_an_exported_train_py_measures_batch_norm_on_patches_that_lie_still(degrade):
     told = lesson(KIND.says, small(**{"data.degrade": degrade}), False)

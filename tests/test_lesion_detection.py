@@ -26,7 +26,7 @@ from builder.spec import Choice, Data, Experiment, Node
 from builder.targets import Target
 from builder.task import Asked
 from builder.train import train
-from tasks import lesions
+from tasks import detection_answers, lesions
 from tasks.detection_answers import chosen
 from tasks.lesion_detection import LesionDetection, of_targets
 
@@ -270,6 +270,27 @@ def test_boxes_of_slices_seen_as_one_picture_stand_on_the_middle_one_and_say_so(
     assert told.get("notes", []) == list(found.notes)
 
 
+@pytest.mark.parametrize("threshold", [0.02, 0.5])
+def test_an_exported_program_tells_the_boxes_that_the_app_tells(threshold: float) -> None:
+    """Of many at random: some beyond the border, more than are counted."""
+    rng, templates = np.random.default_rng(0), Path(network.__file__).parent / "templates"
+    middles, sides = rng.uniform(-3, 35, (400, 2)), rng.uniform(1, 14, (400, 2))
+    row = np.concatenate([middles - sides / 2, middles + sides / 2, rng.random((400, 2))], 1).astype(np.float32)
+    data, scan = Data(size_px=32, fit="pad"), Scan(np.zeros((1, 1, 40, 70), np.uint8))
+    answer = detection_answers.chosen(torch.from_numpy(row[:, :4]).clamp(0, 32), torch.from_numpy(row[:, 4:]), 32)
+    known = Asked(Experiment(data=data), ("a", "b"), False, None, list, "cpu", np.ones(1), np.ones(1), 255)
+    ours = [box for box in detection_answers.shown_boxes(known, scan, [answer]) if box.score >= threshold]
+    settings = {**data.model_dump(), "classes": ["a", "b"], "settled": {"threshold": threshold}}
+    space: dict[str, Any] = {"np": np, "SETTINGS": settings}
+    source = (templates / "predict.py.txt").read_text()
+    exec(source[source.index("def placed") : source.index("def resized")], space)
+    exec((templates / "told_boxes.py.txt").read_text(), space)
+    told = space["told"](SimpleNamespace(pixels=scan.pixels, aspect=1.0), row[None], Path())["boxes"]
+    assert [box["score"] for box in told] == pytest.approx([box.score for box in ours], abs=1e-4) and len(ours) > 9
+    assert [box["class"] for box in told] == [box.label for box in ours]
+    assert np.allclose([box["box"] for box in told], [[b.x0, b.y0, b.x1, b.y1] for b in ours], atol=0.02)
+
+
 def in_the_border() -> tuple[Any, Any, Any]:
     """(targets of a scan of 100 x 200 px in a padded square, the answer to it, the lesion on the scan): a box that
     reaches into the border around the scan, and a surer one that lies in the border only."""
@@ -319,7 +340,7 @@ def test_an_exported_train_py_judges_boxes_as_they_are_shown() -> None:
     text = text.replace("$varied", "    return images, known\n")
     wanted = [node for node in ast.parse(text).body if getattr(node, "name", "") in ("on_scan", "boxes_of")]
     module: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"slices": "each", "size_px": 64}}
-    module |= {"CLASSES": ["a"], "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
+    module |= {"class_of": ["a"].index, "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
     exec(compile(ast.Module(wanted, []), "train.py", "exec"), module)
     scan = SimpleNamespace(pixels=np.zeros((1, 1, 100, 200)), aspect=1.0)
     line = dict(zip(("x0", "y0", "x1", "y1"), lesion, strict=True)) | {"label": "a"}
@@ -390,18 +411,25 @@ def test_an_exported_detector_finds_the_same_boxes(to: str, trained: tuple[Path,
 def test_an_exported_train_py_reads_exported_boxes_and_counts_as_the_app_does(
     trained: tuple[Path, Any, Dataset], tmp_path: Path
 ) -> None:
+    import json
+
     from builder.export import export
     from builder.label_export import export_labels
 
     home, run, dataset = trained
     folder = export(run, home, out=tmp_path).with_suffix("")
     list(export_labels(dataset, "csv", tmp_path / "scans"))
+    told = json.loads((folder / "settings.json").read_text())
+    assert told.pop("settled")["threshold"] > 0
+    (folder / "settings.json").write_text(json.dumps({**told, "settled": {}}))  # as of a network that is not trained
     figures = taken_away.taught_again(folder, tmp_path / "scans", tmp_path)
     ours = taken_away.validated(run, dataset, tmp_path)
     assert {"map50", "cpm", "loss", "threshold"} <= set(ours)
     assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-4, abs=1e-4)
     scan = next((tmp_path / "scans" / "scans").iterdir())
     assert "boxes" in taken_away.asked(tmp_path / "trained", scan, tmp_path)
+    again = json.loads((tmp_path / "trained" / "settings.json").read_text())
+    assert again["settled"]["threshold"] > 0, "its own validation scans chose it"
 
 
 def test_keras_is_refused_in_words() -> None:

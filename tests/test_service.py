@@ -20,7 +20,9 @@ from typing import Any
 import corpus
 import pytest
 
+from builder import operating
 from builder.__main__ import main
+from builder.evaluate import evaluate
 from builder.predict import read
 from builder.runs import Claim, Run
 from builder.sandbox import Sandbox
@@ -156,6 +158,21 @@ def test_the_terms_that_people_choose_while_it_serves_hold_for_the_next_scan_a_s
         expected = json.loads(capsys.readouterr().out)
         assert expected["findings"][0].get("status") == status, expected
         assert asked(f"{served.url}/predict?name={strange}", strange.read_bytes()) == (200, expected)
+
+
+@pytest.mark.keeps_processes
+def test_what_is_measured_and_chosen_while_it_serves_stands_beside_the_next_answer(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCANLOOM_HOME", str(served.home))
+    path = served.scans[0]
+    label = evaluate(served.run, served.home, resamples=20)["classes"][0]
+    for threshold in (0.0, 1.0):
+        operating.choose(served.run, operating.Choice(label, threshold, 0.2, 1.0))
+        assert main(["predict", served.run.id, str(path), "--json"]) == 0
+        expected = json.loads(capsys.readouterr().out)
+        assert expected["findings"][0]["worth"]["classes"][label]["answered"] == (threshold == 0.0)
+        assert asked(f"{served.url}/predict?name={path}", path.read_bytes()) == (200, expected)
 
 
 @pytest.mark.keeps_processes

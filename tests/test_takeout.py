@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from made_files import dicom, picture
-from pydicom.uid import generate_uid
+from pydicom.uid import ComputedRadiographyImageStorage, generate_uid
 
 from builder import outputs
 from builder.scan import Grid, Scan
@@ -83,6 +83,9 @@ def test_without_a_box_or_a_place_in_the_patient_the_file_is_refused_in_words(
     job, files, _ = asked
     with pytest.raises(TakeoutRefused, match="no box reaches"):
         report(job, files, FINDING, tmp_path / "sr.dcm", least=0.95)
+    with pytest.raises(TakeoutRefused, match="not sure enough"):
+        silent = {"probabilities": {"nodule": 0.6}, "status": "unknown", "reason": "It is not sure enough."}
+        report(job, files, silent, tmp_path / "sr.dcm")
     with pytest.raises(TakeoutRefused, match="4 slices but comes from 3 files"):
         segmentation(job, files[:3], ["Lesion"], tmp_path / "seg.dcm")
     with pytest.raises(TakeoutRefused, match="no DICOM images"):
@@ -90,6 +93,44 @@ def test_without_a_box_or_a_place_in_the_patient_the_file_is_refused_in_words(
     loose = [dicom(tmp_path / f"loose{n}.dcm", n, float(n), SeriesInstanceUID="1.2.9") for n in range(4)]
     with pytest.raises(TakeoutRefused, match="where they lie in the patient"):
         segmentation(job, loose, ["Lesion"], tmp_path / "seg.dcm")
+    where = {"FrameOfReferenceUID": "1.2.5", "SeriesInstanceUID": "1.2.6"}
+    twice = [dicom(tmp_path / f"twice{n}.dcm", n, 2.0 * (n // 2), **where) for n in range(4)]
+    with pytest.raises(TakeoutRefused, match="at the same place"):
+        segmentation(job, twice, ["Lesion"], tmp_path / "seg.dcm")
+
+
+def test_films_and_slices_that_leave_out_what_a_library_tells_are_reported_and_outlined(
+    tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
+) -> None:
+    job = tmp_path / "other"
+    job.mkdir()
+    where = {"FrameOfReferenceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    slices = [dicom(tmp_path / f"s{n}.dcm", n, 2.0 * n, **where) for n in range(4)]  # no SliceThickness
+    made = pydicom.dcmread(segmentation(asked[0], slices, ["Lesion"], tmp_path / "seg.dcm"))
+    assert made.NumberOfFrames == 2
+    film = {"SOPClassUID": ComputedRadiographyImageStorage, "Modality": "CR", "PatientOrientation": ""}
+    scan = Scan(np.zeros((1, 1, 64, 64), np.int16), (None, 0.5, 0.5), "CR", format="dicom")
+    outputs.keep(job, "scan", scan)
+    boxes = [{**FINDING["boxes"][0], "slice": 0}]
+    finding = {"probabilities": {"nodule": 0.7}, "boxes": boxes}
+    for file in (dicom(tmp_path / "film.dcm", 1, **film), slices[0]):
+        made = pydicom.dcmread(report(job, [file], finding, tmp_path / "sr.dcm"))
+        (study,) = made.CurrentRequestedProcedureEvidenceSequence
+        (image,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert image.ReferencedSOPInstanceUID == pydicom.dcmread(file).SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("letters", "patient"),
+    [("", "Doe^Jane"), ("ISO_IR 100", "Müller^Jörg"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")],
+)
+def test_names_of_patients_and_classes_stay_whole_whatever_letters_the_source_has(
+    tmp_path: Path, letters: str | list[str], patient: str
+) -> None:
+    file = dicom(tmp_path / "a.dcm", 1, 0.0, SpecificCharacterSet=letters, PatientName=patient, SliceThickness=2)
+    outputs.keep(tmp_path, "scan", Scan(np.zeros((1, 1, 64, 64), np.int16), format="dicom"))
+    made = pydicom.dcmread(report(tmp_path, [file], {"probabilities": {"结节 Ödem": 0.7}}, tmp_path / "sr.dcm"))
+    assert made.PatientName == patient and "结节 Ödem" in str(made)
 
 
 def test_an_enhanced_film_on_which_small_values_are_white_is_no_negative_as_nifti(

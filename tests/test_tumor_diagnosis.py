@@ -25,7 +25,7 @@ import torch
 from PIL import Image, ImageSequence
 from tiers import covering
 
-from builder import commands, losses, network, outlined, scans, task
+from builder import commands, lessons, losses, network, outlined, scans, task
 from builder.augment import Augment
 from builder.check import problems, suits
 from builder.data import Dataset, Fingerprint, place
@@ -698,6 +698,9 @@ def test_outlines_alone_and_types_alone_are_learned(home: Path, tmp_path: Path, 
     assert (finding.found.outline is not None) == masks and bool(finding.top) == types
     if masks:
         assert finding.found.facts["volume_ml"] is None and finding.found.facts["area_px"] > 0
+    said = taken_away.asked(proven(run, home, "pytorch", tmp_path), tmp_path / "blobs" / "s0.png", tmp_path / "told")
+    assert ("outline" in said) == masks and ("probabilities" in said) == types
+    assert (said.get("notes") == ["No training scan had an outline, so this network tells the type alone."]) == types
 
 
 def test_a_volume_is_outlined_slice_by_slice_and_judged_as_one(home: Path, tmp_path: Path):
@@ -817,6 +820,26 @@ def test_an_exported_train_py_reads_exported_outlines_and_counts_as_the_app_does
     assert {"dice", "iou", "auc", "balanced_accuracy", "loss"} <= set(ours)
     assert {name: figures[name] for name in ours} == pytest.approx(ours, rel=1e-4, abs=1e-4)
     assert taken_away.asked(tmp_path / "trained", tmp_path / rows[0][0], tmp_path)["top"] in dataset.classes
+
+
+def test_an_exported_train_py_does_not_teach_the_type_on_the_one_slice_it_sees_beside_the_tumor(tmp_path: Path):
+    mask = np.zeros((3, 1, 16, 16), np.uint8)
+    mask[0, 0, 4:8, 4:8] = 1
+    files = {"scan.tif": np.zeros_like(mask), "beside.tif": mask, "none.tif": np.zeros_like(mask)}
+    space: dict[str, Any] = {"np": np, "torch": torch, "csv": csv, "Image": Image}
+    space |= {
+        "SETTINGS": {"slices": "middle", "size_px": 16},
+        "class_of": ["benign", "malignant"].index,
+        "read": lambda file: SimpleNamespace(pixels=files[file.name], aspect=1.0),
+        "pictures": lambda scan: np.zeros((1, 1, 16, 16), np.float32),
+        "placed": lambda *_: ((0.0, 0.0, 16.0, 16.0), 0, 0, 16, 16),
+    }
+    exec(lessons.lesson(TUMOR.says, SMALL.replace("data.size_px", 16), False).text, space)
+    rows = [("scan.tif", "benign", name) for name in ("beside.tif", "none.tif", "")]
+    (tmp_path / "train").mkdir()
+    labelled(tmp_path / "train", rows, ("file", "label", "mask"))  # type: ignore[arg-type]
+    _, targets = space["load"](tmp_path / "train")
+    assert [teaches for *_, teaches in targets] == [False, True, True]
 
 
 @pytest.mark.parametrize("to", ["pytorch", "onnx"])

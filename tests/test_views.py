@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import little_run
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from test_train import Made, epochs, experiment, run
 from test_train import dataset as dataset  # a fixture
 
-from builder import views
+from builder import export, views
 from builder.evaluate import evaluate
 from builder.parts.training import TRAINING
 from builder.predict import Predictor
@@ -162,3 +163,8 @@ def test_figures_answers_and_the_words_of_an_export_say_that_several_views_were_
     assert not any("times" in note for note in once.notes) and once.probabilities != found.probabilities
     assert 'several views of a scan ("mirror")' in readme("pytorch", "PyTorch", predictor, done)
     assert "several views" not in readme("pytorch", "PyTorch", dataclasses.replace(predictor, experiment=chosen), done)
+    assert "several views" not in readme("document", "Document", predictor, done), "the document asks as the run does"
+    evaluate(done, home, "test", resamples=20)
+    export._write(tmp_path, export.TARGETS["pytorch"], predictor, done)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert 'several views of a scan ("mirror")' in settings["asked_once"] and "worth" not in settings

@@ -297,6 +297,10 @@ def test_the_type_of_a_volume_is_told_by_the_patches_that_show_a_tumor():
     found = joined(iter(pieces), (4, 4, 4), True)
     assert found.types == pytest.approx([0.2, 0.8]) and found.inside.shape == (4, 4, 4)
     assert joined(iter(pieces), (4, 4, 4), False).types == pytest.approx([0.55, 0.45])
+    rows = [(corner, np.concatenate([answer.types, answer.inside.reshape(-1)])) for corner, answer in pieces]
+    for outlined in (True, False):  # as an exported project puts them together
+        row = cutting.joined_row(iter(rows), pieces[0][1].inside.shape, (4, 4, 4), outlined)
+        assert row[:2] == pytest.approx(joined(iter(pieces), (4, 4, 4), outlined).types)
     assert joined(iter(pieces[:1]), (2, 4, 4), True).types == pytest.approx([0.9, 0.1])
 
 

@@ -50,7 +50,7 @@ class Reader:
                 self.users.setdefault(name, []).append(node)
 
     def read(self) -> Imported:
-        source, shape = self._input()
+        source, shape, whole = self._input()
         deep = any(
             node.op_type == "Conv" and len(self.fixed.get(node.input[1], np.zeros(0)).shape) == 5
             for node in self.graph.node
@@ -58,6 +58,11 @@ class Reader:
         )
         self.out = Assembly(self.graph.name or "ONNX graph", shape, volume=deep)
         self.wires[source] = INPUT
+        if whole:
+            self.out.notes.append(
+                "The graph takes whole numbers, such as 0 to 255. Scans come here as numbers from 0 to 1: its answers "
+                "mean nothing until it has learned again."
+            )
         for node in self._nodes():
             if self.last is None or self.last.inside.isdisjoint(node.output):
                 self._node(node)
@@ -91,8 +96,10 @@ class Reader:
                 break
         return found
 
-    def _input(self) -> tuple[str, tuple[int, ...]]:
-        """(name of the value that the network begins with, its shape without the batch)."""
+    def _input(self) -> tuple[str, tuple[int, ...], bool]:
+        """(name of the value that the network begins with, its shape without the batch, whether whole numbers)."""
+        from onnx import TensorProto
+
         if self.begin:
             known = [v for v in self.graph.value_info if v.name == self.begin]
         else:
@@ -107,7 +114,8 @@ class Reader:
             raise ForeignError(
                 "The graph takes scans of any size, or no pictures; a network here has one size. Fix its input shape."
             )
-        return known[0].name, shape[1:]
+        kinds = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
+        return known[0].name, shape[1:], known[0].type.tensor_type.elem_type not in kinds
 
     def _node(self, node: Any) -> None:
         settings = {a.name: setting(a) for a in node.attribute}

@@ -57,7 +57,6 @@ class Answerer:
         self.run, self.home = run, home
         self.predictor = Predictor.open(run.folder)
         self._known: nearness.Nearness | None = None
-        self._worth = operating.worth(run)
         self._network = threading.Lock()
         self._boxes: SimpleQueue[Sandbox] = SimpleQueue()
         self._stack = ExitStack()
@@ -85,9 +84,12 @@ class Answerer:
         box = self._boxes.get()
         try:
             with opened(list(files), box) as (scan, paths):
+                # As they are now: people measure and choose while it serves.
+                weights = self.predictor.weights_sha256
+                predictor = replace(self.predictor, terms=Terms.of(self.run.folder, weights))
+                worth = operating.worth(self.run, weights)
                 with self._network:
-                    terms = Terms.of(self.run.folder, self.predictor.weights_sha256)  # as they are now
-                    found, told = finding_of(replace(self.predictor, terms=terms), self._known, scan, self._worth)
+                    found, told = finding_of(predictor, self._known, scan, worth)
                 made = {} if then is None else {"made": then(scan, paths, found)}
                 return {"run": self.run.id, "findings": [{"scan": name, **told}], **made}
         finally:

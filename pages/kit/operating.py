@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from builder import operating
+from builder import calibrate, operating
 from builder.execute import home
 from builder.measures.operating import PATIENTS, Separation
 from builder.operating import Choice
@@ -256,7 +256,7 @@ def in_words(run: Run, probabilities: Mapping[str, float]) -> list[str]:
         probabilities: as the network gave them (not calibrated): that is what thresholds are chosen on.
     """
     said, top = [], max(probabilities, key=probabilities.__getitem__, default="")
-    for label, told in (operating.worth(run).get("classes") or {}).items():
+    for label, told in (operating.worth(run, calibrate.weights_of(run)).get("classes") or {}).items():
         if label not in probabilities or (told["by"] == "validation" and label != top):
             continue
         yes = probabilities[label] >= told["threshold"]
