@@ -29,6 +29,8 @@ from builder.spec import Experiment, SpecError
 
 PLACE = "rounds"
 KINDS = ("folds", "forecast", "seeds")
+_PARTED = ("folds", "forecast")
+"""Kinds whose members never learn from the sides of the data set."""
 _ENDED_WELL = ("done",)
 _MEMBER = re.compile(r"(\d{8}-\d{6}-[0-9a-f]{6})-[0-9a-f]{2,}(?:-\d+)?")  # as `complete` names the runs
 
@@ -182,7 +184,8 @@ class Round:
                 run.resume()
 
     def complete(self, queue: bool) -> None:
-        """Makes the runs that are not there (any more)."""
+        """Makes the runs that are not there (any more). StoreError where it is not known which scans one may learn
+        from."""
         plan = self._plan()
         store = RunStore(self.home)
         changed = False
@@ -190,6 +193,11 @@ class Round:
             if one["run"] and (self.home / "runs" / one["run"] / "experiment.json").is_file():
                 continue
             sides = read_json(self.folder / "sides" / f"{number}.json")
+            if sides is None and plan["kind"] in _PARTED:
+                raise StoreError(
+                    f"The sides of {one['about'].get('words', 'a run')} cannot be read, so it cannot be said which "
+                    "scans it may learn from. Put this question away and ask it anew."
+                )
             parting = None if sides is None else Parting(sides, self._came(plan, one))
 
             def fill(folder: Path, parting: Parting | None = parting) -> None:
