@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from builder import leaks, task
-from builder.data import Dataset
+from builder.data import Dataset, copies_found_since
 from builder.evaluate import answered, evaluate, kept
 from builder.folding import KIND as FOLDS_KIND
 from builder.folding import judged
@@ -88,13 +88,14 @@ class Nested:
                 study.resume()
 
     def result(self, views: Sequence[StudyView] | None = None) -> dict[str, Any] | None:
-        """What was found; None before that, or where a search has found another winner since.
+        """What was found; None before that, or where a search has found another winner, or an audit copies, since.
 
         Args:
             views: of the searches, for who has them.
         """
-        found = read_json(self.folder / "result.json")
-        if found is None:
+        file = self.folder / "result.json"
+        found = read_json(file)
+        if found is None or copies_found_since(self.home, str(self.plan["experiment"]["data"]["dataset"]), file):
             return None
         told = [row.get("run") for row in found["members"]]
         now = [view.best for view in (self.views() if views is None else views)]

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from builder.data import copies_found_since
 from builder.parting import Parting
 from builder.runs import Run, RunStore, RunView, StoreError, read_json, write_atomic
 from builder.spec import Experiment, SpecError
@@ -160,9 +161,12 @@ class Round:
         )
 
     def result(self) -> dict[str, Any] | None:
-        """What was found; None before that, or where a run has been made anew since."""
-        found = read_json(self.folder / "result.json")
-        return found if found is not None and found.get("runs") == [run.id for run in self.runs()] else None
+        """What was found; None before that, or where a run was made anew or an audit has found copies since."""
+        file, plan = self.folder / "result.json", self.plan
+        found = read_json(file)
+        if found is None or copies_found_since(self.home, str(plan["experiment"]["data"]["dataset"]), file):
+            return None
+        return found if found.get("runs") == [run.id for run in self.runs()] else None
 
     def keep(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Puts what was found on record."""

@@ -130,7 +130,7 @@ ENGINE = {
     "ways": "",
     "parting": "data runs",
     "folds": "data splits",
-    "rounds": "parting runs spec",
+    "rounds": "data parting runs spec",
     "folding": "task data branch evaluate folds leaks measures rounds runs spec",
     "curve_fit": "",
     "forecast": "task data curve_fit evaluate folding folds leaks measures parts rounds runs spec",

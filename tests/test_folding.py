@@ -205,7 +205,9 @@ def test_a_copy_that_an_audit_finds_is_kept_together_and_stamps_the_folds_that_w
     away = made.experiment.data.exclude
     learned, held = (next(i for i, s in sides.items() if s == side and i not in away) for side in ("train", "test"))
     (dataset.folder / "copies.json").write_text(json.dumps([sorted((by_id[learned], by_id[held]))]))
+    assert one.result() is None, "what was said before holds no longer"
     found = gather(one)
+    assert one.result() == json.loads(json.dumps(found))
     assert found["leaky"].startswith("LEAKY: ") and found["notes"][0].startswith(found["leaky"])
     assert not any("seen no scan of its patient" in note for note in found["notes"])
     anew = folding.members(Dataset.open(home, dataset.id), made.experiment, 3)
