@@ -164,7 +164,7 @@ ENGINE = {
     "opinion": "scans predict",
     "dicomweb": "",
     "service": "asking beside dicomweb faults gate nearness operating predict runs sandbox scan takeout terms",
-    "compare": "task data runs evaluate measures leaks",
+    "compare": "task data runs evaluate measures leaks parting",
     "siblings": "branch evaluate parting runs spec",
     "hardest": "spec task data checkpoint learner",
     "evaluate": "spec task data runs predict measures views parting leaks subgroups",

@@ -13,6 +13,7 @@ import pytest
 
 from builder import folding, forecast, nested, task, worker
 from builder.branch import branch
+from builder.compare import CompareError, compare
 from builder.data import Dataset
 from builder.evaluate import evaluate, kept, was_opened
 from builder.folds import FoldError, groups_of
@@ -137,6 +138,12 @@ def test_every_process_of_a_fold_learns_from_the_scans_of_the_fold(made: Made, m
     learned = {given[0].cases[i].id for i in given[0].indices("train")}
     sides = Parting.of(run.folder).sides  # type: ignore[union-attr]
     assert learned == {case for case, side in sides.items() if side == "train"}
+
+
+def test_two_folds_are_not_compared_and_it_is_said_why(made: Made):
+    first, second, _ = made.round.runs()
+    with pytest.raises(CompareError, match=f"run {first.id} is fold 1 of 3, run .* has sides of its own"):
+        compare(first, second, made.home)
 
 
 def test_a_run_with_damaged_sides_is_refused_and_never_trained_on_others(made: Made, tmp_path: Path):
