@@ -113,6 +113,9 @@ def test_a_network_over_a_limit_is_refused_before_training_and_does_not_count(tm
     assert view.trained == 5 == len(ground.begun) and refused
     assert all(trial.params[SMOOTHING] >= 0.25 and not trial.run for trial in refused)
     assert refused[0].reason == "Parameters: 5,000 where at most 1,000 are wanted."
+    with pytest.raises(ValueError, match="would be refused again. Parameters: 5,000"):
+        study.requeue(refused[0].number)
+    assert study.view().wanted == 5
 
 
 def test_costs_are_known_without_training_and_time_is_measured():

@@ -233,6 +233,8 @@ class Study:
             raise StoreError(f"The study {self.id} has no trial {number}.")
         if not trial.ended:
             raise StoreError(f"Trial {number} is still running; it can be tried again once it has ended.")
+        if trial.status == "refused":  # another one would be drawn in its place
+            raise StoreError(f"Trial {number} would be refused again. {trial.reason}")
         self._wish({"requeue": int(number)})
 
     def _wish(self, wish: dict[str, int]) -> None:
