@@ -236,14 +236,15 @@ def _of_rounds(command: Callable[..., argparse.ArgumentParser]) -> None:
         )
         made.add_argument("--data", metavar="N", help="id or name of the data set")
         made.add_argument("--set", metavar="PATH=VALUE", nargs="+", action="extend", help="as in training.epochs=3")
-        made.add_argument("--seed", type=int, default=0, help="of the folds or parts (default %(default)s)")
+        usual = round_commands.USUAL
+        made.add_argument("--seed", type=int, help=f"of the folds or parts (default {usual['seed']})")
         made.add_argument("--queue", action="store_true", help="only put the runs into the queue of the app")
         if name == "crossvalidate":
-            made.add_argument("--folds", type=int, default=5, help="2 to 20 (default %(default)s)")
-            made.add_argument("--repeats", type=int, default=1, help="fold anew so many times (default %(default)s)")
+            made.add_argument("--folds", type=int, help=f"2 to 20 (default {usual['folds']})")
+            made.add_argument("--repeats", type=int, help=f"fold anew so many times (default {usual['repeats']})")
             made.add_argument("--nested", action="store_true", help="the document's search inside each fold")
         else:
-            made.add_argument("--draws", type=int, default=2, help="parts of each small size (default %(default)s)")
+            made.add_argument("--draws", type=int, help=f"parts of each small size (default {usual['draws']})")
 
 
 def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:

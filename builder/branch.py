@@ -70,9 +70,15 @@ class Branch:
             return None
 
 
+def changes_of(before: Experiment, now: Experiment) -> dict[str, tuple[Any, Any]]:
+    """What differs: {path: (before, now)}. What a search may try is no part of what a run does."""
+    one, other = (e.model_copy(update={"search": None}) for e in (before, now))
+    return one.diff(other)
+
+
 def hindrances(before: Experiment, now: Experiment) -> list[str]:
     """Paths of changes that a branch cannot have."""
-    return [path for path in before.diff(now) if not any(_below(path, allowed) for allowed in CHANGEABLE)]
+    return [path for path in changes_of(before, now) if not any(_below(path, allowed) for allowed in CHANGEABLE)]
 
 
 def _below(path: str, place: str) -> bool:
@@ -104,11 +110,13 @@ def states_of(run: Run, from_best: bool) -> list[Saved]:
 
 
 def epochs_done(run: Run, from_best: bool = False) -> int:
-    """How many epochs the state that a branch begins with has behind it where it was saved at the end of one, else 0:
-    a branch must ask for more."""
+    """How many whole epochs the state that a branch begins with has behind it, 0 without one: a branch must ask for
+    more."""
     states = states_of(run, from_best)
-    at_end = [e.epoch for e in run.events() if isinstance(e, EpochEnded) and states and e.step == states[0].step]
-    return max(at_end, default=0)
+    if not states:
+        return 0
+    at_end = [e.epoch for e in run.events() if isinstance(e, EpochEnded) and e.step == states[0].step]
+    return max([states[0].epoch - 1, *at_end])
 
 
 def branch(
@@ -147,7 +155,7 @@ def branch(
         raise StoreError(f"{upto} already: ask for more than {ended} epochs.")
     own = Parting.of(parent.folder)
     for state in states:  # a parent at work drops older states: then the newer one is there
-        came = Branch(parent.id, state.step, state.epoch, before.diff(experiment), who, time.time())
+        came = Branch(parent.id, state.step, state.epoch, changes_of(before, experiment), who, time.time())
         file = parent.folder / state.file
 
         def fill(folder: Path, file: Path = file, came: Branch = came) -> None:

@@ -20,6 +20,7 @@ from builder.measures import bootstrap
 from builder.measures.bootstrap import RESAMPLES
 from builder.measures.classes import Predictions
 from builder.measures.delong import delong
+from builder.parting import Parting
 from builder.runs import Run
 
 LOWER = (
@@ -92,7 +93,7 @@ def compare(
             "that tell the same classes apart can be compared."
         )
     told = [examined for *_, examined in found if examined is not None]
-    _same_cases(*told)
+    _same_cases((first, second), *told)
     _same_truth(kind, (first, second), told, split)
     noted = []
     for classes, multi_label, examined in found:
@@ -123,13 +124,19 @@ def compare(
     }
 
 
-def _same_cases(one: task.Examined, other: task.Examined) -> None:
+def _same_cases(runs: Sequence[Run], one: task.Examined, other: task.Examined) -> None:
     cases = [set(map(str, examined["cases"])) for examined in (one, other)]
-    if cases[0] != cases[1]:
-        raise CompareError(
-            f"The two runs were asked about other cases ({len(cases[0])} and {len(cases[1])}, "
-            f"{len(cases[0] & cases[1])} in common): evaluate both again, since scans or labels have come in between."
-        )
+    if cases[0] == cases[1]:
+        return
+    words = (
+        f"The two runs were asked about other cases ({len(cases[0])} and {len(cases[1])}, "
+        f"{len(cases[0] & cases[1])} in common)"
+    )
+    own = [Parting.of(run.folder) for run in runs]
+    if own[0] != own[1]:
+        parts = ", ".join(f"run {run.id} is {p.words}" for run, p in zip(runs, own, strict=True) if p is not None)
+        raise CompareError(f"{words}: {parts}, and each part of such a question has sides of its own.")
+    raise CompareError(f"{words}: evaluate both again, since scans or labels have come in between.")
 
 
 def _same_truth(kind: task.Task, runs: Sequence[Run], told: Sequence[task.Examined], split: str) -> None:

@@ -64,6 +64,7 @@ __all__ = [
     "UnusableScan",
     "chosen",
     "copies",
+    "copies_found_since",
     "datasets",
     "delete",
     "pixel_aspect",
@@ -369,6 +370,15 @@ def copies(folder: Path) -> list[tuple[int, int]]:
         return [(int(one), int(other)) for one, other in json.loads((folder / "copies.json").read_text())]
     except (OSError, ValueError):
         return []
+
+
+def copies_found_since(home: Path, id: str, file: Path) -> bool:
+    """Whether an audit has found copies in a data set after `file` was written: what that says of leaks may hold no
+    longer."""
+    try:
+        return (Path(home) / "datasets" / id / "copies.json").stat().st_mtime > file.stat().st_mtime
+    except OSError:
+        return False
 
 
 def _edited(folder: Path, found: dict[str, Any], size: int) -> Fingerprint:

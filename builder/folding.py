@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from builder import leaks, task
+from builder.branch import Branch
 from builder.data import Dataset
 from builder.evaluate import answered, evaluate, kept
 from builder.folds import FOLDS, REPEATS, FoldError, pool, sides_of_folds
@@ -162,7 +163,7 @@ def gather(
         "synthetic": dataset.synthetic,
         "edited": dataset.edited,
         "leaky": leaky,
-        "notes": [*notes(metrics, settings, len(pools[0]["patients"]), leaky), *_begun(experiment)],
+        "notes": [*notes(metrics, settings, len(pools[0]["patients"]), leaky), *_begun(one)],
         "interval": whole.get("interval", bootstrap.described(resamples)),
     }
     return one.keep(found)
@@ -185,14 +186,22 @@ def judged(
     return first, {name: averaged[name] for name in whole["metrics"] if name in averaged}
 
 
-def _begun(experiment: Experiment) -> list[str]:
-    """A warning where every fold begins with weights that may know what is held out of it."""
-    if not experiment.weights and not any(node.params.get("weights") == "file" for node in experiment.network):
-        return []
-    return [
-        "Every fold begins with stored weights. If they were learned from these scans, no scan was really held out and "
-        "the figures are too good."
-    ]
+def _begun(one: Round) -> list[str]:
+    """Warnings about what every fold begins with: weights that may know what is held out of it, or nothing, where the
+    run that this is about went on from another one."""
+    found, experiment = [], one.experiment
+    if experiment.weights or any(node.params.get("weights") == "file" for node in experiment.network):
+        found.append(
+            "Every fold begins with stored weights. If they were learned from these scans, no scan was really held out "
+            "and the figures are too good."
+        )
+    of = str(one.plan.get("of") or "")
+    if of and Branch.of(Run(one.home, of).folder) is not None:
+        found.append(
+            "The run that this is about went on from another one. Every fold began its settings anew, so these are the "
+            "figures of another recipe."
+        )
+    return found
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:

@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from builder import task
+from builder import leaks, task
 from builder.curve_fit import BAND, REACH, Curve, fit
 from builder.data import Dataset
 from builder.evaluate import evaluate, kept
 from builder.folding import bare
 from builder.folds import FoldError, groups_of, labels_of, nested_subsets, set_aside, validation_share
 from builder.measures import bootstrap
+from builder.parts.training import SCHEDULES
 from builder.rounds import Member, Round, RoundStore, numbered
 from builder.runs import Run
-from builder.spec import Experiment
+from builder.spec import Choice, Experiment
 
 KIND = "forecast"
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -59,6 +60,8 @@ def members(
     judged = [int(i) for i in kind.cases(dataset, experiment, "val")]
     if not judged:
         raise FoldError("A forecast is judged on the validation side, which has no labelled scan.")
+    if len({dataset.cases[i].patient for i in judged}) < 2:
+        raise FoldError("All validation scans are of one patient, so nothing can be said about others.")
     groups, labels = groups_of(dataset), labels_of(dataset)
     own, known = [groups[i] for i in train], [labels[i] for i in train]
     if len(set(own)) < _FEWEST:
@@ -87,11 +90,25 @@ def members(
 
 
 def _as_long(experiment: Experiment, times: float) -> Experiment:
-    """The document with as many more epochs (and as much more patience) as its part is smaller."""
+    """The document with as many more epochs as its part is smaller, and as much more of all that is told in epochs."""
     epochs = min(_LONGEST, max(experiment.training.epochs, round(experiment.training.epochs * times)))
     patience = min(_LONGEST, math.ceil(experiment.training.patience * times))
     found = experiment.replace("training.epochs", epochs)
+    found = found.replace("training.schedule", _stretched(experiment.training.schedule, times))
     return found.replace("training.patience", min(patience, 1000)) if experiment.training.patience else found
+
+
+def _stretched(schedule: Choice, times: float) -> Choice:
+    """The schedule over epochs that are `times` as short: else the rate of a small part would fall early, and the curve
+    would tell of that."""
+    part, own = SCHEDULES[schedule.name], dict(schedule.params)
+    for param in part.params if times != 1 else ():
+        value: Any = own.get(param.name, param.default)
+        if "epochs" in param.name:
+            own[param.name] = param.nearest(round(value * times))
+        elif (schedule.name, param.name) == ("exponential", "decay"):  # what is left after one epoch
+            own[param.name] = param.nearest(value ** (1 / times))
+    return schedule.model_copy(update={"params": own})
 
 
 def begin(
@@ -117,10 +134,10 @@ def gather(
     """Judges each training on the same scans and fits the curve; kept in the round.
 
     Returns, as JSON data: as `told`, and {round, kind, runs, shares, draws, seed, task, headline, dataset, synthetic,
-    n, patients (of those judged)}.
+    n, patients (of those judged), leaky (the stamp, "" where nothing that they are judged on was learned from)}.
 
     Raises:
-        FoldError: not all have learned to their end, or the headline figure is undefined. PredictError, EvaluateError.
+        FoldError: not all have learned to their end, or as `drawn`. PredictError, EvaluateError.
     """
     view = one.view()
     if not view.ended:
@@ -142,8 +159,6 @@ def gather(
     if any(a is None for a in noted):
         raise FoldError(f"The figure {name} is not defined on the validation scans, so there is no curve.")
     values = drawn([a for a in noted if a is not None], name, resamples)
-    if not np.isfinite(values[0]).all():
-        raise FoldError(f"The figure {name} is not defined for every training, so there is no curve.")
     sides = [case.split for case in dataset.cases]
     counts = {
         label: int((dataset.labels[np.array(sides) == "train"] == k).sum())
@@ -152,6 +167,7 @@ def gather(
     }
     points = [{**member.about, "run": member.run} for member in parts]
     found = told(points, values, name, counts, higher=kind.metrics.get(name, True), bounded=name not in GOALS)
+    found |= stamped(found, [Run(one.home, member.run) for member in parts])
     return one.keep(
         {
             **one.settings,
@@ -166,17 +182,30 @@ def gather(
     )
 
 
+def stamped(found: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, str]:
+    """{leaky: the stamp of what these runs learned from and are judged on, words: the answer's, behind the stamp}."""
+    leaky = leaks.of_runs(runs).stamp
+    return {"leaky": leaky, "words": f"{leaky} {found['words']}".lstrip()}
+
+
 def drawn(noted: Sequence[bootstrap.Asked], name: str, resamples: int) -> np.ndarray:
-    """(1 + resamples, P): the figure of each training as it is, then on each draw of patients, the same for all."""
+    """(1 + resamples, P): the figure of each training as it is, then on each draw of patients, the same for all.
+
+    Raises:
+        FoldError: one patient, or a training without the figure: there is nothing that could be drawn.
+    """
     people = np.unique(noted[0].patients)
+    if len(people) < 2:
+        raise FoldError("All validation scans are of one patient, so nothing can be said about others.")
     codes = [np.searchsorted(people, one.patients) for one in noted]
     rows = [np.array([float(one.figures(np.ones((1, len(one.patients))))[name][0]) for one in noted])[None]]
     width = max(*(len(of) for of in codes), *(one.width for one in noted))
     for times in bootstrap.draws(people, resamples, 0, noted[0].strata, width):
         rows.append(np.stack([one.figures(times[:, of])[name] for one, of in zip(noted, codes, strict=True)], 1))
     found = np.concatenate(rows)
-    whole = np.isfinite(found).all(1)
-    whole[0] = True  # a draw without one of the classes has no figure
+    whole = np.isfinite(found).all(1)  # a draw without one of the classes has no figure
+    if not whole[0] or whole.sum() < 2:
+        raise FoldError(f"The figure {name} is not defined on the validation scans for every training.")
     return found[whole]
 
 

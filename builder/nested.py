@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from builder import leaks, task
-from builder.data import Dataset
+from builder.data import Dataset, copies_found_since
 from builder.evaluate import answered, evaluate, kept
 from builder.folding import KIND as FOLDS_KIND
 from builder.folding import judged
@@ -39,6 +39,7 @@ from builder.search.studies import Study, StudyStore, StudyView
 from builder.spec import Experiment
 
 PLACE = "nested"
+_GONE = "One of its searches was deleted: bring it back from the deleted searches, or put the estimate away."
 
 
 class Nested:
@@ -66,8 +67,11 @@ class Nested:
         return [Study(self.home, id) for id in self.plan["studies"]]
 
     def views(self) -> list[StudyView]:
-        """How each search is going."""
-        return [study.view() for study in self.studies()]
+        """How each search is going; one that somebody has deleted is interrupted, and its reason says so."""
+        return [
+            study.view() if _is_there(study) else StudyView(study.id, status="interrupted", reason=_GONE)
+            for study in self.studies()
+        ]
 
     def stop(self) -> None:
         """Asks every search to stop; their trials save their state."""
@@ -75,14 +79,29 @@ class Nested:
             study.stop()
 
     def resume(self) -> None:
-        """Lets every search that has not ended go on."""
-        for study in self.studies():
+        """Lets every search that has not ended go on. StoreError where one of them was deleted."""
+        studies = self.studies()
+        if not all(map(_is_there, studies)):
+            raise StoreError(_GONE)
+        for study in studies:
             if study.view().status != "done":
                 study.resume()
 
-    def result(self) -> dict[str, Any] | None:
-        """What was found; None before that."""
-        return read_json(self.folder / "result.json")
+    def result(self, views: Sequence[StudyView] | None = None) -> dict[str, Any] | None:
+        """What was found; None before that, or where a search has found another winner, or an audit copies, since.
+
+        Args:
+            views: of the searches, for who has them.
+        """
+        file = self.folder / "result.json"
+        found = read_json(file)
+        if found is None or copies_found_since(self.home, str(self.plan["experiment"]["data"]["dataset"]), file):
+            return None
+        told = [row.get("run") for row in found["members"]]
+        now = [view.best for view in (self.views() if views is None else views)]
+        same = all(best is None or best.run == run for best, run in zip(now, told, strict=True))
+        best = _best_run(self)
+        return found if same and (best is None or best.id == found.get("best_run", best.id)) else None
 
 
 def begin(home: Path, experiment: Experiment, folds: int = 3, seed: int = 0, *, of: str = "") -> Nested:
@@ -143,8 +162,9 @@ def gather(
     """Asks each fold's winner about what was held out of its search; kept beside the plan.
 
     Returns, as JSON data: as `told`, and {nested, folds, task, objective, headline, n, patients, metrics {name: {value,
-    low, high}}, members [{study, run, words, trial, own, held_out, n}], best (of the study on all scans, or None),
-    dataset, synthetic, leaky (the stamp, "" where nothing that was held out was learned from)}.
+    low, high}}, members [{study, run, words, trial, own, held_out, n}], best (of the study on all scans, or None) and
+    best_run (its run, or ""), dataset, synthetic, leaky (the stamp, "" where nothing that was held out was learned
+    from)}.
 
     Raises:
         FoldError: a search has not ended, or has no winner. PredictError, EvaluateError: as `evaluate`.
@@ -180,7 +200,8 @@ def gather(
         if progress:
             progress(number + 1, len(views) + 1)
     whole, metrics = judged(kind, [kind.pooled(pools)], dataset.classes, dataset.multi_label, resamples)
-    best = _best(one, kind, objective)
+    best_run = _best_run(one)
+    best = None if best_run is None else _own(best_run, kind, objective)
     leaky = leaks.of_runs(Run(one.home, row["run"]) for row in rows).stamp
     answer = told(rows, metrics.get(objective), objective, best, rising=views[0].rising[0])
     if leaky:
@@ -197,6 +218,7 @@ def gather(
         "metrics": metrics,
         "members": rows,
         "best": best,
+        "best_run": "" if best_run is None else best_run.id,
         "dataset": dataset.id,
         "synthetic": dataset.synthetic,
         "leaky": leaky,
@@ -214,14 +236,18 @@ def _own(run: Run, kind: task.Task, objective: str) -> float | None:
     return None if figure is None else figure["value"]
 
 
-def _best(one: Nested, kind: task.Task, objective: str) -> float | None:
-    """As `_own`, of the best trial of the study on all scans; None where that is gone."""
+def _best_run(one: Nested) -> Run | None:
+    """The best trial of the study on all scans; None where that is gone, or nothing is kept of it."""
     of = str(one.plan.get("of") or "")
-    if not of or not (one.home / "studies" / of / "experiment.json").is_file():
+    if not of or not _is_there(Study(one.home, of)):
         return None
     best = Study(one.home, of).view().best
     run = None if best is None or not best.run else Run(one.home, best.run)
-    return _own(run, kind, objective) if run and (run.folder / "best.safetensors").is_file() else None
+    return run if run is not None and (run.folder / "best.safetensors").is_file() else None
+
+
+def _is_there(study: Study) -> bool:
+    return (study.folder / "experiment.json").is_file()
 
 
 def told(

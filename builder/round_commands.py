@@ -19,6 +19,9 @@ from builder.rounds import Round, RoundStore, ended_badly
 from builder.runs import StoreError
 from builder.spec import Experiment
 
+USUAL = {"seed": 0, "folds": 5, "repeats": 1, "draws": 2}
+"""{option: what it is where it is not given}"""
+
 
 def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{round, kind, runs, folds, repeats, seed, task, n, patients, classes, headline, metrics: {name: {value, low, high
@@ -29,7 +32,7 @@ def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
     With --queue the folds only join the queue of the app: {round, runs, status}. With --nested the search of the
     document is carried out inside each fold, by the app's own workers: {nested, folds, task, objective, headline, n,
     patients, metrics, members: [{study, run, words, trial, own, held_out, n}], own, held_out, optimism: {value, low,
-    high}, over_fitted, words, best, dataset, synthetic, leaky}, with --queue {nested, studies, status}.
+    high}, over_fitted, words, best, best_run, dataset, synthetic, leaky}, with --queue {nested, studies, status}.
     """
     from builder import folding
 
@@ -39,7 +42,8 @@ def crossvalidate(asked: argparse.Namespace) -> tuple[Answer, str]:
     def begin(experiment: Experiment) -> Round:
         if experiment.search is not None:
             say("The search in the document is left out; --nested carries it out inside each fold.")
-        return folding.begin(where(), experiment, asked.folds, asked.repeats, asked.seed, queue=asked.queue)
+        folds, repeats, seed = (_number_of(asked, name) for name in ("folds", "repeats", "seed"))
+        return folding.begin(where(), experiment, folds, repeats, seed, queue=asked.queue)
 
     one = _round(asked, folding.KIND, begin)
     if asked.queue:
@@ -56,14 +60,15 @@ def forecast(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{round, kind, runs, shares, draws, seed, task, headline, dataset, synthetic, n, patients, points: [{words,
     share, draw, cases, patients, run, value, low, high}], curve: {cases, value, low, high}, law, band, now, goal,
     verdict ("needs", "enough" or "cannot tell"), needed: {cases, low, high, per_class} | null, gain_doubled: {
-    value, low, high}, luck, notes, words}
+    value, low, high}, luck, notes, words, leaky}
 
     Trains here, as `crossvalidate` does; with --queue: {round, runs, status}.
     """
     from builder import forecast as engine
 
     def begin(experiment: Experiment) -> Round:
-        return engine.begin(where(), experiment, draws=asked.draws, seed=asked.seed, queue=asked.queue)
+        draws, seed = _number_of(asked, "draws"), _number_of(asked, "seed")
+        return engine.begin(where(), experiment, draws=draws, seed=seed, queue=asked.queue)
 
     one = _round(asked, engine.KIND, begin)
     if asked.queue:
@@ -80,15 +85,18 @@ def _nested(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder import nested
 
     named = str(asked.experiment)
+    if asked.repeats is not None:
+        raise Mistake("A nested estimate has no repeats: leave out --repeats.")
     if named != "-" and not Path(named).exists():
         one = nested.Nested(where(), named)
         if not (one.folder / "plan.json").is_file():
             raise Mistake(f"{named} is neither a file nor a nested estimate of this data folder.")
+        _as_begun(asked)
         if one.result() is None:
             one.resume()
     else:
         experiment, _ = ready(asked)
-        one = nested.begin(where(), experiment, asked.folds, asked.seed)
+        one = nested.begin(where(), experiment, _number_of(asked, "folds"), _number_of(asked, "seed"))
     studies = [study.id for study in one.studies()]
     say(
         f"Nested estimate {one.id}: a search in each of {len(studies)} folds; the id instead of a file goes on with it."
@@ -99,6 +107,7 @@ def _nested(asked: argparse.Namespace) -> tuple[Answer, str]:
         try:
             views = one.views()
             while any(view.active for view in views):
+                executor(where()).ensure()  # whatever happened to the service: somebody waits here
                 time.sleep(1.0)
                 views = one.views()
         except KeyboardInterrupt:
@@ -122,6 +131,7 @@ def _round(asked: argparse.Namespace, kind: str, begin: Callable[[Experiment], R
             raise Mistake(f"{named} is neither a file nor a round of this data folder.") from None
         if one.kind != kind:
             raise Mistake(f"The round {named} is of the kind {one.kind}, not {kind}.")
+        _as_begun(asked)
         one.complete(queue=asked.queue)
         if asked.queue:
             one.resume()
@@ -130,6 +140,19 @@ def _round(asked: argparse.Namespace, kind: str, begin: Callable[[Experiment], R
     one = begin(experiment)
     say(f"Round {one.id}: {len(one.runs())} runs; Ctrl-C stops, and the id instead of a file goes on.")
     return one
+
+
+def _number_of(asked: argparse.Namespace, name: str) -> int:
+    """The option that was given, else what is usual."""
+    given: int | None = getattr(asked, name)
+    return USUAL[name] if given is None else given
+
+
+def _as_begun(asked: argparse.Namespace) -> None:
+    """Refuses options that say how to begin where something goes on as it was begun."""
+    given = [f"--{name}" for name in ("data", "set", *USUAL) if getattr(asked, name, None) is not None]
+    if given:
+        raise Mistake(f"{asked.experiment} goes on as it was begun: leave out {', '.join(given)}.")
 
 
 def _queued(one: Round) -> tuple[Answer, str]:

@@ -23,12 +23,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from builder.data import copies_found_since
 from builder.parting import Parting
 from builder.runs import Run, RunStore, RunView, StoreError, read_json, write_atomic
 from builder.spec import Experiment, SpecError
 
 PLACE = "rounds"
 KINDS = ("folds", "forecast", "seeds")
+_PARTED = ("folds", "forecast")
+"""Kinds whose members never learn from the sides of the data set."""
 _ENDED_WELL = ("done",)
 _MEMBER = re.compile(r"(\d{8}-\d{6}-[0-9a-f]{6})-[0-9a-f]{2,}(?:-\d+)?")  # as `complete` names the runs
 
@@ -158,9 +161,12 @@ class Round:
         )
 
     def result(self) -> dict[str, Any] | None:
-        """What was found; None before that, or where a run has been made anew since."""
-        found = read_json(self.folder / "result.json")
-        return found if found is not None and found.get("runs") == [run.id for run in self.runs()] else None
+        """What was found; None before that, or where a run was made anew or an audit has found copies since."""
+        file, plan = self.folder / "result.json", self.plan
+        found = read_json(file)
+        if found is None or copies_found_since(self.home, str(plan["experiment"]["data"]["dataset"]), file):
+            return None
+        return found if found.get("runs") == [run.id for run in self.runs()] else None
 
     def keep(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Puts what was found on record."""
@@ -182,7 +188,8 @@ class Round:
                 run.resume()
 
     def complete(self, queue: bool) -> None:
-        """Makes the runs that are not there (any more)."""
+        """Makes the runs that are not there (any more). StoreError where it is not known which scans one may learn
+        from."""
         plan = self._plan()
         store = RunStore(self.home)
         changed = False
@@ -190,6 +197,11 @@ class Round:
             if one["run"] and (self.home / "runs" / one["run"] / "experiment.json").is_file():
                 continue
             sides = read_json(self.folder / "sides" / f"{number}.json")
+            if sides is None and plan["kind"] in _PARTED:
+                raise StoreError(
+                    f"The sides of {one['about'].get('words', 'a run')} cannot be read, so it cannot be said which "
+                    "scans it may learn from. Put this question away and ask it anew."
+                )
             parting = None if sides is None else Parting(sides, self._came(plan, one))
 
             def fill(folder: Path, parting: Parting | None = parting) -> None:

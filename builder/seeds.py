@@ -21,7 +21,7 @@ from builder.data import Dataset
 from builder.evaluate import answered
 from builder.folding import bare
 from builder.folds import FoldError
-from builder.forecast import drawn
+from builder.forecast import drawn, stamped
 from builder.measures import bootstrap
 from builder.rounds import Member, Round, RoundStore, numbered
 from builder.runs import Run
@@ -75,10 +75,10 @@ def gather(
     """Asks all about the validation scans and compares seed by seed; kept in the round.
 
     Returns, as JSON data: as `told`, and {round, kind, runs, seeds, changes, task, headline, dataset, synthetic, n,
-    patients}.
+    patients, leaky (the stamp, "" where nothing that they are judged on was learned from)}.
 
     Raises:
-        FoldError: not all have learned to their end, or the headline is undefined. PredictError, EvaluateError.
+        FoldError: not all have learned to their end, or as `forecast.drawn`. PredictError, EvaluateError.
     """
     view = one.view()
     if not view.ended:
@@ -100,6 +100,7 @@ def gather(
     values = drawn(known, name, resamples)
     columns = [[k for k, member in enumerate(parts) if member.about["arm"] == arm] for arm in ARMS]
     found = told(values[:, columns[0]], values[:, columns[1]], name, higher=kind.metrics.get(name, True))
+    found |= stamped(found, [Run(one.home, member.run) for member in parts])
     found["by_seed"] = [
         {**pair, "seed": int(parts[k].about["seed"])} for k, pair in zip(columns[0], found["by_seed"], strict=True)
     ]

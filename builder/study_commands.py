@@ -36,7 +36,10 @@ def search(asked: argparse.Namespace) -> tuple[Answer, str]:
     store = StudyStore(data_folder())
     if asked.resume:
         study = store.study(asked.experiment)
-        if asked.trials:
+        given = [f"--{name}" for name in ("data", "set", "strategy") if getattr(asked, name) is not None]
+        if given:
+            raise Mistake(f"A study goes on as it was begun: leave out {', '.join(given)}, or begin a new one.")
+        if asked.trials is not None:
             study.extend(asked.trials)
         study.resume()
         return _followed(study)
@@ -48,7 +51,7 @@ def search(asked: argparse.Namespace) -> tuple[Answer, str]:
     if dataset is None:
         raise Mistake("No data set is chosen: name one with --data, or put its id into the experiment as data.dataset.")
     changed: dict[str, Any] = {}
-    if asked.trials:
+    if asked.trials is not None:
         changed["num_trials"] = asked.trials
     if asked.strategy:
         same = asked.strategy == experiment.search.strategy.name

@@ -999,15 +999,16 @@ def run(folder: Path, kinds: Mapping[str, Handler] = KINDS) -> int:
 def follow(job: Job) -> int:
     """Does the steps of a run of which another process has rank 0, and says nothing; returns the exit code."""
     from builder import task
-    from builder.data import Dataset
+    from builder.parting import adopt, dataset_of
     from builder.train import train as training
 
     assert isinstance(job, Run)
     _settle_threads()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     claim = job.claim
+    adopt(job.folder)  # it may be here before the one that leads
     experiment = job.experiment
-    dataset = Dataset.open(job.home, experiment.data.dataset)
+    dataset = dataset_of(job.folder, job.home, experiment.data.dataset)
     kind = task.find(experiment.task)
     last: Event | None = None
     for event in training(experiment, kind, dataset, job.folder, attempt=claim.attempt if claim else 1):

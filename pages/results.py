@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from builder.branch import Branch
 from builder.evaluate import evaluation
 from builder.execute import home
 from builder.parting import Parting
@@ -44,6 +45,11 @@ def _several(run: Run) -> None:
         view = view_of(run)
         if (trial := trial_of(run.folder)) is not None:
             study_worth.cards(Study(home(), trial[0]))
+        if Branch.of(run.folder) is not None:
+            st.caption(
+                ":material/fork_right: This run went on from another one. The questions below begin its settings anew, "
+                "without what that one had learned: their figures are those of another recipe."
+            )
         folding.card(experiment, run, view)
         forecast.card(experiment, run, view)
 

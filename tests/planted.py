@@ -53,6 +53,7 @@ class Planted:
         self._epoch: dict[str, int] = {}
         self._stopped: set[str] = set()
         self._numbers: dict[str, int] = {}
+        self._attempts: dict[str, int] = {}
 
     def _called(self) -> None:
         self._calls += 1
@@ -66,6 +67,7 @@ class Planted:
         self._called()
         if name not in self.documents:
             self.documents[name], self._numbers[name], self._epoch[name] = experiment, number, 0
+            self._attempts[name] = 1
             self.begun.append(number)
         self._called()  # also right after it has begun
 
@@ -73,7 +75,7 @@ class Planted:
         self._called()
         if name in self._stopped and name in self.saving:
             self.saving.discard(name)
-            return Look("running", attempts=1, stopping=True)
+            return Look("running", attempts=self._attempts[name], stopping=True)
         epochs, number = self.documents[name].training.epochs, self._numbers[name]
         if name not in self._stopped and self._epoch[name] < epochs:
             self._epoch[name] += 1
@@ -82,7 +84,7 @@ class Planted:
         status = "stopped" if name in self._stopped else "done" if self._epoch[name] == epochs else "running"
         if status == "done" and self.ends.get(number):
             status = self.ends[number][0]
-        return Look(status, told, best, float(self._epoch[name]), 1)
+        return Look(status, told, best, float(self._epoch[name]), self._attempts[name])
 
     def stop(self, name: str) -> None:
         self._called()
@@ -91,6 +93,7 @@ class Planted:
     def again(self, name: str) -> None:
         self._called()
         self._stopped.discard(name)
+        self._attempts[name] += 1
         if ends := self.ends.get(self._numbers[name]):
             ends.pop(0)
 

@@ -14,7 +14,7 @@ from builder import branch, checkpoint
 from builder.branch import Branch
 from builder.learner import Learner
 from builder.runs import Branched, EpochEnded, Record, Resumed, Run, RunStore, StoreError
-from builder.spec import Choice, Experiment, Group
+from builder.spec import Choice, Dimension, Experiment, Group, Search
 from tests.test_train import AUGMENT, TRICKY, Made, after, epochs, experiment, finished, run
 
 CONSTANT = Choice(name="constant")  # with it a run of two epochs is the first half of one of four
@@ -232,10 +232,15 @@ def test_what_a_branch_cannot_change_is_refused_with_its_path(home, dataset):
         branched(home, parent, data__size_px=32, training__epochs=2)
     with pytest.raises(StoreError, match="more than 1"):
         branched(home, parent, training__batch_size=4)
+    asked = parent.experiment.replace("search", Search(dimensions=(Dimension(path="training.l2", low=0, high=1),)))
+    assert branch.hindrances(parent.experiment, asked) == [] == branch.hindrances(asked, parent.experiment)
+    halfway = taught(home, dataset, experiment(epochs=4, batch_size=12), stop=after(7))  # in the middle of the second
+    with pytest.raises(StoreError, match="learned for 1 epochs already"):
+        branched(home, halfway, training__epochs=1)
     fresh = RunStore(home).create(experiment(), queue=False)
     with pytest.raises(StoreError, match="saved no state"):
         branched(home, fresh, training__epochs=9)
-    assert len(RunStore(home).runs()) == 2
+    assert len(RunStore(home).runs()) == 3
 
 
 def test_cases_that_are_left_out_are_not_learned_from(home, dataset):

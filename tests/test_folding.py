@@ -11,16 +11,19 @@ import little_run
 import numpy as np
 import pytest
 
-from builder import folding, forecast, nested, task
+from builder import folding, forecast, nested, task, worker
 from builder.branch import branch
+from builder.compare import CompareError, compare
 from builder.data import Dataset
 from builder.evaluate import evaluate, kept, was_opened
 from builder.folds import FoldError, groups_of
 from builder.gathered import gather
+from builder.measures import bootstrap
 from builder.parting import Parting, adopt, dataset_of
 from builder.rounds import Round, RoundStore, ended_badly
-from builder.runs import Finished, Record, Run, RunStore
-from builder.spec import Dimension, Experiment, Search
+from builder.runs import Finished, Record, Run, RunStore, StoreError
+from builder.schedule import rates
+from builder.spec import Choice, Dimension, Experiment, Search, Training
 from builder.train import train
 from tasks import phantoms
 
@@ -123,6 +126,26 @@ def test_evaluating_a_fold_opens_no_test_side_and_a_branch_of_it_keeps_its_sides
     assert Parting.of(child.folder) == Parting.of(run.folder)
 
 
+def test_every_process_of_a_fold_learns_from_the_scans_of_the_fold(made: Made, monkeypatch: pytest.MonkeyPatch):
+    run, given = made.round.runs()[2], []
+
+    def follows(experiment: Experiment, kind: task.Task, dataset: Dataset, folder: Path, **options: object):
+        given.append(dataset)
+        yield Finished("done")
+
+    monkeypatch.setattr("builder.train.train", follows)
+    assert worker.follow(run) == 0
+    learned = {given[0].cases[i].id for i in given[0].indices("train")}
+    sides = Parting.of(run.folder).sides  # type: ignore[union-attr]
+    assert learned == {case for case, side in sides.items() if side == "train"}
+
+
+def test_two_folds_are_not_compared_and_it_is_said_why(made: Made):
+    first, second, _ = made.round.runs()
+    with pytest.raises(CompareError, match=f"run {first.id} is fold 1 of 3, run .* has sides of its own"):
+        compare(first, second, made.home)
+
+
 def test_a_run_with_damaged_sides_is_refused_and_never_trained_on_others(made: Made, tmp_path: Path):
     shutil.copytree(made.round.runs()[0].folder, tmp_path / "run")
     (tmp_path / "run" / "sides.json").write_text("{")
@@ -168,6 +191,12 @@ def test_a_round_that_was_cut_short_while_it_began_makes_no_run_twice(made: Made
     assert len(one.view().views) == 2 and all(run.folder.is_dir() for run in one.runs()), "the page tells it meanwhile"
     one.complete(queue=False)
     assert len(RunStore(home).runs()) == 2 and all(run.folder.is_dir() for run in one.runs())
+    # ---- without its sides a fold is made on no others
+    shutil.rmtree(one.runs()[1].folder)
+    (one.folder / "sides" / "1.json").write_text("{")
+    with pytest.raises(StoreError, match="sides of fold 2 of 2 cannot be read"):
+        one.resume()
+    assert len(RunStore(home).runs()) == 1
 
 
 def test_a_copy_that_an_audit_finds_is_kept_together_and_stamps_the_folds_that_were_made_before(
@@ -183,7 +212,9 @@ def test_a_copy_that_an_audit_finds_is_kept_together_and_stamps_the_folds_that_w
     away = made.experiment.data.exclude
     learned, held = (next(i for i, s in sides.items() if s == side and i not in away) for side in ("train", "test"))
     (dataset.folder / "copies.json").write_text(json.dumps([sorted((by_id[learned], by_id[held]))]))
+    assert one.result() is None, "what was said before holds no longer"
     found = gather(one)
+    assert one.result() == json.loads(json.dumps(found))
     assert found["leaky"].startswith("LEAKY: ") and found["notes"][0].startswith(found["leaky"])
     assert not any("seen no scan of its patient" in note for note in found["notes"])
     anew = folding.members(Dataset.open(home, dataset.id), made.experiment, 3)
@@ -247,6 +278,42 @@ def test_the_parts_of_a_forecast_grow_hold_whole_patients_and_take_as_many_steps
     assert len({frozenset(of[0.5, draw]) for draw in range(3)}) > 1
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Choice(name="step", params={"every_epochs": 3}),
+        Choice(name="exponential", params={"decay": 0.8}),
+        Choice(name="restarts", params={"first_epochs": 2}),
+        Choice(name="cyclic"),
+        Choice(name="cosine", params={"warmup_epochs": 2}),
+    ],
+    ids=lambda schedule: schedule.name,
+)
+def test_in_every_part_of_a_forecast_the_rate_falls_after_the_same_share_of_the_training(schedule: Choice):
+    whole = Experiment(training=Training(epochs=12, schedule=schedule))
+    part = forecast._as_long(whole, 4.0)
+    assert part.training.epochs == 48
+    of_whole, of_part = (
+        np.array(rates(e.training.schedule, 1.0, e.training.epochs, steps)) for e, steps in ((whole, 40), (part, 10))
+    )
+    np.testing.assert_allclose(of_part, of_whole, atol=1e-9)
+    assert forecast._as_long(whole, 1.0) == whole
+    waits = whole.replace("training.schedule", Choice(name="plateau", params={"wait_epochs": 2}))
+    assert forecast._as_long(waits, 4.0).training.schedule.params["wait_epochs"] == 8
+
+
+def test_where_nothing_can_be_drawn_no_interval_is_told():
+    def of(values: list[float]) -> bootstrap.Asked:
+        shares = np.array(values)
+        return bootstrap.Asked(lambda times: {"auc": times @ shares}, np.arange(len(values)), None, len(values))
+
+    assert forecast.drawn([of([0.5, 0.4])] * 2, "auc", 9).shape == (10, 2)
+    with pytest.raises(FoldError, match="of one patient"):
+        forecast.drawn([of([0.5])] * 2, "auc", 9)
+    with pytest.raises(FoldError, match="auc is not defined"):
+        forecast.drawn([of([0.5, 0.4]), of([0.5, np.nan])], "auc", 9)
+
+
 def test_a_forecast_of_runs_that_learned_tells_a_curve_and_one_of_few_patients_is_refused(made: Made, monkeypatch):
     with pytest.raises(FoldError, match="24 training patients at least"):
         forecast.members(made.dataset, made.experiment)
@@ -259,7 +326,15 @@ def test_a_forecast_of_runs_that_learned_tells_a_curve_and_one_of_few_patients_i
         assert found["verdict"] in ("needs", "enough", "cannot tell") and len(found["points"]) == 3
         assert found["luck"] is None and any("One training of each size" in note for note in found["notes"])
         assert one.result() == json.loads(json.dumps(found)) and not was_opened(made.dataset)
+        # What an audit finds later stamps the answer: a scan that the smallest part learned from is judged, too.
+        sides, by_id = Parting.of(one.runs()[0].folder).sides, {c.id: k for k, c in enumerate(made.dataset.cases)}  # type: ignore[union-attr]
+        pair = sorted(by_id[next(c for c, s in sides.items() if s == side)] for side in ("train", "test"))
+        (made.dataset.folder / "copies.json").write_text(json.dumps([pair]))
+        stamped = gather(one)
+        assert found["leaky"] == "" and stamped["leaky"].startswith("LEAKY: ")
+        assert stamped["words"] == f"{stamped['leaky']} {found['words']}"
     finally:
+        (made.dataset.folder / "copies.json").unlink(missing_ok=True)
         one.forget()
 
 
@@ -275,6 +350,10 @@ def test_the_command_line_tells_a_round_that_has_ended_and_refuses_what_is_none(
     assert "of the kind folds" in json.loads(capsys.readouterr().out)["error"]
     assert main(["crossvalidate", "nothing", "--json"]) == 2
     assert "neither a file nor a round" in json.loads(capsys.readouterr().out)["error"]
+    assert main(["crossvalidate", made.round.id, "--folds", "4", "--set", "training.epochs=2", "--json"]) == 2
+    assert "as it was begun: leave out --set, --folds" in json.loads(capsys.readouterr().out)["error"]
+    assert main(["crossvalidate", made.round.id, "--nested", "--repeats", "2", "--json"]) == 2
+    assert "has no repeats" in json.loads(capsys.readouterr().out)["error"]
 
 
 def searched(made: Made, home: Path, own: tuple[float, ...]) -> nested.Nested:
@@ -310,9 +389,27 @@ def test_a_search_inside_each_fold_sees_its_own_sides_and_its_winner_is_judged_o
     assert [row["own"] for row in found["members"]] == pytest.approx(own)
     assert found["optimism"]["value"] == pytest.approx(np.mean(own) - pooled["metrics"]["auc"]["mean"])
     assert one.result() == json.loads(json.dumps(found)) and not was_opened(made.dataset)
-    (one.studies()[1].folder / "events.jsonl").unlink()
+    # ---- an answer is that of these winners: with another one it must be put together anew
+    record = one.studies()[1].folder / "events.jsonl"
+    kept_ = record.read_text()
+    other = {"event": "asked", "trial": 1, "run": runs[0].id, "params": {}}, {
+        "event": "ended", "trial": 1, "status": "done", "values": [0.995], "best_epoch": 1,
+    }  # fmt: skip
+    record.write_text(kept_ + "".join(json.dumps(event) + "\n" for event in other))
+    assert one.result() is None
+    record.write_text(kept_)
+    assert one.result() is not None
+    record.unlink()
     with pytest.raises(FoldError, match="2 of 3 searches have ended"):
         nested.gather(one)
+    # ---- a search that was deleted is told, and no more than the estimate itself is lost with it
+    shutil.rmtree(one.studies()[1].folder)
+    assert [view.status for view in one.views()] == ["done", "interrupted", "done"]
+    assert "was deleted" in one.views()[1].reason and one.result() is not None
+    with pytest.raises(StoreError, match="was deleted"):
+        one.resume()
+    nested.forget(one)
+    assert not nested.known(home)
 
 
 def test_flattery_is_told_where_it_is_shown_and_only_there():

@@ -15,6 +15,7 @@ from builder.rounds import RoundStore
 from builder.runs import EpochEnded, Finished, Record, Run, RunStore, Saved, Started
 from builder.search.studies import StudyStore
 from builder.spec import Dimension, Search
+from pages.kit import rounds
 from tests.test_curve_fit import measured
 from tests.test_pages_shell import opened
 from tests.test_pages_shell import said as shown
@@ -80,6 +81,23 @@ def test_a_press_begins_the_folds_which_can_be_stopped_and_go_on(trained: Run):
     assert [run.view().status for run in one.runs()] == ["queued"] * 5 and not session.exception
 
 
+def test_the_second_press_of_a_double_click_begins_nothing(trained: Run):
+    def press_() -> None:
+        rounds.begin(
+            lambda: folding.begin(trained.home, trained.experiment, 2),
+            "key",
+            lambda: rounds.is_going(trained.experiment, folding.KIND),
+        )
+
+    press_()
+    press_()
+    (one,) = RoundStore(trained.home).rounds(folding.KIND)
+    for run in one.runs():
+        ended(run)
+    press_()  # once more, with other folds
+    assert len(RoundStore(trained.home).rounds(folding.KIND)) == 2
+
+
 def test_too_few_patients_are_refused_in_words_on_the_card(trained: Run):
     session = opened("results", run=trained.id)
     session.segmented_control(key="folding-folds").set_value(10).run(timeout=60)
@@ -90,12 +108,22 @@ def test_too_few_patients_are_refused_in_words_on_the_card(trained: Run):
 
 def test_when_all_have_ended_the_answers_are_asked_for_once_and_then_drawn(trained: Run):
     one = folding.begin(trained.home, trained.experiment, 2, of=trained.id, queue=False)
+    assert not folding._begun(one)
     for run in one.runs():
         ended(run)
     session = opened("results", run=trained.id)
     session.run(timeout=60)
+    assert "went on from another one" not in said(session)
     jobs = [job for job in RunStore(trained.home).jobs() if job.kind == "gather"]
     assert len(jobs) == 1 and jobs[0].payload == {"round": one.id}
+    slot = f"folding-{one.id}"  # where no answer can be had, the question does not stand in the way for ever
+    with Record(jobs[0].folder / "events.jsonl") as record:
+        record.append(Finished("failed", "There is no answer."))
+    jobs[0].marker.unlink()
+    session.run(timeout=60)
+    assert "There is no answer" in said(session)
+    session = press(session, f"forget-{slot}")
+    assert {"folding-gather", "folding-forget"} <= {str(b.key) for b in session.button}
     figure = {"value": 0.81, "low": 0.7, "high": 0.9, "mean": 0.83, "sd": 0.02, "folds": [0.81, 0.85], "ranked": True}
     members = [
         {"run": run.id, "words": f"fold {k + 1} of 2", "n": 15, "value": 0.8} for k, run in enumerate(one.runs())
@@ -111,7 +139,13 @@ def test_when_all_have_ended_the_answers_are_asked_for_once_and_then_drawn(train
     assert (
         "AUC 0.810 (0.700–0.900) over 30 scans of 12 patients" in text and "0.830 ± 0.020" in text and "A note." in text
     )
-    assert not session.exception
+    assert not session.exception and "each held out once" in text
+    one.keep({**found, "repeats": 3})
+    # ---- folds of a branch begin anew, and the card and the answer say so
+    (trained.folder / "branch.json").write_text(json.dumps({"parent": "0", "step": 4, "epoch": 1, "changes": {}}))
+    text = said(opened("results", run=trained.id))
+    assert "each held out 3 times" in text and "went on from another one" in text
+    assert "went on from another one" in folding._begun(one)[0]
 
 
 @pytest.mark.parametrize(("noise", "law"), [(0.0, lambda n: 0.95 - 0.9 * n**-0.45), (0.001, lambda n: 0.8)])
@@ -182,6 +216,14 @@ def test_the_winner_of_a_search_is_set_against_the_default_and_tried_inside_fold
     (inside.folder / "result.json").write_text(json.dumps(told_))
     session = opened("results", run=winner.id)
     assert "has over-fitted its validation scans" in said(session) and not session.exception
+
+    # ---- a search inside a fold is part of that answer: nothing of the kind is asked about its own winner
+    fold = inside.studies()[0]
+    (fold.folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "The winner" in said(opened("search", study=study.id)) and "worth?" in said(opened("search", study=study.id))
+    looked = opened("search", study=fold.id)
+    assert "The winner" in said(looked) and "worth?" not in said(looked) and not looked.exception
+    (fold.folder / "events.jsonl").unlink()
 
     # ---- the searches inside folds stand under the one that they are about, and go and come back with it
     listed = opened("search")

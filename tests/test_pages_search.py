@@ -12,6 +12,7 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 
 from builder.runs import Claim, Finished, Job, Record, RunStore, Started
 from builder.search.studies import Study, StudyStore
+from builder.spec import Dimension, Search
 from builder.task import find
 from pages.kit import locks, study_figures, study_pictures, study_strands
 from pages.kit.draft import Draft
@@ -62,6 +63,23 @@ def test_the_range_of_an_unlocked_choice_is_changed_in_place(home: Path) -> None
     assert not session.exception
     assert search_of(draft)[RATE][1] == 0.05 and search_of(draft)["training.optimizer"][2] == ("adam", "sgd")
     assert locks.words_of(draft.experiment.search.dimensions[1]) == "Adam or SGD"  # type: ignore[union-attr]
+
+
+def test_a_range_that_came_in_a_file_is_changed_to_any_number_and_an_open_end_is_filled_in(home: Path) -> None:
+    brakes, batch = "training.clip_norm", "training.batch_size"
+    dimensions = (
+        Dimension(path=brakes, low=0, high=5),
+        Dimension(path=RATE, low=0.001),
+        Dimension(path=batch, low=4),
+    )
+    draft = Draft.create(document().replace("search", Search(dimensions=dimensions)), at_home=home)
+    session = opened("search", study="new", draft=draft.id)
+    assert not session.exception
+    for path, high in ((brakes, 0.5), (RATE, 0.05), (batch, 16)):
+        end = session.number_input(key=f"range-high-row:{path}")
+        assert path == batch or isinstance(end.step, float), path
+        end.set_value(high).run()
+        assert not session.exception and search_of(draft)[path][1] == high
 
 
 def test_a_layer_can_be_tried_with_and_without(home: Path) -> None:

@@ -113,6 +113,9 @@ def test_a_network_over_a_limit_is_refused_before_training_and_does_not_count(tm
     assert view.trained == 5 == len(ground.begun) and refused
     assert all(trial.params[SMOOTHING] >= 0.25 and not trial.run for trial in refused)
     assert refused[0].reason == "Parameters: 5,000 where at most 1,000 are wanted."
+    with pytest.raises(ValueError, match="would be refused again. Parameters: 5,000"):
+        study.requeue(refused[0].number)
+    assert study.view().wanted == 5
 
 
 def test_costs_are_known_without_training_and_time_is_measured():
@@ -193,6 +196,25 @@ def test_a_driver_killed_while_values_are_drawn_draws_the_same_ones_again(tmp_pa
     assert values(study) == values(whole) and len(ground.begun) == 12
 
 
+def test_a_trial_that_was_to_end_early_does_so_though_the_driver_was_killed_before_it_said_so(tmp_path: Path, memory):
+    asked = {"epochs": 27, "id": "abc", "strategy": "random", "pruner": "asha", "num_trials": 6}
+    whole, study, storage = study_of(tmp_path / "whole", **asked), study_of(tmp_path, **asked), memory()
+    driven(whole, Planted(learning), memory())
+
+    class Deaf(Planted):
+        def stop(self, name: str) -> None:
+            raise Killed
+
+    ground = Deaf(learning)
+    with pytest.raises(Killed):
+        driven(study, ground, storage)
+    ground.__class__ = Planted
+    driven(study, ground, storage)
+    ended = [(trial.status, trial.epochs) for trial in whole.view().trials]
+    assert [trial.status for trial in study.view().trials] == [status for status, _ in ended]
+    assert ("pruned", 1) in ended
+
+
 def test_only_one_driver_drives_a_study(tmp_path: Path, memory):
     study = study_of(tmp_path, num_trials=3)
     first = driver_of(study, Planted(), memory()).steps()
@@ -211,7 +233,9 @@ def test_a_stopped_study_keeps_its_running_trials_and_goes_on_with_them(tmp_path
     view = study.view()
     assert view.status == "stopped" and [t.status for t in view.trials] == ["done", "done", "running"]
     driven(study, ground)
-    assert [t.status for t in study.view().trials] == ["done"] * 4 and ground.begun == [0, 1, 2, 3]
+    trials = study.view().trials
+    assert [t.status for t in trials] == ["done"] * 4 and ground.begun == [0, 1, 2, 3]
+    assert not any(t.retried for t in trials), "whoever stops a search ends no process"
 
 
 def test_a_trial_that_still_saves_when_its_study_goes_on_goes_on_too(tmp_path: Path):
@@ -220,7 +244,9 @@ def test_a_trial_that_still_saves_when_its_study_goes_on_goes_on_too(tmp_path: P
         pass
     ground.saving = set(ground.documents)  # the next driver comes while the stopped trial is not through
     driven(study, ground)
-    assert [t.status for t in study.view().trials] == ["done"] * 4 and ground.begun == [0, 1, 2, 3]
+    trials = study.view().trials
+    assert [t.status for t in trials] == ["done"] * 4 and ground.begun == [0, 1, 2, 3]
+    assert not any(t.retried for t in trials)
 
 
 def test_a_killed_trial_is_retried_once_and_marked(tmp_path: Path, memory):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from builder import task
 from builder.__main__ import main
 from builder.catalog import Text
 from builder.check import problems
+from builder.execute import LocalExecutor
 from builder.parts.search import PRUNERS, STRATEGIES
+from builder.runs import Finished, Record
 from builder.search import grid, objectives, space
 from builder.search.checks import faults
 from builder.search.studies import Study, StudyFold, StudyStore, front
@@ -71,6 +74,13 @@ def test_a_setting_that_hangs_on_another_choice_is_there_only_with_it():
     assert made.training.optimizer == Choice(name="momentum", params={"momentum": 0.8, "lr": 0.01})
     with pytest.raises(SpecError, match="no choice at 'training.optimizer.params.momentum'"):
         space.apply(TINY, {MOMENTUM: 0.8, "training.optimizer": "adamw"})
+
+
+def test_what_changes_the_measure_that_trials_are_scored_by_is_no_choice_of_a_search():
+    enhancing, telling = (task.find(name).starters()[0] for name in ("image_enhancement", "recognition"))
+    for path in ("data.degrade", "data.degrade.params.dark", "data.window"):
+        assert space.reachable(enhancing, path) is None and path not in space.unlockable(enhancing), path
+    assert "data.window" in space.unlockable(telling) and "data.size_px" in space.unlockable(enhancing)
 
 
 def test_a_layer_can_be_left_out_and_another_one_can_stand_in_its_place():
@@ -137,6 +147,13 @@ BAD = [
         "search.pruner",
         "several objectives",
     ),
+    ((Dimension(path="training.processes", low=1, high=4),), {}, "search.training.processes", "no choice"),
+    (
+        (Dimension(path="training.label_smoothing", low=0.0, high=0.3),),
+        {"objectives": (Objective(metric="loss"),)},
+        "search.objectives",
+        "With another label smoothing the loss is another measure",
+    ),
 ]
 
 
@@ -183,6 +200,11 @@ def test_what_happened_folds_to_a_view_with_the_best_trial_and_what_it_cost():
     assert view.best is not None and view.best.number == 1 and view.best.curve == ([1, 2], [0.9, 0.9])
     assert (view.trained, view.wanted, view.seconds) == (3, 26, 7.0)
     assert (view.epochs_run, view.epochs_planned) == (6, 12)
+    for number, status in ((4, "failed"), (5, "running")):  # neither was cut short to save anything
+        fold.add({"event": "asked", "trial": number, "params": {LR: 0.1}, "run": f"{number}"})
+        if status == "failed":
+            fold.add({"event": "ended", "trial": number, "status": status})
+    assert fold.view([], status="running", reason="").epochs_spared == pytest.approx(2 / 12)
 
 
 def test_the_front_holds_what_nothing_else_beats_in_everything():
@@ -205,6 +227,19 @@ def test_a_study_is_a_folder_that_is_found_again(tmp_path: Path):
         store.create(TINY, queue=False)
 
 
+def test_a_driver_that_broke_off_is_told_whatever_the_one_before_it_had_said(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(LocalExecutor, "ensure", lambda self, wait_s=0.0: False)
+    study = StudyStore(tmp_path).create(asking(RATE), queue=False)
+    for ended, then in (("stopped", "stopped"), ("failed", "interrupted"), ("lost", "interrupted")):
+        with Record(study.resume().folder / "events.jsonl") as record:
+            record.append(Finished(ended, f"It {ended}."))
+        Study(tmp_path, study.id).driver.marker.unlink()  # type: ignore[union-attr]
+        assert (study.view().status, study.view().reason) == (then, f"It {ended}.")
+        told = [{"event": "began"}, {"event": "finished", "status": "done", "reason": "All have been tried."}]
+        (study.folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+        assert study.view().status == ("done" if ended == "stopped" else "interrupted")
+
+
 def test_the_command_line_refuses_what_cannot_be_searched(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("SCANLOOM_HOME", str(tmp_path / "home"))
     file = tmp_path / "e.json"
@@ -213,3 +248,7 @@ def test_the_command_line_refuses_what_cannot_be_searched(tmp_path: Path, monkey
         assert main(["search", str(file), "--json"]) == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "home" / "studies").exists()
+    study = StudyStore(tmp_path / "home").create(asking(RATE), queue=False)
+    assert main(["search", study.id, "--resume", "--strategy", "random", "--set", "training.epochs=2"]) == 2
+    assert "goes on as it was begun: leave out --set, --strategy" in capsys.readouterr().err
+    assert study.driver is None

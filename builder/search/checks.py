@@ -11,13 +11,15 @@ from typing import Any
 
 from builder.catalog import Catalog, Domain, Float, Int, UnknownPart, closest
 from builder.network import plan_of
-from builder.parts.search import PRUNERS, SEARCH, STRATEGIES
+from builder.parts.search import COSTS, PRUNERS, SEARCH, STRATEGIES
 from builder.search import objectives
 from builder.search.grid import points_of, values
 from builder.search.space import ABSENT, apply, domain, proposed, reachable, unlockable
 from builder.spec import Choice, Dimension, Experiment, Objective, Problem, Search
 
 MOST_OBJECTIVES = 3
+_OF_LOSS = ("training.loss", "training.label_smoothing", "training.balance")
+"""With another value there, the validation loss is another measure."""
 MOST_POINTS = 10_000
 """Of a grid: as many combinations are no search any more."""
 
@@ -243,6 +245,7 @@ def _part(experiment: Experiment, name: str, catalog: Catalog) -> Iterator[Probl
 
 def _suits(experiment: Experiment, search: Search) -> Iterator[Problem]:
     """What each part may be by itself, but not together."""
+    yield from _measure(experiment, search)
     several, strategy = len(objectives.of(experiment)) > 1, search.strategy.name
     without = "Use no pruner", _with(experiment, "pruner", Choice(name="none"))
     if search.pruner.name != "none" and several:
@@ -272,8 +275,24 @@ def _suits(experiment: Experiment, search: Search) -> Iterator[Problem]:
         yield _told("search.pruner", words, *without, severity="warning")
 
 
+def _measure(experiment: Experiment, search: Search) -> Iterator[Problem]:
+    """Says it where the trials would be compared by a loss that is not the same in all of them."""
+    names = objectives.of(experiment)
+    apart = [d for d in search.dimensions if d.path in _OF_LOSS or d.path.startswith("training.loss.")]
+    apart = [d for d in apart if d.path != "training.balance" or "weights" in d.choices]
+    if "loss" not in names or not apart:
+        return
+    there = reachable(experiment, apart[0].path)
+    scores = [name for name in objectives.known(experiment) if name not in ("loss", *COSTS, *names)]
+    instead = tuple(scores[0] if name == "loss" else name for name in names) if scores else ()
+    fix = _with(experiment, "objectives", tuple(Objective(metric=name) for name in instead)) if scores else None
+    what = there.label.lower() if there else apart[0].path
+    words = f"With another {what} the loss is another measure, so the smallest is no winner: look for a score."
+    yield _told("search.objectives", words, f"Look for {scores[0]}" if scores else "", fix)
+
+
 def _costs_only(experiment: Experiment) -> bool:
-    scores = set(objectives.known(experiment)) - {"parameters", "milliseconds", "memory_mb"}
+    scores = set(objectives.known(experiment)) - set(COSTS)
     return not scores & set(objectives.of(experiment))
 
 

@@ -254,9 +254,13 @@ class Driver:
             elif trial.state.name == "RUNNING":
                 self.ground.begin(facts["run"], self._document(trial.number, trial.params), trial.number)
                 look = self.ground.look(facts["run"])
-                if look.status in ("stopped", "lost") and "prune" not in facts:
+                if look.status == "stopped" and "prune" not in facts:
+                    self._again(trial, look)
+                elif look.status == "lost" and "prune" not in facts:
                     self.ground.again(facts["run"])
-                elif look.stopping and "prune" not in facts:
+                elif "prune" in facts:  # perhaps it was never told
+                    self.ground.stop(facts["run"])
+                elif look.stopping:
                     self._leaving.add(trial.number)
 
     def _tell_asked(self, trial: optuna.trial.FrozenTrial) -> None:
@@ -396,8 +400,11 @@ class Driver:
                 continue
             look = self._looks[trial.number] = self.ground.look(name)
             moved |= self._report(trial, look)
-            if look.attempts > 1 + int(trial.user_attrs.get("retried", 0)):
-                self._mark_retried(trial, "Its process was ended; it went on from its last saved state.")
+            if look.attempts > self._attempts(trial):
+                self._note(trial, attempts=look.attempts)
+                self._mark_retried(
+                    self._frozen(trial.number), "Its process was ended; it went on from its last saved state."
+                )
             if look.ended:
                 moved = True
                 self._conclude(self._frozen(trial.number), look)
@@ -434,6 +441,16 @@ class Driver:
     def _epochs(self, trial: optuna.trial.FrozenTrial) -> int:
         return int(trial.params.get("training.epochs", self.experiment.training.epochs))
 
+    def _attempts(self, trial: optuna.trial.FrozenTrial) -> int:
+        """How many attempts of a trial are accounted for: by a wish to go on, or told as ended processes."""
+        facts = trial.user_attrs
+        return int(facts.get("attempts", 1 + int(facts.get("retried", 0))))
+
+    def _again(self, trial: optuna.trial.FrozenTrial, look: Look) -> None:
+        """Lets a trial go on that was stopped or given up; the attempt to come is not told as an ended process."""
+        self._note(trial, attempts=look.attempts + 1)
+        self.ground.again(trial.user_attrs["run"])
+
     def _mark_retried(self, trial: optuna.trial.FrozenTrial, reason: str) -> None:
         self._note(trial, retried=int(trial.user_attrs.get("retried", 0)) + 1)
         self._tell("retried", trial=trial.number, reason=reason)
@@ -443,12 +460,12 @@ class Driver:
         facts = trial.user_attrs
         if look.status == "stopped" and trial.number in self._leaving:
             self._leaving.discard(trial.number)
-            self.ground.again(facts["run"])
+            self._again(trial, look)
             return
-        if look.status == "lost" and not facts.get("again"):
+        if look.status == "lost" and not facts.get("again") and "prune" not in facts:
             self._note(trial, again=True)
             self._mark_retried(trial, look.reason or "Its process was ended; it was begun again.")
-            self.ground.again(facts["run"])
+            self._again(trial, look)
             return
         more: dict[str, Any] = {
             "best_epoch": look.best_epoch,
@@ -462,7 +479,7 @@ class Driver:
                 self._end(trial.number, "failed", reason="It has no score to be compared by.", **more)
             else:
                 self._end(trial.number, "done", values, **more)
-        elif "prune" in facts and look.status == "stopped":
+        elif "prune" in facts and look.status in ("stopped", "lost"):
             words = f"It was ended after epoch {facts['prune']}: others were better by then."
             self._end(trial.number, "pruned", reason=words, **more)
         elif look.status == "stopped":

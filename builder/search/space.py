@@ -21,7 +21,7 @@ from builder.task import TASKS, find, losses, offered
 PRESENT, ABSENT = "present", "absent"
 _NO_LEARNING = {  # they change how a run is computed, counted or repeated, not what is learned
     *("training.seed", "training.monitor", "training.checkpoint_every_s", "training.compile", "training.resident"),
-    *("training.channels_last", "training.mixed_precision", "data.slices"),
+    *("training.channels_last", "training.mixed_precision", "training.processes", "data.slices"),
 }
 CATALOGS: dict[str, Catalog] = {
     "data.degrade": DEGRADATIONS,
@@ -47,15 +47,13 @@ def domain(experiment: Experiment, path: str) -> Domain | None:
 
 
 def _domain(experiment: Experiment, path: str) -> Domain | None:
-    if path in _NO_LEARNING:
+    if path in _NO_LEARNING or _asks_another_question(experiment, path):
         return None
     section, _, rest = path.partition(".")
     if path in CATALOGS:
         return _names(experiment, path)
     for place in CATALOGS:
         if path.startswith(f"{place}.params."):
-            if place == "data.degrade" and "picture" not in find(experiment.task).learns:
-                return None
             return _setting(CATALOGS[place], experiment.at(place).name, path)
     if section == "network":
         return _of_layer(experiment, rest)
@@ -69,6 +67,14 @@ def _domain(experiment: Experiment, path: str) -> Domain | None:
         found = _param(PREPARE if section == "data" else TRAINING, rest)
         return offered(experiment.task, path, found) if found else None
     return None
+
+
+def _asks_another_question(experiment: Experiment, path: str) -> bool:
+    """Whether trials with another value there are scored by another measure, so that who is asked the least would win:
+    from how poor pictures good ones are to be made, and on which scale of grey these are judged."""
+    if path == "data.window":
+        return experiment.task in TASKS and "picture" in find(experiment.task).learns
+    return path.startswith("data.degrade")
 
 
 def unlockable(experiment: Experiment) -> dict[str, Domain]:
@@ -94,7 +100,6 @@ def reachable(experiment: Experiment, path: str) -> Domain | None:
 
 def _paths(experiment: Experiment) -> Iterator[str]:
     yield from (f"data.{param.name}" for param in PREPARE.params)
-    yield from _with_params("data.degrade", DEGRADATIONS, experiment.data.degrade)
     for node in experiment.network:
         yield f"network.{node.id}"
         yield f"network.{node.id}.name"
@@ -143,14 +148,11 @@ def _stem(path: str) -> str:
 
 
 def _names(experiment: Experiment, path: str) -> Domain | None:
-    if path == "data.degrade" and "picture" not in find(experiment.task).learns:
-        return None
     catalog = losses(experiment.task) if path == "training.loss" else CATALOGS[path]
     title = CATALOGS[path].name.capitalize()
     here = str(experiment.at(path).name)
     default = here if here in catalog else catalog.names[0]
-    names = tuple(name for name in catalog if path != "data.degrade" or name != "none")
-    return OneOf(path.rpartition(".")[2], default, names, f"Which {catalog.name} is used.", title=title)
+    return OneOf(path.rpartition(".")[2], default, tuple(catalog.names), f"Which {catalog.name} is used.", title=title)
 
 
 def _setting(catalog: Catalog, name: str, path: str) -> Domain | None:

@@ -83,7 +83,8 @@ class StudyView:
         best: the trial to open: with one objective the best, with several None. front: numbers of the best compromises.
         wanted: how many trials shall be trained. trained: how many were begun (refused ones never count).
         importance: {path: share of what the choice explains of the first objective}, the largest first; {} too early.
-        seconds: that the search has worked. epochs_run, epochs_planned: of all trials that began.
+        seconds: that the search has worked. epochs_run, epochs_planned: of all trials that began. epochs_spared: by
+            ending trials early, as a share of what was planned for these and for those that are done.
     """
 
     id: str
@@ -102,6 +103,7 @@ class StudyView:
     seconds: float = 0.0
     epochs_run: int = 0
     epochs_planned: int = 0
+    epochs_spared: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -231,6 +233,8 @@ class Study:
             raise StoreError(f"The study {self.id} has no trial {number}.")
         if not trial.ended:
             raise StoreError(f"Trial {number} is still running; it can be tried again once it has ended.")
+        if trial.status == "refused":  # another one would be drawn in its place
+            raise StoreError(f"Trial {number} would be refused again. {trial.reason}")
         self._wish({"requeue": int(number)})
 
     def _wish(self, wish: dict[str, int]) -> None:
@@ -286,8 +290,12 @@ class StudyFollower:
         wishes = self.study.wishes()
         if view is not None and view.active:
             status, reason = ("running" if view.status == "paused" else view.status), view.reason
+        elif view is not None and view.status in ("failed", "lost"):  # whatever the one before it had said
+            status, reason = "interrupted", view.reason
         elif self._fold.finished is not None:
             status, reason = str(self._fold.finished["status"]), str(self._fold.finished.get("reason", ""))
+        elif view is not None and view.status == "stopped":  # before it began
+            status, reason = "stopped", view.reason
         else:
             status = "interrupted"
             reason = (view.reason if view is not None else "") or "What drives the search is gone."
@@ -366,6 +374,9 @@ class StudyFold:
             sign = -1 if self.rising[0] else 1
             best = min(done, key=lambda trial: (sign * trial.values[0], trial.number))
         more = sum(wish.get("extend", 0) + ("requeue" in wish) for wish in wishes)
+        planned = {trial.number: int(trial.params.get("training.epochs", self.epochs)) for trial in begun}
+        over = sum(planned[trial.number] for trial in begun if trial.status in ("done", "pruned"))
+        spared = sum(planned[trial.number] - trial.epochs for trial in begun if trial.pruned)
         return StudyView(
             self.id,
             self.name,
@@ -379,7 +390,8 @@ class StudyFold:
             importance=self.importance,
             seconds=round(self.seconds, 3),
             epochs_run=sum(trial.epochs for trial in begun),
-            epochs_planned=sum(int(trial.params.get("training.epochs", self.epochs)) for trial in begun),
+            epochs_planned=sum(planned.values()),
+            epochs_spared=spared / over if over else 0.0,
             **known,
         )
 

@@ -74,7 +74,7 @@ def banner(draft: drafts.Draft) -> list[str]:
     from_best = begins_best(draft)
     blocked, done = hindrances(parent, draft.experiment), epochs_done(run, from_best)
     short = draft.experiment.training.epochs <= done
-    changed = change_words(parent, draft.experiment)
+    changed = change_words(*(e.model_copy(update={"search": None}) for e in (parent, draft.experiment)))
     with st.container(border=True, key="branching", horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch", gap=None):
             st.markdown(f":material/fork_right: **A branch of {plain(name_of(run))}** (run {run.id})")

@@ -73,7 +73,11 @@ def _choice(experiment: Experiment, of: Run | None, view: RunView | None, words:
 
         def start() -> None:
             id = of.id if of is not None else ""
-            rounds.begin(lambda: folding.begin(home(), experiment, int(folds or 5), int(repeats or 1), of=id), KEY)
+            rounds.begin(
+                lambda: folding.begin(home(), experiment, int(folds or 5), int(repeats or 1), of=id),
+                KEY,
+                lambda: rounds.is_going(experiment, folding.KIND),
+            )
 
         st.button(
             words, key=f"{KEY}-begin", icon=":material/splitscreen:", type="primary" if primary else "secondary",
@@ -103,9 +107,11 @@ def _sentence(found: Mapping[str, Any]) -> str:
     if not figure or figure["value"] is None:
         return "No figure is defined on the held-out scans."
     spread = "" if figure["sd"] is None else f" From fold to fold: {figure['mean']:.3f} ± {figure['sd']:.3f}."
+    repeats = int(found.get("repeats", 1))
+    times = "once" if repeats == 1 else f"{repeats} times"
     return (
         f"{figures.metric_words(name)} {figures.interval(figure)} over {found['n']:,} scans of {found['patients']:,} "
-        f"patients, each held out once.{spread}"
+        f"patients, each held out {times}.{spread}"
     )
 
 
@@ -129,7 +135,8 @@ def _table(found: Mapping[str, Any]) -> None:
         key=f"{KEY}-table",
         column_config={
             "All held-out scans": st.column_config.TextColumn(
-                help="Every scan answered once, all answers in one pool; in brackets the 95 % interval over patients."
+                help="All answers to held-out scans in one pool, the mean over repeats; in brackets the 95 % interval "
+                "over patients."
             ),
             "Spread": st.column_config.TextColumn(help="Standard deviation from fold to fold."),
             "One validation side": st.column_config.TextColumn(

@@ -54,7 +54,11 @@ def _choice(experiment: Experiment, of: Run | None, view: RunView | None, words:
 
         def start() -> None:
             id = of.id if of is not None else ""
-            rounds.begin(lambda: forecast.begin(home(), experiment, draws=num, of=id), KEY)
+            rounds.begin(
+                lambda: forecast.begin(home(), experiment, draws=num, of=id),
+                KEY,
+                lambda: rounds.is_going(experiment, forecast.KIND),
+            )
 
         st.button(
             words, key=f"{KEY}-begin", icon=":material/query_stats:", type="primary" if primary else "secondary",

@@ -15,7 +15,7 @@ from typing import Any
 
 import streamlit as st
 
-from builder.catalog import Domain, Part
+from builder.catalog import Domain, Float, Part
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.layers import LAYERS
 from builder.search import space
@@ -262,13 +262,15 @@ def ranges(draft: Draft, dimension: Dimension, domain: Domain | None, place: str
             for name, words in (("low", "From"), ("high", "To")):
                 key = f"range-{name}-{place}:{path}"
                 value = getattr(dimension, name)
-                if st.session_state.get(key) != value:
+                if isinstance(domain, Float) and value is not None:  # 0 in a file is no wish for whole numbers
+                    value = float(value)
+                if (now := st.session_state.get(key)) != value or type(now) is not type(value):
                     st.session_state[key] = value
                 whole = isinstance(value, int)
                 st.number_input(
                     words,
                     value=value,
-                    step=1 if whole else _step_of(value),
+                    step=1 if whole else _step_of(value or 0.0),
                     format=None if whole else "%g",
                     key=key,
                     width=135,

@@ -16,7 +16,7 @@ from pages.kit import go, jobs, style
 from pages.kit.run_list import view_of
 from pages.kit.words import duration, plain
 
-__all__ = ["asked", "begin", "cost", "followed", "newest", "refused"]
+__all__ = ["asked", "begin", "cost", "followed", "is_going", "newest", "refused"]
 
 _LOOK_S = 1.0
 
@@ -27,9 +27,21 @@ def newest(experiment: Experiment, kind: str) -> Round | None:
     return found[0] if found else None
 
 
-def begin(act: Callable[[], object], key: str) -> None:
-    """Begins a round and sees to it that somebody works; what is refused is kept in words for the next draw."""
+def is_going(experiment: Experiment, kind: str) -> bool:
+    """Whether a round of a kind that asks about this very document is at work."""
+    one = newest(experiment, kind)
+    return one is not None and one.view().active > 0
+
+
+def begin(act: Callable[[], object], key: str, going: Callable[[], bool] = lambda: False) -> None:
+    """Begins a round and sees to it that somebody works; what is refused is kept in words for the next draw.
+
+    Args:
+        going: whether one of the kind is at work already: the second press of a double click begins nothing.
+    """
     try:
+        if going():
+            return
         act()
         executor(home()).ensure()
     except (FoldError, StoreError, LookupError, ValueError) as error:
@@ -62,7 +74,7 @@ def followed(one: Round, key: str, title: str, draw: Callable[[Mapping[str, Any]
     if bad:
         _stuck(one, key, view, bad)
         return False
-    asked({"round": one.id}, f"{key}-{one.id}", key)
+    asked({"round": one.id}, f"{key}-{one.id}", key, one.forget)
     return False
 
 
@@ -110,20 +122,27 @@ def _stuck(one: Round, key: str, view: RoundView, bad: Sequence[str]) -> None:
             "Go on", key=f"{key}-resume", icon=":material/play_arrow:", type="primary",
             on_click=begin, args=(one.resume, key),
         )  # fmt: skip
-        st.button(
-            "Put away", key=f"{key}-forget", icon=":material/close:", on_click=begin, args=(one.forget, key),
-            help="The question goes; its trainings stay in the list of runs.",
-        )  # fmt: skip
+        _put_away(one.forget, key)
 
 
-def asked(payload: dict[str, Any], slot: str, key: str) -> None:
-    """All have ended: their answers are put together, by itself the first time."""
+def _put_away(forget: Callable[[], None], key: str) -> None:
+    st.button(
+        "Put away", key=f"{key}-forget", icon=":material/close:", on_click=begin, args=(forget, key),
+        help="The question goes; its trainings stay in the list of runs.",
+    )  # fmt: skip
+
+
+def asked(payload: dict[str, Any], slot: str, key: str, forget: Callable[[], None]) -> None:
+    """All have ended: their answers are put together, by itself the first time; where that cannot be, the question is
+    taken away by `forget`."""
     if jobs.of_slot(slot) is None and not st.session_state.get(f"{slot}-asked"):
         st.session_state[f"{slot}-asked"] = True
         begin(lambda: jobs.submit("gather", payload, slot), key)
     view = jobs.watch(slot, "Asking about what was held out")
     if view is None or view.status == "done":  # done, and yet no answer that fits: a run was made anew since
-        st.button(
-            "Put the answers together", key=f"{key}-gather", icon=":material/functions:", type="primary",
-            on_click=begin, args=(lambda: jobs.submit("gather", payload, slot), key),
-        )  # fmt: skip
+        with st.container(horizontal=True):
+            st.button(
+                "Put the answers together", key=f"{key}-gather", icon=":material/functions:", type="primary",
+                on_click=begin, args=(lambda: jobs.submit("gather", payload, slot), key),
+            )  # fmt: skip
+            _put_away(forget, key)

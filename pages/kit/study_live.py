@@ -164,9 +164,8 @@ def numbers(view: StudyView, counts: Counter[str]) -> None:
     rows = [(words, f"{counts[status]:,}") for status, words in _COUNTED.items() if counts[status]]
     if not view.active:
         rows = [("Not over" if words == "Running" else words, value) for words, value in rows]
-    if counts["pruned"] and view.epochs_planned:
-        spared = 1 - view.epochs_run / view.epochs_planned
-        rows.append(("Epochs spared", f"{spared:.0%}"))
+    if counts["pruned"]:
+        rows.append(("Epochs spared", f"{view.epochs_spared:.0%}"))
     if view.seconds >= 1:
         rows.append(("Time", duration(view.seconds)))
     if rows:

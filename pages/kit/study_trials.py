@@ -126,7 +126,7 @@ def table(study: Study, view: StudyView) -> None:
                 key="requeue-trial",
                 icon=":material/replay:",
                 help="A trial more with the same choices.",
-                disabled=not picked.ended,
+                disabled=not picked.ended or picked.status == "refused",
                 on_click=attempt,
                 args=(functools.partial(study.requeue, picked.number),),
             )

@@ -10,6 +10,7 @@ import streamlit as st
 from builder import nested, seeds
 from builder.execute import home
 from builder.nested import Nested
+from builder.parting import Parting
 from builder.rounds import RoundStore
 from builder.runs import StoreError
 from builder.search.studies import Study, StudyView
@@ -26,12 +27,13 @@ SEEDS_KEY, NESTED_KEY = "worth-seeds", "worth-nested"
 
 
 def cards(study: Study) -> None:
-    """The two questions about a winner, once a search with one objective has ended; nothing before."""
+    """The two questions about a winner, once a search with one objective has ended; nothing before, and nothing of a
+    search inside a fold: it is itself a part of an answer, and its sides are not those of the data set."""
     try:
-        view = view_of(study)
+        view, own = view_of(study), Parting.of(study.folder)
     except (StoreError, OSError, ValueError):
         return
-    if view.active or view.best is None or not view.best.run:
+    if view.active or view.best is None or not view.best.run or own is not None:
         return
     with style.card("What is the winner worth?", key="worth"):
         st.caption(
@@ -64,7 +66,11 @@ def _against_default(study: Study, view: StudyView) -> None:
     num = st.segmented_control("Seeds", _SEEDS, default=3, key=f"{SEEDS_KEY}-num", required=True)
 
     def start() -> None:
-        rounds.begin(lambda: seeds.begin(home(), default, winner, int(num or 3), of=study.id), SEEDS_KEY)
+        rounds.begin(
+            lambda: seeds.begin(home(), default, winner, int(num or 3), of=study.id),
+            SEEDS_KEY,
+            lambda: rounds.is_going(winner, seeds.KIND),
+        )
 
     st.button("Train both again", key=f"{SEEDS_KEY}-begin", icon=":material/casino:", on_click=start)
     st.caption(rounds.cost(2 * int(num or 3), view.best.seconds))
@@ -107,7 +113,11 @@ def _inside_folds(study: Study, view: StudyView) -> None:
     num = st.segmented_control("Folds", _FOLDS, default=3, key=f"{NESTED_KEY}-num", required=True)
 
     def start() -> None:
-        rounds.begin(lambda: nested.begin(home(), study.experiment, int(num or 3), of=study.id), NESTED_KEY)
+        rounds.begin(
+            lambda: nested.begin(home(), study.experiment, int(num or 3), of=study.id),
+            NESTED_KEY,
+            lambda: bool(nested.known(home(), study.id)),  # a second one is offered nowhere
+        )
 
     st.button("Search inside each fold", key=f"{NESTED_KEY}-begin", icon=":material/account_tree:", on_click=start)
     per = sum(trial.seconds for trial in view.trials)
@@ -115,7 +125,8 @@ def _inside_folds(study: Study, view: StudyView) -> None:
 
 
 def _followed(one: Nested) -> None:
-    found, views = one.result(), one.views()
+    views = one.views()
+    found = one.result(views)
     if found is not None:
         _drawn_nested(found)
     elif any(view.active for view in views):
@@ -136,7 +147,7 @@ def _followed(one: Nested) -> None:
                 on_click=rounds.begin, args=(lambda: nested.forget(one), NESTED_KEY),
             )  # fmt: skip
     else:
-        rounds.asked({"nested": one.id}, f"{NESTED_KEY}-{one.id}", NESTED_KEY)
+        rounds.asked({"nested": one.id}, f"{NESTED_KEY}-{one.id}", NESTED_KEY, lambda: nested.forget(one))
 
 
 def _going(one: Nested) -> None:
