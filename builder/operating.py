@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.evaluate import current
 from builder.measures.operating import Separation, rest
 from builder.runs import Run, append_whole
 
@@ -103,7 +104,8 @@ def told(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def worth(run: Run) -> dict[str, Any]:
-    """What answers of a run are worth on its test side, for whoever gets one: {} where it was not measured.
+    """What answers of a run are worth on its test side, for whoever gets one: {} where its present weights were not
+    measured there.
 
     Returns:
         {classes {class: {threshold, prevalence, by ("a person", who kept it, or "validation", where sensitivity +
@@ -111,9 +113,8 @@ def worth(run: Run) -> dict[str, Any]:
         runs that answer with classes; {boxes {threshold, false_discovery}} of those that answer with boxes. Prevalence
         is the one that a person gave, else that of the test scans.
     """
-    try:
-        report = json.loads((run.folder / "evaluation-test.json").read_text())
-    except (OSError, ValueError):
+    report = current(run)
+    if report is None:
         return {}
     found: dict[str, dict[str, Any]] = {}
     for label, row in (report.get("operating_points") or {}).items():

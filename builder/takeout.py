@@ -122,10 +122,14 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
 
     Args:
         finding: as `predict.Finding.plain` tells it. least: boxes with a smaller score are left out.
+    Raises:
+        TakeoutRefused: also where the run does not answer, which a report could not say.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
+    if finding.get("reason"):
+        raise TakeoutRefused(f"There is no answer to report. {finding['reason']}")
     headers = sources(files, len(_output(folder, "scan").pixels))
     if len({header.StudyInstanceUID for header in headers}) > 1:
         raise TakeoutRefused("The scan's files belong to several studies.")
@@ -148,7 +152,7 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
         procedure_reported=hd.sr.CodedConcept("363679005", "SCT", "Imaging procedure"),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=headers,
+        referenced_images=headers if _described(headers) else None,
     )
     made = hd.sr.ComprehensiveSR(
         evidence=headers,
@@ -165,6 +169,19 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
     _stamped(made, finding.get("notes") or ())
     made.save_as(out)
     return out
+
+
+def _described(headers: Sequence[Any]) -> bool:
+    """Whether a report can list its images with what they are (TID 1600, which it may leave out): that needs how an
+    image lies and how large its pixels are, and many files do not say it. The report refers to them in any case."""
+    from highdicom.sr import ImageLibraryEntryDescriptors
+
+    try:
+        for header in headers:
+            ImageLibraryEntryDescriptors(header)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def results(
@@ -192,7 +209,9 @@ def results(
 
 
 def _stamped(made: Any, notes: Iterable[str]) -> None:
-    """Says in the head of a DICOM object that its figures flatter, where the run learned from a known leak."""
+    """Has a DICOM object say names of any script as they are, and in its head that its figures flatter, where the run
+    learned from a known leak."""
+    made.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, whatever the source is written in
     if any(str(note).startswith("LEAKY") for note in notes):
         made.SeriesDescription = "LEAKY: measured on scans it had learned from"
 
