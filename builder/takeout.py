@@ -25,7 +25,7 @@ _SCHEME = "99SCANLOOM"
 # Attributes that a source may lack and its descendants must have, at least empty (type 2).
 _EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
-    *("AccessionNumber", "ReferringPhysicianName"),
+    *("AccessionNumber", "ReferringPhysicianName", "SliceThickness"),
 )
 
 

@@ -60,6 +60,17 @@ def test_a_mask_becomes_a_segmentation_whose_frames_lie_on_the_right_slices(
         assert source.ReferencedSOPInstanceUID == uid_at[z]
 
 
+def test_a_segmentation_is_written_of_files_that_do_not_say_how_thick_a_slice_is(tmp_path: Path) -> None:
+    job, where = tmp_path / "job", {"FrameOfReferenceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    job.mkdir()
+    files = [dicom(tmp_path / f"{n}.dcm", n, 2.0 * n, **where) for n in range(3)]
+    mask = np.zeros((3, 64, 64), np.uint8)
+    mask[1, 3:9, 3:9] = 1
+    outputs.keep(job, "mask", Scan(mask[:, None], format="dicom"))
+    made = pydicom.dcmread(segmentation(job, files, ["Lesion"], tmp_path / "seg.dcm"))
+    assert made.NumberOfFrames == 1 and np.array_equal(made.pixel_array.reshape(64, 64), mask[1])
+
+
 def test_boxes_become_a_structured_report_over_the_images_they_lie_on(
     tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
 ) -> None:
