@@ -152,7 +152,8 @@ def ask(
     has = {"lesion": np.zeros(len(targets), bool), "text": np.asarray(there["text"].any((1, 2)))}
     if "boxes" in known:
         there["lesion"], has["lesion"] = lesions(targets, experiment.data.size_px)
-    names = [name for name, probe in PROBES.items() if not probe.needs or has[probe.needs].sum() >= _FEW]
+    num_with = {what: len(np.unique(targets.cases[rows])) for what, rows in has.items()}
+    names = [name for name, probe in PROBES.items() if not probe.needs or num_with[probe.needs] >= _FEW]
     chances: dict[str, np.ndarray] = {}
     total = len(names) * len(targets)
     for at, name in enumerate(names):
@@ -261,6 +262,8 @@ def _report(
         by_case = np.stack([rows[targets.cases == case].mean(0) for case in own])
         # Without lesions a scan shows all that it shows as it is: only scans that have one can be asked about theirs.
         use = cases_with[PROBES[name].needs] if PROBES[name].only else np.ones(len(own), bool)
+        if name == "without_lesion":
+            use = _looked_at(dataset, own, labels, cases_with["lesion"])
         predictions = Predictions(by_case[use], labels[use], patients[use], own[use])
         told = _figures(predictions, resamples)
         probes[name] = {**told, "n": int(use.sum())}
@@ -275,6 +278,15 @@ def _report(
         "probes": probes,
         "verdicts": verdicts(probes),
     }
+
+
+def _looked_at(dataset: Dataset, cases: np.ndarray, labels: np.ndarray, lesions: np.ndarray) -> np.ndarray:
+    """(N,) bool: the cases whose lesions are known. Of a class that shows any, a scan on which nobody has looked for
+    them may still hold its own, and would prove that the network needs none."""
+    kinds = [tuple(np.atleast_1d(label).tolist()) for label in labels]
+    showing = {kind for kind, some in zip(kinds, lesions, strict=True) if some}
+    known = [dataset.cases[case].carries("boxes") or dataset.cases[case].carries("mask") for case in cases]
+    return np.array([there or kind not in showing for there, kind in zip(known, kinds, strict=True)], bool)
 
 
 def _figures(predictions: Predictions, resamples: int) -> dict[str, Any]:

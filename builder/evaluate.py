@@ -107,11 +107,9 @@ def answered(
 
 def kept(run: Run, split: str) -> task.Examined | None:
     """What the run answered when it was last evaluated on a split; None where it was not, or has learned since."""
-    found = evaluation(run, split)
+    if current(run, split) is None:
+        return None
     try:
-        weights = hashlib.sha256((run.folder / "best.safetensors").read_bytes()).hexdigest()
-        if found is None or found.get("checkpoint") != weights:
-            return None
         with np.load(run.folder / f"predictions-{split}.npz", allow_pickle=False) as stored:
             return _lasting(stored)
     except (OSError, ValueError, zipfile.BadZipFile):
@@ -144,6 +142,16 @@ def evaluation(run: Run, split: str = "test") -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def current(run: Run, split: str = "test") -> dict[str, Any] | None:
+    """As `evaluation`; None also where the run has learned since: they are the figures of other weights."""
+    found = evaluation(run, split)
+    try:
+        weights = hashlib.sha256((run.folder / "best.safetensors").read_bytes()).hexdigest()
+    except OSError:
+        return None
+    return found if found is not None and found.get("checkpoint") == weights else None
 
 
 def examples(run: Run, split: str = "test") -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """A scan that somebody asked about goes back into the data set, with the label that a person gave it or corrected.
 
-It never joins a test side that was opened: a scan that was chosen because a network erred on it would bend the figures.
+It never joins a test side that was opened, and one that is there keeps its label: what was chosen because a network
+erred on it, and corrected with its answer in sight, would bend the figures.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from builder.asking import files_of
 from builder.data import Dataset
 from builder.evaluate import was_opened
 from builder.intake import ImportFailed, Step, import_scans
+from builder.series import members
 from builder.sources import Source
 
-__all__ = ["FeedbackRefused", "Said", "correct", "take_back"]
+__all__ = ["FeedbackRefused", "Said", "closed", "correct", "take_back"]
 
 
 class FeedbackRefused(ValueError):
@@ -60,12 +62,24 @@ class Said:
         )
 
 
+def closed(dataset: Dataset, index: int) -> str:
+    """Why a case takes no label that is given with a network's answer in sight, in a sentence; "" where it does."""
+    if dataset.cases[index].split != "test" or not was_opened(dataset):
+        return ""
+    return (
+        "This scan is in the data set, on the test side, which was opened: correct it on the Data page, where no "
+        "network's answer is in sight."
+    )
+
+
 def correct(dataset: Dataset, index: int, said: Said, who: str = "", origin: str = "corrected") -> None:
     """Records what a person says of a case; classes and structures that are new get their names first.
 
     Raises:
-        FeedbackRefused, labels.LabelRefused: it does not fit the scan or the data set.
+        FeedbackRefused, labels.LabelRefused: it does not fit the scan or the data set, or the case is `closed`.
     """
+    if refused := closed(dataset, index):
+        raise FeedbackRefused(refused)
     named = [*(said.label or ()), *(box[4] for box in said.boxes or ())]
     new = [name for name in dict.fromkeys(named) if name not in dataset.classes]
     if new:
@@ -107,46 +121,35 @@ def take_back(
         files: the scan's, or several scans' of which it is number `member`. scratch: an empty folder for the way.
     Yields: the steps of the import. Returns: {dataset, case (its position), id, split}.
     Raises:
-        FeedbackRefused, labels.LabelRefused, sources.SourceRefused: with the reason, as a sentence.
+        FeedbackRefused, labels.LabelRefused, sources.SourceRefused, scan.Unreadable: with the reason, as a sentence.
     """
     before = Dataset.open(home, dataset)
-    count = len(before)
-    closed = ("test",) if was_opened(before) else ()
+    opened = ("test",) if was_opened(before) else ()
+    failed: ImportFailed | None = None
     with files_of(files, member) as found:
         if not found:
             raise FeedbackRefused("The scan's files are gone: drop it again.")
+        if member is None and len(found) > 1:  # they were read as one series: what was left out is not spoken of
+            found = tuple(members(found))
         for number, path in enumerate(found):
             shutil.copyfile(path, scratch / f"{number:05d}{path.suffix if path.suffix != '.bin' else ''}")
         try:
-            yield from import_scans(Source("folder", scratch), before.name, home, into=before.id, keep_out_of=closed)
-        except ImportFailed as error:
-            return _said_of_one_that_is_there(before, error, said, who, closed)
-    after = Dataset.open(home, before.id)
-    fresh = range(count, len(after))
-    if not len(fresh):
-        raise FeedbackRefused("Nothing of it could be imported.")
-    if len(fresh) > 1:
-        raise FeedbackRefused(
-            f"The import made {len(fresh)} scans of these files, without a label: look at them on the Data page."
-        )
-    correct(after, fresh[0], said, who)
-    case = after.cases[fresh[0]]
-    return {"dataset": after.id, "case": fresh[0], "id": case.id, "split": case.split}
-
-
-def _said_of_one_that_is_there(
-    dataset: Dataset, failed: ImportFailed, said: Said, who: str, closed: Sequence[str]
-) -> dict[str, Any]:
-    """What a person says of a scan that the import skipped, because the data set has it."""
-    there = {entry.case for entry in failed.ledger if entry.status == "skipped" and entry.case}
-    if len(there) != 1:
+            steps = import_scans(Source("folder", scratch), before.name, home, into=before.id, keep_out_of=opened)
+            ledger = (yield from steps).ledger
+        except ImportFailed as error:  # such as where the data set has the scan already
+            failed, ledger = error, error.ledger
+    named = {entry.case for entry in ledger if entry.case}  # those that are new, and those that are there
+    if failed is not None and len(named) != 1:
         raise failed
-    index = next(n for n, case in enumerate(dataset.cases) if case.id in there)
-    case = dataset.cases[index]
-    if case.split in closed:
+    if not named:
+        raise FeedbackRefused("Nothing of it could be imported.")
+    if len(named) > 1:
         raise FeedbackRefused(
-            f"This scan is in the data set, on the {case.split} side, which was opened: correct it on the Data page, "
-            "where you see what it counts for."
+            f"These files are {len(named)} scans of the data set now, none with what you said: look at them on the "
+            "Data page."
         )
-    correct(dataset, index, said, who)
-    return {"dataset": dataset.id, "case": index, "id": case.id, "split": case.split}
+    after = Dataset.open(home, before.id)
+    index = next(n for n, case in enumerate(after.cases) if case.id in named)
+    correct(after, index, said, who)
+    case = after.cases[index]
+    return {"dataset": after.id, "case": index, "id": case.id, "split": case.split}

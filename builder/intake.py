@@ -334,7 +334,8 @@ class _Intake:
         boxes = None if boxes in (now.boxes, came.boxes) else boxes
         mask = None if mask is None or self._shows(now, mask) or self._shows(came, mask) else mask
         told = {"class": label, "boxes": boxes, "mask": mask}
-        new = {name: value for name, value in (said or {}).items() if now.attributes.get(name) != value}
+        known = (now.attributes, came.attributes)
+        new = {n: value for n, value in (said or {}).items() if value not in [one.get(n) for one in known]}
         given = [name for name, value in told.items() if value is not None]
         words = " and ".join([*given, *(attributes.title(name).lower() for name in sorted(new, key=attributes.place))])
         if not words:
@@ -693,7 +694,7 @@ class _Intake:
             source = self.arrangement.patient_source
         elif any(self.told_patient):
             source = "dicom"
-        elif self.arrangement.official_split or self.arrangement.npz:
+        elif self.arrangement.npz or (self.arrangement.official_split and self._says_test()):
             source = "official split"
         else:
             source = "one image = one patient"
@@ -701,6 +702,12 @@ class _Intake:
             both = {self.base.fingerprint.patient_source, source}
             return "one image = one patient" if "one image = one patient" in both else source
         return source
+
+    def _says_test(self) -> bool:
+        """Whether the source's own split has the test side: one that it leaves out is drawn from its train part."""
+        return not any(case.split == "test" for case in self.cases) or any(
+            item.split == "test" for item in self.arrangement.items
+        )
 
     def _warnings(self, cases: Sequence[Case], counts: Counter[str]) -> list[str]:
         said = [f"{note[0].upper()}{note[1:]}." for note in self.arrangement.notes]

@@ -15,6 +15,7 @@ Only cases that carry the labels in question are written, with those they carry 
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,14 +91,23 @@ def export_labels(dataset: Dataset, to: str, out: Path) -> Iterator[tuple[int, i
             raise ExportRefused(str(error)) from None
         done.cases += 1
     writer.finish()
+    if not writer.names_patients and max(writer.pictures_of.values()) > 1:
+        done.notes.add(
+            "This format does not say whose pictures they are: imported again, each counts as a patient, and those of "
+            "one patient or volume may come to lie on several sides."
+        )
     yield len(chosen), len(chosen), done
 
 
 class _Writer:
     """One format: writes case by case, then what tells of all of them."""
 
+    names_patients = True
+    """Whether the format says whose scans they are."""
+
     def __init__(self, dataset: Dataset, out: Path, done: Exported) -> None:
         self.dataset, self.out, self.done = dataset, out, done
+        self.pictures_of: Counter[str] = Counter()  # {patient: pictures written}
         self.prepare()
 
     def prepare(self) -> None:
@@ -123,6 +133,7 @@ class _Writer:
             name = case.id if len(scan.pixels) == 1 else f"{case.id}-{number:04d}"
             write_png(self.place(folder, f"{name}.png"), as_picture(scan, number, self.done.notes))
             self.done.scans += 1
+            self.pictures_of[case.patient] += 1
             yield name, number, (scan.pixels.shape[3], scan.pixels.shape[2])
 
     def boxes(self, index: int, number: int | None = None) -> list[Box]:
@@ -136,6 +147,8 @@ class _Writer:
 
 
 class _Voc(_Writer):
+    names_patients = False
+
     def prepare(self) -> None:
         self.lists: dict[str, list[str]] = {side: [] for side in SPLITS}
 
@@ -167,6 +180,8 @@ class _Voc(_Writer):
 
 
 class _Yolo(_Writer):
+    names_patients = False
+
     def write(self, index: int) -> None:
         side = self.dataset.cases[index].split
         for name, number, (width, height) in self.pictures(index, f"images/{side}"):
@@ -189,6 +204,8 @@ class _Yolo(_Writer):
 
 
 class _Coco(_Writer):
+    names_patients = False
+
     def prepare(self) -> None:
         self.sides: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
 
@@ -268,9 +285,11 @@ class _Masks(_Writer):
     def row(self, index: int, file: str, outlined: str) -> None:
         """Notes a scan and its mask for the table."""
         case, classes = self.dataset.cases[index], self.dataset.classes
-        label = case.label if isinstance(case.label, tuple) else () if case.label is None else (case.label,)
-        told = ("|".join(classes[k] for k in label),) if classes else ()
-        self.rows.append((file, outlined, *told, case.patient, case.split))
+        if isinstance(case.label, tuple):  # closed: none of them is not the same as a word that is missing (`tables`)
+            label = "".join(f"{classes[k]}|" for k in case.label) or "|"
+        else:
+            label = "" if case.label is None else classes[case.label]
+        self.rows.append((file, outlined, *([label] if classes else []), case.patient, case.split))
 
     def finish(self) -> None:
         columns = ["file", "mask", *(["label"] if self.dataset.classes else []), "patient", "split"]

@@ -96,19 +96,23 @@ def of_detections(examined: Mapping[str, np.ndarray], dataset: Dataset) -> list[
 def of_outlines(
     run: Run, home: Path, cases: Sequence[int], progress: Callable[[int, int], None] | None = None
 ) -> list[dict[str, Any]]:
-    """The cases of a reading of outlines: as `of_detections`, of what the network outlines on these cases."""
+    """The cases of a reading of outlines: as `of_detections`, of what the network outlines on these cases; what counts
+    are the slices that it sees."""
     from builder.predict import Predictor
 
     predictor = Predictor.open(run.folder)
     dataset = dataset_of(run.folder, home, predictor.experiment.data.dataset)
-    found = []
+    data, found = predictor.experiment.data, []
     for number, case in enumerate(cases):
         true, scan = dataset.mask(case), dataset.scan(case)
+        of = len(scan.pixels)
+        seen = list(range(of)) if data.slices == "each" or data.blocks else [of // 2]
         answer = predictor.finding(scan).found.outline
         truth = of_mask((true > 0).astype(np.uint8)) if true is not None else ()  # a network outlines one kind
+        truth = tuple(mark for mark in truth if mark[5] in seen)
         model = of_mask(answer) if answer is not None else ()
         entry: dict[str, Any] = {"id": dataset.cases[case].id, "patient": int(dataset.patients[case])}
-        entry |= {"slices": list(range(len(scan.pixels))), "truth": list(truth), "model": list(model), "scores": []}
+        entry |= {"slices": seen, "truth": list(truth), "model": list(model), "scores": []}
         entry["outline"] = "" if answer is None else packed(answer)
         found.append(entry)
         if progress:
@@ -121,27 +125,32 @@ def of_outlines(
 
 def counted(truth: Sequence[Mark], said: Sequence[Mark], slices: Sequence[int]) -> tuple[int, int, int]:
     """(lesions found, lesions there, false alarms) of one scan, on the slices that count."""
-    found = lesions = alarms = 0
-    for index in slices:
-        there, marks = ([mark for mark in side if mark[5] == index] for side in (truth, said))
-        lesions += len(there)
-        for label in {mark[4] for mark in (*there, *marks)}:
-            own = np.array([mark[:4] for mark in marks if mark[4] == label], float).reshape(-1, 4)
-            real = np.array([mark[:4] for mark in there if mark[4] == label], float).reshape(-1, 4)
-            hits = _matched(overlaps(own, real))
-            found += hits
-            alarms += len(own) - hits
-    return found, lesions, alarms
+    found, alarms = _parted(truth, said, slices)
+    return len(found), sum(mark[5] in set(slices) for mark in truth), len(alarms)
 
 
-def _matched(shared: np.ndarray) -> int:
-    """How many pairs reach the limit, each row and column once, the closest first."""
-    shared, hits = shared.copy(), 0
-    while shared.size and shared.max() >= FROC_IOU:
-        row, column = np.unravel_index(int(shared.argmax()), shared.shape)
-        shared[row], shared[:, column] = -1, -1
-        hits += 1
-    return hits
+def _parted(truth: Sequence[Mark], said: Sequence[Mark], slices: Sequence[int]) -> tuple[set[int], list[Mark]]:
+    """Which lesions are found (numbers in `truth`), and the marks that meet none, on the slices that count."""
+    counting = set(slices)
+    marks = [mark for mark in said if mark[5] in counting]
+    met = _matched(marks, truth)
+    return {there for _, there in met}, [mark for n, mark in enumerate(marks) if n not in {one for one, _ in met}]
+
+
+def _matched(marks: Sequence[Mark], others: Sequence[Mark]) -> list[tuple[int, int]]:
+    """Pairs (number in `marks`, number in `others`) of one class and slice that reach the limit, each once, the closest
+    first."""
+    pairs = []
+    for place in {mark[4:] for mark in marks} & {mark[4:] for mark in others}:
+        rows, columns = ([n for n, mark in enumerate(side) if mark[4:] == place] for side in (marks, others))
+        shared = overlaps(
+            *(np.array([side[n][:4] for n in at], float) for side, at in ((marks, rows), (others, columns)))
+        )
+        while shared.max() >= FROC_IOU:
+            row, column = np.unravel_index(int(shared.argmax()), shared.shape)
+            pairs.append((rows[row], columns[column]))
+            shared[row], shared[:, column] = -1, -1
+    return pairs
 
 
 def figures(counts: np.ndarray) -> bootstrap.Figures:
@@ -165,16 +174,23 @@ def figures(counts: np.ndarray) -> bootstrap.Figures:
     return told
 
 
-def moves(alone: np.ndarray, both: np.ndarray) -> dict[str, int]:
-    """How the network's marks moved a reader, from counts (N, 3) without and with them: lesions {gained, lost}, false
-    alarms {alarms_added, alarms_dropped}."""
-    found, alarms = both[:, 0] - alone[:, 0], both[:, 2] - alone[:, 2]
-    return {
-        "gained": int(found.clip(0).sum()),
-        "lost": int((-found).clip(0).sum()),
-        "alarms_added": int(alarms.clip(0).sum()),
-        "alarms_dropped": int((-alarms).clip(0).sum()),
-    }
+def moves(
+    truths: Sequence[Sequence[Mark]],
+    alone: Sequence[Sequence[Mark]],
+    both: Sequence[Sequence[Mark]],
+    slices: Sequence[Sequence[int]],
+) -> dict[str, int]:
+    """How the network's marks moved a reader, scan by scan without and with them: lesions {gained, lost}, false alarms
+    {alarms_added, alarms_dropped}. A false alarm that was only drawn otherwise stays."""
+    told = {"gained": 0, "lost": 0, "alarms_added": 0, "alarms_dropped": 0}
+    for truth, before, after, counting in zip(truths, alone, both, slices, strict=True):
+        (found, alarms), (still, left) = (_parted(truth, said, counting) for said in (before, after))
+        same = len(_matched(alarms, left))
+        told["gained"] += len(still - found)
+        told["lost"] += len(found - still)
+        told["alarms_added"] += len(left) - same
+        told["alarms_dropped"] += len(alarms) - same
+    return told
 
 
 SHARES = ("sensitivity", "image_specificity")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.evaluate import evaluation
 from builder.measures.operating import Separation, rest
 from builder.runs import Run, append_whole
 
@@ -113,11 +114,8 @@ def worth(run: Run, weights: str) -> dict[str, Any]:
         runs that answer with classes; {boxes {threshold, false_discovery}} of those that answer with boxes. Prevalence
         is the one that a person gave, else that of the test scans.
     """
-    try:
-        report = json.loads((run.folder / "evaluation-test.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    if report.get("checkpoint") != weights:  # it has learned since
+    report = evaluation(run)
+    if report is None or report.get("checkpoint") != weights:  # it has learned since
         return {}
     found: dict[str, dict[str, Any]] = {}
     for label, row in (report.get("operating_points") or {}).items():

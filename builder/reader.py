@@ -179,7 +179,8 @@ class Reading:
         return None
 
     def join(self, reader: str, home: Path) -> str:
-        """Writes down that a reader begins, and returns the name as it is kept; to begin again changes nothing.
+        """Writes down that a reader begins, and returns the name as it is kept; to begin again changes nothing, also
+        with other capitals.
 
         On the test side the first time counts as an opening of it.
 
@@ -190,7 +191,9 @@ class Reading:
             raise ReadingRefused(
                 "A reader is told by initials or a code: 1 to 24 letters, digits, spaces, - and points."
             )
-        if reader not in self.answers():
+        there = self.answers()
+        reader = next((name for name in there if name.casefold() == reader.casefold()), reader)
+        if reader not in there:
             self._write({"reader": reader, "began": True})
             if self.split == "test" and Parting.of(self.folder.parents[1]) is None:  # else held out of the run itself
                 evaluate.count_opening(Dataset.open(home, self.dataset), self.run)
@@ -334,17 +337,24 @@ def _of_marks(
     """`begin` where readers box or outline lesions."""
     from builder import task
 
+    experiment = run.experiment
     places = {case.id: k for k, case in enumerate(dataset.cases)}
+    used = task.find(experiment.task).cases(dataset, experiment, split)
     classes: tuple[str, ...]
     truths: list[tuple[int, ...]]
     if kind == BOXES:
+        flat = experiment.data.slices in ("mean", "maximum")
+        if flat and any(dataset.cases[place].shape[0] > 1 for place in map(int, used)):
+            raise ReadingRefused(
+                "This network sees all slices of a scan as one picture and does not know on which of them a lesion "
+                "lies: boxes that readers draw on slices cannot be compared with its own."
+            )
         classes, _, examined = evaluate.answered(run, home, split, progress)
         cases = marked.of_detections(examined, dataset)
         truths = [(int(bool(case["truth"])),) for case in cases]
         cases = [cases[k] for k in _drawn(truths, num, seed)]
     else:
         classes = ("lesion",)
-        used = task.find(run.experiment.task).cases(dataset, run.experiment, split)
         known, truths = [], []
         for place in map(int, used):
             if (mask := dataset.mask(place)) is not None:

@@ -50,7 +50,7 @@ def _of_reader(reading: Reading, name: str, mine: Answers, resamples: int, seed:
     if reading.kind == CLASSES:
         moves = _moves(cases, alone, both)
     else:
-        moves = marked.moves(*(_counts(cases, [side])[0] for side in (alone, both)))
+        moves = marked.moves([case.truth for case in cases], alone, both, [case.slices for case in cases])
     return {"reader": name, **told, "changes": moves, "seconds": seconds}
 
 

@@ -262,6 +262,7 @@ def write_segmentation(path: Path, images: Sequence[Any], mask: np.ndarray, name
         device_serial_number="0",
         omit_empty_frames=bool(mask.any()),
     )
+    made.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: names of structures may be of any script
     made.save_as(path, enforce_file_format=True)
 
 

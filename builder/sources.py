@@ -585,7 +585,8 @@ def _match(table: Table, scans: Sequence[Found], base: str) -> tuple[list[Item],
         masks = tuple(found for name in row.masks if (found := one(name, row.line)))
         target = one(row.target, row.line) if row.target else None
         boxes = _drawn(row, whole=bundle is not None) if table.boxed else None
-        labels = row.labels if (row.labels or table.multi_label) and table.has_label else None
+        says = table.has_label and not row.unknown and bool(row.labels or table.multi_label)
+        labels = row.labels if says else None
         for found in hits:
             item = Item(found, labels, row.patient, row.split, bundle, boxes, masks, target, row.attributes)
             if found.name not in chosen:

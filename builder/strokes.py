@@ -162,10 +162,11 @@ def _far(box: Box, edges: tuple[float, float, float, float]) -> float:
 
 
 def _class_of(text: str, names: Sequence[str]) -> int | None:
-    """The class whose name the words are or begin with, the longest name first; upper and lower case are alike."""
-    said = text.casefold()
-    fits = [k for k, name in enumerate(names) if said == name.casefold() or said.startswith(f"{name.casefold()} ")]
-    return max(fits, key=lambda k: len(names[k])) if fits else None
+    """The class whose name the words are or begin with, the longest name first; upper and lower case are alike, but of
+    two names that differ in nothing else the one that is written so."""
+    said = f"{text} "
+    fits = [k for k, name in enumerate(names) if said.casefold().startswith(f"{name} ".casefold())]
+    return max(fits, key=lambda k: (len(names[k]), said.startswith(f"{names[k]} "))) if fits else None
 
 
 # -- masks ------------------------------------------------------------------------------------------------------------

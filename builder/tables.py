@@ -62,7 +62,8 @@ class Row:
     """One line: `line` as a spreadsheet counts it, `labels` are class names (several only in a multi-label table).
 
     In a table of boxes, `box` is x0, y0, x1, y1 in pixels of slice `slice`, None on a scan that has none. `masks` and
-    `target` are files. `attributes`: cells that tell of person, machine and site (see `attributes.columns`).
+    `target` are files. `attributes`: cells that tell of person, machine and site (see `attributes.columns`). `unknown`:
+    nobody has said which classes it shows, which is not the same as none of them.
     """
 
     line: int
@@ -75,6 +76,7 @@ class Row:
     masks: tuple[str, ...] = ()
     target: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def read_table(path: Path) -> Table:
     """Reads a label table.
 
     Several labels of one image are joined with "|" ("mass|effusion"); a table with such a cell is multi-label, and an
-    empty label there means none of the classes.
+    empty label there means none of the classes. Where cells end in "|" ("mass|", "|" for none of the classes), an empty
+    one means that nobody has said.
 
     Raises:
         TableRefused: no text, no such columns, ragged rows, empty cells, unknown splits; all problems at once.
@@ -136,6 +139,9 @@ def read_table(path: Path) -> Table:
         any(len(row.labels) > 1 for row in rows)
         or (at.label is not None and any("|" in cell for cell in _cells(text, delimiter, at.label)))
     )
+    closed = at.label is not None and any(cell.strip().endswith("|") for cell in _cells(text, delimiter, at.label))
+    if not (multi_label and closed):
+        rows = [replace(row, unknown=False) for row in rows]
     if says_more:
         wrong.unlabelled.clear()  # a scan may have a mask, and no class
     classes = _sorted({label for row in rows for label in row.labels})
@@ -258,7 +264,8 @@ def _row(line: int, cells: list[str], at: _Columns, wrong: _Wrong) -> Row:
     target = cells[at.target] if at.target is not None else ""
     side = SIDES.get(split) if split is not None else None
     told = {name: cells[place] for name, place in at.attributes.items() if cells[place]}
-    return Row(line, cells[at.file], labels, patient, side, box, int(number or 0), masks, target, told)
+    unknown = at.label is not None and not cells[at.label]
+    return Row(line, cells[at.file], labels, patient, side, box, int(number or 0), masks, target, told, unknown)
 
 
 def _edges(cells: Sequence[str], as_size: bool) -> tuple[float, float, float, float] | None:

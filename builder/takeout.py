@@ -130,13 +130,13 @@ def report(folder: Path, files: Sequence[Path], finding: Mapping[str, Any], out:
     Args:
         finding: as `predict.Finding.plain` tells it. least: boxes with a smaller score are left out.
     Raises:
-        TakeoutRefused: the run does not answer: a report could not say so.
+        TakeoutRefused: also where the run does not answer, which a report could not say.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
     if finding.get("reason"):
-        raise TakeoutRefused(str(finding["reason"]))
+        raise TakeoutRefused(f"There is no answer to report. {finding['reason']}")
     headers = sources(files, len(_output(folder, "scan").pixels))
     if len({header.StudyInstanceUID for header in headers}) > 1:
         raise TakeoutRefused("The scan's files belong to several studies.")

@@ -245,8 +245,8 @@ def _intake(work: Work, source: Any, name: str, options: Mapping[str, Any]) -> S
 
 
 def predict(work: Work) -> Steps:
-    """Asks a run about one scan: {finding, image, heatmap, size, outputs, heat, like}; the pictures are PNG files in
-    the job folder.
+    """Asks a run about one scan: {run, by, finding, image, heatmap, size, outputs, heat, like}; the pictures are PNG
+    files in the job folder.
 
     Of a series or volume `image` and `heatmap` are those of the most telling slice; `images` and `heatmaps` are those
     of all slices that were seen. `outputs` and `heat` are those of `asking.keep`: the scan itself and what was found on
@@ -269,13 +269,15 @@ def predict(work: Work) -> Steps:
     answered_by = {"state": state, "epoch": predictor.epoch, "step": predictor.step}
     if payload.get("occlude"):  # a question beside the first one, which has kept the scan and passed the gate
         finding = predictor.finding(scan, occlude=[tuple(box) for box in payload["occlude"]])
-        return {"finding": finding.plain(), "by": answered_by, **_pictures(work.folder, finding)}
+        told = {"run": asked.id, "finding": finding.plain(), "by": answered_by}
+        return {**told, **_pictures(work.folder, finding)}
     yield Progress(step=2, total=4, note="comparing it with the training scans")
     # The last state is of the moment: how near the training scans lie is not kept for it.
     known = nearness.of_run(predictor, asked.folder, work.home) if state == "best" else None
     yield Progress(step=3, total=4, note="asking the network")
     finding, like = gate.answered(predictor, scan, known)
-    result = {"finding": finding.plain(), "by": answered_by, "like": like, **_pictures(work.folder, finding)}
+    result: dict[str, Any] = {"run": asked.id, "finding": finding.plain(), "by": answered_by, "like": like}
+    result |= _pictures(work.folder, finding)
     result |= keep(work.folder, scan, finding, predictor)
     result["telling"] = telling_slice(len(scan.pixels), finding)
     return result
@@ -381,7 +383,8 @@ def _pictures(folder: Path, finding: Any) -> dict[str, Any]:
 
 
 def predict_many(work: Work) -> Steps:
-    """Asks a run about every scan in `files`: {scans: [...], refused (how many)}; pictures are PNG files in the folder.
+    """Asks a run about every scan in `files`: {run, checkpoint (which state of it), scans: [...], refused (how many)};
+    pictures are PNG files in the folder.
 
     Each of scans is {number, key (pseudonym of its first file's name), files (how many), finding, telling, picture,
     slices} or {number, key, files, error}. The files are grouped by series as an import groups them.
@@ -396,9 +399,9 @@ def predict_many(work: Work) -> Steps:
     payload = work.job.payload
     files = [Path(file) for file in payload["files"]]
     yield Progress(note="preparing the network")
-    run = Run(work.home, payload["run"])
-    predictor = Predictor.open(run.folder, checkpoint=payload.get("checkpoint") or "best")
-    known = nearness.of_run(predictor, run.folder, work.home)
+    run, state = Run(work.home, payload["run"]), payload.get("checkpoint") or "best"
+    predictor = Predictor.open(run.folder, checkpoint=state)
+    known = nearness.of_run(predictor, run.folder, work.home) if state == "best" else None  # as in `predict`
     yield Progress(note="reading the scans")
     rows: list[dict[str, Any]] = []
     read, total = 0, len(files)
@@ -424,7 +427,8 @@ def predict_many(work: Work) -> Steps:
         row["telling"] = telling_slice(len(came.scan.pixels), finding)
     if not rows:
         raise StoreError("There is no scan among these files.")
-    return {"scans": rows, "refused": sum("error" in row for row in rows)}
+    refused = sum("error" in row for row in rows)
+    return {"run": run.id, "checkpoint": state, "scans": rows, "refused": refused}
 
 
 def evaluate(work: Work) -> Steps:

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 from scanloom_components import history
 
-from pages.kit import address, draft, steps, style
+from pages.kit import address, annotating, draft, steps, style
 from pages.kit.machine import this_machine
 from pages.kit.words import plain
 
@@ -43,6 +43,8 @@ listed = {
 page = st.navigation({section: entries for section, entries in listed.items() if entries})
 address.on_page(page.url_path)
 draft.keep_in_url()
+if annotating.WAITING in st.session_state:  # drawing alone never comes here
+    annotating.store_waiting()
 
 with st.sidebar:
     open_draft = draft.current()

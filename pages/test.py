@@ -473,6 +473,8 @@ def page(runs: Sequence[Run]) -> None:
     with left:
         help = "Every run that has saved a network, also one that still learns or is paused."
         run = chosen_run(runs, "tested-run", on_switch=forget, help=help)
+        if jobs.run_of(_SLOT) not in ("", run.id):  # the address leads to another run, too
+            forget()
         trained.choose_state(run, on_switch=forget)
         several = how_many() == _MANY
         if not several:

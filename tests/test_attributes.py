@@ -18,6 +18,7 @@ from builder.data import Case, Dataset
 from builder.gathering import SourceRefused
 from builder.sources import Source
 from builder.subgroups import subgroups, verdicts
+from builder.told_later import tell
 
 
 def told(dataset: Dataset) -> list[dict[str, str]]:
@@ -174,6 +175,18 @@ def test_scans_that_are_there_are_told_of_later_by_their_files_or_by_a_table_of_
     table.write_text("file,sex\n0.png,F\n")
     assert main(["tell", dataset.id, str(table)]) == 2
     assert "a column that names patients" in capsys.readouterr().err
+
+
+def test_what_a_file_said_at_its_import_does_not_overrule_what_was_told_since(tmp_path, home):
+    for n in range(3):
+        dicom(tmp_path / "in" / f"{n}.dcm", n, PatientSex="M", PatientID=f"p{n}")
+    _, dataset = imported(tmp_path / "in", home)
+    (tmp_path / "people.csv").write_text("patient,sex\np0,F\n")
+    tell(home, dataset, tmp_path / "people.csv")
+    dicom(tmp_path / "in" / "3.dcm", 3, PatientSex="M", PatientID="p3")
+    report, dataset = imported(tmp_path / "in", home, into=dataset.id)
+    assert (report.cases, report.labelled) == (1, 0)
+    assert [row["sex"] for row in told(dataset)] == ["female", "male", "male", "male"]
 
 
 def test_a_group_of_ones_own_with_a_value_for_everybody_is_refused(tmp_path, home):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import little_run
 import numpy as np
@@ -149,3 +150,19 @@ def test_a_run_without_classes_and_one_that_learned_nothing_are_told_in_words(tm
     chance = {"value": 0.55, "low": 0.4, "high": 0.7}
     (words,) = verdicts({"whole": {"auc": chance}, "border": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0}}})
     assert "does not tell the classes apart" in words
+
+
+def test_lesions_that_nobody_has_looked_for_prove_nothing():
+    """A network that goes by the lesions alone: of half of the sick scans nobody has drawn them, so they stay."""
+    labels, cases = np.arange(100) % 2, np.arange(100)
+    drawn = (labels == 1) & (cases < 50)
+    rng = np.random.default_rng(0)
+    whole = np.where(labels == 1, 0.9, 0.1) + rng.normal(0, 0.02, 100)
+    without = np.where(drawn, 0.1, whole) + rng.normal(0, 0.02, 100)
+    chances = {name: np.stack([1 - p, p], 1) for name, p in (("whole", whole), ("without_lesion", without))}
+    known = [SimpleNamespace(carries=lambda by, k=k: by == "boxes" and bool(drawn[k])) for k in cases]
+    has = {"lesion": drawn, "text": np.zeros(100, bool)}
+    targets, dataset = SimpleNamespace(classes=labels, cases=cases), SimpleNamespace(patients=cases, cases=known)
+    found = blanking._report(chances, targets, has, dataset, 200)  # type: ignore[arg-type]
+    assert found["probes"]["without_lesion"]["n"] == 75 and found["with_lesions"] == 25
+    assert not any("goes by lies" in words for words in found["verdicts"])

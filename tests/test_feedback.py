@@ -14,7 +14,7 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 
 from builder.data import Dataset
 from builder.evaluate import count_opening
-from builder.feedback import FeedbackRefused, Said, correct, take_back
+from builder.feedback import FeedbackRefused, Said, closed, correct, take_back
 from builder.intake import detect, import_scans
 from builder.labels import pack
 from tests.made_files import drained
@@ -84,6 +84,47 @@ def test_a_scan_that_is_there_gets_the_label_where_it_lies(home: Path, tmp_path:
     tested = [picture(tmp_path / "tested.png", n, (48 + 2 * n, 64))]
     with pytest.raises(FeedbackRefused, match="on the test side, which was opened"):
         brought(home, animals, tested, Said(("dog",)), tmp_path / "way2")
+
+
+def test_of_several_series_the_one_that_was_answered_goes_back(home: Path, tmp_path: Path, animals: Dataset) -> None:
+    files = [dicom(tmp_path / f"a{n}.dcm", n, float(n), PatientID="p", SeriesInstanceUID="1.2.3") for n in range(3)]
+    files += [
+        dicom(tmp_path / f"b{n}.dcm", 9 + n, float(n), PatientID="p", SeriesInstanceUID="1.2.4") for n in range(2)
+    ]
+    told = brought(home, animals, files, Said(("cat",)), tmp_path / "way")
+    after = Dataset.open(home, animals.id)
+    case = after.cases[told["case"]]
+    assert len(after) == 25 and case.shape[0] == 3 and after.classes[case.label] == "cat"
+
+
+def test_a_scan_of_an_opened_test_side_is_not_corrected_with_an_answer_in_sight(animals: Dataset) -> None:
+    index = int(animals.indices("test")[0])
+    correct(animals, index, Said(("dog",)))
+    assert closed(animals, index) == ""
+    count_opening(animals, "a run")
+    assert closed(animals, int(animals.indices("train")[0])) == ""
+    with pytest.raises(FeedbackRefused, match="on the test side, which was opened"):
+        correct(animals, index, Said(("cat",)))
+    assert animals.classes[animals.cases[index].label] == "dog"
+
+
+def test_a_scan_that_is_there_and_comes_with_other_facts_of_its_patient_is_corrected_all_the_same(
+    home: Path,
+    tmp_path: Path,
+    nearby: None,  # noqa: F811
+) -> None:
+    for n in range(4):
+        dicom(tmp_path / "source" / f"{n}.dcm", n, PatientID=f"p{n}")
+    (tmp_path / "source" / "labels.csv").write_text(
+        "file,label\n" + "".join(f"{n}.dcm,{'ab'[n % 2]}\n" for n in range(4))
+    )
+    told = drained(import_scans(detect(tmp_path / "source"), "x", home))
+    dataset = Dataset.open(home, told.dataset)
+    again = [dicom(tmp_path / "again.dcm", 0, PatientID="p0", PatientSex="F")]
+    made = brought(home, dataset, again, Said(("b",)), tmp_path / "way")
+    after = Dataset.open(home, dataset.id)
+    case = after.cases[made["case"]]
+    assert len(after) == 4 and after.classes[case.label] == "b" and case.attributes["sex"] == "female"
 
 
 def test_what_does_not_fit_is_refused_in_words(animals: Dataset) -> None:

@@ -136,6 +136,7 @@ def test_train_and_test_folders_are_kept_and_val_is_taken_from_train(tmp_path, h
     counts = Counter(dataset.splits.tolist())
     assert counts["test"] == 6 and counts["train"] + counts["val"] == 20 and counts["val"] >= 2
     assert dataset.fingerprint.official_split and dataset.fingerprint.patient_source == "official split"
+    assert not any("names no patients" in words for words in dataset.fingerprint.warnings)
     for n in range(6):
         (entry,) = dataset.find(f"Testing{n}.png")
         assert dataset.splits[int(entry.case[1:])] == "test"

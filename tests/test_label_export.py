@@ -207,6 +207,21 @@ def test_in_formats_of_pictures_a_volume_becomes_a_picture_a_slice(volumes, home
     values = back.scan(again).pixels[0].astype(int)
     assert np.array_equal(values - 32768, volumes.scan(index).pixels[1])
     assert {"Signed values", "Fractions were"} <= {" ".join(note.split()[:2]) for note in done.notes}
+    assert any("whose pictures they are" in note for note in done.notes) != (to == "png"), "a table has the patients"
+
+
+def test_a_list_of_one_side_is_no_split_that_keeps_patients_apart(home, tmp_path):
+    for n in range(12):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    _, dataset = imported(tmp_path / "in", home)
+    name_classes(dataset, ["cell"])
+    for index in dataset.indices("train", labelled=False):
+        record(dataset, int(index), boxes=[Box(1, 1, 9, 9, 0)])
+    _exported(dataset, "voc", tmp_path / "out")
+    _, back = imported(detect(tmp_path / "out"), home, name="back")
+    assert len(set(back.splits.tolist())) > 1, "the other sides are drawn from what the list has for training"
+    assert back.fingerprint.patient_source == "one image = one patient"
+    assert any("names no patients" in words for words in back.fingerprint.warnings)
 
 
 def test_a_table_keeps_volumes_whole_with_the_slices_of_boxes(volumes, home, tmp_path):
@@ -336,3 +351,38 @@ def test_the_command_line_exports_labels_and_imports_them_again(pictures, home, 
     assert again["cases"] == 8 and Dataset.open(home, again["dataset"]).fingerprint.num_boxed["train"]
     assert main(["export-labels", pictures.id, "--to", "yolo", "--out", str(tmp_path / "out")]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_several_classes_none_of_them_and_nobody_has_looked_come_back_as_such(home, tmp_path):
+    rows = ("a|b", "a", "", "b")
+    for n in range(len(rows)):
+        Image.fromarray((texture(50 + n, (20, 30)) > 90).astype(np.uint8) * 255).save(
+            picture(tmp_path / f"in/m{n}.png", n)
+        )
+        picture(tmp_path / "in" / f"{n}.png", n, (20, 30))
+    table = "".join(f"{n}.png,{label},m{n}.png\n" for n, label in enumerate(rows))
+    (tmp_path / "in" / "labels.csv").write_text(f"file,label,mask\n{table}")
+    _, dataset = imported(detect(tmp_path / "in"), home)
+    record(dataset, 0, label=(1,))
+    record(dataset, 3, clear=("class",))
+    _exported(dataset, "png", tmp_path / "out")
+    _, back = imported(detect(tmp_path / "out"), home, name="back")
+    assert back.multi_label and back.classes == ("a", "b"), "though no scan shows several by now"
+    assert [back.cases[case_of(back, case.id)].label for case in dataset.cases] == [(1,), (0,), (), None]
+
+
+def test_structures_of_any_script_come_back_from_a_segmentation(home, tmp_path):
+    dicom(tmp_path / "in" / "0.dcm", 0)
+    _, dataset = imported(tmp_path / "in", home)
+    names = ("Läsion", "腫瘍", "оток")
+    name_classes(dataset, structures=names)
+    mask = np.zeros((1, *dataset.cases[0].shape[2:]), np.uint8)
+    for k in range(3):
+        mask[0, 5 * k : 5 * k + 4, 2:9] = k + 1
+    record(dataset, 0, mask=mask)
+    _exported(dataset, "dicom-seg", tmp_path / "out")
+    _, back = imported(detect(tmp_path / "out"), home, name="back")
+    again = back.mask(0)
+    assert again is not None and sorted(back.mask_names) == sorted(names)
+    for k, name in enumerate(names, 1):
+        assert np.array_equal(mask == k, again == back.mask_names.index(name) + 1), name

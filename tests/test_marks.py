@@ -12,7 +12,7 @@ from builder.labels import Box
 from builder.scans import Scan
 from builder.strokes import View
 from pages.kit.backdrop import framed, with_mask
-from pages.kit.marks import BOXES, ERASER, MASK, Marks, Work, ink_of
+from pages.kit.marks import BOXES, ERASER, MASK, Marks, Work, ink_of, together
 
 VIEW = View(4.0, 4.0, 8.0, 8.0)
 NAMES = ("cell", "lesion")
@@ -177,8 +177,13 @@ def test_proposals_are_shown_as_such_until_somebody_agrees_or_changes_one() -> N
     assert all(o["strokeDashArray"] for o in shown)
     work.take(drawn(work))
     assert ear.heard == [], "nobody has said anything yet"
+    assert work.said == Marks(), "what is only proposed is nobody's word"
     work.change(BOXES, work.marks.boxes)
     assert ear.heard == [(BOXES, proposals.boxes)] and not work.proposed
+    assert work.said.boxes == proposals.boxes
+    work.take_back()
+    assert ear.heard[-1] == (BOXES, None) and work.said.boxes is None, "taken back, they are proposals again"
+    assert work.marks.boxes == proposals.boxes and work.proposed[BOXES] == {0: "87 %", 1: "50 %"}
     kept = Work.begin("a", (2, 30, 40), Marks(boxes=()), proposals)
     assert kept.marks.boxes == () and not kept.proposed, "what a person has said is not proposed over"
 
@@ -203,3 +208,26 @@ def test_the_mask_in_a_picture_has_its_outline_on_its_own_pixels() -> None:
     red = seen[..., 0].astype(int)
     assert (red[2, 3:9] > red[4, 5]).all() and (red[2:8, 8] > red[4, 5]).all()
     assert red[4, 5] > 100
+
+
+def test_what_two_people_say_of_one_scan_stands_side_by_side() -> None:
+    old, mine, theirs = Box(1, 1, 9, 9, 0, 0), Box(2, 2, 8, 8, 1, 0), Box(3, 3, 7, 7, 1, 0)
+    assert together(BOXES, None, (mine,), (theirs,)) == (theirs, mine)
+    assert together(BOXES, (old,), None, (old, theirs)) == (theirs,), "what I took away is away"
+    assert together(BOXES, (old,), (old, mine), None) == (mine,), "and what they took away"
+    assert together(BOXES, (old,), None, (old,)) is None and together(BOXES, None, (), None) == ()
+    assert together(BOXES, (old, mine), (old,), (mine,)) is None, "each has taken one away"
+    said = (old, mine)
+    assert together(BOXES, (old,), said, (old,)) is said, "they said nothing"
+    base, own, other = (np.zeros((1, 4, 6), np.uint8) for _ in range(3))
+    base[0, 0] = own[0, 0] = other[0, 0] = 1
+    own[0, 0, :3] = 0
+    own[0, 2, 2] = 2
+    other[0, 3] = 1
+    whole = np.zeros((1, 4, 6), np.uint8)
+    whole[0, 0, 3:] = whole[0, 3] = 1
+    whole[0, 2, 2] = 2
+    assert np.array_equal(together(MASK, base, own, other), whole)
+    assert together(MASK, None, own, None) is own and together(MASK, base, own, base) is own
+    assert np.array_equal(together(MASK, None, own, other)[0, 3], other[0, 3])
+    assert together(MASK, base, None, base) is None and not together(MASK, base, None, other)[0, 0].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -146,3 +147,17 @@ def test_what_was_kept_last_counts_and_a_damaged_line_is_passed_over(tmp_path: P
     told = operating.told(run)["a"]
     assert told["sensitivity"]["value"] == 1.0 and told["specificity"]["value"] == 1.0
     assert told["threshold"] == 0.7 and told["prevalence"] == 0.02
+
+
+def test_worth_is_told_of_the_weights_that_were_measured_alone(tmp_path: Path):
+    run = Run(tmp_path, "20260101-000000-abcdef")
+    run.folder.mkdir(parents=True)
+    report = {
+        "operating_point": {"threshold": 0.4},
+        "metrics": {"ppv": {"value": 0.9, "low": 0.8, "high": 0.95}},
+        "checkpoint": hashlib.sha256(b"then").hexdigest(),
+    }
+    (run.folder / "evaluation-test.json").write_text(json.dumps(report))
+    then, now = (hashlib.sha256(weights).hexdigest() for weights in (b"then", b"now"))
+    assert operating.worth(run, then)["boxes"]["threshold"] == 0.4
+    assert operating.worth(run, now) == {}, "it has learned since"

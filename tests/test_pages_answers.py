@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -30,11 +32,13 @@ from test_pages_shell import finish, opened, parameter, title_of
 from builder import outputs
 from builder.asking import keyed
 from builder.data import Dataset
+from builder.evaluate import count_opening
 from builder.opinion import Opinion
 from builder.runs import Run, RunStore
 from builder.scan import Scan
 from pages.kit import answers, batch, correction, downloads
 from pages.kit.answers import Answer
+from pages.kit.marks import MASK, Marks, Work
 
 SCAN = Scan(
     np.arange(3 * 40 * 60, dtype=np.uint16).reshape(3, 1, 40, 60) % 900,
@@ -110,6 +114,56 @@ def test_the_score_begins_where_the_validation_side_chose_it(home: Path, learned
     chosen = {**BOXES, "facts": {"threshold": 0.3123, "found": 2, "by_class": {"cat": 1}}}
     session = asked(home, learned, chosen, "scan")
     assert "2 lesions found" in said(session) and "Threshold" not in said(session)
+
+
+def test_the_boxes_that_are_shown_are_those_that_the_run_itself_counts(home: Path, learned: Run) -> None:  # noqa: F811
+    exact = {**BOXES, "facts": {"threshold": 0.3446, "found": 1}}
+    exact["boxes"] = [{**BOXES["boxes"][0], "score": 0.3449}, {**BOXES["boxes"][1], "score": 0.3441}]
+    session = asked(home, learned, exact, "scan")
+    assert "1 lesion found" in said(session), "the slider stands on 0.34"
+    assert batch.table([{"number": 0, "key": "k", "files": 1, "finding": exact}], {})[0]["boxes"] == 1
+    job = RunStore(home).jobs()[0]
+    session.slider(key=f"threshold-{job.id}").set_value(0.3).run()
+    assert "2 lesions found" in said(session)
+    high = {**exact, "facts": {"threshold": 0.99, "found": 0}, "boxes": [{**BOXES["boxes"][0], "score": 0.985}]}
+    assert "No lesion found" in said(asked(home, learned, high, "scan"))
+
+
+def test_what_was_measured_of_the_best_weights_is_not_said_of_the_last_ones(home: Path, learned: Run) -> None:  # noqa: F811
+    told = {
+        **RECOGNITION,
+        "sets": {"levels": [{"level": 0.9, "limit": 0.5, "coverage": None}]},
+        "checkpoint": hashlib.sha256((learned.folder / "best.safetensors").read_bytes()).hexdigest(),
+    }
+    (learned.folder / "evaluation-test.json").write_text(json.dumps(told))
+    finding = {**BASE, "top": "dog", "probabilities": {"cat": 0.25, "dog": 0.75}}
+    by = {"state": "best", "epoch": 2, "step": 0}
+    assert "the truth is among what it names" in said(asked(home, learned, finding, "scan", by=by))
+    session = asked(home, learned, finding, "scan", by={**by, "state": "last"})
+    assert "the truth is among" not in said(session) and "dog · 75.0 %" in said(session).replace("\\", "")
+    (learned.folder / "best.safetensors").write_bytes(b"it has learned since")
+    assert "the truth is among" not in said(asked(home, learned, finding, "scan", by=by))
+
+
+def test_an_answer_is_never_shown_under_another_run(home: Path, learned: Run) -> None:  # noqa: F811
+    session = asked(home, learned, OUTLINE, "scan", "mask")
+    other = a_run(home, "other", data__dataset=learned.experiment.data.dataset)
+    tell(other, last=DONE)
+    (other.folder / "best.safetensors").write_bytes(b"")
+    session.query_params["run"] = other.id
+    session.run()
+    assert not session.exception and "No scan yet" in said(session) and "outlined" not in said(session)
+
+
+def test_a_report_is_made_anew_where_other_boxes_are_shown_and_not_of_a_silent_run(
+    tmp_path: Path,
+    learned: Run,  # noqa: F811
+) -> None:
+    told = answer_of(tmp_path, learned, {**BOXES, "facts": {"threshold": 0.5}}, "scan")
+    low = answer_of(tmp_path, learned, {**BOXES, "facts": {"threshold": 0.3}}, "scan")
+    assert downloads.kinds(told) == ["sr"] and downloads._slot(told, "sr") != downloads._slot(low, "sr")
+    silent = answer_of(tmp_path, learned, {**OUTLINE, "status": "unknown", "reason": "Not sure."}, "scan", "mask")
+    assert downloads.kinds(silent) == ["seg", "nifti"]
 
 
 def test_an_outline_is_told_with_its_size_its_type_and_its_slices(home: Path, learned: Run) -> None:  # noqa: F811
@@ -202,6 +256,7 @@ def test_many_scans_are_asked_about_in_one_job_and_listed_with_what_went_wrong(h
     session.run()
     job = next(job for job in RunStore(home).jobs() if job.kind == "predict-many")
     assert len(job.payload["files"]) == 2 and job.payload["run"] == learned.id
+    assert job.payload["checkpoint"] == "best"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(job.folder / "scan-0000.png")
     scans = [
         {"number": 0, "key": keyed(home, "0"), "files": 1, "finding": {**OUTLINE}, "picture": "scan-0000.png"},
@@ -213,6 +268,18 @@ def test_many_scans_are_asked_about_in_one_job_and_listed_with_what_went_wrong(h
     shown = session.dataframe[0].value
     assert list(shown["Name"]) == ["one.png", "two.png"] and "text file" in shown["Remarks"][1]
     assert {"many-csv", "many-json"} <= {d.key for d in session.get("download_button")}
+    other = a_run(home, "other", data__dataset=learned.experiment.data.dataset)
+    tell(other, last=DONE)
+    (other.folder / "last-000001.pt").write_bytes(b"")
+    session.query_params["run"] = other.id
+    session.run()
+    assert "1 scan answered" not in said(session), "these are answers of another run"
+    job = next(job for job in RunStore(home).jobs() if job.kind == "predict-many")
+    assert (job.payload["run"], job.payload["checkpoint"]) == (other.id, "last"), "it has saved no best network yet"
+    silent = {**OUTLINE, "top": "", "status": "unknown", "reason": "Not sure."}
+    finish(home, "predict-many", {"scans": [{**scans[0], "finding": silent}, scans[1]], "refused": 1})
+    session.run()
+    assert "0 scans answered, 1 not answered, 1 refused" in said(session)
     pressed(session, "many-away")
     assert "No scans yet" in said(session)
 
@@ -350,5 +417,25 @@ def test_what_a_network_found_becomes_labels_of_the_data_set(
     marks, scores = correction.proposals_of(told, dataset)
     assert [(b.x0, b.label, b.slice) for b in marks.boxes or ()] == [(3.0, dataset.classes.index("cat"), 1)]
     assert scores == [0.91] and marks.mask is not None and np.array_equal(marks.mask, mask())
+    two = SimpleNamespace(classes=dataset.classes, mask_names=("liver", "tumour"))
+    assert correction.proposals_of(told, cast(Dataset, two))[0].mask is None, (
+        "the outline does not say of which of both it is"
+    )
     said_so = correction.said_of(dataset, marks, ("dog",))
     assert said_so.boxes == ((3.0, 4.0, 20.0, 21.0, "cat", 1),) and said_so.label == ("dog",)
+
+
+def test_what_is_only_proposed_is_not_saved_as_somebodys_word(home: Path, learned: Run) -> None:  # noqa: F811
+    dataset = Dataset.open(home, learned.experiment.data.dataset)
+    work = Work.begin("a", (3, 40, 60), Marks(), Marks(mask=mask()))
+    told = answer_of(home, learned, OUTLINE)
+    assert correction._said(told, dataset, work).mask is None
+    work.change(MASK, work.marks.mask)
+    assert correction._said(told, dataset, work).mask is not None
+
+
+def test_a_scan_of_an_opened_test_side_is_not_offered_for_correction(home: Path, learned: Run) -> None:  # noqa: F811
+    count_opening(Dataset.open(home, learned.experiment.data.dataset), learned.id)
+    session = asked(home, learned, {**BASE, "top": "dog", "probabilities": {"cat": 0.1, "dog": 0.9}}, "scan")
+    assert "on the test side, which was opened" in said(session)
+    assert not [toggle for toggle in session.toggle if str(toggle.key).startswith("correct-")]

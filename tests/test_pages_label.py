@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import streamlit as st
 from made_files import imported, picture
 from streamlit.testing.v1 import AppTest
-from test_pages_shell import no_supervisor, opened, said, tab  # noqa: F401 (a fixture)
+from test_pages_shell import no_supervisor, opened, parameter, said, tab  # noqa: F401 (a fixture)
 
 from builder.data import Dataset
 from builder.fingerprint import Fingerprint
-from builder.labels import name_classes, record
+from builder.labels import Box, name_classes, record
+from pages.kit import annotating
 from pages.kit.datasets import balances, words
+from pages.kit.marks import BOXES, MASK, Marks
 
 
 @pytest.fixture
@@ -51,7 +55,13 @@ def test_a_scan_gets_its_class_by_a_button_and_progress_is_told(cells: Dataset) 
     known = newest(cells)
     assert known.labels.tolist() == [1, -1, -1, -1]
     assert known.history(0)[-1].who == "AB"
-    assert "by AB" in said(session)
+    assert "by AB" in said(session) and parameter(session, "who") == "AB"
+    somebody_else = label_tab(cells, "class")
+    assert somebody_else.text_input(key="label-who").value == "", "who labelled last may be anybody"
+    assert label_tab(cells, "class", who="AB").text_input(key="label-who").value == "AB", "a reload is the same person"
+    session.switch_page("test.py").run()
+    assert session.session_state["label-who-kept"] == "AB", "corrections on other pages are theirs, too"
+    session = label_tab(cells, "class", who="AB")
     press(session, "label-go-U")
     assert "Scan c000001" in said(session)
     press(session, "label-go-P")
@@ -114,6 +124,66 @@ def test_what_somebody_else_says_meanwhile_is_seen_and_not_drawn_over(cells: Dat
     assert "by CD" in said(session)
     assert not session.button(key="label-nothing-boxes").disabled
     assert session.button(key="label-undo").disabled, "there is nothing of one's own left to take back"
+
+
+def test_two_people_who_draw_at_the_same_time_both_keep_their_boxes(
+    cells: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "session_state", {})
+    name_classes(cells, classes=["cell"])
+    old, mine, theirs = (Box(n, n, n + 9, n + 9, 0) for n in (1, 5, 9))
+    record(cells, 0, boxes=[old])
+    assert annotating._version(cells, 0) == 0
+    record(newest(cells), 0, boxes=[old, theirs], who="CD")
+    annotating._changed(cells, 0, Marks(boxes=(old, mine)), BOXES)
+    assert newest(cells).boxes(0) == (old, theirs, mine)
+    assert annotating._version(cells, 0) == 1, "the canvas has to show theirs"
+    annotating._changed(cells, 0, Marks(boxes=(theirs, mine)), BOXES)
+    assert newest(cells).boxes(0) == (theirs, mine) and annotating._version(cells, 0) == 1
+
+
+def test_strokes_that_wait_are_stored_wherever_one_goes_on(
+    cells: Dataset, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "session_state", {})
+    monkeypatch.setattr(annotating, "_AT_ONCE", 10)
+    name_classes(cells, structures=["tumour"])
+    picture(tmp_path / "other" / "0.png", 9)
+    other = imported(tmp_path / "other", home, name="other")[1]
+    mask = np.zeros((1, *cells.cases[0].shape[2:]), np.uint8)
+    mask[0, 3:9, 4:12] = 1
+
+    def stored(index: int) -> bool:
+        found = newest(cells).mask(index)
+        return found is not None and np.array_equal(found, mask)
+
+    annotating._version(cells, 0)
+    annotating._changed(cells, 0, Marks(mask=mask), MASK)
+    assert not stored(0) and annotating.WAITING in st.session_state
+    annotating._changed(cells, 1, Marks(mask=mask), MASK)
+    assert stored(0) and not stored(1), "a late stroke on another scan"
+    annotating.store_waiting(other)
+    assert stored(1) and annotating.WAITING not in st.session_state, "another data set is on the page"
+    annotating._version(cells, 2)
+    annotating._changed(cells, 2, Marks(mask=mask), MASK)
+    theirs = 0 * mask
+    theirs[0, 20, 20] = 1
+    record(newest(cells), 2, mask=theirs, who="CD")
+    cells.refresh()
+    assert annotating._version(cells, 2) == 1
+    found = newest(cells).mask(2)
+    assert found is not None and np.array_equal(found, np.maximum(mask, theirs))
+
+
+def test_strokes_that_wait_are_stored_when_another_page_is_opened(cells: Dataset) -> None:
+    name_classes(cells, structures=["tumour"])
+    session = label_tab(cells, "mask")
+    mask = np.ones((1, *cells.cases[0].shape[2:]), np.uint8)
+    session.session_state[annotating.WAITING] = (cells.id, 0, mask)
+    session.switch_page("training.py").run()
+    assert not session.exception, session.exception
+    found = newest(cells).mask(0)
+    assert found is not None and found.all() and annotating.WAITING not in session.session_state
 
 
 def test_each_kind_of_label_is_counted_by_itself() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from builder import evaluate, marked, reader
 from builder.__main__ import main
+from builder.predict import Predictor
 from builder.reader import ALONE, BOTH, Reading, ReadingRefused
 from builder.reading_report import report
 from builder.runs import Run
@@ -194,6 +196,7 @@ def test_a_reading_of_the_test_side_asks_the_model_first_and_each_reader_opens_t
     assert not evaluate.was_opened(dataset), "nobody has seen a scan yet"
     assert reading.join("  M. K. ", home) == "M. K." == reading.join("M. K.", home)
     reading.join("second", home)
+    assert reading.join("SECOND", home) == "second", "one person, who typed otherwise the next day"
     openings = (dataset.folder / "test-openings.jsonl").read_text().splitlines()
     assert len(openings) == 2
     for name in ("", "<b>", "x" * 25, "a/b"):
@@ -265,12 +268,54 @@ def test_marked_lesions_are_counted_for_reader_model_and_both_with_paired_interv
     assert fewer["high"] < 0 and "better than the network" in fewer["words"], "fewer false alarms are better"
 
 
+def test_outlines_on_slices_that_a_network_never_sees_do_not_count(monkeypatch):
+    mask = np.zeros((5, 20, 20), np.uint8)
+    mask[1:4, 4:9, 4:9] = 1
+    answer = np.zeros_like(mask)
+    answer[2] = mask[2]
+    data = SimpleNamespace(dataset="d", slices="middle", blocks=False)
+    asked = SimpleNamespace(
+        experiment=SimpleNamespace(data=data),
+        finding=lambda scan: SimpleNamespace(found=SimpleNamespace(outline=answer)),
+    )
+    scans = SimpleNamespace(
+        mask=lambda case: mask,
+        scan=lambda case: SimpleNamespace(pixels=mask[:, None]),
+        cases=[SimpleNamespace(id="c000000")],
+        patients=[0],
+    )
+    monkeypatch.setattr(Predictor, "open", lambda folder: asked)
+    monkeypatch.setattr(marked, "dataset_of", lambda *of: scans)
+    run = SimpleNamespace(folder=Path())
+    for slices, seen in (("middle", [2]), ("each", [0, 1, 2, 3, 4])):
+        data.slices = slices
+        (case,) = marked.of_outlines(run, Path(), [0])  # type: ignore[arg-type]
+        assert case["slices"] == seen and {mark[5] for mark in case["truth"]} == {1, 2, 3} & set(seen)
+        assert marked.counted(case["truth"], case["model"], seen)[:2] == (1, len(case["truth"]))
+
+
+def test_boxes_of_a_network_that_knows_no_slice_are_not_compared_with_those_of_readers(monkeypatch):
+    experiment = SimpleNamespace(task="lesion_detection", data=SimpleNamespace(dataset="d", slices="maximum"))
+    case = SimpleNamespace(id="c000000", shape=(5, 1, 20, 20))
+    scans = SimpleNamespace(classes=("a",), cases=[case], indices=lambda split, by: np.array([0]))
+    monkeypatch.setattr(reader, "dataset_of", lambda *of: scans)
+    with pytest.raises(ReadingRefused, match="does not know on which of them a lesion lies"):
+        reader.begin(SimpleNamespace(experiment=experiment, folder=Path()), Path())  # type: ignore[arg-type]
+
+
 def test_a_mark_answers_one_lesion_of_its_class_and_slice(tmp_path):
     one, other = (4.0, 4.0, 14.0, 14.0, 0, 0), (5.0, 4.0, 15.0, 14.0, 0, 0)
     assert marked.counted((one,), (one, other), (0,)) == (1, 1, 1), "a second mark on a lesion is a false alarm"
     assert marked.counted((one,), ((*one[:4], 1, 0),), (0,)) == (0, 1, 1), "another class"
     assert marked.counted((one,), ((*one[:4], 0, 1),), (0, 1)) == (0, 1, 1), "another slice"
     assert marked.counted((one,), ((*one[:4], 0, 1),), (0,)) == (0, 1, 0), "a slice that does not count"
+    here, there, away = (float(n) for n in (500, 600, 700))
+    two, first, second = ((x, x, x + 20, x + 20, 0, 0) for x in (here, there, away))
+    nudged = (there + 1, there, there + 20, there + 20, 0, 0)
+    moves = marked.moves([(one, two)] * 2, [(one, first)] * 2, [(two, second), (one, nudged)], [(0,)] * 2)
+    assert moves == {"gained": 1, "lost": 1, "alarms_added": 1, "alarms_dropped": 1}, (
+        "one lesion for another on one scan"
+    )
     reading = marked_reading(tmp_path / "1", num=2)
     turn = reading.turn("A")
     assert turn is not None

@@ -94,6 +94,9 @@ def test_the_class_of_a_box_is_read_from_its_words_and_unknown_words_change_noth
     assert boxes_of(proposed, view, (30, 30), NAMES, 0)[0] == before
     told["objects"][0]["label"] = "tumour"
     assert boxes_of(told, view, (30, 30), NAMES, 0, before) == (before, ["tumour"])
+    for words, label in (("mass", 1), ("mass 87 %", 1), ("Mass", 0), ("MASS", 0)):
+        told["objects"][0]["label"] = words
+        assert boxes_of(told, view, (30, 30), ("Mass", "mass"), 0)[0][0].label == label, words
 
 
 @pytest.mark.parametrize("view", [View(1.0, 1.0), View(3.7, 3.7, 12, 9), View(2.0, 5.0, 12, 30)], ids=str)

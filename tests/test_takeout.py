@@ -60,6 +60,17 @@ def test_a_mask_becomes_a_segmentation_whose_frames_lie_on_the_right_slices(
         assert source.ReferencedSOPInstanceUID == uid_at[z]
 
 
+def test_a_segmentation_is_written_of_files_that_do_not_say_how_thick_a_slice_is(tmp_path: Path) -> None:
+    job, where = tmp_path / "job", {"FrameOfReferenceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    job.mkdir()
+    files = [dicom(tmp_path / f"{n}.dcm", n, 2.0 * n, **where) for n in range(3)]
+    mask = np.zeros((3, 64, 64), np.uint8)
+    mask[1, 3:9, 3:9] = 1
+    outputs.keep(job, "mask", Scan(mask[:, None], format="dicom"))
+    made = pydicom.dcmread(segmentation(job, files, ["Lesion"], tmp_path / "seg.dcm"))
+    assert made.NumberOfFrames == 1 and np.array_equal(made.pixel_array.reshape(64, 64), mask[1])
+
+
 def test_boxes_become_a_structured_report_over_the_images_they_lie_on(
     tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
 ) -> None:
@@ -77,14 +88,45 @@ def test_boxes_become_a_structured_report_over_the_images_they_lie_on(
     assert image.ReferencedSOPInstanceUID == pydicom.dcmread(at).SOPInstanceUID
 
 
+def test_names_of_any_script_stand_in_a_report_as_they_are(tmp_path: Path) -> None:
+    import highdicom as hd
+
+    job, name = tmp_path / "job", "Läsion 病变"
+    job.mkdir()
+    file = dicom(tmp_path / "0.dcm", 0, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jürgen")
+    outputs.keep(job, "scan", Scan(np.zeros((1, 1, 64, 64), np.int16), format="dicom"))
+    finding = {"probabilities": {}, "boxes": [{"box": [3.0, 5.0, 20.0, 31.5], "class": name, "score": 0.9, "slice": 0}]}
+    made = hd.sr.srread(report(job, [file], finding, tmp_path / "sr.dcm"))
+    (group,) = made.content.get_planar_roi_measurement_groups()
+    assert group.get_qualitative_evaluations()[0].value.meaning == name and made.PatientName == "Müller^Jürgen"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("CT", {}), ("CT", {"SliceThickness": None}), ("CR", {}), ("DX", {"PatientOrientation": "", "Laterality": ""})],
+)
+def test_a_report_is_written_of_files_that_say_little_of_how_they_lie(tmp_path: Path, kind: str, more: dict) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    uid = {"CT": "1.2.840.10008.5.1.4.1.1.2", "CR": "1.2.840.10008.5.1.4.1.1.1", "DX": "1.2.840.10008.5.1.4.1.1.1.1"}[
+        kind
+    ]
+    file = dicom(tmp_path / "0.dcm", 0, 0.0 if more else None, SOPClassUID=uid, Modality=kind, **more)
+    outputs.keep(job, "scan", Scan(np.zeros((1, 1, 64, 64), np.int16), format="dicom"))
+    made = pydicom.dcmread(report(job, [file], {"probabilities": {"nodule": 0.7}}, tmp_path / "sr.dcm"))
+    (evidence,) = made.CurrentRequestedProcedureEvidenceSequence
+    (image,) = evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert image.ReferencedSOPInstanceUID == pydicom.dcmread(file).SOPInstanceUID
+
+
 def test_without_a_box_or_a_place_in_the_patient_the_file_is_refused_in_words(
     tmp_path: Path, asked: tuple[Path, list[Path], np.ndarray]
 ) -> None:
     job, files, _ = asked
     with pytest.raises(TakeoutRefused, match="no box reaches"):
         report(job, files, FINDING, tmp_path / "sr.dcm", least=0.95)
-    with pytest.raises(TakeoutRefused, match="not sure enough"):
-        silent = {"probabilities": {"nodule": 0.6}, "status": "unknown", "reason": "It is not sure enough."}
+    silent = {**FINDING, "probabilities": {"nodule": 0.6}, "status": "unknown", "reason": "It is not sure enough."}
+    with pytest.raises(TakeoutRefused, match="no answer to report. It is not sure enough"):
         report(job, files, silent, tmp_path / "sr.dcm")
     with pytest.raises(TakeoutRefused, match="4 slices but comes from 3 files"):
         segmentation(job, files[:3], ["Lesion"], tmp_path / "seg.dcm")

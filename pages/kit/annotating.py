@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
 from builder.data import Dataset
-from builder.labels import LabelRefused, edits_size, name_classes, record
+from builder.labels import Edits, LabelRefused, edits_size, name_classes, read_mask, record
 from pages.kit import address, viewer
 from pages.kit import datasets as shown
 from pages.kit.labelling import BOXES, MASK, Marks, Naming, edit
+from pages.kit.marks import together
 from pages.kit.words import ago, amount, plain
 
-__all__ = ["tab"]
+__all__ = ["WAITING", "store_waiting", "tab", "who"]
 
 _KEY = "label"
+WAITING = "label-strokes"
+"""In the session: (id of the data set, position of the case, mask) of strokes that are not stored yet."""
 _CLASS = "class"
 _WHATS = {_CLASS: "Class of the scan", BOXES: "Boxes", MASK: "Outlines"}
 _NOUNS = {_CLASS: "a class", BOXES: "boxes", MASK: "outlines"}
 _SHOW = {"all": "All", "open": "Not labelled", "done": "Labelled"}
 _AT_ONCE = 8_000_000
 """Pixels of a mask up to which every stroke is stored at once; a larger one when the hand moves on."""
-_PARAMETER = "scan"  # which case, in the URL
+_PARAMETER, _WHO = "scan", "who"  # which case, and who labels, in the URL
+_MOST_INITIALS = 20
 
 
 def tab(dataset: Dataset) -> None:
@@ -38,6 +43,8 @@ def _tab(dataset: Dataset) -> None:
         what = _what(dataset)
     order = _order(dataset, what)
     index = _index(dataset, order)
+    if _waits() and not _waits(dataset, index):  # the address leads to another scan, too
+        store_waiting(dataset)
     second = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     if index is None:
         with second:
@@ -87,7 +94,7 @@ def _what(dataset: Dataset) -> str:
         required=True,
         format_func=lambda what: _WHATS[what],
         label_visibility="collapsed",
-        on_change=_store_strokes,
+        on_change=store_waiting,
         args=(dataset,),
     )
     return str(chosen or default)
@@ -125,7 +132,7 @@ def _index(dataset: Dataset, order: Sequence[int]) -> int | None:
 
 
 def _go(dataset: Dataset, index: int) -> None:
-    _store_strokes(dataset)
+    store_waiting(dataset)
     address.put(_PARAMETER, str(index))
 
 
@@ -159,8 +166,12 @@ def _progress(dataset: Dataset, what: str) -> None:
 # -- labelling -------------------------------------------------------------------------------------------------------
 
 
-def _who() -> str:
-    return str(st.session_state.get(f"{_KEY}-who") or "").strip()
+def who() -> str:
+    """Whom the person at this browser says to be, "" where they do not; known on every page."""
+    slot = f"{_KEY}-who"
+    if slot in st.session_state:  # the field itself, which is gone where it is not drawn
+        st.session_state[f"{slot}-kept"] = str(st.session_state[slot] or "").strip()
+    return str(st.session_state.get(f"{slot}-kept", address.get(_WHO)[:_MOST_INITIALS]))
 
 
 def _aside(dataset: Dataset, index: int, kind: str) -> None:
@@ -181,20 +192,24 @@ def _aside(dataset: Dataset, index: int, kind: str) -> None:
         st.caption(":material/radio_button_unchecked: Not labelled yet")
 
 
-def _initials(dataset: Dataset) -> None:
-    """Who labels: kept with every edit, where somebody says so."""
+def _initials() -> None:
+    """Who labels: kept with every edit, where somebody says so, and in the address for a reload. What somebody else has
+    said to be is offered to nobody."""
     slot = f"{_KEY}-who"
     if slot not in st.session_state:
-        known = [edit for edits in dataset.edits.of_case.values() for edit in edits[-1:] if edit.who]
-        st.session_state[slot] = max(known, key=lambda edit: edit.at).who if known else ""
+        st.session_state[slot] = who()
     st.text_input(
         "Your initials",
         key=slot,
-        max_chars=20,
+        max_chars=_MOST_INITIALS,
         width=200,
         placeholder="not said",
         help="Kept with each label, and the time; they stay on this machine.",
     )
+    if said := who():
+        address.put(_WHO, said)
+    else:
+        address.drop(_WHO)
 
 
 def _classes(dataset: Dataset, index: int) -> None:
@@ -230,16 +245,16 @@ def _classes(dataset: Dataset, index: int) -> None:
                     icon=":material/done_all:",
                     shortcut="0",
                     disabled=case.label == (),
-                    on_click=partial(_record, dataset, index, **nothing),
+                    on_click=partial(_say, dataset, index, **nothing),
                 )
             st.button(
                 "Clear",
                 key=f"{_KEY}-clear-class",
                 icon=":material/delete:",
                 disabled=case.label is None,
-                on_click=partial(_record, dataset, index, clear=(_CLASS,)),
+                on_click=partial(_say, dataset, index, clear=(_CLASS,)),
             )
-        _initials(dataset)
+        _initials()
 
 
 def _new_class(dataset: Dataset) -> None:
@@ -284,16 +299,16 @@ def _drawing(dataset: Dataset, index: int, kind: str) -> None:
         aside=aside,
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        _initials(dataset)
+        _initials()
         slices = work.shape[0]
         words = "In the viewer, too: three planes, millimetres" if slices > 1 else "In the viewer, too"
         beside = st.toggle(words, key=f"{_KEY}-beside")
-        if _unstored():
+        if _waits():
             st.button(
                 "Store the outlines",
                 key=f"{_KEY}-store",
                 icon=":material/save:",
-                on_click=_store_strokes,
+                on_click=store_waiting,
                 args=(dataset,),
             )
     if beside:
@@ -310,61 +325,108 @@ def _drawing(dataset: Dataset, index: int, kind: str) -> None:
 def _version(dataset: Dataset, index: int) -> int:
     """Rises when somebody else has edited the case: the canvas then begins anew from what holds now."""
     slot = f"{_KEY}-known"
+    if _waits(dataset, index) and _known(dataset, index)[0] != len(dataset.history(index)):
+        store_waiting(dataset)  # beside what somebody else has said
+    known, version = _known(dataset, index)
     num = len(dataset.history(index))
-    case, known, version = st.session_state.get(slot, (None, 0, 0))
-    if (dataset.id, index) != case:
-        version = 0
-    elif num != known:
-        version += 1
+    version += num != known
     st.session_state[slot] = ((dataset.id, index), num, version)
-    return int(version)
+    return version
+
+
+def _known(dataset: Dataset, index: int) -> tuple[int, int]:
+    """(how many edits of the case the canvas knows, how often it has begun anew): all and 0 where it has not shown it
+    last."""
+    case, known, version = st.session_state.get(f"{_KEY}-known", (None, 0, 0))
+    return (int(known), int(version)) if case == (dataset.id, index) else (len(dataset.history(index)), 0)
 
 
 def _changed(dataset: Dataset, index: int, marks: Marks, kind: str) -> None:
     """Stores what was drawn; strokes on a large volume wait until the hand moves on."""
-    if kind == MASK and marks.mask is not None and marks.mask.size > _AT_ONCE:
-        st.session_state[f"{_KEY}-strokes"] = (dataset.id, index, marks.mask)
-        return
-    st.session_state.pop(f"{_KEY}-strokes", None)
+    if _waits() and not _waits(dataset, index):  # a late stroke of the scan before
+        store_waiting(dataset)
+    if kind == MASK:
+        st.session_state.pop(WAITING, None)  # they are in the mask that is told now
+        if marks.mask is not None and marks.mask.size > _AT_ONCE:
+            st.session_state[WAITING] = (dataset.id, index, marks.mask)
+            return
     _store(dataset, index, kind, marks.of(kind))
 
 
-def _store(dataset: Dataset, index: int, kind: str, value: object) -> None:
+def _store(dataset: Dataset, index: int, kind: str, value: Any) -> bool:
+    """Stores boxes or a mask (None: taken away); what somebody else has said since the canvas began stays beside it.
+
+    Returns: whether it is stored.
+    """
+    dataset.refresh()
+    known, version = _known(dataset, index)
+    mine = value
+    if known != len(dataset.history(index)):
+        value = together(kind, _after(dataset, index, kind, known), mine, _after(dataset, index, kind))
     if value is None:
-        _record(dataset, index, clear=(kind,))
+        stored = _record(dataset, index, clear=(kind,))
     else:
-        others = dataset.imported[index].carries(kind) or any(e.who != _who() for e in dataset.history(index)[-1:])
-        _record(dataset, index, origin="corrected" if others else "drawn", **{kind: value})
-    slot = f"{_KEY}-known"  # our own edit is no reason to begin anew
-    case, _, version = st.session_state.get(slot, (None, 0, 0))
-    if case == (dataset.id, index):
-        st.session_state[slot] = (case, len(dataset.history(index)), version)
+        others = dataset.imported[index].carries(kind) or any(e.who != who() for e in dataset.history(index)[-1:])
+        stored = _record(dataset, index, origin="corrected" if others else "drawn", **{kind: value})
+    if value is mine:  # our own edit is no reason to begin anew
+        slot = f"{_KEY}-known"
+        if st.session_state.get(slot, (None,))[0] == (dataset.id, index):
+            st.session_state[slot] = ((dataset.id, index), len(dataset.history(index)), version)
+    return stored
 
 
-def _unstored() -> bool:
-    return f"{_KEY}-strokes" in st.session_state
+def _after(dataset: Dataset, index: int, kind: str, num: int | None = None) -> Any:
+    """The boxes or the mask that a case carried after its first `num` edits; None: after all of them."""
+    case = dataset.imported[index]
+    edits = Edits(of_case={case.id: dataset.history(index)[:num]})
+    found = edits.state(case.id, boxes=case.boxes, mask=case.mask)[kind]
+    if kind != MASK or found is None:
+        return found
+    slices, _, height, width = case.shape
+    return read_mask(dataset.folder, found, (slices, height, width))
 
 
-def _store_strokes(dataset: Dataset) -> None:
-    """Stores the strokes that wait, before another scan is shown."""
-    waiting = st.session_state.pop(f"{_KEY}-strokes", None)
-    if waiting is not None and waiting[0] == dataset.id:
-        _store(dataset, waiting[1], MASK, waiting[2])
+def _waits(dataset: Dataset | None = None, index: int | None = None) -> bool:
+    """Whether strokes wait to be stored: of any scan, or of this one."""
+    waiting = st.session_state.get(WAITING)
+    return waiting is not None and (dataset is None or waiting[:2] == (dataset.id, index))
 
 
-def _record(dataset: Dataset, index: int, **said: object) -> None:
-    """Keeps an edit; a refusal, or a full disk, is told in words."""
+def store_waiting(at_hand: Dataset | None = None) -> None:
+    """Stores the strokes that wait, of whatever scan they are: before another scan, page or data set is shown."""
+    waiting = st.session_state.pop(WAITING, None)
+    if waiting is None:
+        return
+    id, index, mask = waiting
+    dataset = at_hand
+    if dataset is None or dataset.id != id:
+        there = shown.opened(id)
+        dataset = there[0] if there is not None else None
+    if dataset is not None and not _store(dataset, index, MASK, mask):  # else it was deleted, and they with it
+        st.session_state[WAITING] = waiting
+
+
+def _say(dataset: Dataset, index: int, **said: object) -> None:
+    """As `_record`, of a button."""
+    _record(dataset, index, **said)
+
+
+def _record(dataset: Dataset, index: int, **said: object) -> bool:
+    """Keeps an edit; a refusal, or a full disk, is told in words. Returns whether it is kept."""
     if "origin" not in said:
         said["origin"] = "cleared" if said.get("clear") else "drawn"
+    kept = True
     try:
-        record(dataset, index, who=_who(), **said)  # type: ignore[arg-type]
+        record(dataset, index, who=who(), **said)  # type: ignore[arg-type]
     except (LabelRefused, OSError) as error:
         st.session_state[f"{_KEY}-error"] = plain(str(error))
+        kept = False
     st.session_state[f"{_KEY}-size-{dataset.id}"] = edits_size(dataset.folder)
+    return kept
 
 
 def _name(dataset: Dataset, kind: str, name: str) -> None:
     try:
-        name_classes(dataset, **{"classes" if kind == BOXES else "structures": [name]}, who=_who())
+        name_classes(dataset, **{"classes" if kind == BOXES else "structures": [name]}, who=who())
     except (LabelRefused, OSError) as error:
         st.session_state[f"{_KEY}-error"] = plain(str(error))

@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from builder import outputs
-from builder.evaluate import evaluation
+from builder.evaluate import current
 from builder.runs import Run
 from builder.terms import REFUSED, UNKNOWN
 from pages.kit import charts, explained, figures, operating, viewer, volumes
@@ -62,6 +62,11 @@ class Answer:
         found: Mapping[str, Any] = self.result["finding"]
         return found
 
+    @property
+    def state(self) -> str:
+        """Which saved state of the run answered: "best" or "last"; what was measured of a run is of its best one."""
+        return str((self.result.get("by") or {}).get("state") or "best")
+
     def colour(self, name: str) -> str:
         """The colour of a class."""
         return viewer.colour_of(self.classes.index(name) if name in self.classes else len(self.classes))
@@ -88,7 +93,7 @@ def given(finding: Mapping[str, Any]) -> dict[str, float]:
 def greyed(answer: Answer) -> bool:
     """Whether the heat on the scan is a map that has failed its tests (see `sanity`): then it is not shown there."""
     method = (answer.result.get("heat") or {}).get("method")
-    return bool(method and explained.verdict(answer.run, method))
+    return bool(method and answer.state == "best" and explained.verdict(answer.run, method))
 
 
 def silent(answer: Answer) -> None:
@@ -209,14 +214,19 @@ def _before_and_after(answer: Answer) -> None:
 
 def threshold_of(answer: Answer) -> float:
     """The score from which boxes are shown: what the slider says, else what the validation side chose, else 0.5."""
-    kept = st.session_state.get(f"threshold-{answer.job}")
-    return float(kept) if kept is not None else chosen_threshold(answer.finding)
+    kept, chosen = st.session_state.get(f"threshold-{answer.job}"), chosen_threshold(answer.finding)
+    return chosen if kept is None or kept == _on_slider(chosen) else float(kept)
 
 
 def chosen_threshold(finding: Mapping[str, Any]) -> float:
-    """The score that the validation side chose, as the task tells it; 0.5 where it does not (0.02 to 0.98)."""
+    """The score that the validation side chose, as the task tells it; 0.5 where it does not."""
     chosen = (finding.get("facts") or {}).get("threshold")
-    return 0.5 if chosen is None else min(0.98, max(0.02, round(float(chosen), 2)))
+    return 0.5 if chosen is None else float(chosen)
+
+
+def _on_slider(threshold: float) -> float:
+    """The place on the slider that stands for a chosen score, which may lie between two steps or beyond its ends."""
+    return min(0.98, max(0.02, round(threshold, 2)))
 
 
 def boxes_from(answer: Answer, least: float) -> list[Mapping[str, Any]]:
@@ -239,7 +249,7 @@ def _boxes(answer: Answer) -> list[Any]:
 
 def box_list(answer: Answer) -> None:
     """The score from which boxes are shown, and the boxes in a table."""
-    first = chosen_threshold(answer.finding)
+    first = _on_slider(chosen_threshold(answer.finding))
     st.slider(
         "Show boxes from a score of",
         0.02,
@@ -286,6 +296,8 @@ def probabilities(answer: Answer) -> None:
             "Calibrated with the temperature that was fitted on its validation scans. The network itself says "
             f"{100 * finding['uncalibrated'][first]:.1f} %."
         )
+    if answer.state != "best":
+        return  # its promises were made for other weights
     if words := named(answer):
         st.caption(f":material/checklist: {words}")
     for words in operating.in_words(answer.run, given(finding)):
@@ -294,7 +306,7 @@ def probabilities(answer: Answer) -> None:
 
 def named(answer: Answer, level: float = 0.9) -> str:
     """All classes that it may be, with the promise of the validation side; "" where none was made."""
-    told = (evaluation(answer.run) or {}).get("sets") or {}
+    told = (current(answer.run) or {}).get("sets") or {}
     row = next((row for row in told.get("levels", ()) if row["level"] == level and row["limit"] is not None), None)
     if row is None:
         return ""

@@ -16,7 +16,7 @@ from builder.execute import home
 from builder.runs import Run, StoreError
 from builder.sources import SourceRefused, gather
 from builder.terms import REFUSED
-from pages.kit import answers, dropbox, jobs, style
+from pages.kit import answers, dropbox, jobs, style, trained
 from pages.kit.uploads import Received
 from pages.kit.words import amount, plain
 
@@ -36,9 +36,11 @@ def draw(run: Run, notice: str) -> tuple[list[Path], int] | None:
     job = jobs.of_slot(SLOT)
     came = dropbox.newest(SLOT, arrived, used=job is not None and not job.view().active)
     files = [received.path for received in came]
-    asked = [run.id, *(str(file) for file in files)]
+    asked = [run.id, trained.state_of(run), *(str(file) for file in files)]
     if files and st.session_state.get(_ASKED) != asked:
         _ask(run, files, asked)
+    if jobs.run_of(SLOT) not in ("", run.id):
+        jobs.forget(SLOT)
     refused = st.session_state.pop("many-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
@@ -50,7 +52,7 @@ def draw(run: Run, notice: str) -> tuple[list[Path], int] | None:
             with style.empty("library_books", "No scans yet", words, key="no-scans"):
                 pass
         return None
-    chosen = _answers(run, job.folder, result, names_of(came), notice)
+    chosen = _answers(run, job.folder, result, names_of(came), notice, there=bool(files))
     return None if chosen is None else (files, chosen)
 
 
@@ -63,7 +65,8 @@ def forget() -> None:
 
 def _ask(run: Run, files: Sequence[Path], asked: list[str]) -> None:
     try:
-        jobs.submit("predict-many", {"run": run.id, "files": [str(file) for file in files]}, SLOT)
+        payload = {"run": run.id, "checkpoint": trained.state_of(run), "files": [str(file) for file in files]}
+        jobs.submit("predict-many", payload, SLOT)
     except StoreError as error:
         st.session_state["many-refused"] = str(error)
         return
@@ -111,13 +114,18 @@ def table(scans: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[
     return rows
 
 
-def _answers(run: Run, folder: Path, result: Mapping[str, Any], names: Mapping[str, str], notice: str) -> int | None:
+def _answers(
+    run: Run, folder: Path, result: Mapping[str, Any], names: Mapping[str, str], notice: str, there: bool
+) -> int | None:
+    """Draws the answers; `there`: the files are at hand, so that one can be looked at. Returns which one shall be."""
     scans, refused = result["scans"], result["refused"]
     rows = table(scans, names)
     chosen = None
     with style.card(key="many-answers"):
-        good = len(scans) - refused
-        said = f"### {amount(good, 'scan')} answered" + (f", {refused} refused" if refused else "")
+        silent = sum(bool((told.get("finding") or {}).get("status")) for told in scans)
+        good = len(scans) - refused - silent
+        said = f"### {amount(good, 'scan')} answered" + (f", {silent} not answered" if silent else "")
+        said += f", {refused} refused" if refused else ""
         st.markdown(said)
         shown = st.dataframe(
             [
@@ -138,15 +146,19 @@ def _answers(run: Run, folder: Path, result: Mapping[str, Any], names: Mapping[s
             },
         )
         picked = [n for n in shown.selection.rows if "error" not in scans[n]]
-        st.caption("Select a row to look at that scan." if not picked else "")
+        st.caption("Select a row to look at that scan." if there and not picked else "")
         with st.container(horizontal=True):
-            if picked and st.button("Look at this scan", key="look-at", type="primary", icon=":material/visibility:"):
+            if picked and st.button(
+                "Look at this scan", key="look-at", type="primary", icon=":material/visibility:", disabled=not there,
+                help=None if there else "Drop the scans here again first.",
+            ):  # fmt: skip
                 chosen = int(scans[picked[0]]["number"])
             st.download_button(
                 "All as CSV", _csv(rows), "answers.csv", "text/csv", key="many-csv", icon=":material/table:",
                 on_click="ignore",
             )  # fmt: skip
-            document = {"run": run.id, "checkpoint": "best", "scans": _plain(scans, names), "notice": notice}
+            told = {"run": run.id, "checkpoint": result.get("checkpoint") or "best"}
+            document = {**told, "scans": _plain(scans, names), "notice": notice}
             st.download_button(
                 "All as JSON", json.dumps(document, indent=2), "answers.json", "application/json", key="many-json",
                 icon=":material/download:", on_click="ignore",

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from builder import blanking
+from builder import blanking, calibrate
 from builder.blanking import PROBES
 from builder.runs import Run, StoreError
 from pages.kit import charts, figures, jobs, style
@@ -19,6 +19,8 @@ __all__ = ["card"]
 def card(run: Run) -> None:
     """The card: a button that asks, or what was found."""
     found = blanking.kept(run)
+    if found is not None and found.get("checkpoint") != calibrate.weights_of(run):
+        found = None  # it was asked of other weights
     with style.card("What does it go by?", key="blanked"):
         st.caption(
             "The validation scans once more, with parts taken away. If it still tells the classes apart when the "

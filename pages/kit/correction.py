@@ -15,7 +15,7 @@ from builder.feedback import Said
 from builder.labels import Box, LabelRefused, pack
 from builder.runs import StoreError
 from builder.task import find
-from pages.kit import answers, go, jobs, labelling, style
+from pages.kit import annotating, answers, go, jobs, labelling, style
 from pages.kit.answers import Answer
 from pages.kit.labelling import BOXES, MASK, Marks, Naming
 from pages.kit.marks import Work
@@ -46,10 +46,14 @@ def draw(
     with style.card("Right or wrong?", key="correction"):
         if _done(answer, dataset):
             return
+        if case is not None and (refused := feedback.closed(dataset, case)):
+            st.caption(plain(refused))
+            return
         open_now = st.toggle(
             "Correct it",
             key=f"correct-{answer.job}",
-            help="What the network found is drawn beforehand; change it, and save it into the data set of this run.",
+            help="What the network found is drawn beforehand: agree to it or change it, and save it into the data set "
+            "of this run.",
         )
         where = "It stays where it is in the data set." if case is not None else _destination(dataset)
         st.caption(f"A corrected scan teaches the next training. {where}")
@@ -57,6 +61,11 @@ def draw(
             return
         if with_class:
             _label(answer, dataset, case)
+        if MASK in kinds and answer.has("mask") and len(dataset.mask_names) > 1:
+            st.caption(
+                "The network outlines all structures of the data set as one and does not say which is which: nothing "
+                "is drawn beforehand."
+            )
         work = _edited(answer, dataset, case, kinds) if kinds else None
         _save(answer, dataset, case, files, member, work)
 
@@ -107,13 +116,16 @@ def _box(found: Mapping[str, Any], dataset: Dataset) -> Box:
 
 
 def proposals_of(answer: Answer, dataset: Dataset) -> tuple[Marks, list[float]]:
-    """What the network found as labels of the data set, and the scores of its boxes; None for what it does not tell."""
+    """What the network found as labels of the data set, and the scores of its boxes; None for what it does not tell.
+
+    Its outline is that of all structures together: only where there is one at most it says which one that is.
+    """
     boxes, scores, mask = None, [], None
     if answer.finding.get("boxes") is not None:
         shown = [b for b in answers.boxes_from(answer, answers.threshold_of(answer)) if b["class"] in dataset.classes]
         boxes = tuple(_box(b, dataset) for b in shown)
         scores = [float(b["score"]) for b in shown]
-    if answer.has("mask"):
+    if answer.has("mask") and len(dataset.mask_names) < 2:
         mask = outputs.kept(answer.folder, "mask").pixels[:, 0].copy()
     return Marks(boxes, mask), scores
 
@@ -124,7 +136,7 @@ def _edited(answer: Answer, dataset: Dataset, case: int | None, kinds: Sequence[
     return labelling.edit(
         outputs.kept(answer.folder, "scan"),
         known,
-        id=f"{answer.job}-{dataset.edited if case is not None else ''}",
+        id=f"{answer.job}-{len(dataset.history(case)) if case is not None else ''}",
         key=_EDITOR,
         names=Naming(dataset.classes, dataset.mask_names or ("lesion",)),
         on_change=lambda marks, kind: None,  # it is saved by its button, all at once
@@ -154,10 +166,16 @@ def _save(
         type="primary",
         icon=":material/library_add:",
         disabled=gone or nothing or (job is not None and job.view().active),
-        help="Drop the scan here again first." if gone else "Say what is on it first." if nothing else None,
+        help="Drop the scan here again first."
+        if gone
+        else "Say what is on it first: agree to what is proposed, or change it."
+        if nothing
+        else None,
         on_click=_keep,
         args=(answer, dataset, case, files, member, work),
     )
+    if work is not None and work.proposed:
+        st.caption("What the network proposes is saved once you have agreed to it, or changed it.")
     refused = st.session_state.pop("correct-refused", "")
     if refused:
         st.error(plain(refused), icon=":material/error:")
@@ -166,7 +184,7 @@ def _save(
 
 def _said(answer: Answer, dataset: Dataset, work: Work | None) -> Said:
     """What a person says by now."""
-    return said_of(dataset, Marks() if work is None else work.marks, _chosen(answer, dataset))
+    return said_of(dataset, Marks() if work is None else work.said, _chosen(answer, dataset))
 
 
 def _keep(
@@ -175,7 +193,7 @@ def _keep(
     if work is not None:
         labelling.drawn(_EDITOR)
     said = _said(answer, dataset, work)  # as it is now: the button that was pressed may be from before the last choice
-    who = str(st.session_state.get("label-who") or "").strip()  # as on the Data page
+    who = annotating.who()  # as on the Data page
     try:
         if case is not None:
             feedback.correct(dataset, case, said, who)

@@ -34,7 +34,7 @@ _OTHERS = {
 
 def draw(answer: Answer, files: Sequence[Path], member: int | None, notice: str) -> None:
     """Draws the buttons. `files` are those of the scan (number `member` of several), where it was dropped here."""
-    document = {"run": answer.run.id, "checkpoint": "best", **answer.finding, "notice": notice}
+    document = {"run": answer.run.id, "checkpoint": answer.state, **answer.finding, "notice": notice}
     with st.container(horizontal=True):
         st.download_button(
             "JSON", json.dumps(document, indent=2), "answer.json", "application/json", key="answer-json",
@@ -65,7 +65,7 @@ def kinds(answer: Answer) -> list[str]:
     finding, found = answer.finding, []
     if is_dicom and answer.has("mask"):
         found.append("seg")
-    if is_dicom and not answer.has("enhanced"):
+    if is_dicom and not answer.has("enhanced") and not finding.get("reason"):  # a report cannot say "I don't know"
         found.append("sr")
     if answer.has("enhanced"):
         found.append("derived")  # in the format of the scan: a derived DICOM image, NIfTI, NRRD or a picture
@@ -75,7 +75,9 @@ def kinds(answer: Answer) -> list[str]:
 
 
 def _slot(answer: Answer, to: str) -> str:
-    return f"{SLOT}-{to}-{answer.job}"
+    """Of the job that makes the file; a report of boxes is another one for each score from which they are shown."""
+    least = f"-{answers.threshold_of(answer):.4f}" if to == "sr" and answer.finding.get("boxes") is not None else ""
+    return f"{SLOT}-{to}-{answer.job}{least}"
 
 
 def _made(answer: Answer, to: str, files: Sequence[Path], member: int | None) -> None:

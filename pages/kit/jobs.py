@@ -16,7 +16,7 @@ from builder.runs import Job, RunStore, RunView, StoreError
 from pages.kit import address
 from pages.kit.words import duration, plain
 
-__all__ = ["forget", "keep_in_url", "of_slot", "result", "submit", "watch"]
+__all__ = ["forget", "keep_in_url", "of_slot", "result", "run_of", "submit", "watch"]
 
 _PREFIX = "job-"
 _UNSEEN = "job-unseen-"
@@ -71,6 +71,13 @@ def result(slot: str) -> dict[str, Any] | None:
     """
     job = of_slot(slot)
     return job.result() if job is not None else None
+
+
+def run_of(slot: str) -> str:
+    """Returns the id of the run that the slot's job asks or has asked; "" where it does not say, or there is no job."""
+    job = of_slot(slot)
+    told = {} if job is None else job.payload or job.result() or {}
+    return str(told.get("run") or "")
 
 
 def watch(slot: str, title: str, on_forget: Callable[[], None] | None = None) -> RunView | None:

@@ -16,7 +16,7 @@ from builder.labels import Box
 from builder.strokes import View, boxes_of, drawing, epoch_of, objects_of, painted
 from pages.kit.viewer import COLOURS, colour_of
 
-__all__ = ["BOXES", "ERASER", "INSIDE", "MASK", "Changed", "Marks", "Naming", "Work", "ink_of"]
+__all__ = ["BOXES", "ERASER", "INSIDE", "MASK", "Changed", "Marks", "Naming", "Work", "ink_of", "together"]
 
 BOXES, MASK = "boxes", "mask"
 ERASER = "rgba(255,255,255,0.25)"
@@ -52,6 +52,29 @@ class Marks:
         if self.mask is not None:
             found |= set(np.flatnonzero(self.mask.any((1, 2))).tolist())
         return sorted(found)
+
+
+def together(kind: str, before: Any, mine: Any, theirs: Any) -> Any:
+    """What two people make of one label when both began from `before`: all that either has added, without what either
+    has taken away; of a mask, each pixel as I changed it, else as it is theirs.
+
+    Args:
+        kind: "boxes" or "mask". before, mine, theirs: as `Marks.of` tells it.
+    Returns: `mine` itself where the other's word changes nothing in it.
+    """
+    if kind == BOXES:
+        base, own, other = (tuple(boxes or ()) for boxes in (before, mine, theirs))
+        found = [box for box in other if box in own or box not in base]
+        found += [box for box in own if box not in base and box not in other]
+        if sorted(map(repr, found)) == sorted(map(repr, own)):
+            return mine
+        return tuple(sorted(found, key=lambda box: box.slice)) or None  # the last one taken away says nothing
+    masks = [mask for mask in (before, mine, theirs) if mask is not None]
+    if theirs is None and before is None:
+        return mine
+    base, own, other = (np.zeros_like(masks[0]) if mask is None else mask for mask in (before, mine, theirs))
+    whole = np.where(own != base, own, other)
+    return mine if np.array_equal(whole, own) else whole
 
 
 @dataclass(frozen=True)
@@ -116,7 +139,7 @@ class Work:
     _context: tuple[Any, ...] = ()
     _more: tuple[Any, ...] = ()
     _beginnings: dict[int, Beginning] = field(default_factory=dict)
-    _undo: list[tuple[str, Any]] = field(default_factory=list)
+    _undo: list[tuple[str, Any, dict[int, str] | None]] = field(default_factory=list)
 
     @classmethod
     def begin(
@@ -144,6 +167,11 @@ class Work:
         else:
             work.slice = min(box.slice for box in boxes) if boxes else shape[0] // 2
         return work
+
+    @property
+    def said(self) -> Marks:
+        """What people have said: the labels without what is only proposed."""
+        return replace(self.marks, **dict.fromkeys(self.proposed))
 
     @property
     def here(self) -> list[int]:
@@ -249,27 +277,28 @@ class Work:
         Args:
             value: all boxes, or the whole mask; None for none. anew: the canvas has to show it, too.
         """
-        self._undo.append((kind, self._difference(kind, value)))
+        self._undo.append((kind, self._difference(kind, value), self.proposed.pop(kind, None)))
         del self._undo[:-_MOST_UNDO]
         self._put(kind, value)
-        self.proposed.pop(kind, None)
         if anew:
             self._context = ()
-        self.tell(self.marks, kind)
+        self.tell(self.said, kind)
 
     def take_back(self) -> None:
         """Undoes the last change, and tells it."""
         if not self._undo:
             return
-        kind, before = self._undo.pop()
+        kind, before, proposed = self._undo.pop()
         if isinstance(before, dict):
             mask = np.array(self.marks.mask)
             for slice, plane in before.items():
                 mask[slice] = plane
             before = mask
         self._put(kind, before)
+        if proposed is not None:  # nobody has agreed to them
+            self.proposed[kind] = proposed
         self._context = ()
-        self.tell(self.marks, kind)
+        self.tell(self.said, kind)
 
     def take_over(self, kind: str) -> None:
         """Puts what is marked on the slice before onto this one, instead of what was there."""

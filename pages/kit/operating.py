@@ -86,15 +86,15 @@ def _choosing(run: Run, classes: tuple[str, ...], points: Mapping[str, Mapping[s
             args=(run, label),
         )
     threshold = st.slider(
-        f"Answer {plain(label)} from a probability of", 0.0, 1.0, st.session_state[slider], 0.001, format="%.3f",
+        f"Answer {plain(label)} from a probability of", 0.0, 1.0, st.session_state[slider], 0.001, format="%.5g",
         key=slider,
     )  # fmt: skip
     if refused := st.session_state.pop(f"refused-{run.id}", ""):
         st.error(plain(refused), icon=":material/error:")
     if mine:
-        same = abs(mine.threshold - threshold) < 5e-4 and abs(mine.prevalence - prevalence) < 1e-6
+        same = abs(mine.threshold - threshold) < 1e-9 and abs(mine.prevalence - prevalence) < 1e-6
         st.caption(
-            f":material/push_pin: Kept: from {mine.threshold:.3f}, at {100 * mine.prevalence:.3g} in 100."
+            f":material/push_pin: Kept: from {mine.threshold:.5g}, at {100 * mine.prevalence:.3g} in 100."
             + ("" if same else " What is shown now is not kept.")
         )
     _figures(here, before, threshold, prevalence)
@@ -128,7 +128,8 @@ def _typed(run: Run, label: str) -> tuple[float, float]:
 
 
 def _set(run: Run, label: str, before: Separation) -> None:
-    st.session_state[f"threshold-{run.id}-{label}"] = round(before.cheapest(*_typed(run, label)), 3)
+    # Not rounded: the scores of a network that is very sure lie nearer to each other than a step of the slider.
+    st.session_state[f"threshold-{run.id}-{label}"] = before.cheapest(*_typed(run, label))
 
 
 def _keep(run: Run, label: str) -> None:
@@ -261,7 +262,7 @@ def in_words(run: Run, probabilities: Mapping[str, float]) -> list[str]:
             continue
         yes = probabilities[label] >= told["threshold"]
         figure = told["false_discovery" if yes else "false_omission"]
-        head = f"**{plain(label)}: {'yes' if yes else 'no'}** (answered from {100 * told['threshold']:.1f} %)."
+        head = f"**{plain(label)}: {'yes' if yes else 'no'}** (answered from {100 * told['threshold']:.4g} %)."
         if figure["value"] is None:
             said.append(f"{head} No test scan was answered so: how often that is wrong is not known.")
             continue
