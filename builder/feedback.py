@@ -1,7 +1,6 @@
 """A scan that somebody asked about goes back into the data set, with the label that a person gave it or corrected.
 
-It never joins a test side that was opened, and one that is there keeps its label: what was chosen because a network
-erred on it, and corrected with its answer in sight, would bend the figures.
+It never joins a test side that was opened: a scan that was chosen because a network erred on it would bend the figures.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from builder.intake import ImportFailed, Step, import_scans
 from builder.series import members
 from builder.sources import Source
 
-__all__ = ["FeedbackRefused", "Said", "closed", "correct", "take_back"]
+__all__ = ["FeedbackRefused", "Said", "correct", "take_back"]
 
 
 class FeedbackRefused(ValueError):
@@ -62,24 +61,12 @@ class Said:
         )
 
 
-def closed(dataset: Dataset, index: int) -> str:
-    """Why a case takes no label that is given with a network's answer in sight, in a sentence; "" where it does."""
-    if dataset.cases[index].split != "test" or not was_opened(dataset):
-        return ""
-    return (
-        "This scan is in the data set, on the test side, which was opened: correct it on the Data page, where no "
-        "network's answer is in sight."
-    )
-
-
 def correct(dataset: Dataset, index: int, said: Said, who: str = "", origin: str = "corrected") -> None:
     """Records what a person says of a case; classes and structures that are new get their names first.
 
     Raises:
-        FeedbackRefused, labels.LabelRefused: it does not fit the scan or the data set, or the case is `closed`.
+        FeedbackRefused, labels.LabelRefused: it does not fit the scan or the data set.
     """
-    if refused := closed(dataset, index):
-        raise FeedbackRefused(refused)
     named = [*(said.label or ()), *(box[4] for box in said.boxes or ())]
     new = [name for name in dict.fromkeys(named) if name not in dataset.classes]
     if new:
@@ -150,6 +137,11 @@ def take_back(
         )
     after = Dataset.open(home, before.id)
     index = next(n for n, case in enumerate(after.cases) if case.id in named)
-    correct(after, index, said, who)
     case = after.cases[index]
+    if case.split in opened:
+        raise FeedbackRefused(
+            f"This scan is in the data set, on the {case.split} side, which was opened: correct it on the Data page, "
+            "where you see what it counts for."
+        )
+    correct(after, index, said, who)
     return {"dataset": after.id, "case": index, "id": case.id, "split": case.split}

@@ -14,7 +14,7 @@ from test_intake import nearby  # noqa: F401 (a fixture)
 
 from builder.data import Dataset
 from builder.evaluate import count_opening
-from builder.feedback import FeedbackRefused, Said, closed, correct, take_back
+from builder.feedback import FeedbackRefused, Said, correct, take_back
 from builder.intake import detect, import_scans
 from builder.labels import pack
 from tests.made_files import drained
@@ -95,17 +95,6 @@ def test_of_several_series_the_one_that_was_answered_goes_back(home: Path, tmp_p
     after = Dataset.open(home, animals.id)
     case = after.cases[told["case"]]
     assert len(after) == 25 and case.shape[0] == 3 and after.classes[case.label] == "cat"
-
-
-def test_a_scan_of_an_opened_test_side_is_not_corrected_with_an_answer_in_sight(animals: Dataset) -> None:
-    index = int(animals.indices("test")[0])
-    correct(animals, index, Said(("dog",)))
-    assert closed(animals, index) == ""
-    count_opening(animals, "a run")
-    assert closed(animals, int(animals.indices("train")[0])) == ""
-    with pytest.raises(FeedbackRefused, match="on the test side, which was opened"):
-        correct(animals, index, Said(("cat",)))
-    assert animals.classes[animals.cases[index].label] == "dog"
 
 
 def test_a_scan_that_is_there_and_comes_with_other_facts_of_its_patient_is_corrected_all_the_same(

@@ -46,17 +46,13 @@ def draw(
     with style.card("Right or wrong?", key="correction"):
         if _done(answer, dataset):
             return
-        if case is not None and (refused := feedback.closed(dataset, case)):
-            st.caption(plain(refused))
-            return
         open_now = st.toggle(
             "Correct it",
             key=f"correct-{answer.job}",
             help="What the network found is drawn beforehand: agree to it or change it, and save it into the data set "
             "of this run.",
         )
-        where = "It stays where it is in the data set." if case is not None else _destination(dataset)
-        st.caption(f"A corrected scan teaches the next training. {where}")
+        st.caption(_destination(dataset, case))
         if not open_now:
             return
         if with_class:
@@ -70,13 +66,25 @@ def draw(
         _save(answer, dataset, case, files, member, work)
 
 
-def _destination(dataset: Dataset) -> str:
+def _destination(dataset: Dataset, case: int | None) -> str:
+    """What a correction is good for, and where the scan goes or stays."""
+    if case is not None and dataset.cases[case].split == "test":
+        stays = "It stays on the test side of the data set, and the next measurement counts what you say."
+        if not was_opened(dataset):
+            return stays
+        return (
+            f"{stays} That side was opened: labels that are corrected only where the network erred make its figures "
+            "look better than they are."
+        )
+    teaches = "A corrected scan teaches the next training."
+    if case is not None:
+        return f"{teaches} It stays where it is in the data set."
     if was_opened(dataset):
         return (
-            f"It joins {plain(dataset.name)} for training or validation, never its test scans: these were looked at "
-            "already."
+            f"{teaches} It joins {plain(dataset.name)} for training or validation, never its test scans: these were "
+            "looked at already."
         )
-    return f"It joins {plain(dataset.name)}; its patient decides on which side."
+    return f"{teaches} It joins {plain(dataset.name)}; its patient decides on which side."
 
 
 def _label(answer: Answer, dataset: Dataset, case: int | None) -> None:
