@@ -10,6 +10,7 @@ import json
 import math
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -38,7 +39,7 @@ from builder.shares import owner, shares, still
 from builder.spec import Choice, Experiment
 from builder.targets import Targets
 from builder.task import Task, learned_cases
-from builder.tripwire import Tripwire
+from builder.tripwire import Tripped, Tripwire
 
 LAST = "last"  # last-<number>.pt: everything needed to go on
 BEST = "best.safetensors"  # the weights of the best epoch, with what is needed to use them
@@ -46,6 +47,7 @@ _NAMED = 8  # scans of a batch that are told one by one
 _MOST_CLASSES = 8  # whose own scores are told: more curves nobody reads
 _SAMPLE = 2  # keeps the choice of the judged training scans apart from the order
 _LEAST_SAMPLE = 32
+_SEEN_AGAIN_S = 60.0  # to find out in which layer numbers ran away on a GPU
 _AUGMENT = 1  # keeps the random numbers of augmentation apart from those of the order
 
 
@@ -366,13 +368,13 @@ class Learner:
         train/loss was taken while it learned: of scans varied, with dropout on, by weights that changed meanwhile. What
         is like val/loss and can be set beside it is train_eval/loss: of some training scans as they are, afterwards.
         """
+        if self.wire is not None and self.wire.tripped() is not None:  # since the last look
+            raise self._broke_before()
         with torch.inference_mode(), undisturbed(self.device):
             return self.team.agreed(self._judged() if self.team.leads else None)
 
     def _judged(self) -> dict[str, float]:
         train_loss = float(self.loss_sum) / max(1, self.place.count)
-        if self.wire is not None and self.wire.tripped() is not None:  # since the last look
-            raise self._broke_before()
         if not math.isfinite(train_loss):
             raise self._broke("loss", "the loss was")
         metrics = {"train/loss": train_loss}
@@ -668,9 +670,32 @@ class Learner:
             return self._broke("loss", "the loss or its gradient was", remark)
         self.batch, self.place.step, self.place.epoch = tripped.batch, tripped.step - 1, tripped.epoch
         if not tripped.parameter:
-            return self._broke("loss", "the loss was", remark)
+            return self._seen_again(tripped) or self._broke("loss", "the loss was", remark)
         layer = owner(tripped.parameter)
         return self._broke("gradient", f"the gradient of {layer} was", remark, layer)
+
+    def _seen_again(self, tripped: Tripped) -> NotFinite | None:
+        """The error of the step that tripped, with the layer: the steps since the last saved state are done once more,
+        and each is looked at, as on a processor. None where that takes too long or too much memory, or nothing breaks
+        this time, since a GPU may sum in another order.
+        """
+        if self.team.size > 1:
+            return None
+        began = time.monotonic()
+        try:
+            again = Learner(self.experiment, self.task, self.dataset, self.prepared, self.folder, self.device)
+            again.wire = None
+            deque(again.resume(), maxlen=0)
+            order = again.order(again.place.epoch)
+            for update in again.updates[again.place.update :]:
+                if again.place.step >= tripped.step or time.monotonic() - began > _SEEN_AGAIN_S:
+                    break
+                again.update([order[start:end] for start, end in update])
+        except NotFinite as error:
+            return error if error.broke.step == tripped.step else None
+        except (torch.OutOfMemoryError, CheckpointError):
+            pass
+        return None
 
     def _broke(self, what: str, words: str, remark: str = "", layer: str = "") -> NotFinite:
         """The error for what is no finite number any more: epoch, step, and the scans of the batch at hand."""

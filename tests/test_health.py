@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from builder import health, network
+from builder import health, learner, network
 from builder.blocks.initial import begin
 from builder.cures import Cure, cures
 from builder.diagnosis import KINDS, Finding, diagnose
@@ -255,13 +255,29 @@ def test_a_gpu_that_computes_ahead_names_step_layer_and_batch_all_the_same(tmp_p
         return None
 
     told = next(e for e in run(document, dataset, tmp_path / "cpu") if isinstance(e, Broke))
-    assert ahead(told.step - 1) is None
-    found = ahead(told.step + 4)
-    assert found is not None and (found.broke.step, found.broke.epoch) == (told.step, told.epoch)
-    assert found.broke.cases == told.cases and "noticed a moment after" in str(found)
-    # An epoch that ends before the next look: judging it tells the step, too.
-    found = ahead(told.step + 3, "judge")
-    assert found is not None and (found.broke.step, found.broke.cases) == (told.step, told.cases)
+    assert told.layer and ahead(told.step - 1) is None
+    # Also where an epoch ends before the next look.
+    for found in (ahead(told.step + 4), ahead(told.step + 3, "judge")):
+        assert found is not None
+        for name in ("step", "epoch", "layer", "what", "cases"):
+            assert getattr(found.broke, name) == getattr(told, name), name
+
+
+def test_where_the_steps_do_not_break_again_step_and_batch_are_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums on a graphics card may come in another order, or there is no time to look: then the layer is not named."""
+    monkeypatch.setattr(learner, "_SEEN_AGAIN_S", -1.0)
+    dataset: Any = Made(tmp_path / "data", (96, 0))
+    document = experiment(epochs=9, optimizer=rate("sgd", 10.0), clip_norm=0.0, l2=1.0, schedule=CONSTANT)
+    ahead = Learner(document, find("recognition"), dataset, dataset.made, tmp_path, torch.device("cpu"))
+    ahead.wire = Tripwire(list(ahead.model.named_parameters()), torch.device("cpu"))
+    order = ahead.order(1)
+    for update in ahead.updates:
+        ahead.update([order[start:end] for start, end in update])
+    with pytest.raises(NotFinite, match="noticed a moment after it happened") as found:
+        ahead.look()
+    assert found.value.broke.layer == "" and len(found.value.broke.cases) == 16
 
 
 def test_the_length_of_the_gradient_is_that_of_torch() -> None:
