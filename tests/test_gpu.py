@@ -19,7 +19,7 @@ from torch import nn
 
 from builder import augment, checkpoint, network, preflight, task, ways
 from builder.batches import Scans
-from builder.events import EpochEnded, Noted, Started, Warned
+from builder.events import Broke, EpochEnded, Noted, Started, Warned
 from builder.learner import Learner
 from builder.parts.images import AUGMENTATIONS
 from builder.predict import Predictor
@@ -173,6 +173,14 @@ def test_what_is_not_finite_is_found_a_little_later_and_told_of_its_own_step(tmp
     events = run(experiment(epochs=10, batch_size=12), Made(tmp_path / "data"), tmp_path / "run")
     assert events[-1].status == "failed" and "in epoch 2, step 7:" in events[-1].reason, events[-1].reason
     assert "the loss was not a finite number (noticed a moment after" in events[-1].reason
+
+
+def test_the_layer_in_which_it_broke_is_found_by_doing_the_steps_once_more(tmp_path: Path) -> None:
+    far_too_fast = {"optimizer": Choice(name="sgd", params={"lr": 8.0}), "clip_norm": 0.0, "l2": 1.0}
+    wanted = experiment(PLAIN, epochs=9, mixed_precision="off", schedule=Choice(name="constant"), **far_too_fast)
+    events = run(wanted, Made(tmp_path / "data", (96, 0)), tmp_path / "run")
+    broke = next(event for event in events if isinstance(event, Broke))
+    assert broke.layer in {node.id for node in PLAIN} and len(broke.cases) == 16, broke
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
