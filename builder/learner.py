@@ -686,6 +686,7 @@ class Learner:
             again = Learner(self.experiment, self.task, self.dataset, self.prepared, self.folder, self.device)
             again.wire = None
             deque(again.resume(), maxlen=0)
+            again.way.chosen = ways.PLAIN  # compiling would take longer than the steps
             order = again.order(again.place.epoch)
             for update in again.updates[again.place.update :]:
                 if again.place.step >= tripped.step or time.monotonic() - began > _SEEN_AGAIN_S:
