@@ -5,6 +5,8 @@ Pictures are (B, C, H, W) float; in a loss both come normalized as the network s
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,16 @@ def l1(output: Tensor, good: Tensor) -> Tensor:
 def mse(output: Tensor, good: Tensor) -> Tensor:
     """Mean squared difference."""
     return F.mse_loss(output, good)
+
+
+def psnr(output: Tensor, good: Tensor, softness: float) -> Tensor:
+    """Mean over pictures of log10(1 + mse / softness^2): a decade less is 10 dB more PSNR (Chen et al., HINet, CVPRW 2021).
+
+    As the negative PSNR itself, except that it stays above zero and flattens below `softness`. The squares are summed
+    in float32, picture by picture.
+    """
+    squares = ((output.float() - good.float()) ** 2).flatten(1).mean(1)
+    return torch.log1p(squares / softness**2).mean() / math.log(10)
 
 
 def charbonnier(output: Tensor, good: Tensor, softness: float) -> Tensor:

@@ -46,7 +46,7 @@ class ImageEnhancement(Task):
     learns = ("picture",)
     headline = "psnr_db"
     metrics = {"psnr_db": True, "ssim": True, "rmse": False, "loss": False}
-    losses = ("usual", "l1", "mse", "charbonnier", "l1_ssim")
+    losses = ("usual", "l1", "mse", "psnr", "charbonnier", "l1_ssim")
     leaves_out = {
         "training.test_time": ("small turns",),
         "data.fit": ("pad", "stretch", "crop"),

@@ -259,6 +259,19 @@ def test_the_ssim_of_training_is_that_of_evaluation():
     assert float(ssim(good, good)) == pytest.approx(1.0)
 
 
+def test_to_the_loss_of_psnr_a_tenth_of_the_error_is_worth_the_same_in_quiet_and_noisy_scans():
+    from builder.restoration import psnr
+
+    good = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    error = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    ways = torch.tensor([[0.5, 0.05], [0.05, 0.05], [0.5, 0.005]]).view(3, 2, 1, 1, 1)
+    both, noisy_better, quiet_better = (float(psnr(good + one * error, good, 1e-5)) for one in ways)
+    assert both - noisy_better == pytest.approx(1.0, abs=1e-3) and both - quiet_better == pytest.approx(1.0, abs=1e-3)
+    decibel = [-10 * np.log10(float((one**2).mean())) for one in (0.5 * error[0], 0.05 * error[1])]
+    assert 10 * (10 - both) == pytest.approx(np.mean(decibel), abs=0.01)
+    assert float(psnr(good, good, 1e-3)) == 0.0 and psnr(good.bfloat16(), good, 1e-3).dtype == torch.float32
+
+
 def test_half_precision_leaves_the_ssim_as_it_is():
     from builder.restoration import l1_ssim, ssim
 
@@ -629,7 +642,7 @@ def test_an_exported_train_py_adds_the_same_noise_by_the_scan_itself(tmp_path):
     grains = torch.stack([space["grain_of"](whole)] * 2)
     assert space["grain_of"](whole) is space["grain_of"](whole)  # measured once
     patches = whole[None, :, :24, :24].repeat(2, 1, 1, 1)
-    made = space["low_dose_ct_own"](patches, space["Chance"](patches, [1, 2]), dose=0.25, grains=grains)
+    made = space["low_dose_ct_own"](patches, space["Chance"](patches, [1, 2]), dose=0.25, grain="own", grains=grains)
     ours = degrade(
         patches, small(**data).data.degrade, [1, 2], torch.from_numpy(own_grain(hounsfield(whole))).expand(2, -1, -1)
     )

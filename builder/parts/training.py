@@ -377,6 +377,23 @@ LOSSES = Catalog(
             "Mean squared difference of grey values: what PSNR counts; softer pictures.",
         ),
         Part(
+            "psnr",
+            "PSNR",
+            "builder.restoration:psnr",
+            "The logarithm of each picture's MSE, so that scans with much noise and scans with little count alike, as they "
+            "do in a mean PSNR (HINet, Chen 2021). MSE learns mostly from the noisiest.",
+            (
+                Float(
+                    "softness",
+                    0.001,
+                    1e-5,
+                    0.1,
+                    "Differences below this, in standard deviations of the grey values, hardly count.",
+                    log=True,
+                ),
+            ),
+        ),
+        Part(
             "charbonnier",
             "Charbonnier",
             "builder.restoration:charbonnier",
