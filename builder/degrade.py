@@ -116,21 +116,16 @@ def low_dose_ct(
 
 
 def low_dose_ct_own(
-    images: Tensor, chance: Chance, dose: float, grain: str, spread: float = 0.0, grains: Tensor | None = None
+    images: Tensor, chance: Chance, dose: float, spread: float = 0.0, grains: Tensor | None = None
 ) -> Tensor:
     """The noise that a share `dose` of the dose would add, by the noise that each CT scan has itself.
 
     A scan at this dose has 1 / dose times the variance that it has now, so (1 / dose - 1) times as much is added, with
     the scan's own grain (`grain.own_grain`; Britten et al., Br J Radiol 77:323, 2004; Yu et al., J Comput Assist Tomogr
     36:477, 2012). Where in the picture it is stronger goes by the matter, as in `low_dose_ct`: no streaks.
-
-    Args:
-        grain: "own", or "white": as strong, but without any grain.
     """
     if grains is None:
         grains = torch.stack([_own(picture) for picture in images])
-    if grain == "white":
-        grains = grains.square().sum((1, 2), keepdim=True).sqrt()
     count, channels, height, width = images.shape
     sigma = math.sqrt(1 / dose - 1) / CT_RANGE_HU * chance.strength(spread)
     reach = grains.shape[-1] - 1

@@ -642,7 +642,7 @@ def test_an_exported_train_py_adds_the_same_noise_by_the_scan_itself(tmp_path):
     grains = torch.stack([space["grain_of"](whole)] * 2)
     assert space["grain_of"](whole) is space["grain_of"](whole)  # measured once
     patches = whole[None, :, :24, :24].repeat(2, 1, 1, 1)
-    made = space["low_dose_ct_own"](patches, space["Chance"](patches, [1, 2]), dose=0.25, grain="own", grains=grains)
+    made = space["low_dose_ct_own"](patches, space["Chance"](patches, [1, 2]), dose=0.25, grains=grains)
     ours = degrade(
         patches, small(**data).data.degrade, [1, 2], torch.from_numpy(own_grain(hounsfield(whole))).expand(2, -1, -1)
     )

@@ -474,18 +474,7 @@ DEGRADATIONS = Catalog(
             "As much noise as a lower dose would add to each scan, which is told from the noise that it has itself: at a "
             "quarter of the dose its variance is four times as large, with the same grain. Nothing about the scans has to "
             "be known. A stand-in made in the picture, without streaks. Needs the window ct full.",
-            (
-                Float("dose", 0.25, 0.01, 0.95, "Share of the dose that is left; 0.25 is a quarter.", 0.05),
-                OneOf(
-                    "grain",
-                    "own",
-                    ("own", "white"),
-                    "own: the added noise has the scan's own grain, as at a lower dose. white: as strong, but each pixel "
-                    "on its own, the simpler stand-in that many papers take; far easier to undo, so its figures say "
-                    "less about scans of a lower dose.",
-                ),
-                _SPREAD,
-            ),
+            (Float("dose", 0.25, 0.01, 0.95, "Share of the dose that is left; 0.25 is a quarter.", 0.05), _SPREAD),
             "Noise",
             "ldct quarter dose noise power spectrum nps texture hounsfield",
         ),
