@@ -149,7 +149,7 @@ ENGINE = {
     "outputs": "scan",
     "terms": "measures runs",
     "likeness": "",
-    "nearness": "scan data predict cutting likeness parting",
+    "nearness": "scan data predict cutting likeness parting targets task",
     "gate": "calibrate scan data parting predict nearness measures runs",
     "calibrate": "terms measures evaluate runs",
     "asking": "scan data gathering sources decoding predict outputs voxels",
