@@ -201,9 +201,7 @@ class LesionDetection(Task):
         for case, index in zip(targets.cases.tolist(), targets.slices.tolist(), strict=True):
             seen = targets.shown(case, index)
             slices.append(seen[len(seen) // 2])
-            known = [box for box in dataset.boxes(case) or () if box.slice in seen]
-            corners = [(box.x0, box.y0, box.x1, box.y1) for box in known]
-            there.append((np.array(corners, np.float64).reshape(-1, 4), np.array([b.label for b in known], np.int64)))
+            there.append(targets.lesions(case, index))
         detections = Detections.of(found, there, dataset.patients[targets.cases])
         return {
             **detections.arrays(),

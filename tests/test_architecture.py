@@ -194,7 +194,7 @@ ENGINE = {
     "dropping": "catalog parts spec network",
     "landscape": "parts spec",
     "look": "parts spec network stepping scans data prepared predict batches cutting",
-    "lessons": "parts spec task losses measures degrade grain",
+    "lessons": "parts spec task targets losses measures degrade grain",
     "listing": "catalog parts spec network schedule task batches blocks lessons shares targets",
     "tracing": "",
     "foreign": "parts spec network weights",
