@@ -138,6 +138,9 @@ def test_restorations_are_the_slices_that_an_evaluation_judges(enhancer: tuple[P
     assert {one.case for one in made} == set(cases.tolist()) and all(isinstance(one, Restoration) for one in made)
     assert made[0].output.shape == made[0].target.shape == (1, *made[0].counted.shape)
     assert not list(task.find("recognition").restorations(predictor.asked, dataset, cases, 2))
+    bright = replace(predictor.asked, answers=lambda images: [np.full_like(image, 99) for image in images])
+    (over,) = kind.restorations(bright, dataset, cases[:1], 1)
+    assert over.output.max() == 65535, "judged is what is handed back, and 16 bits hold no more"
 
 
 def test_poor_scans_are_what_an_enhancer_knows_and_good_ones_are_not(
