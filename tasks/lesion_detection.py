@@ -16,7 +16,7 @@ from builder.targets import Targets
 from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
-from tasks.detection_answers import Answer, chosen, finder, fused, on_scan, shown_boxes
+from tasks.detection_answers import SLICE_BY_SLICE, Answer, chosen, finder, fused, on_scan, shown_boxes
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -238,6 +238,8 @@ class LesionDetection(Task):
         for entry in (*told["misses"], *told["false_alarms"]):
             entry["case"] = str(examined["cases"][entry["image"]])
             entry["slice"] = int(examined["slices"][entry["image"]])
+        if len(set(zip(examined["cases"], examined["slices"], strict=True))) > len(np.unique(examined["cases"])):
+            told["notes"].append(SLICE_BY_SLICE)
         return told
 
     def judged(self, examined: Examined, num_classes: int) -> judged.Judged | None:

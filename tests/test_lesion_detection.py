@@ -29,7 +29,7 @@ from builder.targets import Target, Targets, over_slices
 from builder.task import Asked
 from builder.train import train
 from tasks import detection_answers, lesions
-from tasks.detection_answers import chosen
+from tasks.detection_answers import SLICE_BY_SLICE, chosen
 from tasks.lesion_detection import LesionDetection, of_targets
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -379,6 +379,7 @@ def test_a_lesion_drawn_on_every_slice_that_it_crosses_is_one_where_these_are_on
     )
     told = TASK.report(TASK.examined(asked, dataset, np.zeros(1, int)), ("a",), False, 10)
     assert (told["n"], told["lesions"], told["metrics"]["sensitivity"]["value"]) == (images, lesions, 1.0)
+    assert (SLICE_BY_SLICE in told["notes"]) == (how == "each")
 
 
 def test_a_run_that_could_choose_no_score_is_judged_from_the_one_it_shows_boxes_from() -> None:
@@ -495,6 +496,11 @@ def test_a_data_set_without_boxes_is_refused_in_words(trained: tuple[Path, Any, 
     tiny = run.experiment.replace("data.size_px", 16)
     (small,) = [p for p in TASK.problems(tiny, dataset.fingerprint) if p.path == "data.size_px"]
     assert small.severity == "warning" and small.fix is not None and small.fix.data.size_px > 16
+    wide = replace(dataset.fingerprint, box_sizes_px={"median": [40, 40]}, sizes={"median": [100, 400]})
+    for fit, told in (("pad", 1), ("crop", 0), ("stretch", 0)):  # 40 px of 400, of 100, or of both become 32 px
+        document = tiny.replace("data.size_px", 32).replace("data.fit", fit)
+        said = [p.message for p in TASK.problems(document, wide) if "hardly sees them" in p.message]
+        assert len(said) == told and all("(3.2 px)" in words for words in said)
 
 
 def test_a_sampler_that_has_nothing_to_balance_is_told_with_a_repair(trained: tuple[Path, Any, Dataset]) -> None:
