@@ -57,7 +57,7 @@ class Looked:
 
 def look(predictor: Predictor, scan: Scan, known: Nearness | None) -> Looked:
     """Looks at a scan before it is answered. `known` as `nearness.of_run` gives it: without, features tell nothing."""
-    grounds = {name: said for name, said in differences(scan, predictor.fingerprint).items() if name in GROUNDS}
+    grounds = {name: said for name, said in differences(scan, predictor.met).items() if name in GROUNDS}
     if known is None:
         return Looked(grounds)
     like = known.like(nearness.features_of(predictor, scan))
@@ -147,7 +147,7 @@ def measure(
 def _grounds(
     predictor: Predictor, scan: Scan, known: Nearness | None, beside: np.ndarray | None, case: int | None = None
 ) -> list[str]:
-    found = [name for name in differences(scan, predictor.fingerprint) if name in GROUNDS]
+    found = [name for name in differences(scan, predictor.met) if name in GROUNDS]
     if known is not None and known.unlike(known.distance(nearness.features_of(predictor, scan, case)), beside):
         found.append("features")
     return found
