@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.data import Dataset, Fingerprint, pixel_aspect, place
+from builder.data import Dataset, Fingerprint, pixel_aspect, place, size_in
 from builder.parts.images import AUGMENTATIONS
 from builder.spec import Choice, Data, Experiment, Problem
 from builder.task import find
@@ -177,7 +177,7 @@ def _of_detail(experiment: Experiment, facts: Fingerprint, name: str, settings: 
     sizes, pictures = facts.box_sizes_px.get("median"), facts.sizes.get("median")
     if not sizes or not pictures or experiment.data.fit == "patches":
         return
-    side = min(sizes) * experiment.data.size_px / max(pictures)
+    side = min(size_in(sizes, pictures, experiment.data))
     washed = 2.355 * float(settings["sigma_px"]) if name == "blur" else float(settings["factor"])
     if side < 2 * washed:
         words = (

@@ -154,7 +154,7 @@ def ask(
         there["lesion"], has["lesion"] = lesions(targets, experiment.data.size_px)
     num_with = {what: len(np.unique(targets.cases[rows])) for what, rows in has.items()}
     names = [name for name, probe in PROBES.items() if not probe.needs or num_with[probe.needs] >= _FEW]
-    chances: dict[str, np.ndarray] = {}
+    chances: dict[str, Chances] = {}
     total = len(names) * len(targets)
     for at, name in enumerate(names):
         rows = []
@@ -166,7 +166,7 @@ def ask(
             rows.append(chances_of(predictor, kind, images))
             if progress:
                 progress(min(total, at * len(targets) + start + len(images)), total)
-        chances[name] = np.concatenate(rows)
+        chances[name] = joined(rows)
     _draw(run, prepared, targets, there, has, names)
     report = _report(chances, targets, has, dataset, resamples)
     told = {"run": run.id, "checkpoint": predictor.weights_sha256, **report}
@@ -225,16 +225,38 @@ def _middle(image: np.ndarray) -> np.ndarray:
     return grey
 
 
-def chances_of(predictor: Predictor, kind: task.Task, images: np.ndarray) -> np.ndarray:
-    """Probabilities of the classes (B, K) for prepared images."""
+Chances = tuple[np.ndarray, np.ndarray]
+"""Of rows: probabilities of the classes (N, K), and how much each counts in its case (N,)."""
+
+
+def chances_of(predictor: Predictor, kind: task.Task, images: np.ndarray) -> Chances:
+    """What a run says of the classes of prepared images."""
     import torch
 
     with torch.inference_mode():
-        scores = kind.evidence(predictor.experiment, predictor.run(images))
+        output = predictor.run(images)
+        scores = kind.evidence(predictor.experiment, output)
         if scores is None:
             raise NotAsked("This network answers without class scores, so it cannot be asked like this.")
         found: np.ndarray = (scores.sigmoid() if predictor.multi_label else scores.softmax(1)).cpu().numpy()
-    return found
+        return found, kind.counts(predictor.asked, output).cpu().numpy()
+
+
+def joined(parts: list[Chances]) -> Chances:
+    """Those of several batches."""
+    return np.concatenate([chances for chances, _ in parts]), np.concatenate([counts for _, counts in parts])
+
+
+def of_cases(told: Chances, cases: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(n, K) probabilities of the cases `own` (n,) out of those of rows of `cases` (N,): as the task puts the rows of a
+    case together, and all alike where none counts."""
+    chances, counts = told
+    found = []
+    for case in own:
+        rows = cases == case
+        weights = counts[rows] if counts[rows].any() else np.ones(rows.sum())
+        found.append(np.average(chances[rows], 0, weights))
+    return np.stack(found).astype(np.float64)
 
 
 def lesions(targets: Targets, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +272,7 @@ def lesions(targets: Targets, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _report(
-    chances: dict[str, np.ndarray], targets: Targets, has: dict[str, np.ndarray], dataset: Dataset, resamples: int
+    chances: dict[str, Chances], targets: Targets, has: dict[str, np.ndarray], dataset: Dataset, resamples: int
 ) -> dict[str, Any]:
     assert targets.classes is not None
     own, first = np.unique(targets.cases, return_index=True)
@@ -259,7 +281,7 @@ def _report(
     asked: dict[str, Predictions] = {}
     probes: dict[str, Any] = {}
     for name, rows in chances.items():
-        by_case = np.stack([rows[targets.cases == case].mean(0) for case in own])
+        by_case = of_cases(rows, targets.cases, own)
         # Without lesions a scan shows all that it shows as it is: only scans that have one can be asked about theirs.
         use = cases_with[PROBES[name].needs] if PROBES[name].only else np.ones(len(own), bool)
         if name == "without_lesion":

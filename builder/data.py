@@ -44,6 +44,7 @@ from builder.prepared import (
     place,
     prepare,
     quantize,
+    size_in,
 )
 from builder.scan import Grid, Scan, Window, grey_range
 from builder.spec import Data
@@ -72,6 +73,7 @@ __all__ = [
     "place",
     "prepare",
     "quantize",
+    "size_in",
 ]
 
 _READ_BYTES = 8 << 20

@@ -320,7 +320,7 @@ def _write(folder: Path, target: Target, predictor: Predictor, run: Run | None) 
         "settled": predictor.settled,
         "outlined": predictor.asked.outlined,
         "terms": {name: getattr(predictor.terms, name) for name in ("temperature", "limit", "gate")},
-        "expects": {name: predictor.fingerprint.get(name) or {} for name in EXPECTED},
+        "expects": {name: predictor.met.get(name) or {} for name in EXPECTED},
         "unit": predictor.unit,
         "mean": [float(v) for v in predictor.mean],
         "std": [float(v) for v in predictor.std],

@@ -57,7 +57,7 @@ class Looked:
 
 def look(predictor: Predictor, scan: Scan, known: Nearness | None) -> Looked:
     """Looks at a scan before it is answered. `known` as `nearness.of_run` gives it: without, features tell nothing."""
-    grounds = {name: said for name, said in differences(scan, predictor.fingerprint).items() if name in GROUNDS}
+    grounds = {name: said for name, said in differences(scan, predictor.met).items() if name in GROUNDS}
     if known is None:
         return Looked(grounds)
     like = known.like(nearness.features_of(predictor, scan))
@@ -90,8 +90,9 @@ def measure(
 ) -> dict[str, Any]:
     """Looks at a run's own validation scans and at those of another data set; kept as `gate.json`.
 
-    Own scans are judged against the half of the validation patients that they do not belong to, so that no scan helps
-    to set the limit that it is held against.
+    Own scans are looked at as the task poses them (made poor, where the run learned from that), and judged against the
+    half of the validation patients that they do not belong to, so that no scan helps to set the limit that it is held
+    against.
 
     Args:
         foreign: id of a data set whose scans are of another kind; "" for none. Those looked at before are kept.
@@ -117,7 +118,7 @@ def measure(
         if known is not None:
             same = np.unique(own.patients[cases[half == half[number]]])
             beside = ~np.isin(known.own_patients, same)
-        seen.append(_grounds(predictor, own.scan(int(case)), known, beside))
+        seen.append(_grounds(predictor, own.scan(int(case)), known, beside, int(case)))
         if progress:
             progress(number + 1, total)
     before = kept(run)
@@ -143,9 +144,11 @@ def measure(
     return told
 
 
-def _grounds(predictor: Predictor, scan: Scan, known: Nearness | None, beside: np.ndarray | None) -> list[str]:
-    found = [name for name in differences(scan, predictor.fingerprint) if name in GROUNDS]
-    if known is not None and known.unlike(known.distance(nearness.features_of(predictor, scan)), beside):
+def _grounds(
+    predictor: Predictor, scan: Scan, known: Nearness | None, beside: np.ndarray | None, case: int | None = None
+) -> list[str]:
+    found = [name for name in differences(scan, predictor.met) if name in GROUNDS]
+    if known is not None and known.unlike(known.distance(nearness.features_of(predictor, scan, case)), beside):
         found.append("features")
     return found
 

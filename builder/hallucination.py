@@ -156,7 +156,9 @@ def _told(counts: dict[str, list[list[int]]], patients: np.ndarray, resamples: i
     table = {way: np.array(rows, np.float64) for way, rows in counts.items()}
     columns = {f"{way}/{kind}": rows[:, k] for way, rows in table.items() for k, kind in enumerate(KINDS)}
     columns["slices"] = (table["output"][:, list(KINDS).index(MADE_UP)] > 0).astype(np.float64)
-    found = bootstrap.intervals(bootstrap.means(columns), patients, resamples, shares=("slices",))
+    events = [name for name in columns if name != "slices"]
+    told = bootstrap.means(columns)
+    found = bootstrap.intervals(told, patients, resamples, shares=("slices",), events=events)
     ways = {way: {kind: found[f"{way}/{kind}"] for kind in KINDS} for way in table}
     return {"ways": ways, "slices": found["slices"]}
 

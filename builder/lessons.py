@@ -98,6 +98,7 @@ def _of_classes(experiment: Experiment, multi_label: bool) -> Lesson:
 
 def _of_boxes(experiment: Experiment, multi_label: bool) -> Lesson:
     from builder.measures import bootstrap, boxes
+    from builder.targets import over_slices
 
     folder = _TABLE + (
         "file; x0, y0, x1 and y1 in pixels of the scan, a line for each box, empty on the one line of a scan that has "
@@ -131,7 +132,7 @@ def _of_boxes(experiment: Experiment, multi_label: bool) -> Lesson:
     )
     return Lesson(
         folder,
-        _filled("boxes", varied=_indented(moved)),
+        _filled("boxes", varied=_indented(moved), over_slices=inspect.getsource(over_slices).rstrip("\n")),
         "SETTINGS, pictures, placed, read",
         ("from figures import Detections, operating_threshold", "from figures import scores as scores_of")
         + ("from torchvision.ops import batched_nms",),

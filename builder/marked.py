@@ -195,5 +195,7 @@ def moves(
 
 SHARES = ("sensitivity", "image_specificity")
 """Figures that lie between 0 and 1."""
-FEWER = ("false_alarms_per_image",)
+EVENTS = ("false_alarms_per_image",)
+"""Figures that are numbers of events."""
+FEWER = EVENTS
 """Figures of which less is better."""

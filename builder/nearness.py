@@ -10,6 +10,9 @@ Every training scan has such a distance, too: the share of them that is nearer s
 A network knows its training scans by heart, so new ones of the very same kind lie farther out than those. What counts
 as too far is therefore told by the validation scans: of scans that come as they came, no more than `ALPHA` lie so far
 out by chance (conformal p-values: Bates et al., Ann Stat 51:149-178, 2023).
+
+Scans of the data set are compared as the task poses them (`Task.pose`): a network that learned to mend scans that were
+made poor has met poor ones, and it is poor ones that it is for.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from builder import cutting, likeness
+from builder import cutting, likeness, task
 from builder.data import Dataset, UnknownDataset
 from builder.likeness import ALPHA, FAR, LEVELS, SIDE, Nearness, apart_of, middle, words
 from builder.parting import dataset_of
 from builder.predict import Predictor
 from builder.scan import Scan
+from builder.targets import Target
 
 __all__ = ["ALPHA", "FAR", "Nearness", "last_layer", "of_run", "spread", "words"]
 
@@ -40,7 +44,9 @@ def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
     None where the data set is gone or has fewer than 20 training scans: then nothing can be said.
     """
     path = folder / "nearness.npz"
-    key = predictor.weights_sha256
+    poor = predictor.experiment.data.degrade.name
+    # Of runs that learn from scans made poor, what an earlier version wrote compares with the good ones.
+    key = predictor.weights_sha256 if poor == "none" else f"{predictor.weights_sha256} {poor}"
     try:
         with np.load(path, allow_pickle=False) as kept:
             known = str(kept["key"]) == key
@@ -56,17 +62,33 @@ def of_run(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
     return made
 
 
-def features_of(predictor: Predictor, scan: Scan) -> np.ndarray:
-    """(F,) float32: of the scan, the mean over its slices where each is a picture of its own."""
+def features_of(predictor: Predictor, scan: Scan, case: int | None = None) -> np.ndarray:
+    """(F,) float32: of the scan, the mean over its slices where each is a picture of its own.
+
+    Args:
+        case: its position in the data set, of a scan that the run's own task is to pose; None: it is as it came.
+    """
     data = predictor.experiment.data
     slices = range(len(scan.pixels)) if data.slices == "each" else (None,)
     images = [predictor.prepared(scan, k) for k in slices]
+    if case is not None:
+        images = _posed(predictor, images, case)
     if data.blocks:  # as below
         images = [cutting.middle(image, data.shape[1:]) for image in images]
     elif data.fit == "patches":  # of any size: the middle tells as much, and every scan the same amount
         images = [middle(image, data.size_px) for image in images]
     found: np.ndarray = _described(predictor, np.stack(images)).mean(0)
     return found
+
+
+def _posed(predictor: Predictor, images: list[np.ndarray], case: int) -> list[np.ndarray]:
+    """The pictures of a case of the data set as the task poses them while they are judged."""
+    import torch
+
+    experiment, count = predictor.experiment, len(images)
+    known = Target(cases=torch.full((count,), case), slices=torch.arange(count))
+    posed, _ = task.find(experiment.task).pose(experiment, torch.from_numpy(np.stack(images)), known)
+    return list(posed.numpy())
 
 
 def _made(predictor: Predictor, folder: Path, home: Path) -> Nearness | None:
@@ -115,7 +137,7 @@ def _table(predictor: Predictor, dataset: Dataset, cases: np.ndarray) -> np.ndar
     if not len(cases):
         return np.zeros((0, 1), np.float32)  # nothing is asked of it
     if data.fit == "patches":  # every scan has a size of its own
-        return np.stack([features_of(predictor, dataset.scan(int(case))) for case in cases])
+        return np.stack([features_of(predictor, dataset.scan(int(case)), int(case)) for case in cases])
     prepared, rows = dataset.prepared(data), []
     for case in cases:
         places = prepared.rows_of(np.array([case]))

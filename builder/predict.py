@@ -211,6 +211,15 @@ class Predictor:
         """How many slices the network sees at once; 1 for one picture."""
         return self.experiment.data.num_slices if self.experiment.data.layout != "maps" else 1
 
+    @property
+    def met(self) -> dict[str, Any]:
+        """The facts about the training scans (`fingerprint`) with what was made of them: where it learned from scans
+        that were made coarser, their sizes reach down to the coarser ones."""
+        data, sizes = self.experiment.data, self.fingerprint.get("sizes")
+        if data.degrade.name == "none" or data.scale == 1 or not sizes:
+            return self.fingerprint
+        return {**self.fingerprint, "sizes": {**sizes, "min": [side // data.scale for side in sizes["min"]]}}
+
     def prepared(self, scan: Scan, index: int | None = None) -> np.ndarray:
         """What the network sees of `scan`: float32 in [0, 1] of `spec.Data.shape`, on the steps of grey of training.
 
@@ -416,7 +425,7 @@ class Predictor:
         notes = [
             *([self.leaky] if self.leaky else ()),
             *scan.notes,
-            *differences(scan, self.fingerprint).values(),
+            *differences(scan, self.met).values(),
             *found.notes,
         ]
         if said := views.words(self.experiment.training.test_time):

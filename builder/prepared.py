@@ -129,6 +129,15 @@ def place(height: int, width: int, data: Data, aspect: float = 1.0) -> Placement
     raise ValueError(f"The fit {data.fit!r} is unknown: choose pad, stretch, crop or patches.")
 
 
+def size_in(size_px: Sequence[float], picture_px: Sequence[int], data: Data) -> tuple[float, float]:
+    """Height and width, in pixels of the prepared picture, of what is `size_px` high and wide in one of `picture_px`
+    (square pixels)."""
+    height, width = size_px
+    where = place(picture_px[0], picture_px[1], data)
+    x0, y0, x1, y1 = where.boxes_in(np.array([[0.0, 0.0, width, height]]))[0]
+    return float(y1 - y0), float(x1 - x0)
+
+
 def chosen(num_slices: int, data: Data) -> tuple[int, ...]:
     """Positions of the slices of a scan that the network sees as a series or volume; -1 stands for a black slice.
 

@@ -97,7 +97,8 @@ def _compared(
     """{n, patients, alone, model, with_model, differences}; `alone` and `both` hold one list of answers a reader."""
     patients = np.array([case.patient for case in cases])
     sides = {"alone": alone, "model": [[case.model for case in cases]], "with_model": both}
-    shares = None
+    shares: tuple[str, ...] | None = None
+    events: tuple[str, ...] = ()
     if reading.kind == CLASSES:
         truth = _table([case.truth for case in cases], len(reading.classes))
         figures = {name: _figures(reading, truth, answers) for name, answers in sides.items()}
@@ -107,11 +108,13 @@ def _compared(
         having = np.array([bool(case.truth) for case in cases])
         rests_on = {"sensitivity": len(np.unique(patients[having]))}
         rests_on |= {"image_specificity": len(np.unique(patients[~having]))}
-        shares = marked.SHARES
+        shares, events = marked.SHARES, marked.EVENTS
     asked = {name: bootstrap.Asked(one, patients, None, 0) for name, one in figures.items()}
     told: dict[str, Any] = {"n": len(cases), "patients": len(np.unique(patients))}
     for name, side in asked.items():
-        told[name] = bootstrap.intervals(side.figures, patients, resamples, seed, rests_on=rests_on, shares=shares)
+        told[name] = bootstrap.intervals(
+            side.figures, patients, resamples, seed, rests_on=rests_on, shares=shares, events=events
+        )
     told["differences"] = {}
     for one, other in (("with_model", "alone"), ("with_model", "model"), ("alone", "model")):
         apart = bootstrap.differences(asked[other], asked[one], resamples, seed)

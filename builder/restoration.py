@@ -25,7 +25,7 @@ def mse(output: Tensor, good: Tensor) -> Tensor:
 
 
 def psnr(output: Tensor, good: Tensor, softness: float) -> Tensor:
-    """Mean over pictures of log10(1 + mse / softness^2): a decade less is 10 dB more PSNR (Chen et al., HINet, CVPRW 2021).
+    """Mean over pictures of log10(1 + mse / softness^2): a decade less is 10 dB more PSNR (Chen et al., CVPRW 2021).
 
     As the negative PSNR itself, except that it stays above zero and flattens below `softness`. The squares are summed
     in float32, picture by picture.

@@ -61,10 +61,11 @@ def restored(scan: Scan, pictures: Sequence[np.ndarray], data: Data) -> Restored
         count = int(outside.sum())
     else:
         count = 0
-    return Restored(_as_stored(values, scan), count)
+    return Restored(as_stored(values, scan), count)
 
 
-def _as_stored(values: np.ndarray, scan: Scan) -> np.ndarray:
+def as_stored(values: np.ndarray, scan: Scan) -> np.ndarray:
+    """Values of any shape as the nearest that the scan's own type and bits can hold."""
     kind = scan.pixels.dtype
     if kind.kind == "f":
         return values.astype(np.float32)

@@ -188,14 +188,14 @@ class _Asked:
             blanking.chances_of(predictor, kind, _images(prepared, targets.rows[k : k + 32]))
             for k in range(0, len(targets), 32)
         ]
-        told = np.concatenate(rows)
+        told, counts = answered = blanking.joined(rows)
         own, first = np.unique(targets.cases, return_index=True)
         assert targets.classes is not None
-        by_case = np.stack([told[targets.cases == case].mean(0) for case in own]).astype(np.float64)
+        by_case = blanking.of_cases(answered, targets.cases, own)
         answers = Predictions(by_case, targets.classes[first], dataset.patients[own], own)
         picked = _spread_over_classes(answers, _ASKED)
-        middle = [_middle_row(targets.cases, own[k]) for k in picked]
-        images = [_images(prepared, targets.rows[k : k + 1])[0] for k in middle]
+        telling = [_telling_row(targets.cases, counts, own[k]) for k in picked]
+        images = [_images(prepared, targets.rows[k : k + 1])[0] for k in telling]
         marked, inside = np.zeros(0, np.int64), np.zeros((0, 1, 1), bool)
         if "boxes" in known:
             every, some = blanking.lesions(targets, experiment.data.size_px)
@@ -203,7 +203,7 @@ class _Asked:
             inside = every[marked]
         return cls(
             images=images,
-            tops=[int(told[k].argmax()) for k in middle],
+            tops=[int(told[k].argmax()) for k in telling],
             reason=_guesses(answers, resamples),
             marked=[_images(prepared, targets.rows[k : k + 1])[0] for k in marked],
             inside=inside,
@@ -217,8 +217,10 @@ def _images(prepared: Any, rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _middle_row(cases: np.ndarray, case: int) -> int:
+def _telling_row(cases: np.ndarray, counts: np.ndarray, case: int) -> int:
+    """The row of a case that counts most, whose map a finding shows; of those that count alike the middle one."""
     rows = np.flatnonzero(cases == case)
+    rows = rows[counts[rows] == counts[rows].max()]
     return int(rows[len(rows) // 2])
 
 

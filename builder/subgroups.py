@@ -19,7 +19,7 @@ from builder.data import Case, Dataset
 from builder.fingerprint import facets
 from builder.measures import bootstrap
 from builder.measures.bootstrap import Figures
-from builder.measures.judged import LESS_IS_BETTER, SHARES, SHIFTED, Judged
+from builder.measures.judged import EVENTS, LESS_IS_BETTER, SHARES, SHIFTED, Judged
 
 __all__ = ["COMPARED", "shown", "subgroups", "verdicts"]
 
@@ -137,6 +137,7 @@ def _figures(judged: Judged, cases: np.ndarray, rows: np.ndarray, resamples: int
                 shares=SHARES,
                 shifted=SHIFTED,
                 rests_on=part.rests_on(own),
+                events=EVENTS,
             )
     return told
 

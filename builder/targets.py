@@ -134,18 +134,22 @@ class Targets:
             return [index]
         return [count // 2] if self.data.slices == "middle" or count == 1 else list(range(count))
 
-    def _boxes(self, case: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def lesions(self, case: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4) float64 in pixels of the scan, and labels (n,) int64, of what a row shows (`over_slices`)."""
         shown = set(self.shown(case, index))
         known = [box for box in self.dataset.boxes(case) or () if box.slice in shown]
-        if not known:
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-        corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in known], np.float64)
+        corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in known], np.float64).reshape(-1, 4)
+        labels, slices = (np.array([getattr(box, name) for box in known], np.int64) for name in ("label", "slice"))
+        return over_slices(corners, labels, slices)
+
+    def _boxes(self, case: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        corners, labels = self.lesions(case, index)
         moved = self.placement(case).boxes_in(corners)
         side = self.data.size_px
         cut = moved.clip(0, side)
         area = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
         kept = (cut[:, 2] - cut[:, 0]) * (cut[:, 3] - cut[:, 1]) > 0.2 * area  # "crop" may cut a lesion away
-        return cut[kept].astype(np.float32), np.array([box.label for box in known], np.int64)[kept]
+        return cut[kept].astype(np.float32), labels[kept]
 
     def _take_outlines(self) -> None:
         assert self.prepared.sizes is not None
@@ -276,6 +280,28 @@ class Targets:
             if parts is not None:
                 found += [np.array([len(part) for part in parts]), *parts]
         return found
+
+
+def over_slices(boxes: np.ndarray, labels: np.ndarray, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lesions in one picture of several slices: boxes (m, 4) and labels (m,).
+
+    A lesion is drawn once on each slice that it crosses. Where these are one picture, boxes of one class on different
+    slices are one lesion if half of the smaller one lies in the other, or others join them so: its box is their hull.
+
+    Args:
+        boxes: (n, 4) x0 y0 x1 y1. labels: (n,). slices: (n,), on which each was drawn.
+    """
+    low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared, areas = (high - low).clip(0).prod(2), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    alike = (shared > 0) & (2 * shared >= np.minimum(areas[:, None], areas))
+    alike &= (labels[:, None] == labels) & (slices[:, None] != slices)
+    lesion = np.arange(len(boxes))
+    for one, other in np.argwhere(alike):
+        lesion[lesion == lesion[other]] = lesion[one]
+    first = np.sort(np.unique(lesion, return_index=True)[1])
+    own = [boxes[lesion == lesion[k]] for k in first]
+    hulls = [np.concatenate([part[:, :2].min(0), part[:, 2:].max(0)]) for part in own]
+    return np.array(hulls, np.float64).reshape(-1, 4), labels[first]
 
 
 def class_or_outline(classes: np.ndarray, outlines: Sequence[Any]) -> np.ndarray:

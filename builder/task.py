@@ -338,6 +338,10 @@ class Task(ABC):
         """The class scores (B, K) among what a network puts out (B, ...): what a heat map asks about; None without."""
         return None
 
+    def counts(self, asked: Asked, output: torch.Tensor) -> torch.Tensor:
+        """(B,) how much each row's classes count in those of its case, where a case has several; all alike here."""
+        return output.new_ones(len(output))
+
     # -- in use ---------------------------------------------------------------------------------------------------
 
     def joined(self, asked: Asked, pieces: Iterable[tuple[Sequence[int], Any]], size: Sequence[int]) -> Any:

@@ -25,6 +25,12 @@ MOST = 100  # boxes a picture, as COCO counts
 
 _LEAST_PX = 0.5  # of a box on the scan
 
+SLICE_BY_SLICE = (
+    "Each slice is an image of its own: a lesion counts once on every slice that it was drawn on, and false alarms are "
+    "those of a slice, not of a scan."
+)
+"""Said beside figures where scans have several images."""
+
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (n, 4) float32 in pixels of the prepared picture, scores (n,) float32, labels (n,) int64, the surest first."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.data import size_in
 from builder.spec import Data, Experiment, Problem
 
 SMALL_PX = 6.0
@@ -76,8 +77,7 @@ def _smallest_px(data: Data, fingerprint: Any) -> float | None:
     sizes, scans = fingerprint.box_sizes_px, fingerprint.sizes
     if not sizes or not scans:
         return None
-    longest = max(scans["median"])
-    return float(np.sqrt(np.prod(sizes["median"]))) * data.size_px / longest
+    return float(np.sqrt(np.prod(size_in(sizes["median"], scans["median"], data))))
 
 
 def _without_meaning(experiment: Experiment) -> list[Problem]:

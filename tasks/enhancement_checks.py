@@ -112,6 +112,7 @@ def _about_scans(experiment: Experiment, facts: Any) -> list[Problem]:
     if not counts.get("test"):
         say("data.dataset", "The test split has no scan: nothing can be said of it.", "warning")
     if facts.num_patients < FEW_PATIENTS:
-        words = f"All scans come from {facts.num_patients} patients; training, validation and test need one each."
+        who = "one patient" if facts.num_patients == 1 else f"{facts.num_patients} patients"
+        words = f"All scans come from {who}; training, validation and test need one each."
         say("data.dataset", words)
     return found

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.measures import pictures as measured
-from builder.measures.baselines import MOST_DB, baselines, settle
+from builder.measures.baselines import baselines, settle
 from builder.measures.bootstrap import intervals, means
-from builder.restored import ct_range, restored
+from builder.restored import as_stored, ct_range, restored
 from builder.task import Asked, Examined, Found, Restoration
 
 if TYPE_CHECKING:
@@ -96,9 +96,8 @@ def examined(
             wanted, better, counted = one.target, one.output, one.counted[None]
             made = {measured.OUTPUT: better, **baselines(one.source, settings, data.scale)}
             made = {way: np.where(counted, picture, wanted) for way, picture in made.items()}
-            told = measured.compare(made, wanted, windows, one.pixel_mm)
+            rows.append(measured.compare(made, wanted, windows, one.pixel_mm, one.counted))
             ways = list(made)
-            rows.append(_of_counted(told, float(counted.mean())))
             tissues.append(_tissue_bias(made, wanted, counted) if is_ct else np.zeros((len(made), 0)))
             about.append((int(dataset.patients[case]), one.slice, dataset.cases[case].id))
             if len(examples) < _EXAMPLES and f"example_{number}" not in examples:
@@ -127,8 +126,7 @@ def restorations(asked: Asked, dataset: Dataset, cases: np.ndarray, most: int, p
         for scan, place, poor, good, line in _questions(asked, dataset, case, most, pairs):
             (answer,) = asked.answers([poor])
             wanted, better = _stored(good, line), _stored(pictures(asked, [answer])[0], line)
-            if scan.pixels.dtype.kind != "f":
-                better = np.rint(better)
+            better = as_stored(better, scan).astype(np.float64)  # as it is handed back
             counted, spacing = _counted(scan, place, wanted, line)[0], scan.spacing_mm[2]
             pixel_mm = spacing / data.scale if spacing else None
             yield Restoration(case, place, _stored(poor, line), better, wanted, counted, pixel_mm, window)
@@ -201,14 +199,6 @@ def _counted(scan: Scan, place: int, wanted: np.ndarray, line: tuple[float, floa
     if scan.valid is not None:
         counted = counted & scan.valid[place]
     return counted.repeat(scale, 0).repeat(scale, 1)[None, :height, :width]
-
-
-def _of_counted(told: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
-    """Figures over all pixels as figures over the share that counts (the others were set to the true values)."""
-    if not 0 < share < 1:
-        return told
-    psnr = np.where(told["psnr_db"] < MOST_DB, told["psnr_db"] + 10 * np.log10(share), MOST_DB)
-    return {**told, "psnr_db": psnr, "rmse": told["rmse"] / np.sqrt(share), "bias": told["bias"] / share}
 
 
 def _tissue_bias(made: dict[str, np.ndarray], wanted: np.ndarray, counted: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from builder.targets import Targets
 from builder.task import Asked, Examined, Found, Objective, Shown, Sureness, Task, pooled_rows
 from builder.views import View, boxes_back
 from tasks import detection_checks, lesions
-from tasks.detection_answers import Answer, chosen, finder, fused, on_scan, shown_boxes
+from tasks.detection_answers import SLICE_BY_SLICE, Answer, chosen, finder, fused, on_scan, shown_boxes
 from tasks.detection_starters import STARTERS, WHEN
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ class LesionDetection(Task):
         for case, index in zip(targets.cases.tolist(), targets.slices.tolist(), strict=True):
             seen = targets.shown(case, index)
             slices.append(seen[len(seen) // 2])
-            known = [box for box in dataset.boxes(case) or () if box.slice in seen]
-            corners = [(box.x0, box.y0, box.x1, box.y1) for box in known]
-            there.append((np.array(corners, np.float64).reshape(-1, 4), np.array([b.label for b in known], np.int64)))
+            there.append(targets.lesions(case, index))
         detections = Detections.of(found, there, dataset.patients[targets.cases])
         return {
             **detections.arrays(),
@@ -240,6 +238,8 @@ class LesionDetection(Task):
         for entry in (*told["misses"], *told["false_alarms"]):
             entry["case"] = str(examined["cases"][entry["image"]])
             entry["slice"] = int(examined["slices"][entry["image"]])
+        if len(set(zip(examined["cases"], examined["slices"], strict=True))) > len(np.unique(examined["cases"])):
+            told["notes"].append(SLICE_BY_SLICE)
         return told
 
     def judged(self, examined: Examined, num_classes: int) -> judged.Judged | None:

@@ -138,6 +138,13 @@ class TumorDiagnosis(Task):
         scores, _ = parted(output, grid_of(experiment.data))
         return scores if scores.shape[1] else None
 
+    def counts(self, asked: Asked, output: torch.Tensor) -> torch.Tensor:
+        """How much is outlined on each row, as `tumor_answers.of_case` has it."""
+        if not asked.outlined:
+            return output.new_ones(len(output))
+        _, pixels = parted(output.float(), grid_of(asked.experiment.data))
+        return (pixels.sigmoid().half() >= THRESHOLD).flatten(1).sum(1).float()
+
     def answers(self, experiment: Experiment, model: Any, output: torch.Tensor, multi_label: bool) -> list[Any]:
         """An `Answer` for each row."""
         scores, pixels = parted(output.float(), grid_of(experiment.data))

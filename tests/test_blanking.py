@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builder import blanking
+from builder import blanking, sanity
 from builder.blanking import PROBES, NotAsked, ask, blanked, verdicts
 from builder.data import Dataset
 from builder.lettering import lettering
@@ -159,10 +159,39 @@ def test_lesions_that_nobody_has_looked_for_prove_nothing():
     rng = np.random.default_rng(0)
     whole = np.where(labels == 1, 0.9, 0.1) + rng.normal(0, 0.02, 100)
     without = np.where(drawn, 0.1, whole) + rng.normal(0, 0.02, 100)
-    chances = {name: np.stack([1 - p, p], 1) for name, p in (("whole", whole), ("without_lesion", without))}
+    answers = (("whole", whole), ("without_lesion", without))
+    chances = {name: (np.stack([1 - p, p], 1), np.ones(100)) for name, p in answers}
     known = [SimpleNamespace(carries=lambda by, k=k: by == "boxes" and bool(drawn[k])) for k in cases]
     has = {"lesion": drawn, "text": np.zeros(100, bool)}
     targets, dataset = SimpleNamespace(classes=labels, cases=cases), SimpleNamespace(patients=cases, cases=known)
     found = blanking._report(chances, targets, has, dataset, 200)  # type: ignore[arg-type]
     assert found["probes"]["without_lesion"]["n"] == 75 and found["with_lesions"] == 25
     assert not any("goes by lies" in words for words in found["verdicts"])
+
+
+def test_a_case_of_several_slices_is_told_as_the_task_tells_it():
+    """Of a tumour two slices of twelve show anything; what is said of the others is chance, and counts for nothing."""
+    import torch
+
+    from builder import task
+    from builder.spec import Data, Experiment
+    from tasks.tumor_answers import of_case
+
+    kind, experiment = task.find("tumor_diagnosis"), Experiment(data=Data(size_px=16, slices="each"))
+    rng, labels, cases = np.random.default_rng(0), np.arange(24) % 2, np.repeat(np.arange(24), 12)
+    rows = np.full((len(cases), 2 + 16 * 16), -6.0, np.float32)
+    rows[:, :2] = rng.normal(0, 4, (len(cases), 2))
+    for row in np.flatnonzero(np.isin(np.arange(len(cases)) % 12, (5, 6))):
+        rows[row, :2], rows[row, 2:22] = (0, 6 * labels[cases[row]] - 3), 6
+    outputs = torch.from_numpy(rows)
+    asked = SimpleNamespace(experiment=experiment, outlined=True)
+    predictor = SimpleNamespace(experiment=experiment, multi_label=False, asked=asked, run=lambda images: outputs)
+    told = blanking.chances_of(predictor, kind, rows)  # type: ignore[arg-type]
+    found = blanking.of_cases(told, cases, np.arange(24))
+    answers = kind.answers(experiment, None, outputs, False)
+    assert np.allclose(found, [of_case([answers[k] for k in np.flatnonzero(cases == case)]) for case in range(24)])
+    assert (found.argmax(1) == labels).all()
+    assert {sanity._telling_row(cases, told[1], case) % 12 for case in range(24)} == {6}
+    asked.outlined = False
+    alike = blanking.of_cases(blanking.chances_of(predictor, kind, rows), cases, np.arange(24))  # type: ignore[arg-type]
+    assert np.allclose(alike[0], told[0][:12].mean(0), atol=1e-6)

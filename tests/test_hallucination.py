@@ -138,6 +138,29 @@ def test_restorations_are_the_slices_that_an_evaluation_judges(enhancer: tuple[P
     assert {one.case for one in made} == set(cases.tolist()) and all(isinstance(one, Restoration) for one in made)
     assert made[0].output.shape == made[0].target.shape == (1, *made[0].counted.shape)
     assert not list(task.find("recognition").restorations(predictor.asked, dataset, cases, 2))
+    bright = replace(predictor.asked, answers=lambda images: [np.full_like(image, 99) for image in images])
+    (over,) = kind.restorations(bright, dataset, cases[:1], 1)
+    assert over.output.max() == 65535, "judged is what is handed back, and 16 bits hold no more"
+
+
+def test_poor_scans_are_what_an_enhancer_knows_and_good_ones_are_not(
+    enhancer: tuple[Path, Dataset, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from builder import gate, nearness
+    from builder.predict import Predictor
+
+    home, dataset, run = enhancer
+    monkeypatch.setattr(nearness, "_FEWEST", 5)
+    predictor = Predictor.open(run.folder)
+    known = nearness.of_run(predictor, run.folder, home)
+    assert known is not None
+    for case in dataset.indices("val", labelled=False).tolist():
+        good = dataset.scan(case)
+        poor = hallucination._made_poor(predictor, good, case + 1000)
+        far, near = (known.distance(nearness.features_of(predictor, scan)) for scan in (good, poor))
+        assert near < 2 < far, "in multiples of the usual distance"
+        assert known.unlike(far) and not known.unlike(near)
+    assert gate.measure(run, home)["own"]["stopped"]["value"] == 0
 
 
 def test_a_diagnosis_is_counted_before_and_after_with_a_paired_interval(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,18 +17,19 @@ from builder import lessons, network
 from builder.augment import Augment
 from builder.blocks.head import AnchorHead, BoxHead, Finder, TwoStageHead
 from builder.check import problems
-from builder.data import Dataset, place
+from builder.data import Dataset, Prepared, place
 from builder.evaluate import evaluate
+from builder.labels import Box
 from builder.measures.boxes import Detections, overlaps
 from builder.measures.named import chosen_by
 from builder.runs import Finished, RunStore
 from builder.scan import Scan
 from builder.spec import Choice, Data, Experiment, Node
-from builder.targets import Target
+from builder.targets import Target, Targets, over_slices
 from builder.task import Asked
 from builder.train import train
 from tasks import detection_answers, lesions
-from tasks.detection_answers import chosen
+from tasks.detection_answers import SLICE_BY_SLICE, chosen
 from tasks.lesion_detection import LesionDetection, of_targets
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -311,6 +313,8 @@ def in_the_border() -> tuple[Any, Any, Any]:
 class Boxed:
     """As much of `Targets` as boxes are judged by, of one scan."""
 
+    lesions = Targets.lesions
+
     def __init__(self, dataset: Any, where: Any, boxes: list[Any], labels: list[Any]) -> None:
         self.dataset, self.boxes, self.labels = dataset, boxes, labels
         self.rows = self.cases = self.slices = np.zeros(1, int)
@@ -337,8 +341,8 @@ def test_boxes_are_judged_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_exported_train_py_judges_boxes_as_they_are_shown() -> None:
     targets, (boxes, scores, labels), lesion = in_the_border()
     text = (Path(lessons.__file__).parent / "templates" / "lesson_boxes.py.txt").read_text()
-    text = text.replace("$varied", "    return images, known\n")
-    wanted = [node for node in ast.parse(text).body if getattr(node, "name", "") in ("on_scan", "boxes_of")]
+    text = text.replace("$varied", "    return images, known\n").replace("$over_slices", inspect.getsource(over_slices))
+    wanted = [n for n in ast.parse(text).body if getattr(n, "name", "") in ("on_scan", "boxes_of", "over_slices")]
     module: dict[str, Any] = {"np": np, "torch": torch, "SETTINGS": {"slices": "each", "size_px": 64}}
     module |= {"class_of": ["a"].index, "placed": lambda *size: ((0, 0, 200, 100), 0, 16, 64, 32)}
     exec(compile(ast.Module(wanted, []), "train.py", "exec"), module)
@@ -347,6 +351,35 @@ def test_an_exported_train_py_judges_boxes_as_they_are_shown() -> None:
     there, _, where = module["boxes_of"](scan, 0, [{name: str(value) for name, value in line.items()}])
     left, sure, _ = module["on_scan"](boxes, scores, labels, where)
     assert sure.tolist() == [0.8] and np.allclose(left, there.numpy()) and np.allclose(left, targets.boxes[0])
+    module["SETTINGS"]["slices"] = "maximum"
+    scan.pixels, again = np.zeros((3, 1, 100, 200)), [{**line, "slice": k} for k in range(3)]
+    assert np.allclose(module["boxes_of"](scan, 0, again)[0], targets.boxes[0]), "one lesion on three slices"
+    assert module["boxes_of"](scan, 0, [{**line, "x0": ""}])[0].shape == (0, 4)
+
+
+@pytest.mark.parametrize(("how", "images", "lesions"), [("maximum", 1, 2), ("mean", 1, 2), ("each", 5, 4)])
+def test_a_lesion_drawn_on_every_slice_that_it_crosses_is_one_where_these_are_one_picture(
+    how: str, images: int, lesions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found once, it is found: not one of three, with two missed."""
+    drawn = [Box(9 + k, 10, 20 - k, 20, 0, k + 1) for k in range(3)] + [Box(40, 40, 50, 50, 0, 1)]
+    dataset: Any = SimpleNamespace(
+        cases=[SimpleNamespace(id="c0", shape=(5, 1, 64, 64), spacing_mm=(1.0, 1.0, 1.0))],
+        patients=np.arange(1),
+        classes=("a",),
+        multi_label=False,
+        boxes=lambda case: drawn,
+    )
+    rows, data = np.zeros((images, 1, 64, 64), np.uint8), Data(size_px=64, slices=how)
+    places = np.stack([np.zeros(5, int), np.arange(5)], 1) if how == "each" else None
+    dataset.prepared = lambda data: Prepared(rows, 255, np.zeros(1), np.ones(1), places=places)
+    found = np.array([[9, 10, 20, 20], [40, 40, 50, 50]], np.float32), np.array([0.9, 0.8]), np.array([0, 0])
+    asked = Asked(
+        Experiment(data=data), ("a",), False, None, lambda rows: [found] * len(rows), "cpu", np.ones(1), np.ones(1), 255
+    )
+    told = TASK.report(TASK.examined(asked, dataset, np.zeros(1, int)), ("a",), False, 10)
+    assert (told["n"], told["lesions"], told["metrics"]["sensitivity"]["value"]) == (images, lesions, 1.0)
+    assert (SLICE_BY_SLICE in told["notes"]) == (how == "each")
 
 
 def test_a_run_that_could_choose_no_score_is_judged_from_the_one_it_shows_boxes_from() -> None:
@@ -463,6 +496,11 @@ def test_a_data_set_without_boxes_is_refused_in_words(trained: tuple[Path, Any, 
     tiny = run.experiment.replace("data.size_px", 16)
     (small,) = [p for p in TASK.problems(tiny, dataset.fingerprint) if p.path == "data.size_px"]
     assert small.severity == "warning" and small.fix is not None and small.fix.data.size_px > 16
+    wide = replace(dataset.fingerprint, box_sizes_px={"median": [40, 40]}, sizes={"median": [100, 400]})
+    for fit, told in (("pad", 1), ("crop", 0), ("stretch", 0)):  # 40 px of 400, of 100, or of both become 32 px
+        document = tiny.replace("data.size_px", 32).replace("data.fit", fit)
+        said = [p.message for p in TASK.problems(document, wide) if "hardly sees them" in p.message]
+        assert len(said) == told and all("(3.2 px)" in words for words in said)
 
 
 def test_a_sampler_that_has_nothing_to_balance_is_told_with_a_repair(trained: tuple[Path, Any, Dataset]) -> None:

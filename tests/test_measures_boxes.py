@@ -380,3 +380,13 @@ def test_two_thousand_resamples_of_five_hundred_images_take_seconds():
     began = time.process_time()
     report(these, NAMES)
     assert time.process_time() - began < 20
+
+
+def test_no_false_alarm_on_a_few_patients_is_no_promise():
+    """The exact bound of a Poisson number (Garwood 1936): -ln 0.025 = 3.69 exposures, here one a patient."""
+    hit = (np.array([[0.0, 0, 10, 10]]), np.array([0.9]), np.array([0]))
+    there = hit[0], hit[2]
+    for patients, high in (([0, 1, 2], 3.689 / 3), ([0, 0, 0], 3.689)):
+        told = report(Detections.of([hit] * 3, [there] * 3, patients), ("a",), resamples=50, threshold=0.5)
+        figure = told["metrics"]["false_alarms_per_image"]
+        assert (figure["value"], figure["low"]) == (0, 0) and figure["high"] == pytest.approx(high, abs=1e-3)

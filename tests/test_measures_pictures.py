@@ -58,6 +58,20 @@ def test_figures_by_hand():
     assert np.isnan(told["noise_std"]).all() and np.isnan(told["edge_px"]).all() and np.isnan(told["pixel_mm"])
 
 
+def test_padding_around_a_scan_makes_no_figure_better():
+    """The same errors with as much padding beside them, which every way has right, are the same figures."""
+    target, poor = body(96), noisy(seed=3, side=96)
+    alone = compare({"output": poor, "input": poor}, target, WINDOWS)
+    wide, made = np.full((96, 192), -2000.0), np.full((96, 192), -2000.0)
+    wide[:, :96], made[:, :96] = target, poor
+    inside = np.arange(192) < 96
+    told = compare({"output": made, "input": made}, wide, WINDOWS, counted=np.tile(inside, (96, 1)))
+    for name in ("psnr_db", "rmse", "bias"):
+        assert told[name] == pytest.approx(alone[name]), name
+    assert told["ssim"] == pytest.approx(alone["ssim"], abs=0.02)  # it looks 5 px around, also at the border
+    assert compare({"output": made, "input": made}, wide, WINDOWS)["ssim"][0, 0] > told["ssim"][0, 0] + 0.05
+
+
 def test_psnr_and_ssim_equal_those_of_torchmetrics_within_the_window():
     target, source = body(), noisy()
     for low, high in WINDOWS.values():

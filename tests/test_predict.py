@@ -19,7 +19,7 @@ from builder.predict import PredictError, Predictor, blanked, differences, grad_
 from builder.runs import Run, RunStore
 from builder.sandbox import Sandbox
 from builder.scans import Scan, Unreadable
-from builder.spec import Node
+from builder.spec import Choice, Node
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +228,16 @@ def test_a_scan_like_those_of_the_training_is_not_remarked_on():
 )
 def test_a_scan_unlike_those_of_the_training_is_told(scan: Scan, words: str):
     assert any(words in note for note in differences(scan, TRAINED_ON).values())
+
+
+def test_a_coarse_scan_is_what_a_network_for_finer_ones_has_learned_from(little):
+    predictor = replace(Predictor.open(little[2].folder), fingerprint=TRAINED_ON)
+    coarse = replace(LIKE, pixels=np.zeros((1, 1, 64, 64), np.int16))
+    assert list(differences(coarse, predictor.met)) == ["size"]
+    finer = predictor.experiment.replace("data.degrade", Choice(name="downsample", params={"scale": 4}))
+    predictor = replace(predictor, experiment=finer)
+    assert differences(coarse, predictor.met) == differences(LIKE, predictor.met) == {}
+    assert list(differences(replace(LIKE, pixels=coarse.pixels[..., ::4, ::4]), predictor.met)) == ["size"]
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

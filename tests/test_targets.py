@@ -13,7 +13,7 @@ from builder.cutting import Outlined
 from builder.data import Dataset, place, prepare
 from builder.scan import Scan
 from builder.spec import Data
-from builder.targets import UNKNOWN, Targets, class_or_outline
+from builder.targets import UNKNOWN, Targets, class_or_outline, over_slices
 
 FITS = ("pad", "stretch", "crop")
 
@@ -107,6 +107,18 @@ def test_each_slice_is_a_sample_with_its_own_boxes_and_the_class_of_its_case() -
 def test_the_middle_slice_carries_only_its_own_boxes_and_the_maximum_carries_all() -> None:
     assert [len(b) for b in of(Data(size_px=40), [0], ("boxes",)).boxes or ()] == [0]
     assert [len(b) for b in of(Data(size_px=40, slices="maximum"), [0], ("boxes",)).boxes or ()] == [2]
+
+
+def test_boxes_of_one_lesion_on_several_slices_become_their_hull() -> None:
+    drawn = [(0, 0, 8, 8), (2, 2, 10, 6), (9, 4, 11, 6), (0, 0, 8, 8), (1, 1, 9, 9), (30, 0, 38, 8), (36, 0, 44, 8)]
+    labels, slices = np.array([0, 0, 0, 1, 0, 0, 0]), np.array([0, 1, 2, 1, 0, 0, 1])
+    boxes, told = over_slices(np.array(drawn, float), labels, slices)
+    # The third overlaps the second by half of itself; the fifth, on the slice of the first, is joined by the second.
+    assert boxes.tolist() == [[0, 0, 11, 9], [0, 0, 8, 8], [30, 0, 38, 8], [36, 0, 44, 8]]
+    assert told.tolist() == [0, 1, 0, 0], "another class, and a quarter of overlap, are lesions of their own"
+    alone, _ = over_slices(np.array(drawn[:2], float), labels[:2], np.zeros(2, int))
+    assert len(alone) == 2, "whoever drew two boxes on one slice saw two lesions"
+    assert [part.shape for part in over_slices(np.zeros((0, 4)), labels[:0], slices[:0])] == [(0, 4), (0,)]
 
 
 def test_a_missing_mask_is_not_an_empty_one() -> None:

@@ -5,8 +5,10 @@ patients where a case weighs as often as its patient was drawn. One kernel serve
 can never tell different stories. Interval: percentile bootstrap (Efron and Tibshirani 1993, ch. 13) with patients, not
 images, as the unit. Where every resample gives the same 0 or 1 the bootstrap is blind ("none of 12 was missed" is no
 proof of perfection): there the bound is the exact binomial one (Clopper and Pearson 1934) for the patients that the
-figure rests on. These are those on whom alone it is defined: sensitivity rests on the patients who have the class, PPV
-on those who were so answered, however many others there are. One patient has a value and no interval.
+figure rests on; a number of events of which none was seen (false alarms an image) has the exact Poisson bound, one
+exposure a patient (Garwood, Biometrika 28:437, 1936). These are those on whom alone it is defined: sensitivity rests on
+the patients who have the class, PPV on those who were so answered, however many others there are. One patient has a
+value and no interval.
 
 Some figures are shifted by the resampling itself: calibration error and average precision come out larger on fewer
 different cases. Theirs is the bias-corrected percentile interval (Efron, Can J Stat 9:139-158, 1981). In simulations of
@@ -16,6 +18,7 @@ different cases. Theirs is the bias-corrected percentile interval (Efron, Can J 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,6 +52,7 @@ class Asked:
     shifted: Collection[str] = ()
     rests_on: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
     defined: Mapping[str, np.ndarray] = field(default_factory=dict)
+    events: Collection[str] = ()
 
     def told(self, name: str, value: np.ndarray, drawn: np.ndarray) -> Any:
         """{value, low, high} of a figure, or a list of those where it has K values.
@@ -57,14 +61,15 @@ class Asked:
             value: () or (K,). drawn: (resamples,) or (resamples, K).
         """
         share, moved = self.shares is None or name in self.shares, name in self.shifted
+        events = name in self.events
 
         def count(k: int = 0) -> int:
             on = self.rests_on[name] if name in self.rests_on else self._alone[name]
             return int(np.broadcast_to(on, value.shape).flat[k])
 
         if value.ndim == 0:
-            return interval(float(value), drawn, count, share, moved)
-        return [interval(v, drawn[:, k], partial(count, k), share, moved) for k, v in enumerate(value)]
+            return interval(float(value), drawn, count, share, moved, events)
+        return [interval(v, drawn[:, k], partial(count, k), share, moved, events) for k, v in enumerate(value)]
 
     @cached_property
     def _alone(self) -> dict[str, np.ndarray]:
@@ -134,7 +139,12 @@ def spread(
 
 
 def interval(
-    value: float, drawn: np.ndarray, patients: int | Callable[[], int], share: bool = True, shifted: bool = False
+    value: float,
+    drawn: np.ndarray,
+    patients: int | Callable[[], int],
+    share: bool = True,
+    shifted: bool = False,
+    events: bool = False,
 ) -> dict[str, float | None]:
     """{value, low, high} of one figure; None where it is undefined.
 
@@ -143,6 +153,7 @@ def interval(
         patients: how many patients it rests on, for where all draws agree; a function is asked only there.
         share: it cannot leave 0..1, so that 0 and 1 are its ends and not just values.
         shifted: the resampling moves it, so the interval is bias-corrected.
+        events: it is a number of events for each case: that none was seen does not say that there are none.
     """
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not len(drawn):
@@ -154,6 +165,8 @@ def interval(
         if share and value in (0.0, 1.0):
             bound = tails[0] ** (1 / max(1, num))
             low, high = (bound, 1.0) if value else (0.0, 1 - bound)
+        elif events and value == 0:
+            high = -math.log(tails[0]) / max(1, num)
         elif num == 1:
             return {"value": float(value), "low": None, "high": None}
     return {"value": float(value), "low": float(low), "high": float(high)}
@@ -179,6 +192,7 @@ def intervals(
     shifted: Collection[str] = (),
     rests_on: Mapping[str, int | Sequence[int]] | None = None,
     defined: Mapping[str, np.ndarray] | None = None,
+    events: Collection[str] = (),
 ) -> dict[str, Any]:
     """Each figure of `figures` as {value, low, high}, or a list of those where it has K values.
 
@@ -190,8 +204,9 @@ def intervals(
             no surer than its rarest class.
         defined: {name: (N,) bool, the cases that have it} of figures that leave out cases which have none: two runs are
             only compared over those that both have (see `differences`).
+        events: names of the figures that are numbers of events for each case.
     """
-    asked = Asked(figures, patients, strata, width, shares, shifted, rests_on or {}, defined or {})
+    asked = Asked(figures, patients, strata, width, shares, shifted, rests_on or {}, defined or {}, events)
     if (noted := _noted.get()) is not None:
         noted.append(asked)
     if not len(patients):

@@ -408,6 +408,7 @@ def report(
         shares=set(rests_on) - {"false_alarms_per_image"},
         shifted={*_PRECISIONS, *(f"class/{name}" for name in _PRECISIONS)},
         rests_on=rests_on,
+        events=("false_alarms_per_image",),
     )
     exact = reference(found, num_classes) if num_images else {}
     for name, value in exact.items():

@@ -16,6 +16,7 @@ from builder.measures import boxes, classes, outlines, pictures
 from builder.measures.bootstrap import Figures, means
 
 __all__ = [
+    "EVENTS",
     "LESS_IS_BETTER",
     "SHARES",
     "SHIFTED",
@@ -31,6 +32,8 @@ SHARES = ("auc", "accuracy", "balanced_accuracy", "map50", "sensitivity", "dice"
 """Figures of a part that lie in 0..1."""
 SHIFTED = ("map50",)
 """Figures that resampling moves."""
+EVENTS = ("false_alarms_per_image",)
+"""Figures of a part that are numbers of events."""
 LESS_IS_BETTER = ("false_alarms_per_image",)
 
 

@@ -98,7 +98,11 @@ def _shapes(ways: int, windows: int) -> dict[str, tuple[int, ...]]:
 
 
 def compare(
-    made: Mapping[str, np.ndarray], target: np.ndarray, windows: Windows, pixel_mm: float | None = None
+    made: Mapping[str, np.ndarray],
+    target: np.ndarray,
+    windows: Windows,
+    pixel_mm: float | None = None,
+    counted: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The numbers of one picture, as `Pictures` names them (without N).
 
@@ -106,6 +110,8 @@ def compare(
         made: {way: (C, H, W) or (H, W) in stored values}, such as {"output": ..., **baselines(...)}; "output" and
             "input" must be among them. target: the true picture, same shape.
         pixel_mm: side of its pixels, None where unknown.
+        counted: (H, W) bool, the pixels that errors and likeness are taken over: neither padding nor cut off; None (or
+            none of them): all.
 
     Raises:
         ValueError: shapes differ, a value is not finite, a window is empty, or output or input is missing.
@@ -126,14 +132,16 @@ def compare(
         if not low < high:
             raise ValueError(f"The window {name!r} reaches from {low:g} to {high:g}; expected the low end first.")
     every = [*shown.values(), target]
-    differences = [picture - target for picture in shown.values()]
+    inside = np.ones(target.shape[1:], bool) if counted is None or not counted.any() else counted
+    errors = [(picture[:, inside], target[:, inside]) for picture in shown.values()]
+    differences = [picture - true for picture, true in errors]
     grey = [picture.mean(0) for picture in every]
     window = next(iter(windows.values()))
     squares = texture.flat_squares(grey[-1], grey[list(shown).index(INPUT)], window)
     edges = texture.strong_edges(grey[-1])
     return {
-        "psnr_db": np.array([[psnr(picture, target, w) for w in windows.values()] for picture in shown.values()]),
-        "ssim": np.array([[ssim(picture, target, w) for w in windows.values()] for picture in shown.values()]),
+        "psnr_db": np.array([[psnr(picture, true, w) for w in windows.values()] for picture, true in errors]),
+        "ssim": np.array([[ssim(picture, target, w, inside) for w in windows.values()] for picture in shown.values()]),
         "rmse": np.array([np.sqrt(np.mean(d**2)) for d in differences]),
         "bias": np.array([d.mean() for d in differences]),
         "noise_std": np.array([texture.noise_std(picture, squares) for picture in grey]),
@@ -154,8 +162,11 @@ def _planes(picture: np.ndarray, name: str) -> np.ndarray:
     return picture
 
 
-def ssim(picture: np.ndarray, target: np.ndarray, window: tuple[float, float]) -> float:
-    """Structural similarity of two pictures (C, H, W) within a window, in -1..1; NaN where a side is under 11 px."""
+def ssim(
+    picture: np.ndarray, target: np.ndarray, window: tuple[float, float], counted: np.ndarray | None = None
+) -> float:
+    """Structural similarity of two pictures (C, H, W) within a window, in -1..1, over the pixels that are `counted`
+    (H, W) bool (None: all); NaN where a side is under 11 px."""
     if min(picture.shape[-2:]) < SSIM_SIDE:
         return math.nan
     from scipy.ndimage import gaussian_filter
@@ -170,7 +181,8 @@ def ssim(picture: np.ndarray, target: np.ndarray, window: tuple[float, float]) -
     common = near(one * other) - mean * true_mean
     light, contrast = 0.01**2, 0.03**2
     alike = (2 * mean * true_mean + light) * (2 * common + contrast)
-    return float((alike / ((mean**2 + true_mean**2 + light) * (spread + true_spread + contrast))).mean())
+    told = alike / ((mean**2 + true_mean**2 + light) * (spread + true_spread + contrast))
+    return float(told.mean() if counted is None else told[:, counted].mean())
 
 
 def scores(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> dict[str, float]:
