@@ -357,7 +357,14 @@ def _best_words(best: dict[str, Any] | None) -> str:
         return ""
     if best["value"] is None:  # such as an AUC where all validation scans are of one class
         return f" The validation side leaves {best['metric']} undefined; the network of epoch {best['epoch']} is kept."
-    return f" Best {best['metric']} {best['value']:.4f} in epoch {best['epoch']}."
+    return f" Best {_reached(best)} in epoch {best['epoch']}."
+
+
+def _reached(best: dict[str, Any] | None) -> str:
+    """ "auc 0.8123" of the kept network; "" where none is kept."""
+    if not best:
+        return ""
+    return f"{best['metric']} {'undefined' if best['value'] is None else format(best['value'], '.4f')}"
 
 
 def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -385,7 +392,7 @@ def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
             r["name"],
             r["status"],
             f"epoch {r['epoch']} of {r['epochs']}",
-            f"{r['best']['metric']} {r['best']['value']:.4f}" if r["best"] else "",
+            _reached(r["best"]),
         )
         for r in found
     ]

@@ -18,7 +18,7 @@ import pytest
 from builder import commands
 from builder.__main__ import main
 from builder.data import Dataset
-from builder.runs import EpochEnded, Finished, Record, Run, Saved, Started
+from builder.runs import EpochEnded, Finished, Record, Run, RunStore, Saved, Started
 from tasks import phantoms
 
 ROOT = Path(__file__).parents[1]
@@ -268,6 +268,16 @@ def test_runs_lists_what_there_is(ask, at_little, home):
     code, found, _ = ask("runs")
     assert code == 0 and [r["run"] for r in found["runs"]] == [at_little[2].id]
     assert set(found["runs"][0]) == {"run", "name", "status", "epoch", "epochs", "best", "reason"}
+
+
+def test_runs_whose_best_figure_is_undefined_are_listed_too(ask, capsys, home):
+    run = RunStore(home).create(little_run.starter(), queue=False)
+    with Record(run.folder / "events.jsonl") as record:  # all validation scans are of one class: there is no AUC
+        for event in (Started(), EpochEnded(1, 2, {"val/loss": 0.5}), Saved(2, 1, True), Finished("done")):
+            record.append(event)
+    code, found, _ = ask("runs")
+    assert code == 0 and found["runs"][0]["best"]["value"] is None
+    assert main(["runs"]) == 0 and "undefined" in capsys.readouterr().out
 
 
 def test_shortcuts_answers_in_the_documented_shape(ask, at_little):
