@@ -568,9 +568,10 @@ def errors(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
-    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
-    scans and outlines are written, and their files told: files: [path]. like is {farther_than (0..1), of (training
-    scans), unlike} or null: how far out the scan lies among them.
+    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}; what was found is told
+    as the task has it: boxes: [{class, score, box, slice (from 0)}], outline: {slices: [from 0]}, enhanced: {shape},
+    facts. With --out, restored scans and outlines are written, and their files told: files: [path]. like is
+    {farther_than (0..1), of (training scans), unlike} or null: how far out the scan lies among them.
 
     The run answers on its terms (see `terms`): with a temperature, uncalibrated holds the probabilities as the network
     gives them; where it does not answer, top is "" and status ("unknown" or "refused"), reason and likeliest are added.
@@ -787,7 +788,8 @@ def _problems(experiment: Experiment, dataset: Dataset | None) -> list[dict[str,
 
 def _count_words(errors: list[dict[str, str]]) -> str:
     first = f"{errors[0]['path']}: {errors[0]['message']}"
-    return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more errors)"
+    left = len(errors) - 1
+    return f"{first} (and {left} more {'error' if left == 1 else 'errors'})" if left else first
 
 
 def run_of(id: str) -> Run:
