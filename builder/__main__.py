@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from builder import commands, round_commands, run_commands, study_commands, trust_commands
-from builder.commands import Answer, Mistake, say
+from builder.commands import Answer, Mistake, put, say
 from builder.execute import home
 from builder.parts.search import STRATEGIES
 
@@ -22,27 +22,41 @@ from builder.parts.search import STRATEGIES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return 130
+    except BrokenPipeError:  # whoever read has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         asked = _parser().parse_args(arguments)
     except Mistake as error:
         return _refused(error, "--json" in (sys.argv[1:] if arguments is None else arguments))
     try:
         answer, words = asked.command(asked)
-    except KeyboardInterrupt:
-        say("Interrupted.")
-        return 130
+        _print(answer if asked.json else words)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
     except Exception as error:
         return _failed(error, asked.json)
-    print(json.dumps(answer, ensure_ascii=False, allow_nan=False) if asked.json else words)
     return 0
+
+
+def _print(told: Answer | str) -> None:
+    if not isinstance(told, str):
+        narrow = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+        told = json.dumps(told, ensure_ascii=narrow, allow_nan=False)
+    put(told)
 
 
 def _refused(error: Mistake, as_json: bool) -> int:
     say(str(error))
     if as_json:
-        print(json.dumps(error.answer or {"error": str(error)}, ensure_ascii=False))
+        _print(error.answer or {"error": str(error)})
     return 2
 
 
@@ -57,7 +71,7 @@ def _failed(error: Exception, as_json: bool) -> int:
     say(words)
     note_fault(error, private=False, root=home())
     if as_json:
-        print(json.dumps({"error": words}))
+        _print({"error": words})
     return 1
 
 
@@ -180,8 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     made = command("terms", trust_commands.terms, "On which terms does a run answer? Shows them, or chooses them.")
     made.add_argument("run", metavar="RUN")
     made.add_argument("--calibrate", choices=("on", "off"), help="put the validation side's temperature to its answers")
-    made.add_argument("--answer", type=float, metavar="SHARE", help="answer this share of scans, the surest; 1 is all")
-    made.add_argument("--mistakes", type=float, metavar="SHARE", help="at most this share of its answers may be wrong")
+    by = made.add_mutually_exclusive_group()
+    by.add_argument("--answer", type=float, metavar="SHARE", help="answer this share of scans, the surest; 1 is all")
+    by.add_argument("--mistakes", type=float, metavar="SHARE", help="at most this share of its answers may be wrong")
     made.add_argument("--gate", choices=("warn", "refuse"), help="what is done with scans unlike its own")
     made.add_argument(
         "--measure", nargs="?", const="", metavar="DATASET", help="measure what the gate stops, also of this data set"
@@ -289,8 +304,9 @@ def _of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("pack", metavar="PACK", help="the zip or the folder of a pack")
     made = command("queue", run_commands.queue, "What waits, and its order.")
     made.add_argument("run", metavar="RUN", nargs="?")
+    ways = made.add_mutually_exclusive_group()
     for way in ("up", "down", "cancel"):
-        made.add_argument(f"--{way}", action="store_true")
+        ways.add_argument(f"--{way}", action="store_true")
     made = command("readings", run_commands.readings, "Readers alone, the model alone, and both, on the same scans.")
     made.add_argument("run", metavar="RUN")
     made = command("serve", run_commands.serve, "Let a run answer other programs: upload a scan, get predict's JSON.")

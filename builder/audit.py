@@ -73,9 +73,9 @@ def audit(
 
     Returns, as JSON data: {key, n, leak {stamp, patients (that lie on several sides), counts {same, near, turned, seen,
         across, conflicts}, pairs [{one, other (case numbers), kind, words, likeness, sides, labels, across,
-        conflict}]}, traces {made, border, and those of sex, age, site, ... that vary: see `traces.asked`}, naive (see
-        `outside.naive`) or {why}, suspects {n, of, cases [{index, case, given, says, sure, own}]} or {why}, verdicts
-        [{grave, about, words}], seconds, at}.
+        conflict}]}, traces {made, border, and those of sex, age, site, ... that vary: see `traces.asked`}, looked
+        (whether features were asked), naive (see `outside.naive`) or {why}, suspects {n, of, cases [{index, case,
+        given, says, sure, own}]} or {why}, verdicts [{grave, about, words}], seconds, at}.
     """
     began = time.monotonic()
     thumbs, borders = _pictures(dataset, told)
@@ -103,6 +103,7 @@ def audit(
             "pairs": _telling_first(found)[:MOST],
         },
         "traces": _traces(dataset, learned, groups, borders),
+        "looked": features is not None,
         "naive": _naive(dataset, learned, groups, features),
         "suspects": _suspects(dataset, learned, groups, features),
     }

@@ -7,15 +7,17 @@ Its docstring is the layout of the JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,18 +45,51 @@ def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
+def put(text: str) -> None:
+    """Text on stdout, at once: whoever reads may be gone, and that is to be known here. Letters that it cannot hold,
+    and names of files that are no text, are escaped, as on stderr."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
 def data_folder() -> Path:
     """The data folder, made where it is not there yet; Mistake where it cannot be made or written to."""
     folder = home()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tempfile.TemporaryFile(dir=folder).close()  # the rights alone do not tell: root, read-only file systems
+        _try(folder, mode=0o700)
     except OSError as error:
         why = (error.strerror or "unknown reason").lower()
         raise Mistake(
             f"The data folder {folder} cannot be used ({why}): set SCANLOOM_HOME to a folder that you may write to."
         ) from None
     return folder
+
+
+def _try(folder: Path, mode: int = 0o777) -> None:
+    """Makes a folder where it is not there yet, and writes to it; OSError where that cannot be done."""
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    tempfile.TemporaryFile(dir=folder).close()  # the rights alone do not tell: root, read-only file systems
+
+
+def out_folder(typed: str) -> Path:
+    """The folder that somebody wants files in, made where it is not there yet; Mistake where it cannot be written."""
+    folder = Path(typed).expanduser().absolute()
+    with writing(folder):
+        _try(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What the disk refuses in here is a Mistake, in words."""
+    from builder.runs import disk_full, disk_full_words
+
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or "unknown reason").lower()
+        full = disk_full(error)
+        raise Mistake(disk_full_words("command") if full else f"{place} cannot be written ({why}).") from None
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------
@@ -147,9 +182,11 @@ def export_labels(asked: argparse.Namespace) -> tuple[Answer, str]:
     dataset = Dataset.open(data_folder(), asked.dataset)
     told = Telling()
     answer: Answer = {}
-    for done, total, so_far in exported(dataset, asked.to, Path(asked.out).expanduser().absolute()):
-        told.show(done, total, "cases written")
-        answer = so_far.to_json()
+    where = Path(asked.out).expanduser().absolute()
+    with writing(where):
+        for done, total, so_far in exported(dataset, asked.to, where):
+            told.show(done, total, "cases written")
+            answer = so_far.to_json()
     told.end()
     for note in answer["notes"]:
         say(f"  note: {note}")
@@ -245,7 +282,7 @@ def plan(asked: argparse.Namespace) -> tuple[Answer, str]:
     wrong = [f"{n.id}: {n.message}" for n in planned.nodes if n.message]
     if wrong:
         if not asked.json:
-            print(table(rows))
+            put(table(rows))
         raise Mistake("The network does not fit together: " + " ".join(wrong), answer)
     return answer, table(rows)
 
@@ -263,7 +300,7 @@ def check(asked: argparse.Namespace) -> tuple[Answer, str]:
     errors = [p for p in found if p["severity"] == "error" and not (unchosen and p["path"] == "data.dataset")]
     if errors:
         if not asked.json:
-            print(table(rows))
+            put(table(rows))
         raise Mistake(_count_words(errors), answer)
     return answer, table(rows) if rows else "Nothing is wrong with this experiment."
 
@@ -357,7 +394,14 @@ def _best_words(best: dict[str, Any] | None) -> str:
         return ""
     if best["value"] is None:  # such as an AUC where all validation scans are of one class
         return f" The validation side leaves {best['metric']} undefined; the network of epoch {best['epoch']} is kept."
-    return f" Best {best['metric']} {best['value']:.4f} in epoch {best['epoch']}."
+    return f" Best {_reached(best)} in epoch {best['epoch']}."
+
+
+def _reached(best: dict[str, Any] | None) -> str:
+    """ "auc 0.8123" of the kept network; "" where none is kept."""
+    if not best:
+        return ""
+    return f"{best['metric']} {'undefined' if best['value'] is None else format(best['value'], '.4f')}"
 
 
 def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
@@ -385,7 +429,7 @@ def runs(asked: argparse.Namespace) -> tuple[Answer, str]:
             r["name"],
             r["status"],
             f"epoch {r['epoch']} of {r['epochs']}",
-            f"{r['best']['metric']} {r['best']['value']:.4f}" if r["best"] else "",
+            _reached(r["best"]),
         )
         for r in found
     ]
@@ -471,8 +515,9 @@ def baseline(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 def audit(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{key, n, leak: {stamp, patients, counts, pairs: [{one, other, kind, words, likeness, sides, labels, across,
-    conflict}]}, traces: {made, border: {auc, per_class, tells, words}}, naive: {honest, naive, gain, ...} or {why},
-    suspects: {n, of, cases} or {why}, verdicts: [{grave, about, words}], seconds, at}"""
+    conflict}]}, traces: {made, border: {auc, per_class, tells, words}}, looked (at features: not with --quick),
+    naive: {honest, naive, gain, ...} or {why}, suspects: {n, of, cases} or {why}, verdicts: [{grave, about, words}],
+    seconds, at}"""
     from builder.audit import audit as audited
     from builder.data import Dataset
 
@@ -523,9 +568,10 @@ def errors(asked: argparse.Namespace) -> tuple[Answer, str]:
 
 def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     """{run, findings: [{scan, top, probabilities, covered, notes} | {scan, error}]}; a folder or zip is read as one
-    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}. With --out, restored
-    scans and outlines are written, and their files told: files: [path]. like is {farther_than (0..1), of (training
-    scans), unlike} or null: how far out the scan lies among them.
+    series. A network for series or volumes adds slices: {of, seen: [counted from 1], telling}; what was found is told
+    as the task has it: boxes: [{class, score, box, slice (from 0)}], outline: {slices: [from 0]}, enhanced: {shape},
+    facts. With --out, restored scans and outlines are written, and their files told: files: [path]. like is
+    {farther_than (0..1), of (training scans), unlike} or null: how far out the scan lies among them.
 
     The run answers on its terms (see `terms`): with a temperature, uncalibrated holds the probabilities as the network
     gives them; where it does not answer, top is "" and status ("unknown" or "refused"), reason and likeliest are added.
@@ -542,30 +588,33 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.scans import Unreadable
     from builder.service.answering import finding_of
 
-    out = Path(asked.out).absolute() if asked.out else None
     run = run_of(asked.run)
     predictor = Predictor.open(run.folder)
+    out = out_folder(asked.out) if asked.out else None
     known = nearness.of_run(predictor, run.folder, home())
     worth = operating.worth(run, predictor.weights_sha256)
+    made_by = f"run {run.id} ({predictor.experiment.name})"
     findings: list[Answer] = []
     with Sandbox() as box:
         for typed in asked.scans:
             try:
                 with opened([_existing(typed)], box) as (scan, files):
                     answered, found = finding_of(predictor, known, scan, worth)
-                    if out is not None and answered.found.enhanced is not None:
-                        made_by = f"run {asked.run} ({predictor.experiment.name})"
-                        written = write(
-                            files, scan, answered.found.enhanced, out / Path(typed).name.split(".")[0], made_by
-                        )
+                    better, outline = answered.found.enhanced, answered.found.outline
+                    if out is not None and (better is not None or outline is not None):
+                        where, written = _beside(out, _stem(typed)), list[Path]()
+                        with writing(where):
+                            if better is not None:
+                                written += write(files, scan, better, where, made_by)
+                            if outline is not None:
+                                written.append(outlined.write(files, scan, outline, where))
                         found["files"] = [str(path) for path in written]
-                    if out is not None and answered.found.outline is not None:
-                        where = out / Path(typed).name.split(".")[0]
-                        found["files"] = [str(outlined.write(files, scan, answered.found.outline, where))]
             except (Unreadable, ValueError) as error:  # a misspelt path too: the other answers are not lost by it
                 findings.append({"scan": typed, "error": str(error)})
             else:
                 findings.append({"scan": typed, **found})
+    if out is not None and not any("files" in finding or "error" in finding for finding in findings):
+        say(f"  note: these answers hold no restored scan and no outline, so nothing is written to {out}.")
     answer = {"run": asked.run, "findings": findings}
     lines = []
     for finding in findings:
@@ -576,9 +625,9 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
         least = finding.get("facts", {}).get("threshold", 0.0)
         for box in finding.get("boxes", ()):
             if box["score"] >= least:
-                at = f" in slice {box['slice'] + 1}" if box["slice"] else ""
+                at = f" in slice {box['slice'] + 1}" if box["slice"] or finding.get("slices") else ""
                 told.append(f"{box['class']} {box['score']:.3f} at {', '.join(f'{v:g}' for v in box['box'])}{at}")
-        told += [f"{name.replace('_', ' ')} {value}" for name, value in finding.get("facts", {}).items()]
+        told += [f"{name.replace('_', ' ')} {_fact(value)}" for name, value in finding.get("facts", {}).items()]
         told += finding.get("files", [])
         said = ("; " if "boxes" in finding else ", ").join(told)
         if finding.get("status"):
@@ -589,7 +638,7 @@ def predict(asked: argparse.Namespace) -> tuple[Answer, str]:
     refused = [f"{f['scan']}: {f['error']}" for f in findings if "error" in f]
     if refused:
         if lines and not asked.json:
-            print("\n".join(lines))
+            put("\n".join(lines))
         raise Mistake(" ".join(refused), answer)
     return answer, "\n".join(lines)
 
@@ -618,7 +667,7 @@ def second_opinion(asked: argparse.Namespace) -> tuple[Answer, str]:
     words = "\n".join(f"{o['scan']}: {o['sentence']}" for o in opinions if "error" not in o)
     if refused:
         if words and not asked.json:
-            print(words)
+            put(words)
         raise Mistake(" ".join(refused), answer)
     return answer, words
 
@@ -640,7 +689,7 @@ def export(asked: argparse.Namespace) -> tuple[Answer, str]:
         what = run_of(asked.run)
         experiment, classes = what.experiment, 2
         named = {"run": asked.run}
-    out = Path(asked.out).absolute() if asked.out else None
+    out = Path(asked.out).expanduser().absolute() if asked.out else None
     if out is None and "experiment" in named:
         out = Path.cwd()
     problems = exports.unsupported(experiment, asked.to, classes)
@@ -681,7 +730,9 @@ def import_network(asked: argparse.Namespace) -> tuple[Answer, str]:
     if asked.weights:
         if not found.tensors:
             raise Mistake("The file holds no weights.")
-        found.save_weights(Path(asked.weights))
+        file = Path(asked.weights).expanduser().absolute()
+        with writing(out_folder(str(file.parent)) / file.name):
+            found.save_weights(file)
         say(f"The weights are in {asked.weights}.")
     return json.loads(found.experiment.dumps()), found.experiment.dumps().rstrip("\n")
 
@@ -737,7 +788,8 @@ def _problems(experiment: Experiment, dataset: Dataset | None) -> list[dict[str,
 
 def _count_words(errors: list[dict[str, str]]) -> str:
     first = f"{errors[0]['path']}: {errors[0]['message']}"
-    return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more errors)"
+    left = len(errors) - 1
+    return f"{first} (and {left} more {'error' if left == 1 else 'errors'})" if left else first
 
 
 def run_of(id: str) -> Run:
@@ -828,6 +880,26 @@ class Telling:
 
 def _entry(entry: Any) -> dict[str, Any]:
     return {"file": entry.name, "status": entry.status, "reason": entry.reason, "case": entry.case}
+
+
+def _fact(value: Any) -> str:
+    """A fact of a finding; counts of classes as "cyst 4, nodule 1"."""
+    return ", ".join(f"{name} {n}" for name, n in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _stem(typed: str) -> str:
+    """What files made of a scan are called after: its name without an ending that says its kind. What stands behind
+    another point is part of the name, as in those that are DICOM's numbers."""
+    name = os.path.basename(os.path.abspath(os.path.expanduser(typed)))
+    return re.sub(r"(\.nii)?\.[a-z][a-z0-9]{0,5}$", "", name, flags=re.IGNORECASE) or "scan"
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """A place in `folder` that is not taken: `name`, else with a number behind it."""
+    path, number = folder / name, 2
+    while path.exists():
+        path, number = folder / f"{name}-{number}", number + 1
+    return path
 
 
 def _shares(typed: str) -> tuple[float, float, float]:

@@ -94,7 +94,7 @@ def ask(
     looks = baseline.features_of(dataset, progress)
     groups: list[dict[str, Any]] = []
     for one in questions:
-        branches = _branches(looks[one.places]) if len(one.places) >= 3 * FEWEST else []
+        branches = _branches(looks[one.places], one.patients) if len(one.places) >= 3 * FEWEST else []
         taken: list[np.ndarray] = []
         for about, errors in one.errors:
             found = denser(branches, errors, one.kinds, one.patients, draws) if errors.sum() >= FEWEST_ERRORS else []
@@ -270,8 +270,9 @@ def _group(
 # -- where errors are dense -------------------------------------------------------------------------------------------
 
 
-def _branches(features: np.ndarray) -> list[np.ndarray]:
-    """Members (rows) of every branch of the tree that is large enough and holds at most half of the scans."""
+def _branches(features: np.ndarray, patients: np.ndarray) -> list[np.ndarray]:
+    """Members (rows) of every branch of the tree that is large enough, of more than one patient (a hard patient is no
+    kind of scan, and no rate can be told of others by one) and holds at most half of the scans."""
     from scipy.cluster.hierarchy import linkage
 
     centred = (features - features.mean(0)).astype(np.float64)
@@ -283,7 +284,7 @@ def _branches(features: np.ndarray) -> list[np.ndarray]:
     for step, (one, other, _, size) in enumerate(linkage(axes, "ward")):
         own = np.concatenate([members.pop(int(one)), members.pop(int(other))])
         members[len(features) + step] = own
-        if FEWEST <= size <= len(features) / 2:
+        if FEWEST <= size <= len(features) / 2 and len(np.unique(patients[own])) > 1:
             found.append(np.sort(own))
     return found
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from builder.commands import Answer, Mistake, data_folder, run_of, say, set_to, table, trained
+from builder.commands import Answer, Mistake, data_folder, out_folder, put, run_of, say, set_to, table, trained
 from builder.execute import executor
 
 
@@ -133,6 +133,8 @@ def queue(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder import turns
 
     home = data_folder()
+    if not asked.run and (asked.up or asked.down or asked.cancel):
+        raise Mistake("Name the run that shall be moved or cancelled, as in: queue RUN --up")
     if asked.run:
         run = run_of(asked.run)
         if run.view().status != "queued":
@@ -156,6 +158,8 @@ def cluster(asked: argparse.Namespace) -> tuple[Answer, str]:
 
     if not os.environ.get("SCANLOOM_HOME"):
         raise Mistake("Set SCANLOOM_HOME to the data folder that all machines of the cluster share.")
+    if asked.part == "head" and asked.head:
+        raise Mistake("The first machine joins no head; --address says under which of its own addresses it is reached.")
     if asked.part == "join" and ":" not in (asked.head or ""):
         raise Mistake("Name the head that this machine joins, as in: cluster join 10.0.0.1:6379")
     join = asked.head if asked.part == "join" else ""
@@ -199,7 +203,7 @@ def evidence(asked: argparse.Namespace) -> tuple[Answer, str]:
     from builder.runs import read_json
 
     run = run_of(asked.run)
-    file = pack.make(run, data_folder(), Path(asked.out).expanduser().absolute() if asked.out else None)
+    file = pack.make(run, data_folder(), out_folder(asked.out) if asked.out else None)
     folder = file.with_suffix("")
     lists = checklists.filled(read_json(folder / pack.DATA) or {})
     told = {name: [item.number for item in checklists.open_items(items)] for name, items in lists.items()}
@@ -223,7 +227,7 @@ def verify(asked: argparse.Namespace) -> tuple[Answer, str]:
     lines += [f"  not checked: {words}" for words in answer["not_checked"]]
     if not answer["holds"]:
         if not asked.json:
-            print("\n".join(lines))
+            put("\n".join(lines))
         raise Mistake(answer["words"], answer)
     return answer, "\n".join([answer["words"], *lines])
 

@@ -65,8 +65,11 @@ def put(home: Path, place: str, id: str, belonging: Sequence[str] = ()) -> None:
 
 
 def restore(store: RunStore, id: str) -> Path:
-    """Brings a deleted run or search back as it was; its folder. StoreError where it is gone for good."""
+    """Brings a deleted run or search back as it was; its folder. StoreError where it is gone for good, or was not
+    deleted."""
     folder = store.home / "bin" / checked_id(id)
+    if not folder.exists() and any((store.home / there / id).exists() for there in PLACES):
+        raise StoreError(f"{id} is not deleted: there is nothing to bring back.")
     place = _told(folder)[0]
     try:
         for kept in sorted(folder.glob(f"{_WITH}/*/*")):  # killed in between, the rest comes at the next press

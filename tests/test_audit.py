@@ -242,7 +242,7 @@ def audited(tmp_path_factory) -> Dataset:
 def test_the_audit_finds_what_was_planted_and_every_later_check_knows(audited):
     found = kept(audited)
     stored = json.loads((audited.folder / "audit.json").read_text())
-    assert found == {**stored, "relabelled": False}
+    assert found == {**stored, "relabelled": False} and found["looked"] is False
     there = {(pair["one"], pair["other"]): pair for pair in found["leak"]["pairs"]}
     assert there[2, 40]["across"] and there[2, 40]["words"] == "turned by 90 degrees"
     assert there[4, 5]["conflict"] and not there[4, 5]["across"]

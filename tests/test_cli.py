@@ -18,7 +18,7 @@ import pytest
 from builder import commands
 from builder.__main__ import main
 from builder.data import Dataset
-from builder.runs import EpochEnded, Finished, Record, Run, Saved, Started
+from builder.runs import EpochEnded, Finished, Record, Run, RunStore, Saved, Started
 from tasks import phantoms
 
 ROOT = Path(__file__).parents[1]
@@ -270,6 +270,16 @@ def test_runs_lists_what_there_is(ask, at_little, home):
     assert set(found["runs"][0]) == {"run", "name", "status", "epoch", "epochs", "best", "reason"}
 
 
+def test_runs_whose_best_figure_is_undefined_are_listed_too(ask, capsys, home):
+    run = RunStore(home).create(little_run.starter(), queue=False)
+    with Record(run.folder / "events.jsonl") as record:  # all validation scans are of one class: there is no AUC
+        for event in (Started(), EpochEnded(1, 2, {"val/loss": 0.5}), Saved(2, 1, True), Finished("done")):
+            record.append(event)
+    code, found, _ = ask("runs")
+    assert code == 0 and found["runs"][0]["best"]["value"] is None
+    assert main(["runs"]) == 0 and "undefined" in capsys.readouterr().out
+
+
 def test_shortcuts_answers_in_the_documented_shape(ask, at_little):
     code, found, _ = ask("shortcuts", at_little[2].id)
     assert code == 0 and set(found) == {
@@ -318,6 +328,57 @@ def test_a_misspelt_scan_loses_none_of_the_other_answers(ask, at_little, tmp_pat
     assert [f["scan"] for f in found["findings"]] == list(map(str, scans))
     assert ["top" in f for f in found["findings"]] == [True, False, True]
     assert set(found["findings"][1]) == {"scan", "error"}
+
+
+def test_what_is_written_of_a_scan_is_called_after_its_whole_name(tmp_path):
+    stems = {
+        name: commands._stem(str(tmp_path / name)) for name in ("1.2.840.7.dcm", "1.2.840.9", "a.b.NII.GZ", ".png")
+    }
+    assert stems == {"1.2.840.7.dcm": "1.2.840.7", "1.2.840.9": "1.2.840.9", "a.b.NII.GZ": "a.b", ".png": "scan"}
+    assert commands._stem(f"{tmp_path}/series/..") == tmp_path.name, "never a place above the folder"
+    (tmp_path / "1.2.840.7").mkdir()
+    assert commands._beside(tmp_path, "1.2.840.7") == tmp_path / "1.2.840.7-2"
+
+
+def test_a_folder_that_cannot_be_written_is_the_mistake_of_who_typed_it(ask, at_little, tmp_path, document):
+    home, dataset, run = at_little
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    assert ask("evaluate", run.id)[0] == 0
+    scan = next((home.parent / f"{home.name}-phantoms").glob("*.png"))
+    for words in (("predict", run.id, scan), ("evidence", run.id), ("export", run.id, "--to", "document")):
+        code, found, _ = ask(*words, "--out", taken / "inside")
+        assert code == 2 and "cannot be written" in found["error"], words
+    network = tmp_path / "foreign.json"
+    with pytest.raises(commands.Mistake, match="cannot be written"), commands.writing(network):
+        raise NotADirectoryError(20, "Not a directory")
+    code, found, words = ask("predict", run.id, scan, "--out", tmp_path / "out")
+    assert code == 0 and "files" not in found["findings"][0] and "nothing is written" in words
+
+
+def test_options_that_contradict_each_other_or_would_do_nothing_are_refused(ask, at_little):
+    run = at_little[2].id
+    for words, why in (
+        (("queue", "--cancel"), "Name the run"),
+        (("queue", run, "--up", "--down"), "not allowed with"),
+        (("terms", run, "--answer", "0.8", "--mistakes", "0.1"), "not allowed with"),
+        (("cluster", "head", "10.0.0.1:6379"), "joins no head"),
+    ):
+        code, found, _ = ask(*words)
+        assert code == 2 and why in found["error"], words
+
+
+def test_names_that_are_no_text_and_readers_that_go_away_break_no_answer(at_little, tmp_path):
+    name = "patient\udce9.png"  # as a disk has it that was written in another alphabet
+    (tmp_path / name).write_bytes(b"")
+    with cli("predict", at_little[2].id, tmp_path / name, "--json", home=at_little[0]) as asked:
+        out, err = asked.communicate(timeout=120)
+    assert asked.returncode == 2 and json.loads(out)["findings"][0]["scan"].endswith(name), err
+    with cli("starters", "--json", home=at_little[0]) as asked:
+        assert asked.stdout is not None and asked.stderr is not None
+        asked.stdout.close()
+        err = asked.stderr.read()
+    assert asked.returncode == 1 and "Traceback" not in err and "Exception" not in err, err
 
 
 def test_export_tells_where_the_file_is_and_how_far_the_answers_differ(ask, at_little, tmp_path):

@@ -30,7 +30,8 @@ def features(seed: int = 0) -> np.ndarray:
 
 def found(errors: np.ndarray, patients: np.ndarray | None = None, **more: Any) -> list[tuple[np.ndarray, float]]:
     people = np.arange(NUM) if patients is None else patients
-    return denser(error_groups._branches(features()), errors, LABELS.astype(str), people, **{"draws": 199, **more})
+    branches = error_groups._branches(features(), people)
+    return denser(branches, errors, LABELS.astype(str), people, **{"draws": 199, **more})
 
 
 def test_a_kind_of_scan_with_many_errors_is_found_whole():
@@ -42,7 +43,7 @@ def test_a_kind_of_scan_with_many_errors_is_found_whole():
 
 
 def test_scattered_errors_are_claimed_no_oftener_than_the_level_says():
-    branches = error_groups._branches(features())
+    branches = error_groups._branches(features(), np.arange(NUM))
     claimed = 0
     for seed in range(60):
         errors = np.random.default_rng(seed).random(NUM) < 0.2
@@ -55,6 +56,11 @@ def test_a_hard_class_and_a_single_hard_patient_are_no_kind_of_scan():
     patients = np.where(np.arange(NUM) < 15, 0, np.arange(NUM))  # fifteen scans of one patient, all wrong
     assert found(np.arange(NUM) < 15, patients) == []
     assert found(np.zeros(NUM, bool)) == []
+    # Scans of one patient that look like each other and like nobody else's, nearly all wrong: still one patient.
+    looks = np.random.default_rng(0).normal(0, 1, (NUM, 20))
+    looks[:10] = 6 + looks[:10] / 20
+    branches = error_groups._branches(looks, np.arange(NUM) // 10)
+    assert branches and all(len(np.unique(members // 10)) > 1 for members in branches)
 
 
 @pytest.fixture

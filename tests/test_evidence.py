@@ -16,7 +16,7 @@ from builder import audit, calibrate, error_groups, gate, operating, reader, san
 from builder.__main__ import main
 from builder.data import Dataset
 from builder.evaluate import evaluate
-from builder.evidence import checklists, facts, hashes, measured, pack, verify
+from builder.evidence import asked, checklists, facts, hashes, measured, pack, verify
 from builder.evidence.opened import NoPack
 from builder.labels import record
 from builder.operating import Choice
@@ -190,6 +190,37 @@ def test_a_run_that_was_not_measured_has_no_evidence(home: Path, packed: Packed,
     (copy / "runs" / run.id / "evaluation-test.json").unlink()
     with pytest.raises(facts.NoEvidence, match="open the test side first"):
         pack.make(Run(copy, run.id), copy)
+
+
+def test_a_quick_audit_is_made_again_as_quickly_whatever_else_stood_in_the_way(packed: Packed, monkeypatch) -> None:
+    _, run, _ = packed
+    looks: list[bool] = []
+
+    def audited(dataset: Dataset, look: bool, told: object) -> dict[str, Any]:
+        looks.append(look)
+        return {}
+
+    monkeypatch.setattr(asked.audit, "audit", audited)
+    several = {"why": "It takes scans that carry one class each."}
+    for said in (
+        {"looked": False, "naive": several},
+        {"looked": True, "naive": several},
+        {"naive": {"why": audit.NOT_LOOKED}},  # of an earlier version
+        {"naive": {"gain": None}},
+    ):
+        asked._audited_again(run, said, None)
+    assert looks == [False, True, False, True]
+
+
+def test_a_pack_in_which_somebody_has_worked_is_not_replaced(packed: Packed, tmp_path: Path) -> None:
+    home, run, _ = packed
+    folder = pack.make(run, home, tmp_path, resamples=40).with_suffix("")
+    assert pack.make(run, home, tmp_path, resamples=40).with_suffix("") == folder, "as it was packed: made anew"
+    answered = (folder / "checklists.csv").read_text() + "answered by hand\n"
+    (folder / "checklists.csv").write_text(answered)
+    with pytest.raises(facts.NoEvidence, match=r"changed since it was packed \(checklists.csv\)"):
+        pack.make(run, home, tmp_path, resamples=40)
+    assert (folder / "checklists.csv").read_text() == answered
 
 
 def test_a_zip_that_is_no_pack_is_refused(home: Path, tmp_path: Path) -> None:

@@ -507,6 +507,10 @@ def test_the_command_line_writes_restored_scans_and_asks_twice(home, run, clean,
     found = predictor(run).finding(scans.read(scan)).found.enhanced
     assert found is not None and np.array_equal(scans.read(file).pixels, found)
     assert finding["enhanced"] == {"shape": [1, 1, 64, 64]} and "mean_change_stored" in finding["facts"]
+    named = [str(made_files.dicom(tmp_path / f"1.2.840.{n}.dcm", n)) for n in (4, 5)]  # DICOM's numbers, as archives do
+    assert main(["predict", run.id, *named, "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["findings"]
+    assert [Path(one["files"][0]).parent.name for one in told] == ["1.2.840.4", "1.2.840.5"]
     tiny = little_run.starter().replace("training.epochs", 1).replace("data.size_px", 32)
     judge = little_run.trained(home, tiny.replace("training.seed", 7), clean)
     assert main(["second-opinion", run.id, judge.id, str(scan), "--json"]) == 0

@@ -46,6 +46,10 @@ def test_a_deleted_run_is_out_of_every_list_and_comes_back_as_it_was(store: RunS
     back = wastebin.restore(store, run.id)
     assert {path.name: path.read_bytes() for path in back.iterdir()} == before
     assert wastebin.content(store.home) == []
+    with pytest.raises(StoreError, match="is not deleted"):
+        wastebin.restore(store, run.id)
+    wastebin.discard(store, run.id)
+    wastebin.remove(store.home, run.id)
     with pytest.raises(StoreError, match="gone for good"):
         wastebin.restore(store, run.id)
 

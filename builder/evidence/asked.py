@@ -165,7 +165,8 @@ def _common_errors(run: Run, dataset: Dataset) -> dict[str, Any]:
 
 def _audited_again(twin: Run, said: Mapping[str, Any], told: Told | None) -> dict[str, Any]:
     dataset = Dataset.open(twin.home, twin.experiment.data.dataset)  # on its own sides, whatever those of the run are
-    look = (said.get("naive") or {}).get("why") != audit.NOT_LOOKED
+    # An audit of an earlier version does not say it, and its reason only where nothing else stood in the way.
+    look = bool(said.get("looked", (said.get("naive") or {}).get("why") != audit.NOT_LOOKED))
     return audit.audit(dataset, look=look, told=told or (lambda done, total: None))
 
 

@@ -31,7 +31,7 @@ from builder.evidence import asked, checklists, facts, flow, hashes, report, wor
 from builder.evidence.facts import Facts, NoEvidence
 from builder.measures.bootstrap import RESAMPLES
 from builder.parting import dataset_of
-from builder.runs import Run, append_whole, write_atomic
+from builder.runs import Run, append_whole, read_json, write_atomic
 
 MANIFEST, DATA = "manifest.json", "pack.json"
 RECORD = "evidence.jsonl"
@@ -51,16 +51,18 @@ def make(
         out: the folder to write into; the run's own folder `evidence` by default.
         told: called with (cases asked, cases in all) where the test side is opened again.
     Raises:
-        NoEvidence: the test side was never opened. OSError: the folder cannot be written.
+        NoEvidence: the test side was never opened, or something lies there that is not as it was packed.
+        OSError: the folder cannot be written.
         UnknownDataset, PredictError, EvaluateError: as `evaluate`.
     """
+    out, name = Path(out) if out is not None else run.folder / "evidence", f"{run.id}-evidence"
+    if (out / name).exists():
+        _refuse_foreign(out / name)
     dataset = dataset_of(run.folder, home, run.experiment.data.dataset)
     if facts.evaluation(run) is not None and facts.outdated(run, dataset):
         evaluate(run, home, resamples=resamples, progress=told)
     found = facts.gather(run, home)
-    out = Path(out) if out is not None else run.folder / "evidence"
     out.mkdir(parents=True, exist_ok=True)
-    name = f"{run.id}-evidence"
     with tempfile.TemporaryDirectory(prefix=".evidence-", dir=out) as passing:
         folder = Path(passing) / name
         folder.mkdir()
@@ -68,7 +70,6 @@ def make(
         archive = Path(passing) / f"{name}.zip"
         _zip(folder, archive)
         if (out / name).exists():
-            _refuse_foreign(out / name)
             shutil.rmtree(out / name)
         folder.rename(out / name)
         archive.replace(out / archive.name)
@@ -101,9 +102,19 @@ def digests(run: Run) -> dict[str, float]:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if not (folder / MANIFEST).is_file():
+    """Refuses to put a pack in the place of what no pack is, or of one in which somebody has worked since: a checklist
+    has items for a person."""
+    manifest = (read_json(folder / MANIFEST) or {}).get("files")
+    if not isinstance(manifest, dict):
         raise NoEvidence(
             f"{folder.name} in that folder is no evidence pack, so it is left as it is: choose another folder."
+        )
+    there = {path.name for path in folder.iterdir()} - {MANIFEST}
+    changed = sorted(name for name in there if hashes.of_file(folder / name) != manifest.get(name))
+    if changed:
+        raise NoEvidence(
+            f"In {folder} there is what somebody has changed since it was packed ({', '.join(changed)}), so it is left "
+            "as it is: move it away, or choose another folder."
         )
 
 
