@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from test_pages_shell import (  # noqa: F401 (two of them are fixtures)
 
 from builder import scans
 from builder.data import Dataset
+from builder.events import Branched, Event, fold
 from builder.intake import detect, import_scans
 from builder.network import input_shape, plan
 from builder.parts.images import AUGMENTATIONS, PREPARE
@@ -33,7 +35,7 @@ from builder.parts.training import TRAINING
 from builder.runs import Claim, EpochEnded, Finished, Progress, Record, Run, RunStore, RunView, Saved, Started
 from builder.spec import Choice, Experiment, Node
 from builder.task import find
-from pages.kit import curves, forms, heat, layers
+from pages.kit import curves, forms, heat, layers, preflight, run_state
 from pages.kit.draft import Draft
 
 
@@ -822,6 +824,7 @@ def view(**changes: object) -> RunView:
         "epochs": 3,
         "total": 30,
         "best": {"metric": "val/auc", "value": 0.9, "epoch": 2},
+        "best_step": 20,
         "curves": {
             "step/loss": (list(range(1, 31)), [1 / k for k in range(1, 31)]),
             "train/loss": ([10, 20, 30], [3.0, 2.0, 1.0]),
@@ -840,7 +843,26 @@ def test_curves_lie_along_steps_epochs_or_time() -> None:
     assert curves.axes([timed]) == ("step", "epoch", "minutes") and curves.axes([timed, told]) == ("step", "epoch")
     assert curves.across(timed, [10, 30], "minutes") == [1, 4]
     assert curves.best_at(told, "epoch") == 2 and curves.best_at(told, "step") == 20
-    assert curves.best_at(view(best=None), "step") is None
+    assert curves.best_at(view(best=None, best_step=None), "step") is None
+
+
+def test_the_best_epoch_and_the_time_of_a_branch_are_its_own() -> None:
+    told: list[Event] = [Started(attempt=1, device="cpu"), Branched("p", 100, 10, clock=5.0)]
+    for epoch in range(11, 31):  # of 30; ten steps an epoch, two seconds
+        clock = 5.0 + 2.0 * (epoch - 10)
+        scores = {"train/loss": float(epoch), "val/loss": float(epoch), "val/auc": 0.9 if epoch == 12 else 0.5}
+        told.append(Progress(10 * epoch - 5, 300, epoch, {"step/loss": 1.0}, clock=clock - 1.0))
+        told.append(EpochEnded(epoch, 10 * epoch, scores, 2.0, clock=clock))
+        if epoch == 12:
+            told.append(Saved(120, 12, best=True, clock=clock))
+    branch = fold(told, monitor="auc", epochs=30)
+    assert branch.best is not None and branch.best["epoch"] == 12 and branch.best_step == 120
+    assert curves.best_at(branch, "epoch") == 12 and curves.best_value(branch, "val/loss") == 12.0
+    assert branch.step_s == pytest.approx(0.2) and preflight.epoch_s(branch) == pytest.approx(2.0)
+    early = fold(told[:5], monitor="auc", epochs=30)  # 115 steps, of which it has done none before the 105th
+    assert run_state.left_words(replace(early, status="running")) == "about 35 s left"  # 185 steps are 37 s
+    assert run_state.left_words(replace(fold(told[:3], monitor="auc", epochs=30), status="running")) == ""
+    assert preflight.epoch_s(fold(told[:2])) is None
 
 
 def _apart(lines: list[curves.Line]) -> tuple[list[curves.Line], list[curves.Line]]:

@@ -69,9 +69,7 @@ def across(view: RunView, steps: Sequence[float], axis: str) -> list[float]:
 
 def best_at(view: RunView, axis: str) -> float | None:
     """Returns where the best epoch ended on an axis; None while there is none."""
-    ends = view.curves.get("train/loss", ([], []))[0]
-    epoch = int((view.best or {}).get("epoch") or 0)
-    return across(view, [ends[epoch - 1]], axis)[0] if 0 < epoch <= len(ends) else None
+    return None if view.best_step is None else across(view, [view.best_step], axis)[0]
 
 
 def best_words(view: RunView) -> str:

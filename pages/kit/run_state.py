@@ -71,9 +71,9 @@ def numbers(view: RunView) -> None:
 
 def left_words(view: RunView) -> str:
     """How long it may still take, from the pace so far; "" where nothing can be said yet."""
-    if view.status != "running" or not view.total or view.step < _ETA_STEPS:
+    if view.status != "running" or not view.total or view.step_s is None or view.own_steps < _ETA_STEPS:
         return ""
-    seconds = view.seconds / view.step * (view.total - view.step)
+    seconds = view.step_s * (view.total - view.step)
     if seconds < 90:
         return f"about {duration(max(5, 5 * round(seconds / 5)))} left"
     return f"about {duration(60 * round(seconds / 60))} left".replace(" 00 s", "")
