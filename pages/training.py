@@ -375,7 +375,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         if refused:
             st.markdown(f":red[:material/error: {plain(refused)}]")
         blocked = sum(p.severity == "error" for p in wrong)
-        branched = branching.origin(draft) is not None
+        branched = bool(branching.origin(draft))
         pressed = st.button(
             "Start the branch" if branched else "Start training",
             key="start-training",
@@ -386,6 +386,8 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         )
         if blocked:
             st.caption(f"It can start once {amount(blocked, 'thing')} above {'is' if blocked == 1 else 'are'} mended.")
+        elif hindered:
+            st.caption("It can start once what the head of this page says of the branch is mended.")
         elif wrong:
             st.caption("It may start; the warnings are for you to judge.")
         else:

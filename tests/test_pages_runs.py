@@ -8,15 +8,22 @@ import pytest
 from little_run import little
 from test_intake import nearby  # noqa: F401 (a fixture)
 
-from builder import notes, turns
-from builder.branch import branch
+from builder import notes, turns, wastebin
+from builder.branch import Branch, branch
 from builder.data import Dataset
 from builder.hardest import hardest
 from builder.runs import EpochEnded, Finished, Paused, Record, Resumed, Run, RunStore, Saved, Started
 from builder.task import find
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed, primaries, tell
-from tests.test_pages_shell import finish, no_supervisor, opened, parameter, said  # noqa: F401 (one is a fixture)
+from tests.test_pages_shell import (  # noqa: F401 (two of them are fixtures)
+    cats,
+    finish,
+    no_supervisor,
+    opened,
+    parameter,
+    said,
+)
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
 
@@ -42,9 +49,9 @@ def test_a_running_run_can_be_paused_and_a_paused_one_goes_on(home: Path) -> Non
     assert "pause-run" in buttons(session)
 
 
-def stopped(home: Path, name: str = "mine") -> Run:
+def stopped(home: Path, name: str = "mine", **changes: object) -> Run:
     """A run that has ended and has a saved state to go on from (what is in it nobody reads here)."""
-    run = a_run(home, name)
+    run = a_run(home, name, **changes)
     tell(run, last=Finished("stopped", "Stopped on request."))
     for name in ("last-00000003", "peak-00000001"):  # the newest, and the end of its best epoch
         (run.folder / f"{name}.pt").write_bytes(b"state")
@@ -72,6 +79,25 @@ def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home:
     session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
     pressed(session, "branch-forget")
     assert label(session, "start-training") == "Start training" and "A branch of" not in said(session)
+
+
+def test_a_branch_of_a_run_that_was_deleted_does_not_begin_at_the_beginning_unasked(home: Path, cats: str) -> None:  # noqa: F811
+    parent = stopped(home, data__dataset=cats, training__epochs=9)
+    draft = Draft.create(parent.experiment.replace("training.batch_size", 4), at_home=home)
+    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
+    wastebin.discard(RunStore(home), parent.id)  # in another tab
+    pressed(session, "start-training")
+    assert not RunStore(home).runs() and parent.id in said(session).replace("\\", "")
+    assert "not there any more" in said(session) and session.button(key="start-training").disabled
+    assert "Everything is in order" not in said(session)
+    wastebin.restore(RunStore(home), parent.id)
+    session.run()
+    assert "A branch of" in said(session) and not session.button(key="start-training").disabled
+    wastebin.discard(RunStore(home), parent.id)
+    pressed(session, "branch-forget")
+    pressed(session, "start-training")
+    [run] = RunStore(home).runs()
+    assert Branch.of(run.folder) is None
 
 
 def test_branches_lie_below_their_parent_with_what_changed(home: Path) -> None:
