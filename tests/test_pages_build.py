@@ -734,12 +734,16 @@ def test_what_differs_is_told_in_the_words_of_the_catalogs(home: Path) -> None:
     second = first.replace("training.optimizer", Choice(name="sgd")).replace("data.size_px", 96)
     second = second.insert(Node(id="late", name="dropout", params={"p": 0.3}))
     second = second.replace("training.augment", (Choice(name="blur"),))
+    first = first.replace("training.average", Choice(name="ema"))
+    second = second.replace("training.average", Choice(name="ema", params={"decay": 0.5}))
+    second = second.replace("network.late.params.p", 0.3).replace("network.conv2d_1.params.dilation", 1)  # its default
     runs = [RunStore(home).create(e.replace("name", n)) for e, n in ((first, "one"), (second, "two"))]
     table = opened("runs", run=",".join(run.id for run in runs)).dataframe[0].value
     found = {row[0]: (row[1], row[2]) for row in table.values.tolist()}
     assert found["Optimizer"] == ("AdamW", "SGD") and found["Layer late"] == ("–", "Dropout")
     assert found["Optimizer: learning rate"] == ("0.01", "0.05") and found["Size"] == ("64", "96")
-    assert found["Augmentation: Blur"] == ("–", "Blur")
+    assert found["Augmentation: Blur"] == ("–", "Blur") and found["Average: decay"] == ("0.998", "0.5")
+    assert not [words for words in found if "dilation" in words]
     assert not [words for words in found if "late:" in words or "Blur:" in words]
 
 
