@@ -881,7 +881,9 @@ def test_one_run_has_a_colour_per_curve_and_several_runs_a_colour_each() -> None
     both, _ = _apart(curves.lines([view(), view(id="b")], ["one", "two"], ["val/loss", "train/loss"]))
     assert [(line.color, line.dash) for line in both] == [(0, "solid"), (0, "dot"), (1, "solid"), (1, "dot")]
     assert both[2].label.startswith("two")
-    assert all(c.isalnum() or c in "-_" for line in both for c in line.id)
+    known = {f"val/recall of {name}": ([10, 20], [0.1, 0.2]) for name in ("T1+", "T1-", "肺炎", "正常")}
+    named = curves.lines([view(curves=known, best_step=None)], ["one"], list(known))
+    assert len({line.id for line in named}) == 4
 
 
 def test_smoothing_keeps_the_line_itself_pale_behind_the_mean() -> None:

@@ -110,6 +110,11 @@ def test_branches_lie_below_their_parent_with_what_changed(home: Path) -> None:
     assert "branch" in label(session, f"only-{child.id}") and "16 → 4" in label(session, f"only-{child.id}").replace(
         "\\", ""
     )
+    orphan = branch(RunStore(home), parent, parent.experiment.replace("training.batch_size", 8))
+    wastebin.discard(RunStore(home), parent.id)
+    assert "branch of a deleted run" in label(opened("runs"), f"only-{orphan.id}")
+    wastebin.restore(RunStore(home), parent.id)
+    assert "16 → 8" in label(opened("runs"), f"only-{orphan.id}").replace("\\", "")
     session = opened("runs", run=parent.id)
     assert {"branch", "archive-run"} <= buttons(session)
     assert label(session, "branch-best") == "Edit and go on from epoch 1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,7 +151,7 @@ def lines(
             color = place if several else first + names.index(name)
             dash = "dot" if several and number else "solid"
             fine = name in NOISY
-            id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{view.id}-{name}")  # Plotly makes a CSS class of it
+            id = f"{view.id}-{name}"  # names of classes and all: of two lines with one id the browser draws one
             curve = Points(steps, values)
             raw_x, raw_y = curve.thinned(_POINTS, steps_at(view, window, axis) if window else None)
             x = across(view, raw_x.tolist(), axis)
