@@ -541,6 +541,9 @@ def test_the_designer_shows_a_scan_varied_and_follows_every_change(home: Path, c
     finish(home, "augment", told)
     session.run()
     assert len(session.get("image")) == 5  # the example, before, after, one operation, one mixed
+    assert "press Show" not in said(session)
+    reloaded = opened("training", **{"draft": draft.id, "job-augment": job.id})
+    assert len(reloaded.get("image")) == 5 and "may be of other settings" in said(reloaded)
     assert "0.12 ms a scan" in said(session) and "0.45 ms a scan" in said(session) and "70% this scan" in said(session)
     session.toggle(key="switch:flip_vertical").set_value(True).run()
     following = RunStore(home).jobs()[0]
