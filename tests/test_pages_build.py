@@ -730,6 +730,12 @@ def test_a_finished_run_tells_the_numbers_of_the_epoch_that_is_kept(home: Path) 
     told = " ".join(e.proto.body for e in opened("runs").get("html"))
     assert "<dt>Validation accuracy, epoch 2</dt><dd>0.700</dd>" in told
     assert "<dt>Validation loss, epoch 2</dt><dd>0.550</dd>" in told and "2.000" not in told
+    quiet = a_run(home, "quiet")
+    tell(quiet, epochs=0, last=None)
+    with Record(quiet.folder / "events.jsonl") as record:
+        record.append(EpochEnded(1, 10, {"train/loss": 0.000321, "val/loss": 0.00043}, 1.0))
+    told = " ".join(e.proto.body for e in opened("runs", run=quiet.id).get("html"))
+    assert "<dd>0.000321</dd>" in told and "<dd>0.00043</dd>" in told, "the squared error of good pictures is no 0.000"
 
 
 def test_what_differs_is_told_in_the_words_of_the_catalogs(home: Path) -> None:
