@@ -47,6 +47,10 @@ class DraftMissing(LookupError):
     """The draft does not exist. Its text is a sentence for people."""
 
 
+class DraftUnread(DraftMissing):
+    """The draft is there, but its newest document means nothing here: a newer ScanLoom wrote it."""
+
+
 @dataclass(frozen=True)
 class _Version:
     text: str  # the document as compact JSON
@@ -169,7 +173,7 @@ class Draft:
         """Returns the draft with this id.
 
         Raises:
-            DraftMissing: there is none, or the file holds no complete edit.
+            DraftMissing: there is none, or the file holds no complete edit; DraftUnread: this ScanLoom cannot read it.
         """
         folder = (at_home or home()) / "drafts"
         if not _ID.fullmatch(id) or not (folder / f"{id}.jsonl").is_file():
@@ -178,6 +182,10 @@ class Draft:
         draft._refresh()
         if draft._fold.cursor < 0:
             raise DraftMissing("This draft is empty. Open another one on the Home page.")
+        try:
+            _ = draft.experiment
+        except SpecError as error:
+            raise DraftUnread(f"This experiment cannot be read here: {error}") from None
         return draft
 
     def _refresh(self) -> _Fold:
@@ -339,11 +347,13 @@ class Draft:
 
 
 def recent(limit: int = 8, *, at_home: Path | None = None) -> list[Summary]:
-    """Returns the drafts on disk, last changed first; unreadable ones are left out of the list, not deleted."""
+    """Returns the drafts on disk, at most `limit` of them, last changed first; unreadable ones are left out, not
+    deleted."""
     folder = (at_home or home()) / "drafts"
-    files = sorted(folder.glob("*.jsonl"), key=lambda f: f.stat().st_mtime, reverse=True)[:limit]
-    found = []
-    for file in files:
+    found: list[Summary] = []
+    for file in sorted(folder.glob("*.jsonl"), key=lambda f: f.stat().st_mtime, reverse=True):
+        if len(found) == limit:
+            break
         try:
             draft = Draft.open(file.stem, at_home=at_home)
             now = draft.experiment
@@ -395,11 +405,13 @@ def current() -> Draft | None:
     if id:
         try:
             return Draft.open(id)
-        except DraftMissing:
+        except DraftMissing as error:
             choose(None)
+            unread = isinstance(error, DraftUnread)
+            why = "was made by a newer ScanLoom" if unread else "is not there any more"
             instead = " The one last changed is shown." if recent(1) else ""
             st.toast(
-                f"That experiment is not there any more.{instead}",  # what a toast shows without "view more"
+                f"That experiment {why}.{instead}",  # what a toast shows without "view more"
                 icon=":material/search_off:",
                 duration="infinite",  # what is shown is something else than was asked for: it waits to be read
             )
