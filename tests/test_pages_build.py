@@ -137,6 +137,18 @@ def test_a_network_without_layers_says_what_to_do_and_takes_the_first_one(home: 
     assert card(session, draft.experiment.network[1].id)
 
 
+def test_a_joining_layer_below_one_that_nothing_feeds_is_fed_by_that_one_alone(home: Path) -> None:
+    loose = (
+        Experiment(name="mine").insert(Node(id="a", name="conv2d")).insert(Node(id="b", name="conv2d", inputs=("-",)))
+    )
+    draft = drafted(home, loose)
+    session = at("network", draft)
+    session.text_input(key="palette-search").set_value("add").run()
+    pressed(session, "add:add")
+    assert ids(draft) == ["a", "b", "add_1"] and draft.experiment.at("network.add_1.inputs") == ()
+    assert "does not exist" not in said(session)
+
+
 @pytest.mark.parametrize(("words", "there"), [("relu", "relu"), ("activation", "gelu"), ("shrink", "max_pool")])
 def test_a_layer_is_found_by_what_it_is_called_or_does(home: Path, words: str, there: str) -> None:
     session = at("network", drafted(home, starter()))
