@@ -66,7 +66,8 @@ def stopped(home: Path, name: str = "mine", **changes: object) -> Run:
 def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home: Path) -> None:
     parent = stopped(home)
     draft = Draft.create(parent.experiment.replace("training.batch_size", 4), at_home=home)
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
+    draft.goes_on_from(parent.id)
+    session = opened("training", draft=draft.id)  # on any day, in any tab
     assert "A branch of" in said(session) and "16 → 4" in said(session).replace("\\", "")
     assert label(session, "start-training") == "Start the branch"
     draft.replace("data.size_px", 48)
@@ -74,17 +75,23 @@ def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home:
     assert "cannot be changed in a branch" in said(session) and session.button(key="start-training").disabled
     draft.undo()
     session.run()
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}:best")
+    draft.goes_on_from(parent.id, best=True)
+    session = opened("training", draft=draft.id)
     assert "from the end of epoch 1, its best so far" in said(session)
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
     pressed(session, "branch-forget")
     assert label(session, "start-training") == "Start training" and "A branch of" not in said(session)
+    session = opened("runs", run=parent.id)
+    pressed(session, "branch")
+    begun = parameter(session, "draft")
+    assert begun != draft.id and Draft.open(begun, at_home=home).origin == (parent.id, False)
+    assert "A branch of" in said(opened("training", draft=begun)), "what it is lies with it, not in one tab's address"
 
 
 def test_a_branch_of_a_run_that_was_deleted_does_not_begin_at_the_beginning_unasked(home: Path, cats: str) -> None:  # noqa: F811
     parent = stopped(home, data__dataset=cats, training__epochs=9)
     draft = Draft.create(parent.experiment.replace("training.batch_size", 4), at_home=home)
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
+    draft.goes_on_from(parent.id)
+    session = opened("training", draft=draft.id)
     wastebin.discard(RunStore(home), parent.id)  # in another tab
     pressed(session, "start-training")
     assert not RunStore(home).runs() and parent.id in said(session).replace("\\", "")

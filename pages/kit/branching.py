@@ -8,55 +8,36 @@ from builder.branch import branch, epochs_done, hindrances
 from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
 from builder.spec import Experiment, SpecError
-from pages.kit import address, go
 from pages.kit import draft as drafts
+from pages.kit import go
 from pages.kit.run_compare import differences
 from pages.kit.run_list import name_of
 from pages.kit.words import amount, path_words, plain, value_words
 
 __all__ = ["banner", "begin", "change_words", "origin", "start"]
 
-_PARAMETER = "branch"  # in the URL: the run, the draft that is its branch to be, and "best" where it begins there
-_BEST = "best"
-_KEPT = "branch-of"
-
 
 def begin(run: Run, experiment: Experiment, *, from_best: bool = False) -> None:
     """Opens `experiment` as a draft that will go on from what `run` has saved, on the Training page."""
     draft = go.begin(experiment, words=f"branched from run {run.id}")
-    st.session_state.setdefault(_KEPT, {})[draft.id] = (run.id, from_best)
-    go.to("training", draft=draft.id, **{_PARAMETER: _told(run.id, draft, from_best)})
-
-
-def _told(run: str, draft: drafts.Draft, from_best: bool) -> str:
-    return f"{run}:{draft.id}{f':{_BEST}' if from_best else ''}"
+    draft.goes_on_from(run.id, best=from_best)
+    go.to("training", draft=draft.id)
 
 
 def origin(draft: drafts.Draft) -> str:
     """The id of the run that this draft goes on from, there or not; "" where it is an experiment of its own."""
-    kept: dict[str, tuple[str, bool]] = st.session_state.setdefault(_KEPT, {})
-    asked, _, rest = address.get(_PARAMETER).partition(":")
-    of, _, where = rest.partition(":")
-    if of == draft.id:
-        kept[draft.id] = (asked, where == _BEST)
-    id, from_best = kept.get(draft.id, ("", False))
-    if not id:
-        address.drop(_PARAMETER)
-        return ""
-    address.put(_PARAMETER, _told(id, draft, from_best))
-    return id
+    return draft.origin[0] if draft.origin else ""
 
 
 def begins_best(draft: drafts.Draft) -> bool:
-    """Whether the branch that this draft is begins at the end of the best epoch, once `origin` has been asked."""
-    kept: dict[str, tuple[str, bool]] = st.session_state.setdefault(_KEPT, {})
-    return kept.get(draft.id, ("", False))[1]
+    """Whether the branch that this draft is begins at the end of the best epoch."""
+    return bool(draft.origin and draft.origin[1])
 
 
+@drafts.spared
 def forget(draft: drafts.Draft) -> None:
     """From now on the draft is an experiment of its own, which begins at the beginning."""
-    st.session_state.setdefault(_KEPT, {}).pop(draft.id, None)
-    address.drop(_PARAMETER)
+    draft.goes_on_from("")
 
 
 def banner(draft: drafts.Draft) -> list[str]:
@@ -103,7 +84,7 @@ def gone(draft: drafts.Draft, id: str) -> list[str]:
             width="stretch",
         )
         anew(draft)
-    return [_PARAMETER]
+    return ["branch"]
 
 
 def anew(draft: drafts.Draft) -> None:

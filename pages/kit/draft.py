@@ -1,13 +1,14 @@
 """The draft: the experiment being edited, written to disk at each change.
 
 A draft is a file `home/drafts/<id>.jsonl` of appended lines; nothing in it is ever rewritten. A line is an edit (the
-whole document after it), an undo or a redo; the current document is the fold of the lines. The id lives in the URL
-(`?draft=`), so a reload, a restart of the server or a second tab finds the same document; what Streamlit's session
-keeps is only a cache. Two tabs may edit one draft: each edit is applied to the newest document under a lock, so neither
-loses the other's.
+whole document after it), an undo or a redo, or whose branch the draft is; the current document is the fold of the
+lines. The id lives in the URL (`?draft=`), so a reload, a restart of the server or a second tab finds the same
+document; what Streamlit's session keeps is only a cache. Two tabs may edit one draft: each edit is applied to the
+newest document under a lock, so neither loses the other's.
 
 Beside the document a draft keeps how the network lies on the canvas (`layout`). It is part of the steps that undo takes
-back, but not of the experiment: it changes no result, no digest and no file that is saved.
+back, but not of the experiment: it changes no result, no digest and no file that is saved. And a draft knows whether it
+is a branch, and of which run (`origin`).
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class _Fold:
     offset: int = 0
     edits: int = 0
     joinable: bool = False
+    origin: tuple[str, bool] | None = None  # the run that it goes on from, and whether from its best epoch
     told: dict[str, int] = field(default_factory=dict)  # by who asked for lines: the highest number they gave
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -94,7 +96,10 @@ class _Fold:
         if "told" in entry:
             who, number = str(entry["told"][0]), int(entry["told"][1])
             self.told[who] = max(number, self.told.get(who, 0))
-        if op == "undo":
+        if op == "branch":
+            run, best = str(entry["run"]), bool(entry["best"])
+            self.origin = (run, best) if run else None
+        elif op == "undo":
             self.cursor, self.joinable = max(0, self.cursor - 1), False
         elif op == "redo":
             self.cursor, self.joinable = min(len(self.versions) - 1, self.cursor + 1), False
@@ -221,6 +226,17 @@ class Draft:
     def name(self) -> str:
         """The experiment's name, or words for an unnamed one."""
         return self.experiment.name or "Unnamed experiment"
+
+    @property
+    def origin(self) -> tuple[str, bool] | None:
+        """The run that this draft goes on from, and whether from its best epoch; None for an experiment of its own."""
+        return self._refresh().origin
+
+    def goes_on_from(self, run: str, *, best: bool = False) -> None:
+        """From now on the draft is a branch of `run` ("": an experiment of its own), in every tab. No step of undo."""
+        with self._alone():
+            if self.origin != ((run, best) if run else None):
+                self._append({"op": "branch", "run": run, "best": best, "at": time.time()})
 
     @property
     def undo_words(self) -> str:
