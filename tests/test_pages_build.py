@@ -137,6 +137,22 @@ def test_a_network_without_layers_says_what_to_do_and_takes_the_first_one(home: 
     assert card(session, draft.experiment.network[1].id)
 
 
+@pytest.mark.parametrize("value", ["3", 3.5, None, 1e30, "no"])
+def test_a_value_of_another_kind_in_a_loaded_document_is_shown_and_mended(home: Path, value: object) -> None:
+    written = {"kernel_size": value} if value != "no" else {"bias": value}
+    node = Node(id="a", name="conv2d", params=written)
+    session = at("network", drafted(home, Experiment(name="mine").insert(node)))  # a page, and no traceback
+    [name] = written
+    assert session.text_input(key=f"unfit:network.a.params.{name}").value == str(value)
+    whole = Experiment(name="mine").insert(Node(id="a", name="conv2d", params={"kernel_size": 5.0}))
+    assert at("network", drafted(home, whole)).slider(key="network.a.params.kernel_size").value == 5
+    rate = starter().replace("training.optimizer.params.lr", "0.1")
+    draft = drafted(home, rate)
+    session = at("training", draft)
+    pressed(session, "repair:training.optimizer.params.lr:0")
+    assert isinstance(draft.experiment.at("training.optimizer.params.lr"), float)
+
+
 def test_a_joining_layer_below_one_that_nothing_feeds_is_fed_by_that_one_alone(home: Path) -> None:
     loose = (
         Experiment(name="mine").insert(Node(id="a", name="conv2d")).insert(Node(id="b", name="conv2d", inputs=("-",)))
