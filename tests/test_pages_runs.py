@@ -170,6 +170,12 @@ def test_tags_and_notes_are_kept_and_tags_stand_in_the_list(home: Path) -> None:
     assert held.tags == ("paper",) and (held.notes[0].text, held.notes[0].who) == ("the first good one", "Dr. A")
     assert "paper" in label(session, f"only-{run.id}") and "the first good one" in said(session)
     assert session.text_input(key=f"note-{run.id}").value == ""
+    (run.folder / "notes.jsonl").rename(run.folder / "kept")
+    (run.folder / "notes.jsonl").mkdir()  # nothing can be written there
+    session.text_input(key=f"note-{run.id}").set_value("typed for minutes").run()
+    pressed(session, f"keep-note-{run.id}")
+    assert "could not be kept" in said(session)
+    assert session.text_input(key=f"note-{run.id}").value == "typed for minutes"
 
 
 def test_two_runs_are_compared_by_a_job_and_told_in_words(home: Path) -> None:
