@@ -54,7 +54,7 @@ _WATCH = """(selector) => {
     const look = () => {
         requestAnimationFrame(look)
         const chart = document.querySelector(selector)
-        const trace = (chart?.data ?? []).find((t) => t.uid?.endsWith('step-loss-raw'))
+        const trace = (chart?.data ?? []).find((t) => t.uid?.endsWith('step_2floss-raw'))
         const last = Math.round((trace?.x?.at(-1) ?? 0) * 20)
         if (last && !window.seen[last]) window.seen[last] = Date.now() / 1000
     }

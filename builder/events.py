@@ -229,11 +229,13 @@ class Said(NamedTuple):
 class RunView:
     """What a page shows of a run. `curves`: name -> (steps, values), steps rising; a follower hands them out as
     `Growing`, int64 and float64: its own, which grow at its next refresh: read them, never change them. `best` =
-    {metric, value, epoch} once a best model is saved. `seconds` counts computing time over all attempts (monotonic),
-    without pauses. `stopping`, `pausing`: asked to stop or to pause and not yet there. `probes`: the looks into the
-    layers, the follower's own like the curves. `broke`: where numbers ran away, if they did in the latest attempt.
-    `film`: the epochs that it shows, each with its last step. `log`: the newest LOG_KEPT lines of each kind, the oldest
-    first; `logged`: {kind: how many there are}, `began`: the time of the first of all, in seconds since 1970."""
+    {metric, value, epoch} once a best model is saved, `best_step` the last step of that epoch where it is known (a
+    branch counts on from its parent's epochs, of which it has no curves: an epoch's number is no place in a curve).
+    `seconds` counts computing time over all attempts (monotonic), without pauses. `stopping`, `pausing`: asked to stop
+    or to pause and not yet there. `probes`: the looks into the layers, the follower's own like the curves. `broke`:
+    where numbers ran away, if they did in the latest attempt. `film`: the epochs that it shows, each with its last
+    step. `log`: the newest LOG_KEPT lines of each kind, the oldest first; `logged`: {kind: how many there are},
+    `began`: the time of the first of all, in seconds since 1970."""
 
     id: str = ""
     kind: str = "train"
@@ -245,6 +247,7 @@ class RunView:
     total: int = 0
     note: str = ""
     best: dict[str, Any] | None = None
+    best_step: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     film: dict[int, int] = field(default_factory=dict)
@@ -267,6 +270,18 @@ class RunView:
     @property
     def resumable(self) -> bool:
         return self.kind == "train" and self.status in RESUMABLE
+
+    @property
+    def own_steps(self) -> int:
+        """The steps that this run itself has told of: a branch begins at its parent's, which cost it nothing."""
+        steps = self.curves.get(TIME, ([], []))[0]
+        return steps[-1] - steps[0] if steps else 0
+
+    @property
+    def step_s(self) -> float | None:
+        """Seconds of work a step, over `own_steps`; None before there are any."""
+        seconds = self.curves.get(TIME, ([], []))[1]
+        return (seconds[-1] - seconds[0]) / self.own_steps if self.own_steps else None
 
 
 OF = " of "
@@ -440,12 +455,13 @@ class Fold:
 
     def view(self, **known: Any) -> RunView:
         """The state so far. `known` = what the events cannot tell (id, kind, epochs, status, reason, stopping)."""
-        best = None
+        best, best_step = None, None
         if self._best_epoch is not None:
             epochs, steps = self._ended
             at = bisect.bisect_left(epochs, self._best_epoch)
-            known_epoch = at < len(epochs) and epochs[at] == self._best_epoch
-            value = self._told_at(steps[at]).get(self.monitor) if known_epoch else None
+            if at < len(epochs) and epochs[at] == self._best_epoch:
+                best_step = steps[at]
+            value = self._told_at(best_step).get(self.monitor) if best_step is not None else None
             best = {"metric": self.monitor, "value": value, "epoch": self._best_epoch}
         latest = self._told_at(self._ended[1][-1]) if self._ended[1] else {}
         warnings = list(self.warnings)
@@ -463,6 +479,7 @@ class Fold:
                 "total": self._total,
                 "note": self._note,
                 "best": best,
+                "best_step": best_step,
                 "metrics": latest,
                 "curves": dict(self.curves),
                 "film": dict(self.film),

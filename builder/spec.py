@@ -12,11 +12,20 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from builder.catalog import closest
-from builder.parts.images import DEGRADATIONS, PREPARE
+from builder.catalog import Catalog, Part, closest
+from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, PREPARE
+from builder.parts.layers import LAYERS
 from builder.parts.search import SEARCH
-from builder.parts.training import GROUP, TRAINING
+from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
 
+CATALOGS: dict[str, Catalog] = {
+    "data.degrade": DEGRADATIONS,
+    "training.optimizer": OPTIMIZERS,
+    "training.schedule": SCHEDULES,
+    "training.loss": LOSSES,
+    "training.average": AVERAGES,
+}
+"""What is chosen at these paths."""
 VERSION = 2
 """2: `training.balance` took the place of `training.class_weights`."""
 INPUT = "input"
@@ -373,14 +382,27 @@ class Experiment(_Frozen):
         return dict(_leaves("", self.model_dump(mode="json")))
 
     def diff(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
-        """What differs: {path: (here, there)}; None stands for absent. Order of layers is told as "network"."""
+        """What differs: {path: (here, there)}; None stands for absent. Order of layers is told as "network".
+
+        A setting that the one writes down and the other leaves to the same default is no difference: both mean it.
+        """
         here, there = self.leaves(), other.leaves()
-        found = {p: (here.get(p), there.get(p)) for p in dict.fromkeys([*here, *there]) if here.get(p) != there.get(p)}
+        mean, means = ({**dict(e._usual()), **leaves} for e, leaves in ((self, here), (other, there)))
+        found = {p: (here.get(p), there.get(p)) for p in dict.fromkeys([*here, *there]) if mean.get(p) != means.get(p)}
         orders = [[n.id for n in e.network] for e in (self, other)]
         common = [[i for i in order if i in orders[1 - k]] for k, order in enumerate(orders)]
         if common[0] != common[1]:
             found["network"] = (" > ".join(orders[0]), " > ".join(orders[1]))
         return found
+
+    def _usual(self) -> Iterator[tuple[str, Any]]:
+        """Every setting that the document's parts have by its path, with its default."""
+        parts: list[tuple[str, Mapping[str, Part], Choice]] = [(p, of, self.at(p)) for p, of in CATALOGS.items()]
+        parts += [(f"network.{node.id}", LAYERS, node) for node in self.network]
+        parts += [(f"training.augment.{one.name}", AUGMENTATIONS, one) for one in self.training.augment]
+        for path, catalog, choice in parts:
+            if choice.name in catalog:
+                yield from ((f"{path}.params.{name}", value) for name, value in catalog[choice.name].defaults.items())
 
     # -- editing the network ------------------------------------------------------------------------------------------
 

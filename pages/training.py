@@ -310,8 +310,11 @@ def loss(draft: drafts.Draft, found: findings.Findings) -> None:
     counts = found.fingerprint.class_counts if found.fingerprint else {}
     with right:
         if counts:
-            for words in balance_words(counts.get("train", {}), draft.experiment.training.balance):
-                st.caption(plain(words))
+            task, training = draft.experiment.task, draft.experiment.training
+            if task in TASKS and "class" in find(task).learns:  # what teaches boxes or pictures prefers no class
+                several = found.fingerprint is not None and found.fingerprint.multi_label
+                for words in balance_words(counts.get("train", {}), training.balance, training.loss.name, several):
+                    st.caption(plain(words))
             names = {"train": "training", "val": "validation", "test": "test"}
             rows = [
                 f"| {plain(name)} | " + " | ".join(str(counts.get(s, {}).get(name, 0)) for s in names) + " |"
@@ -320,15 +323,25 @@ def loss(draft: drafts.Draft, found: findings.Findings) -> None:
             st.markdown("| Class | " + " | ".join(names.values()) + " |\n|:--|--:|--:|--:|\n" + "\n".join(rows))
 
 
-def balance_words(counts: Mapping[str, int], balance: str) -> list[str]:
-    """What the counts of the training side mean, and what the choice of `balance` does about them."""
+def balance_words(counts: Mapping[str, int], balance: str, loss: str, several: bool) -> list[str]:
+    """What the counts of the training side mean, and what the choices of `balance` and `loss` do about them.
+
+    Args:
+        several: a scan may carry several labels, each of which is told from its own absence (`losses.of_classes`).
+    """
     known = {name: count for name, count in counts.items() if count}
     if len(known) < 2:
         return []
     rare, common = min(known, key=lambda n: known[n]), max(known, key=lambda n: known[n])
     times, total = known[common] / known[rare], sum(known.values())
     said = [f"The commonest class, {common}, has {times:.1f} times the training scans of the rarest, {rare}."]
-    if balance == "weights":
+    if balance == "weights" and several:
+        said.append("With weights, the scans that carry a label weigh as much as those that do not, label by label.")
+    elif balance == "sampler" and several:
+        said.append(
+            "With the sampler, a scan counts as the rarest of its labels, and each of these comes equally often."
+        )
+    elif balance == "weights":
         said.append(f"With weights, a mistake on {rare} costs {times:.1f} times one on {common}.")
     elif balance == "sampler":
         again = total / len(known) / known[rare]
@@ -336,6 +349,8 @@ def balance_words(counts: Mapping[str, int], balance: str) -> list[str]:
             f"With the sampler, every class comes about {total // len(known)} times in an epoch of {total}: each "
             f"scan of {rare} about {again:.1f} times, of {common} {total / len(known) / known[common]:.1f} times."
         )
+    elif loss == "focal":
+        said.append("The focal loss turns down what is right already; nothing else is done about it.")
     elif times > 2:
         said.append("Nothing is done about it: the network may prefer the common one. The focal loss is another way.")
     return said
@@ -375,7 +390,7 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         if refused:
             st.markdown(f":red[:material/error: {plain(refused)}]")
         blocked = sum(p.severity == "error" for p in wrong)
-        branched = branching.origin(draft) is not None
+        branched = bool(branching.origin(draft))
         pressed = st.button(
             "Start the branch" if branched else "Start training",
             key="start-training",
@@ -386,6 +401,8 @@ def pre_flight(draft: drafts.Draft, found: findings.Findings, hindered: bool = F
         )
         if blocked:
             st.caption(f"It can start once {amount(blocked, 'thing')} above {'is' if blocked == 1 else 'are'} mended.")
+        elif hindered:
+            st.caption("It can start once what the head of this page says of the branch is mended.")
         elif wrong:
             st.caption("It may start; the warnings are for you to judge.")
         else:

@@ -12,7 +12,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from tests import browser
 from tests.browser import Browser, settle
-from tests.told_run import LOSS, ToldRun, shown_steps, wait_for_step
+from tests.told_run import LOSS, PER_EPOCH, ToldRun, shown_steps, wait_for_step
 
 pytestmark = [pytest.mark.browser, pytest.mark.keeps_processes, pytest.mark.timeout(300)]
 
@@ -109,6 +109,36 @@ def test_the_end_of_a_long_run_is_shown_step_by_step(chrome: Browser, tmp_path: 
     finally:
         browser.stop_server(server)
         run.close()
+        browser.end_supervisor(tmp_path)
+
+
+def test_the_zoom_is_neither_that_of_another_run_nor_of_other_heights(chrome: Browser, tmp_path: Path) -> None:
+    runs = [ToldRun(tmp_path, name, epochs) for name, epochs in (("long", 50), ("short", 5))]
+    for run in runs:
+        for _ in range(run.epochs * PER_EPOCH):
+            run.tell()
+        run.close()
+    server = browser.start_server(tmp_path)
+    axes = f"(({{xaxis, yaxis}}) => [xaxis.range[0], yaxis.range[0]])(document.querySelector('{LOSS}')._fullLayout)"
+    try:
+        page = chrome.page(server.address, f"/runs?run={runs[0].run.id}")
+        page.wait_for_selector(f"{LOSS} .nsewdrag", timeout=90_000)
+        settle(page)
+        plot = page.locator(f"{LOSS} .nsewdrag").bounding_box()
+        assert plot is not None
+        middle = plot["y"] + plot["height"] / 2
+        page.mouse.move(plot["x"] + plot["width"] * 0.6, middle - 60)
+        page.mouse.down()
+        page.mouse.move(plot["x"] + plot["width"] * 0.8, middle + 40, steps=5)
+        page.mouse.up()
+        page.wait_for_function(f"{axes}[0] > 25 && {axes}[1] > 0.1")
+        page.get_by_text("Log. loss").click()  # a loss of 0.3 is no longer 10 to the 0.3
+        page.wait_for_function(f"{axes}[0] > 25 && {axes}[1] < -1")
+        browser.button(page, f"only-{runs[1].run.id}").click()
+        page.wait_for_function(f"{axes}[0] < 1")
+        page.close()
+    finally:
+        browser.stop_server(server)
         browser.end_supervisor(tmp_path)
 
 

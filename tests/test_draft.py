@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -174,6 +175,8 @@ def test_recent_lists_the_newest_first_and_leaves_out_what_cannot_be_read(home: 
     first.replace("name", "one, changed")
     assert [entry.name for entry in drafts.recent(at_home=home)] == ["one, changed", "two"]
     assert second.id in {entry.id for entry in drafts.recent(at_home=home)}
+    os.utime(home / "drafts" / ("f" * 16 + ".jsonl"), (2e9, 2e9))  # a crash right after it was begun
+    assert [entry.name for entry in drafts.recent(1, at_home=home)] == ["one, changed"]
 
 
 # -- forms ----------------------------------------------------------------------------------------------------------
@@ -208,6 +211,15 @@ def test_an_address_of_an_experiment_that_is_not_there_shows_another_and_says_so
     ]
     assert page.query_params["draft"] == shown.id
     assert not page.run().toast
+    line = json.loads((home / "drafts" / f"{shown.id}.jsonl").read_text().splitlines()[0])
+    line["experiment"]["version"] = 999
+    (home / "drafts" / f"{'e' * 16}.jsonl").write_text(json.dumps(line) + "\n")
+    page.query_params["draft"] = "e" * 16
+    page.run()
+    assert not page.exception and page.query_params["draft"] == shown.id
+    assert [told.value for told in page.toast] == [
+        "That experiment was made by a newer ScanLoom. The one last changed is shown."
+    ]
 
 
 def test_every_setting_of_training_has_a_widget_keyed_by_its_path(home: Path) -> None:

@@ -445,3 +445,8 @@ def test_a_figure_is_called_the_same_in_a_sentence_its_unit_behind_the_value():
     assert with_value("auc", 0.91234) == "AUC 0.912"
     assert with_value("psnr_db", 34.5) == "PSNR 34.500 dB"
     assert with_value("map50", 0.8871) == "AP at IoU 0.5: 0.887"
+    assert [with_value("loss", value) for value in (0.000321, 0.0, 1.1)] == [
+        "loss 0.000321",
+        "loss 0.000",
+        "loss 1.100",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from test_pages_shell import (  # noqa: F401 (two of them are fixtures)
 
 from builder import scans
 from builder.data import Dataset
+from builder.events import Branched, Event, fold
 from builder.intake import detect, import_scans
 from builder.network import input_shape, plan
 from builder.parts.images import AUGMENTATIONS, PREPARE
@@ -33,7 +35,7 @@ from builder.parts.training import TRAINING
 from builder.runs import Claim, EpochEnded, Finished, Progress, Record, Run, RunStore, RunView, Saved, Started
 from builder.spec import Choice, Experiment, Node
 from builder.task import find
-from pages.kit import curves, forms, heat, layers
+from pages.kit import curves, forms, heat, layers, preflight, run_state
 from pages.kit.draft import Draft
 
 
@@ -133,6 +135,34 @@ def test_a_network_without_layers_says_what_to_do_and_takes_the_first_one(home: 
     pressed(session, "add:conv2d")
     assert len(draft.experiment.network) == 2
     assert card(session, draft.experiment.network[1].id)
+
+
+@pytest.mark.parametrize("value", ["3", 3.5, None, 1e30, "no"])
+def test_a_value_of_another_kind_in_a_loaded_document_is_shown_and_mended(home: Path, value: object) -> None:
+    written = {"kernel_size": value} if value != "no" else {"bias": value}
+    node = Node(id="a", name="conv2d", params=written)
+    session = at("network", drafted(home, Experiment(name="mine").insert(node)))  # a page, and no traceback
+    [name] = written
+    assert session.text_input(key=f"unfit:network.a.params.{name}").value == str(value)
+    whole = Experiment(name="mine").insert(Node(id="a", name="conv2d", params={"kernel_size": 5.0}))
+    assert at("network", drafted(home, whole)).slider(key="network.a.params.kernel_size").value == 5
+    rate = starter().replace("training.optimizer.params.lr", "0.1")
+    draft = drafted(home, rate)
+    session = at("training", draft)
+    pressed(session, "repair:training.optimizer.params.lr:0")
+    assert isinstance(draft.experiment.at("training.optimizer.params.lr"), float)
+
+
+def test_a_joining_layer_below_one_that_nothing_feeds_is_fed_by_that_one_alone(home: Path) -> None:
+    loose = (
+        Experiment(name="mine").insert(Node(id="a", name="conv2d")).insert(Node(id="b", name="conv2d", inputs=("-",)))
+    )
+    draft = drafted(home, loose)
+    session = at("network", draft)
+    session.text_input(key="palette-search").set_value("add").run()
+    pressed(session, "add:add")
+    assert ids(draft) == ["a", "b", "add_1"] and draft.experiment.at("network.add_1.inputs") == ()
+    assert "does not exist" not in said(session)
 
 
 @pytest.mark.parametrize(("words", "there"), [("relu", "relu"), ("activation", "gelu"), ("shrink", "max_pool")])
@@ -539,6 +569,9 @@ def test_the_designer_shows_a_scan_varied_and_follows_every_change(home: Path, c
     finish(home, "augment", told)
     session.run()
     assert len(session.get("image")) == 5  # the example, before, after, one operation, one mixed
+    assert "press Show" not in said(session)
+    reloaded = opened("training", **{"draft": draft.id, "job-augment": job.id})
+    assert len(reloaded.get("image")) == 5 and "may be of other settings" in said(reloaded)
     assert "0.12 ms a scan" in said(session) and "0.45 ms a scan" in said(session) and "70% this scan" in said(session)
     session.toggle(key="switch:flip_vertical").set_value(True).run()
     following = RunStore(home).jobs()[0]
@@ -725,6 +758,12 @@ def test_a_finished_run_tells_the_numbers_of_the_epoch_that_is_kept(home: Path) 
     told = " ".join(e.proto.body for e in opened("runs").get("html"))
     assert "<dt>Validation accuracy, epoch 2</dt><dd>0.700</dd>" in told
     assert "<dt>Validation loss, epoch 2</dt><dd>0.550</dd>" in told and "2.000" not in told
+    quiet = a_run(home, "quiet")
+    tell(quiet, epochs=0, last=None)
+    with Record(quiet.folder / "events.jsonl") as record:
+        record.append(EpochEnded(1, 10, {"train/loss": 0.000321, "val/loss": 0.00043}, 1.0))
+    told = " ".join(e.proto.body for e in opened("runs", run=quiet.id).get("html"))
+    assert "<dd>0.000321</dd>" in told and "<dd>0.00043</dd>" in told, "the squared error of good pictures is no 0.000"
 
 
 def test_what_differs_is_told_in_the_words_of_the_catalogs(home: Path) -> None:
@@ -732,12 +771,16 @@ def test_what_differs_is_told_in_the_words_of_the_catalogs(home: Path) -> None:
     second = first.replace("training.optimizer", Choice(name="sgd")).replace("data.size_px", 96)
     second = second.insert(Node(id="late", name="dropout", params={"p": 0.3}))
     second = second.replace("training.augment", (Choice(name="blur"),))
+    first = first.replace("training.average", Choice(name="ema"))
+    second = second.replace("training.average", Choice(name="ema", params={"decay": 0.5}))
+    second = second.replace("network.late.params.p", 0.3).replace("network.conv2d_1.params.dilation", 1)  # its default
     runs = [RunStore(home).create(e.replace("name", n)) for e, n in ((first, "one"), (second, "two"))]
     table = opened("runs", run=",".join(run.id for run in runs)).dataframe[0].value
     found = {row[0]: (row[1], row[2]) for row in table.values.tolist()}
     assert found["Optimizer"] == ("AdamW", "SGD") and found["Layer late"] == ("–", "Dropout")
     assert found["Optimizer: learning rate"] == ("0.01", "0.05") and found["Size"] == ("64", "96")
-    assert found["Augmentation: Blur"] == ("–", "Blur")
+    assert found["Augmentation: Blur"] == ("–", "Blur") and found["Average: decay"] == ("0.998", "0.5")
+    assert not [words for words in found if "dilation" in words]
     assert not [words for words in found if "late:" in words or "Blur:" in words]
 
 
@@ -822,6 +865,7 @@ def view(**changes: object) -> RunView:
         "epochs": 3,
         "total": 30,
         "best": {"metric": "val/auc", "value": 0.9, "epoch": 2},
+        "best_step": 20,
         "curves": {
             "step/loss": (list(range(1, 31)), [1 / k for k in range(1, 31)]),
             "train/loss": ([10, 20, 30], [3.0, 2.0, 1.0]),
@@ -840,7 +884,26 @@ def test_curves_lie_along_steps_epochs_or_time() -> None:
     assert curves.axes([timed]) == ("step", "epoch", "minutes") and curves.axes([timed, told]) == ("step", "epoch")
     assert curves.across(timed, [10, 30], "minutes") == [1, 4]
     assert curves.best_at(told, "epoch") == 2 and curves.best_at(told, "step") == 20
-    assert curves.best_at(view(best=None), "step") is None
+    assert curves.best_at(view(best=None, best_step=None), "step") is None
+
+
+def test_the_best_epoch_and_the_time_of_a_branch_are_its_own() -> None:
+    told: list[Event] = [Started(attempt=1, device="cpu"), Branched("p", 100, 10, clock=5.0)]
+    for epoch in range(11, 31):  # of 30; ten steps an epoch, two seconds
+        clock = 5.0 + 2.0 * (epoch - 10)
+        scores = {"train/loss": float(epoch), "val/loss": float(epoch), "val/auc": 0.9 if epoch == 12 else 0.5}
+        told.append(Progress(10 * epoch - 5, 300, epoch, {"step/loss": 1.0}, clock=clock - 1.0))
+        told.append(EpochEnded(epoch, 10 * epoch, scores, 2.0, clock=clock))
+        if epoch == 12:
+            told.append(Saved(120, 12, best=True, clock=clock))
+    branch = fold(told, monitor="auc", epochs=30)
+    assert branch.best is not None and branch.best["epoch"] == 12 and branch.best_step == 120
+    assert curves.best_at(branch, "epoch") == 12 and curves.best_value(branch, "val/loss") == 12.0
+    assert branch.step_s == pytest.approx(0.2) and preflight.epoch_s(branch) == pytest.approx(2.0)
+    early = fold(told[:5], monitor="auc", epochs=30)  # 115 steps, of which it has done none before the 105th
+    assert run_state.left_words(replace(early, status="running")) == "about 35 s left"  # 185 steps are 37 s
+    assert run_state.left_words(replace(fold(told[:3], monitor="auc", epochs=30), status="running")) == ""
+    assert preflight.epoch_s(fold(told[:2])) is None
 
 
 def _apart(lines: list[curves.Line]) -> tuple[list[curves.Line], list[curves.Line]]:
@@ -855,7 +918,9 @@ def test_one_run_has_a_colour_per_curve_and_several_runs_a_colour_each() -> None
     both, _ = _apart(curves.lines([view(), view(id="b")], ["one", "two"], ["val/loss", "train/loss"]))
     assert [(line.color, line.dash) for line in both] == [(0, "solid"), (0, "dot"), (1, "solid"), (1, "dot")]
     assert both[2].label.startswith("two")
-    assert all(c.isalnum() or c in "-_" for line in both for c in line.id)
+    known = {f"val/recall of {name}": ([10, 20], [0.1, 0.2]) for name in ("T1+", "T1-", "肺炎", "正常")}
+    named = curves.lines([view(curves=known, best_step=None)], ["one"], list(known))
+    assert len({line.id for line in named}) == 4
 
 
 def test_smoothing_keeps_the_line_itself_pale_behind_the_mean() -> None:

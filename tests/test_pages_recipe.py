@@ -56,6 +56,18 @@ def test_the_choice_of_balance_says_what_the_counts_mean(home: Path, cats: str) 
     assert "every class comes about" in said(at("training", draft))
 
 
+def test_what_is_said_of_balance_knows_the_loss_and_several_labels_a_scan(home: Path) -> None:
+    from pages.training import balance_words
+
+    counts = {"cat": 10, "dog": 50}
+    assert "5.0 times one on dog" in balance_words(counts, "weights", "usual", False)[1]
+    assert "Nothing is done" in balance_words(counts, "none", "usual", False)[1]
+    assert "Nothing is done" not in " ".join(balance_words(counts, "none", "focal", False))
+    # Of 100 scans with several labels a missed cat costs (100 - 10) / 10 = 9, a missed dog 1: no 5.0 times.
+    assert "5.0 times one" not in " ".join(balance_words(counts, "weights", "usual", True))
+    assert "in an epoch of 60" not in " ".join(balance_words(counts, "sampler", "usual", True))
+
+
 def test_optimizers_walk_when_they_are_asked_to(home: Path, cats: str) -> None:  # noqa: F811
     draft = ready(home, cats)
     draft.replace("training.optimizer", Choice(name="lion"))

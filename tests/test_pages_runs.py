@@ -8,15 +8,22 @@ import pytest
 from little_run import little
 from test_intake import nearby  # noqa: F401 (a fixture)
 
-from builder import notes, turns
-from builder.branch import branch
+from builder import notes, turns, wastebin
+from builder.branch import Branch, branch
 from builder.data import Dataset
 from builder.hardest import hardest
 from builder.runs import EpochEnded, Finished, Paused, Record, Resumed, Run, RunStore, Saved, Started
 from builder.task import find
 from pages.kit.draft import Draft
 from tests.test_pages_build import a_run, buttons, label, pressed, primaries, tell
-from tests.test_pages_shell import finish, no_supervisor, opened, parameter, said  # noqa: F401 (one is a fixture)
+from tests.test_pages_shell import (  # noqa: F401 (two of them are fixtures)
+    cats,
+    finish,
+    no_supervisor,
+    opened,
+    parameter,
+    said,
+)
 
 pytestmark = pytest.mark.usefixtures("nearby", "no_supervisor")
 
@@ -42,9 +49,9 @@ def test_a_running_run_can_be_paused_and_a_paused_one_goes_on(home: Path) -> Non
     assert "pause-run" in buttons(session)
 
 
-def stopped(home: Path, name: str = "mine") -> Run:
+def stopped(home: Path, name: str = "mine", **changes: object) -> Run:
     """A run that has ended and has a saved state to go on from (what is in it nobody reads here)."""
-    run = a_run(home, name)
+    run = a_run(home, name, **changes)
     tell(run, last=Finished("stopped", "Stopped on request."))
     for name in ("last-00000003", "peak-00000001"):  # the newest, and the end of its best epoch
         (run.folder / f"{name}.pt").write_bytes(b"state")
@@ -59,7 +66,8 @@ def stopped(home: Path, name: str = "mine") -> Run:
 def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home: Path) -> None:
     parent = stopped(home)
     draft = Draft.create(parent.experiment.replace("training.batch_size", 4), at_home=home)
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
+    draft.goes_on_from(parent.id)
+    session = opened("training", draft=draft.id)  # on any day, in any tab
     assert "A branch of" in said(session) and "16 → 4" in said(session).replace("\\", "")
     assert label(session, "start-training") == "Start the branch"
     draft.replace("data.size_px", 48)
@@ -67,11 +75,36 @@ def test_edit_and_go_on_opens_the_training_page_whose_start_makes_a_branch(home:
     assert "cannot be changed in a branch" in said(session) and session.button(key="start-training").disabled
     draft.undo()
     session.run()
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}:best")
+    draft.goes_on_from(parent.id, best=True)
+    session = opened("training", draft=draft.id)
     assert "from the end of epoch 1, its best so far" in said(session)
-    session = opened("training", draft=draft.id, branch=f"{parent.id}:{draft.id}")
     pressed(session, "branch-forget")
     assert label(session, "start-training") == "Start training" and "A branch of" not in said(session)
+    session = opened("runs", run=parent.id)
+    pressed(session, "branch")
+    begun = parameter(session, "draft")
+    assert begun != draft.id and Draft.open(begun, at_home=home).origin == (parent.id, False)
+    assert "A branch of" in said(opened("training", draft=begun)), "what it is lies with it, not in one tab's address"
+
+
+def test_a_branch_of_a_run_that_was_deleted_does_not_begin_at_the_beginning_unasked(home: Path, cats: str) -> None:  # noqa: F811
+    parent = stopped(home, data__dataset=cats, training__epochs=9)
+    draft = Draft.create(parent.experiment.replace("training.batch_size", 4), at_home=home)
+    draft.goes_on_from(parent.id)
+    session = opened("training", draft=draft.id)
+    wastebin.discard(RunStore(home), parent.id)  # in another tab
+    pressed(session, "start-training")
+    assert not RunStore(home).runs() and parent.id in said(session).replace("\\", "")
+    assert "not there any more" in said(session) and session.button(key="start-training").disabled
+    assert "Everything is in order" not in said(session)
+    wastebin.restore(RunStore(home), parent.id)
+    session.run()
+    assert "A branch of" in said(session) and not session.button(key="start-training").disabled
+    wastebin.discard(RunStore(home), parent.id)
+    pressed(session, "branch-forget")
+    pressed(session, "start-training")
+    [run] = RunStore(home).runs()
+    assert Branch.of(run.folder) is None
 
 
 def test_branches_lie_below_their_parent_with_what_changed(home: Path) -> None:
@@ -84,6 +117,11 @@ def test_branches_lie_below_their_parent_with_what_changed(home: Path) -> None:
     assert "branch" in label(session, f"only-{child.id}") and "16 → 4" in label(session, f"only-{child.id}").replace(
         "\\", ""
     )
+    orphan = branch(RunStore(home), parent, parent.experiment.replace("training.batch_size", 8))
+    wastebin.discard(RunStore(home), parent.id)
+    assert "branch of a deleted run" in label(opened("runs"), f"only-{orphan.id}")
+    wastebin.restore(RunStore(home), parent.id)
+    assert "16 → 8" in label(opened("runs"), f"only-{orphan.id}").replace("\\", "")
     session = opened("runs", run=parent.id)
     assert {"branch", "archive-run"} <= buttons(session)
     assert label(session, "branch-best") == "Edit and go on from epoch 1"
@@ -132,6 +170,12 @@ def test_tags_and_notes_are_kept_and_tags_stand_in_the_list(home: Path) -> None:
     assert held.tags == ("paper",) and (held.notes[0].text, held.notes[0].who) == ("the first good one", "Dr. A")
     assert "paper" in label(session, f"only-{run.id}") and "the first good one" in said(session)
     assert session.text_input(key=f"note-{run.id}").value == ""
+    (run.folder / "notes.jsonl").rename(run.folder / "kept")
+    (run.folder / "notes.jsonl").mkdir()  # nothing can be written there
+    session.text_input(key=f"note-{run.id}").set_value("typed for minutes").run()
+    pressed(session, f"keep-note-{run.id}")
+    assert "could not be kept" in said(session)
+    assert session.text_input(key=f"note-{run.id}").value == "typed for minutes"
 
 
 def test_two_runs_are_compared_by_a_job_and_told_in_words(home: Path) -> None:

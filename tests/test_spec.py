@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.parts.images import AUGMENTATIONS
+from builder.parts.layers import LAYERS
+from builder.parts.training import AVERAGES, OPTIMIZERS
 from builder.spec import Choice, Experiment, Node, SpecError, Training
 
 
@@ -183,6 +186,21 @@ def test_the_difference_names_paths_and_both_values():
     }
     assert one.diff(one.move("a", 2))["network"] == ("a > b > c", "b > c > a")
     assert one.diff(one) == {}
+
+
+def test_a_default_that_is_written_down_is_no_difference():
+    one = Experiment(
+        network=(Node(id="a", name="conv2d"),), training={"average": {"name": "ema"}, "augment": [{"name": "rotate"}]}
+    )
+    written = one
+    for path in ("network.a", "training.optimizer", "training.average", "training.augment.rotate"):
+        part = {**LAYERS, **AUGMENTATIONS, **OPTIMIZERS, **AVERAGES}[one.at(path).name]
+        for name, value in part.defaults.items():
+            written = written.replace(f"{path}.params.{name}", value)
+    assert written != one and one.diff(written) == {} == written.diff(one)
+    assert one.diff(written.replace("training.average.params.decay", 0.5)) == {
+        "training.average.params.decay": (None, 0.5)
+    }
 
 
 def test_removing_a_layer_heals_the_chain_and_every_wire_that_came_from_it():

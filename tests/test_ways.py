@@ -232,10 +232,11 @@ def test_the_runs_page_shows_what_the_pre_flight_had_said(tmp_path: Path, monkey
         from pathlib import Path
         from types import SimpleNamespace
 
-        from builder.runs import RunView
+        from builder.runs import TIME, RunView
         from pages.kit import preflight
 
-        preflight.foretold(SimpleNamespace(folder=Path(folder)), RunView(status="done", epoch=3, seconds=6.0))  # type: ignore[arg-type]
+        ends = {"train/loss": ([4, 8, 12], [3.0, 2.0, 1.0]), TIME: ([4, 8, 12], [3.0, 5.0, 7.0])}
+        preflight.foretold(SimpleNamespace(folder=Path(folder)), RunView(status="done", curves=ends))  # type: ignore[arg-type]
 
     session = AppTest.from_function(page, args=(str(tmp_path),)).run()
     assert not session.exception

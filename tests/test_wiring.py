@@ -280,6 +280,7 @@ def randomly(seed: int) -> list[dict[str, Any]]:
             op["feeds"] = chance.sample(ids, min(len(ids), chance.randint(0, 2)))
             if kind == "insert" and op["feeds"]:
                 op["takes"] = [[chance.choice(ids), op["feeds"][0]]]
+            op |= chance.choice(({}, {"params": {"out_channels": number}}, {"like": some}))
             if not op["feeds"]:
                 op["at"] = [chance.randint(-500, 500), 7]
             ids.append(id)
@@ -315,7 +316,7 @@ const told = cases.map((ops) => {
       if (!(error instanceof Refused)) throw error
       words = error.message
     }
-    return [graph.nodes.map((n) => [n.id, n.name, n.feeds]), graph.places, words]
+    return [graph.nodes.map((n) => [n.id, n.name, n.feeds, n.params]), graph.places, words]
   })
 })
 console.log(JSON.stringify(told))
@@ -347,7 +348,7 @@ def test_the_browser_and_python_make_the_same_of_every_edit() -> None:
                 now, places = apply(now, places, read(op))
             except Refused as refusal:
                 said, refused = str(refusal), refused + 1
-            here = [[n.id, n.name, list(unfold(now.network)[n.id])] for n in now.network]
+            here = [[n.id, n.name, list(unfold(now.network)[n.id]), n.params] for n in now.network]
             assert (here, said) == (there, words), (ops, op)
             assert (
                 json.loads(json.dumps({"moved": {}, "loose": {}, "blocks": [], **places.model_dump(mode="json")}))

@@ -17,7 +17,7 @@ PER_EPOCH = 20
 EPOCHS = 50
 _RAW = f"""() => {{
     const chart = document.querySelector('{LOSS}')
-    const trace = (chart?.data ?? []).find((t) => t.uid?.endsWith('step-loss-raw')) ?? {{}}
+    const trace = (chart?.data ?? []).find((t) => t.uid?.endsWith('step_2floss-raw')) ?? {{}}
     return [...(trace.x ?? [])].map((x) => Math.round(x * {PER_EPOCH}))
 }}"""
 

@@ -80,14 +80,21 @@ def spoken(name: str) -> str:
     )
 
 
+def figure(name: str, value: float) -> str:
+    """Returns the value of a figure to three decimals; of a loss, which has no scale of its own (the squared error of a
+    picture is some ten-thousandths), to three digits where that is more."""
+    small = name.rpartition("/")[2] == "loss" and 0 < abs(value) < 0.1
+    return f"{value:.3g}" if small else f"{value:.3f}"
+
+
 def with_value(name: str, value: float) -> str:
     """Returns a figure within a sentence, its unit behind the value: "AUC 0.912", "PSNR 34.549 dB",
     "AP at IoU 0.5: 0.888"."""
     words, _, unit = spoken(name).removesuffix(")").rpartition(" (")
     if unit in _UNITS:
-        return f"{words} {value:.3f} {unit}"
+        return f"{words} {figure(name, value)} {unit}"
     words = spoken(name)
-    return f"{words}{':' if words[-1:].isdigit() and ' ' in words else ''} {value:.3f}"
+    return f"{words}{':' if words[-1:].isdigit() and ' ' in words else ''} {figure(name, value)}"
 
 
 def chosen_by(point: Mapping[str, Any]) -> str:

@@ -12,23 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from builder.catalog import Catalog, Digest, Domain, Flag, Float, Int, LayerSpec, OneOf, Part, Text
-from builder.parts.images import AUGMENTATIONS, DEGRADATIONS, MIXING, PREPARE
+from builder.parts.images import AUGMENTATIONS, MIXING, PREPARE
 from builder.parts.layers import LAYERS
-from builder.parts.training import AVERAGES, GROUP, LOSSES, OPTIMIZERS, SCHEDULES, TRAINING
-from builder.spec import Choice, Dimension, Experiment, SpecError, Value
+from builder.parts.training import GROUP, TRAINING
+from builder.spec import CATALOGS, Choice, Dimension, Experiment, SpecError, Value
 from builder.task import TASKS, find, losses, offered
 
 PRESENT, ABSENT = "present", "absent"
 _NO_LEARNING = {  # they change how a run is computed, counted or repeated, not what is learned
     *("training.seed", "training.monitor", "training.checkpoint_every_s", "training.compile", "training.resident"),
     *("training.channels_last", "training.mixed_precision", "training.processes", "data.slices"),
-}
-CATALOGS: dict[str, Catalog] = {
-    "data.degrade": DEGRADATIONS,
-    "training.optimizer": OPTIMIZERS,
-    "training.schedule": SCHEDULES,
-    "training.loss": LOSSES,
-    "training.average": AVERAGES,
 }
 _PROPOSED = {  # where a catalog offers more than a first search should try
     "training.optimizer": ("momentum", "adam", "adamw"),

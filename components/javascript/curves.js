@@ -2,7 +2,8 @@
 // time (stateless), so a reload, a second tab or a reconnect shows everything.
 //
 // data: {series: [{id, label, color, dash, width, opacity, x, y}], marks: [{x, label}], height, log, x_title, y_title, view, summary}
-//   color: a number = place in the theme's chart palette, or a CSS colour. view: a new value forgets the zoom.
+//   color: a number = place in the theme's chart palette, or a CSS colour. view: a new value forgets the zoom; other
+//   heights (another y_title, a logarithmic axis) forget that of the heights alone.
 // state "range": [low, high] of x after a zoom, null when the whole is shown; sent once the hand rests.
 import Plotly from 'plotly.js-basic-dist-min'
 import { whenGone } from './lasting.js'
@@ -106,7 +107,7 @@ function layoutOf(chart, theme) {
     legend: { orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom', x: 0, font }, // the buttons are above
     modebar: { bgcolor: theme.background, color: theme.border, activecolor: theme.palette[0] },
     xaxis: { ...axis, title: { text: escaped(data.x_title), font }, autorangeoptions: roomAhead(chart) },
-    yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear', autorangeoptions: aroundOne(data) },
+    yaxis: { ...axis, title: { text: escaped(data.y_title), font }, type: data.log ? 'log' : 'linear', uirevision: `${data.view} ${data.y_title} ${data.log}`, autorangeoptions: aroundOne(data) },
     shapes: marks.map((m) => ({
       type: 'line',
       x0: m.x,

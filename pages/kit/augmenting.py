@@ -223,20 +223,21 @@ def stage(draft: drafts.Draft, found: findings.Findings) -> Shown | None:
 
 def newest(draft: drafts.Draft) -> Shown | None:
     """What is on show; where the settings have changed since, a job for the present ones is asked for (live), or it is
-    said."""
+    said. Of which settings pictures are that were there before the page was reloaded, nobody knows any more."""
     job, told = jobs.of_slot(SLOT), jobs.result(SLOT)
     if job is not None and told is not None:
         st.session_state[_LAST] = (job.id, st.session_state.get("varied-of"))
     last = st.session_state.get(_LAST)
     if last is None:
         return None
-    if last[1] not in (None, _digest(draft)):
+    if last[1] != _digest(draft):
         working = job is not None and job.view().active
         if st.session_state.get("augment-live"):
             if not working and st.session_state.get("varied-of") != _digest(draft):
                 vary(draft, False)
         else:
-            st.caption(":orange[The settings have changed since: press Show for the present ones.]")
+            since = "These may be of other settings" if last[1] is None else "The settings have changed since"
+            st.caption(f":orange[{since}: press Show for the present ones.]")
     try:
         kept = RunStore(home()).job(last[0])
         result = kept.result()

@@ -7,70 +7,50 @@ import streamlit as st
 from builder.branch import branch, epochs_done, hindrances
 from builder.execute import home
 from builder.runs import Run, RunStore, StoreError
-from builder.spec import Experiment
-from pages.kit import address, go
+from builder.spec import Experiment, SpecError
 from pages.kit import draft as drafts
+from pages.kit import go
 from pages.kit.run_compare import differences
-from pages.kit.run_list import experiment_of, name_of
+from pages.kit.run_list import name_of
 from pages.kit.words import amount, path_words, plain, value_words
 
 __all__ = ["banner", "begin", "change_words", "origin", "start"]
-
-_PARAMETER = "branch"  # in the URL: the run, the draft that is its branch to be, and "best" where it begins there
-_BEST = "best"
-_KEPT = "branch-of"
 
 
 def begin(run: Run, experiment: Experiment, *, from_best: bool = False) -> None:
     """Opens `experiment` as a draft that will go on from what `run` has saved, on the Training page."""
     draft = go.begin(experiment, words=f"branched from run {run.id}")
-    st.session_state.setdefault(_KEPT, {})[draft.id] = (run.id, from_best)
-    go.to("training", draft=draft.id, **{_PARAMETER: _told(run.id, draft, from_best)})
+    draft.goes_on_from(run.id, best=from_best)
+    go.to("training", draft=draft.id)
 
 
-def _told(run: str, draft: drafts.Draft, from_best: bool) -> str:
-    return f"{run}:{draft.id}{f':{_BEST}' if from_best else ''}"
-
-
-def origin(draft: drafts.Draft) -> Run | None:
-    """The run that this draft goes on from; None where it is an experiment of its own."""
-    kept: dict[str, tuple[str, bool]] = st.session_state.setdefault(_KEPT, {})
-    asked, _, rest = address.get(_PARAMETER).partition(":")
-    of, _, where = rest.partition(":")
-    if of == draft.id:
-        kept[draft.id] = (asked, where == _BEST)
-    id, from_best = kept.get(draft.id, ("", False))
-    if not id:
-        address.drop(_PARAMETER)
-        return None
-    address.put(_PARAMETER, _told(id, draft, from_best))
-    try:
-        return RunStore(home()).run(id)
-    except StoreError:
-        forget(draft)
-        return None
+def origin(draft: drafts.Draft) -> str:
+    """The id of the run that this draft goes on from, there or not; "" where it is an experiment of its own."""
+    return draft.origin[0] if draft.origin else ""
 
 
 def begins_best(draft: drafts.Draft) -> bool:
-    """Whether the branch that this draft is begins at the end of the best epoch, once `origin` has been asked."""
-    kept: dict[str, tuple[str, bool]] = st.session_state.setdefault(_KEPT, {})
-    return kept.get(draft.id, ("", False))[1]
+    """Whether the branch that this draft is begins at the end of the best epoch."""
+    return bool(draft.origin and draft.origin[1])
 
 
+@drafts.spared
 def forget(draft: drafts.Draft) -> None:
     """From now on the draft is an experiment of its own, which begins at the beginning."""
-    st.session_state.setdefault(_KEPT, {}).pop(draft.id, None)
-    address.drop(_PARAMETER)
+    draft.goes_on_from("")
 
 
 def banner(draft: drafts.Draft) -> list[str]:
-    """Says what the draft goes on from and what has changed; returns the paths that stand in its way."""
-    run = origin(draft)
-    if run is None:
+    """Says what the draft goes on from and what has changed; returns the paths that stand in its way. A run that is
+    gone stands in its way, too: that the network begins at the beginning instead is for the person to say."""
+    id = origin(draft)
+    if not id:
         return []
-    parent = experiment_of(run)
-    if parent is None:
-        return []
+    try:
+        run = RunStore(home()).run(id)
+        parent = run.experiment
+    except (StoreError, SpecError, OSError):
+        return gone(draft, id)
     from_best = begins_best(draft)
     blocked, done = hindrances(parent, draft.experiment), epochs_done(run, from_best)
     short = draft.experiment.training.epochs <= done
@@ -91,22 +71,39 @@ def banner(draft: drafts.Draft) -> list[str]:
             if short:
                 state = f"Its best state is that of epoch {done}" if from_best else f"It has learned for {done} epochs"
                 st.caption(f":red[:material/error: {state} already: ask for more under Stopping.]")
-        st.button(
-            "Begin anew instead",
-            key="branch-forget",
-            icon=":material/restart_alt:",
-            help="The same experiment, trained from the beginning.",
-            on_click=forget,
-            args=(draft,),
-        )
+        anew(draft)
     return [*blocked, *(["training.epochs"] if short else [])]
 
 
+def gone(draft: drafts.Draft, id: str) -> list[str]:
+    """Says that the run which the draft goes on from is not there; returns what stands in its way."""
+    with st.container(border=True, key="branching", horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f":red[:material/error: This was to go on from run {plain(id)}, which is not there any more or cannot be "
+            "read. A deleted run can be brought back at the foot of the Runs page.]",
+            width="stretch",
+        )
+        anew(draft)
+    return ["branch"]
+
+
+def anew(draft: drafts.Draft) -> None:
+    """The way from a branch to an experiment of its own."""
+    st.button(
+        "Begin anew instead",
+        key="branch-forget",
+        icon=":material/restart_alt:",
+        help="The same experiment, trained from the beginning.",
+        on_click=forget,
+        args=(draft,),
+    )
+
+
 def start(draft: drafts.Draft, experiment: Experiment) -> Run:
-    """Makes the run of a draft: a branch where it goes on from another. StoreError in words."""
-    run = origin(draft)
-    store = RunStore(home())
-    return store.create(experiment) if run is None else branch(store, run, experiment, from_best=begins_best(draft))
+    """Makes the run of a draft: a branch where it goes on from another. StoreError in words, also where that one is
+    gone: it never begins at the beginning unasked."""
+    id, store = origin(draft), RunStore(home())
+    return branch(store, store.run(id), experiment, from_best=begins_best(draft)) if id else store.create(experiment)
 
 
 def change_words(before: Experiment, now: Experiment) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,9 +68,7 @@ def across(view: RunView, steps: Sequence[float], axis: str) -> list[float]:
 
 def best_at(view: RunView, axis: str) -> float | None:
     """Returns where the best epoch ended on an axis; None while there is none."""
-    ends = view.curves.get("train/loss", ([], []))[0]
-    epoch = int((view.best or {}).get("epoch") or 0)
-    return across(view, [ends[epoch - 1]], axis)[0] if 0 < epoch <= len(ends) else None
+    return None if view.best_step is None else across(view, [view.best_step], axis)[0]
 
 
 def best_words(view: RunView) -> str:
@@ -154,7 +151,7 @@ def lines(
             color = place if several else first + names.index(name)
             dash = "dot" if several and number else "solid"
             fine = name in NOISY
-            id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{view.id}-{name}")  # Plotly makes a CSS class of it
+            id = f"{view.id}-{name}"  # names of classes and all: of two lines with one id the browser draws one
             curve = Points(steps, values)
             raw_x, raw_y = curve.thinned(_POINTS, steps_at(view, window, axis) if window else None)
             x = across(view, raw_x.tolist(), axis)

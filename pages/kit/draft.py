@@ -1,13 +1,14 @@
 """The draft: the experiment being edited, written to disk at each change.
 
 A draft is a file `home/drafts/<id>.jsonl` of appended lines; nothing in it is ever rewritten. A line is an edit (the
-whole document after it), an undo or a redo; the current document is the fold of the lines. The id lives in the URL
-(`?draft=`), so a reload, a restart of the server or a second tab finds the same document; what Streamlit's session
-keeps is only a cache. Two tabs may edit one draft: each edit is applied to the newest document under a lock, so neither
-loses the other's.
+whole document after it), an undo or a redo, or whose branch the draft is; the current document is the fold of the
+lines. The id lives in the URL (`?draft=`), so a reload, a restart of the server or a second tab finds the same
+document; what Streamlit's session keeps is only a cache. Two tabs may edit one draft: each edit is applied to the
+newest document under a lock, so neither loses the other's.
 
 Beside the document a draft keeps how the network lies on the canvas (`layout`). It is part of the steps that undo takes
-back, but not of the experiment: it changes no result, no digest and no file that is saved.
+back, but not of the experiment: it changes no result, no digest and no file that is saved. And a draft knows whether it
+is a branch, and of which run (`origin`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class DraftMissing(LookupError):
     """The draft does not exist. Its text is a sentence for people."""
 
 
+class DraftUnread(DraftMissing):
+    """The draft is there, but its newest document means nothing here: a newer ScanLoom wrote it."""
+
+
 @dataclass(frozen=True)
 class _Version:
     text: str  # the document as compact JSON
@@ -66,6 +71,7 @@ class _Fold:
     offset: int = 0
     edits: int = 0
     joinable: bool = False
+    origin: tuple[str, bool] | None = None  # the run that it goes on from, and whether from its best epoch
     told: dict[str, int] = field(default_factory=dict)  # by who asked for lines: the highest number they gave
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,7 +96,10 @@ class _Fold:
         if "told" in entry:
             who, number = str(entry["told"][0]), int(entry["told"][1])
             self.told[who] = max(number, self.told.get(who, 0))
-        if op == "undo":
+        if op == "branch":
+            run, best = str(entry["run"]), bool(entry["best"])
+            self.origin = (run, best) if run else None
+        elif op == "undo":
             self.cursor, self.joinable = max(0, self.cursor - 1), False
         elif op == "redo":
             self.cursor, self.joinable = min(len(self.versions) - 1, self.cursor + 1), False
@@ -169,7 +178,7 @@ class Draft:
         """Returns the draft with this id.
 
         Raises:
-            DraftMissing: there is none, or the file holds no complete edit.
+            DraftMissing: there is none, or the file holds no complete edit; DraftUnread: this ScanLoom cannot read it.
         """
         folder = (at_home or home()) / "drafts"
         if not _ID.fullmatch(id) or not (folder / f"{id}.jsonl").is_file():
@@ -178,6 +187,10 @@ class Draft:
         draft._refresh()
         if draft._fold.cursor < 0:
             raise DraftMissing("This draft is empty. Open another one on the Home page.")
+        try:
+            _ = draft.experiment
+        except SpecError as error:
+            raise DraftUnread(f"This experiment cannot be read here: {error}") from None
         return draft
 
     def _refresh(self) -> _Fold:
@@ -213,6 +226,17 @@ class Draft:
     def name(self) -> str:
         """The experiment's name, or words for an unnamed one."""
         return self.experiment.name or "Unnamed experiment"
+
+    @property
+    def origin(self) -> tuple[str, bool] | None:
+        """The run that this draft goes on from, and whether from its best epoch; None for an experiment of its own."""
+        return self._refresh().origin
+
+    def goes_on_from(self, run: str, *, best: bool = False) -> None:
+        """From now on the draft is a branch of `run` ("": an experiment of its own), in every tab. No step of undo."""
+        with self._alone():
+            if self.origin != ((run, best) if run else None):
+                self._append({"op": "branch", "run": run, "best": best, "at": time.time()})
 
     @property
     def undo_words(self) -> str:
@@ -339,11 +363,13 @@ class Draft:
 
 
 def recent(limit: int = 8, *, at_home: Path | None = None) -> list[Summary]:
-    """Returns the drafts on disk, last changed first; unreadable ones are left out of the list, not deleted."""
+    """Returns the drafts on disk, at most `limit` of them, last changed first; unreadable ones are left out, not
+    deleted."""
     folder = (at_home or home()) / "drafts"
-    files = sorted(folder.glob("*.jsonl"), key=lambda f: f.stat().st_mtime, reverse=True)[:limit]
-    found = []
-    for file in files:
+    found: list[Summary] = []
+    for file in sorted(folder.glob("*.jsonl"), key=lambda f: f.stat().st_mtime, reverse=True):
+        if len(found) == limit:
+            break
         try:
             draft = Draft.open(file.stem, at_home=at_home)
             now = draft.experiment
@@ -395,11 +421,13 @@ def current() -> Draft | None:
     if id:
         try:
             return Draft.open(id)
-        except DraftMissing:
+        except DraftMissing as error:
             choose(None)
+            unread = isinstance(error, DraftUnread)
+            why = "was made by a newer ScanLoom" if unread else "is not there any more"
             instead = " The one last changed is shown." if recent(1) else ""
             st.toast(
-                f"That experiment is not there any more.{instead}",  # what a toast shows without "view more"
+                f"That experiment {why}.{instead}",  # what a toast shows without "view more"
                 icon=":material/search_off:",
                 duration="infinite",  # what is shown is something else than was asked for: it waits to be read
             )

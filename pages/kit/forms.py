@@ -36,6 +36,7 @@ __all__ = [
 
 _KNOWN = "known-values"
 _HELD = "held-values"
+_EXACT = 2**53 - 1  # larger whole numbers a browser cannot tell apart
 _SLIDER_STEPS = 100  # a slider with more stops than this cannot be set exactly by hand
 _SEGMENTS = 4  # up to this many short options stand side by side
 
@@ -72,10 +73,12 @@ def field(
     experiment = draft.experiment
     domain = offered(experiment.task, path, domain)
     value = value_of(experiment, path, domain)
+    if isinstance(domain, Int) and isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        value = int(value)  # 3.0 in a file is a 3
     refused = st.session_state.get(_refusal(path))
     key = fresh_key(path, value) if path.startswith("network.") else path
     _held()[key] = value if refused is None else st.session_state.get(key)
-    if refused is None and st.session_state.get(key) != value:
+    if refused is None and st.session_state.get(key) != value and _holds(domain, value):
         st.session_state[key] = value
     name = label or domain.label
     common: dict[str, Any] = {
@@ -89,7 +92,9 @@ def field(
     if unit and unit not in name.lower().split():
         name = f"{name} ({unit})"
     with locks.beside(draft, path, disabled=disabled, at_end=isinstance(domain, Flag)):
-        if isinstance(domain, Flag):
+        if not _holds(domain, value):  # the problem below says what is wrong with it, and mends it
+            st.text_input(name, value=str(value), key=f"unfit:{key}", help=domain.help, disabled=True)
+        elif isinstance(domain, Flag):
             st.toggle(name, value=value is True, **common)
         elif isinstance(domain, OneOf):
             _one_of(name, domain, value, common)
@@ -103,6 +108,18 @@ def field(
         st.caption(f":red[{plain(refused)}]")
     marks(draft, problems_at(problems, path))
     return value
+
+
+def _holds(domain: Domain, value: Any) -> bool:
+    """Whether the widget of `domain` can show a value at all: a loaded document may hold any kind of value."""
+    if isinstance(domain, Flag):
+        return isinstance(value, bool)
+    if isinstance(domain, OneOf):
+        return isinstance(value, str)
+    if isinstance(domain, Int | Float):
+        number = isinstance(value, int if isinstance(domain, Int) else int | float) and not isinstance(value, bool)
+        return number and abs(value) <= _EXACT
+    return True
 
 
 def _one_of(name: str, domain: OneOf, value: Any, common: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 from builder.catalog import Flag, LayerSpec
 from builder.network import Plan, show, wires
 from builder.parts.layers import LAYERS
-from builder.spec import INPUT, Data, Experiment, Node
+from builder.spec import INPUT, UNWIRED, Data, Experiment, Node
 from pages.kit.draft import Draft, spared
 from pages.kit.forms import tells_anew, wrote
 from pages.kit.words import plain
@@ -152,8 +152,9 @@ def add(draft: Draft, name: str) -> None:
         at, id = _selected(draft, now), now.fresh_id(name)
         node = Node(id=id, name=name)
         index = [n.id for n in now.network].index(at) if at not in ("", INPUT) else -1
-        if isinstance(spec, LayerSpec) and spec.inputs > 1 and index >= 1:
-            node = node.model_copy(update={"inputs": (at, feeds(now, at)[0])})  # joined with what fed the layer above
+        fed = feeds(now, at)[0] if index >= 1 else UNWIRED
+        if isinstance(spec, LayerSpec) and spec.inputs > 1 and fed != UNWIRED:
+            node = node.model_copy(update={"inputs": (at, fed)})  # joined with what fed the layer above
         return now.insert(node, at or None)
 
     draft.apply(change, f"add {spec.title.lower()}")

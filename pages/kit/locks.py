@@ -19,7 +19,7 @@ from builder.catalog import Domain, Float, Part
 from builder.parts.images import AUGMENTATIONS
 from builder.parts.layers import LAYERS
 from builder.search import space
-from builder.spec import Dimension, Experiment, Search, SpecError
+from builder.spec import CATALOGS, Dimension, Experiment, Search, SpecError
 from pages.kit.draft import Draft, spared
 from pages.kit.words import amount, path_words, plain, value_words
 
@@ -113,7 +113,7 @@ def option_words(path: str, value: Any) -> str:
         return {space.PRESENT: "there", space.ABSENT: "left out"}.get(value, str(value))
     if isinstance(value, float):
         return _digits(value)
-    catalog: Mapping[str, Part] = space.CATALOGS.get(path) or (LAYERS if path.endswith(".name") else {})
+    catalog: Mapping[str, Part] = CATALOGS.get(path) or (LAYERS if path.endswith(".name") else {})
     return catalog[value].title if value in catalog else value_words(value)
 
 

@@ -7,10 +7,11 @@ import streamlit as st
 from builder import preflight
 from builder.parts.training import TRAINING
 from builder.preflight import sentences, subject_digest
-from builder.runs import Run, RunView, StoreError
+from builder.runs import TIME, Run, RunView, StoreError
 from builder.spec import Experiment
 from pages.kit import draft as drafts
 from pages.kit import jobs
+from pages.kit.charts import reached
 from pages.kit.findings import Findings
 from pages.kit.pairs import pairs
 from pages.kit.words import duration, plain, size
@@ -107,11 +108,20 @@ def foretold(run: Run, view: RunView) -> None:
             ("Was free for it", size(told["available_bytes"])),
             ("An epoch, foretold", f"about {span(told['epoch_s'])}"),
         ]
-        ended = view.epoch if view.status == "done" else view.epoch - 1
-        if ended > 0:
-            rows.append(("An epoch, so far" if view.active else "An epoch, in fact", span(view.seconds / ended)))
+        if (took := epoch_s(view)) is not None:
+            rows.append(("An epoch, so far" if view.active else "An epoch, in fact", span(took)))
         pairs(rows)
         st.caption(plain(sentences(told)[1]))
+
+
+def epoch_s(view: RunView) -> float | None:
+    """Seconds that an epoch of this run takes, over the whole ones that it has learned itself; None before the first
+    has ended. The first one, which has the preparation of the scans in it, counts only while it is alone."""
+    ends = view.curves.get("train/loss", ([], []))[0]
+    if not ends or TIME not in view.curves:
+        return None
+    at = reached(ends, *view.curves[TIME])
+    return float(at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else float(at[0])
 
 
 @drafts.spared

@@ -10,9 +10,9 @@ import streamlit as st
 from builder.catalog import Part
 from builder.parts.images import AUGMENTATIONS, PREPARE
 from builder.parts.layers import LAYERS
-from builder.parts.training import OPTIMIZERS, SCHEDULES, TRAINING
+from builder.parts.training import TRAINING
 from builder.runs import Run
-from builder.spec import Choice, Experiment, Node
+from builder.spec import CATALOGS, Choice, Experiment, Node
 from pages.kit import style
 from pages.kit.run_list import experiment_of, labels_of
 from pages.kit.words import path_words, value_words
@@ -50,10 +50,10 @@ def differences(first: Experiment, second: Experiment) -> dict[str, tuple[Any, A
         elif rest and rest[0] == "augment":
             both = [_named(e.training.augment, rest[1]) for e in (first, second)]
             _of_parts(found, AUGMENTATIONS, both, rest[2:], values, "Augmentation")
-        elif rest and rest[0] in ("optimizer", "schedule"):
-            offered: Mapping[str, Part] = OPTIMIZERS if rest[0] == "optimizer" else SCHEDULES
-            both = [getattr(e.training, rest[0]) for e in (first, second)]
-            _of_parts(found, offered, both, rest[1:], values, rest[0].capitalize())
+        elif rest and (place := f"{section}.{rest[0]}") in CATALOGS:
+            _of_parts(
+                found, CATALOGS[place], [e.at(place) for e in (first, second)], rest[1:], values, path_words(place)
+            )
         else:
             part = {"data": PREPARE, "training": TRAINING}.get(section)
             labels = {p.name: p.label for p in part.params} if part else {}
@@ -76,9 +76,10 @@ def _of_parts(
     """Adds the row about a part or one of its settings; a setting that is not written down has its default."""
     titles = [c and (offered[c.name].title if c.name in offered else c.name) for c in both]
     one = next(c for c in both if c is not None)
-    called = one.id if isinstance(one, Node) else kind if kind in ("Optimizer", "Schedule") else titles[both.index(one)]
+    several = kind in ("Layer", "Augmentation")  # of these a document has some, of others one
+    called = one.id if isinstance(one, Node) else titles[both.index(one)] if several else kind
     if None in both or rest == ["name"]:
-        what = f"{kind} {one.id}" if isinstance(one, Node) else kind if called == kind else f"{kind}: {called}"
+        what = kind if not several else f"{kind} {called}" if isinstance(one, Node) else f"{kind}: {called}"
         found[what] = (titles[0], titles[1])
         return
     setting = rest[-1]

@@ -142,17 +142,23 @@ def turn(run: Run, place: int, of: int) -> None:
         )
 
 
-@st.cache_data(max_entries=500, show_spinner=False)
 def edge(id: str, parent: str) -> str:
-    """What a branch has changed against its parent, in words; documents never change, so it is worked out once."""
+    """What a branch has changed against its parent, in words; a parent that was deleted may come back."""
+    try:
+        return _edge(id, parent)
+    except StoreError:
+        return "branch of a deleted run"
+    except (SpecError, OSError):
+        return "branch of a run that cannot be read"
+
+
+@st.cache_data(max_entries=500, show_spinner=False)
+def _edge(id: str, parent: str) -> str:
+    """Documents never change, so it is worked out once; what is raised is not kept."""
     from pages.kit.branching import change_words
 
     store = RunStore(home())
-    try:
-        before = store.run(parent).experiment
-    except (StoreError, SpecError, OSError):
-        return "branch of a deleted run"
-    changed = change_words(before, store.run(id).experiment)
+    changed = change_words(store.run(parent).experiment, store.run(id).experiment)
     return f"branch: {'; '.join(changed[:3]) or 'nothing changed'}{' ...' if len(changed) > 3 else ''}"
 
 

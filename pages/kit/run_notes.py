@@ -48,16 +48,22 @@ def remarks(run: Run) -> None:
 
 
 def take(run: Run, kind: str, key: str) -> None:
-    """Keeps what was typed and empties the field."""
+    """Keeps what was typed and empties the field; what cannot be kept stays in it."""
     text = str(st.session_state.get(key) or "").strip()
-    if text:
-        write(run, kind, text)
+    if text and _kept(run, kind, text):
         st.session_state[key] = ""
 
 
 def write(run: Run, kind: str, text: str) -> None:
     """Writes; what cannot be kept is told on the next draw."""
+    _kept(run, kind, text)
+
+
+def _kept(run: Run, kind: str, text: str) -> bool:
+    """Writes, and says whether it could."""
     try:
         notes.write(run, kind, text, str(st.session_state.get(_WHO) or ""))
     except StoreError as error:
         st.session_state["runs-refused"] = str(error)
+        return False
+    return True

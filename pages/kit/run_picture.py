@@ -45,13 +45,13 @@ def picture(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         made = [*fine, *made]
     one, two = st.columns(2, gap="small")
     with one:
-        chart("curves-loss", made, marks, axis, "Loss", log=log)
+        chart("curves-loss", made, marks, axis, "Loss", runs[0], log=log)
     if score:
         near = _zoomed("curves-score")
         told = curves.of_score(views, score)
         made = curves.lines(views, labels, told, axis=axis, smoothing=weight, window=near)
         with two:
-            chart("curves-score", made, marks, axis, curves.title(score))
+            chart("curves-score", made, marks, axis, curves.title(score), runs[0])
 
 
 def _zoomed(key: str) -> tuple[float, float] | None:
@@ -66,10 +66,12 @@ def chart(
     marks: Sequence[tuple[float, str]],
     axis: str,
     title: str,
+    run: Run,
     *,
     log: bool = False,
 ) -> None:
-    """One live chart: it keeps its zoom while points come in."""
+    """One live chart: it keeps its zoom while points come in and other runs are laid over `run`; of another run, which
+    may be longer or shorter, the whole is shown."""
     import scanloom_components  # only where it is drawn: it registers itself with a running Streamlit
 
     scanloom_components.curves(
@@ -80,6 +82,6 @@ def chart(
         x_title={"step": "Step", "epoch": "Epoch", "minutes": "Minutes of computing"}[axis],
         y_title=title,
         marks=[scanloom_components.Mark(x, words) for x, words in marks],
-        view=axis,
+        view=f"{axis} {run.id}",
         summary=f"{title} of {amount(len(made), 'line')}",
     )

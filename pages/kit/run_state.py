@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from builder.measures.named import figure
 from builder.runs import Run, RunView
 from pages.kit import curves
 from pages.kit.pairs import band
@@ -50,7 +51,7 @@ def numbers(view: RunView) -> None:
     rows = []
     monitor = str(best.get("metric") or "") if best.get("value") is not None else ""
     if monitor:
-        rows.append((f"Best {curves.name_words(monitor)}, epoch {best['epoch']}", f"{best['value']:.3f}"))
+        rows.append((f"Best {curves.name_words(monitor)}, epoch {best['epoch']}", figure(monitor, best["value"])))
     for name in ("val/accuracy", "val/loss", "train/loss"):
         value, when = view.metrics.get(name), " now" if view.active else ""
         if not view.active and monitor:
@@ -58,7 +59,7 @@ def numbers(view: RunView) -> None:
             if name == monitor:
                 continue
         if value is not None:
-            rows.append((f"{curves.title(name)}{when}", f"{value:.3f}"))
+            rows.append((f"{curves.title(name)}{when}", figure(name, value)))
     if view.attempt:
         rows.append((f"{_DEVICES.get(view.device, view.device or 'Computing')} time", duration(view.seconds)))
         memory = curves.latest(view, "step/memory_mb")
@@ -71,9 +72,9 @@ def numbers(view: RunView) -> None:
 
 def left_words(view: RunView) -> str:
     """How long it may still take, from the pace so far; "" where nothing can be said yet."""
-    if view.status != "running" or not view.total or view.step < _ETA_STEPS:
+    if view.status != "running" or not view.total or view.step_s is None or view.own_steps < _ETA_STEPS:
         return ""
-    seconds = view.seconds / view.step * (view.total - view.step)
+    seconds = view.step_s * (view.total - view.step)
     if seconds < 90:
         return f"about {duration(max(5, 5 * round(seconds / 5)))} left"
     return f"about {duration(60 * round(seconds / 60))} left".replace(" 00 s", "")

@@ -104,7 +104,8 @@ const EDITS = {
     const at = Math.max(...feeds.map((f) => graph.nodes.findIndex((n) => n.id === base(f)) + 1), -1)
     const like = graph.nodes.find((n) => n.id === op.like)
     const fresh = { brief: catalog[op.name]?.brief ?? '', ...(like ? { brief: like.brief } : {}), ...(op.shown ?? {}) }
-    const node = { ...fresh, id: op.id, name: op.name, feeds }
+    const params = (like?.name === op.name ? like.params : op.params) ?? {} // it may be copied before Python has answered
+    const node = { ...fresh, id: op.id, name: op.name, feeds, params }
     const leads = (start) => {
       const reached = below(graph, start).add(start)
       return feeds.some((f) => reached.has(base(f)))

@@ -262,7 +262,8 @@ def curves(
 
     Args:
         key: fixed per chart; its state is `st.session_state[key].range`.
-        log: a logarithmic y axis. view: a new value forgets the zoom. summary: what a screen reader says.
+        log: a logarithmic y axis. view: a new value forgets the zoom; another `log` or `y_title` forgets that of the
+            heights alone. summary: what a screen reader says.
         on_zoom: called after a zoom has rested, before the rerun.
 
     Returns:
