@@ -41,6 +41,7 @@ _CSS = """<style>
 [class*="st-key-lockable-"]{position:relative}
 [class*="st-key-lock-"]{position:absolute!important;top:-.1rem;right:1.45rem;width:auto!important;z-index:2}
 [class*="st-key-lock-end-"]{right:0}
+[class*="st-key-lockable-"]>[class*="st-key-switch-"]{max-width:calc(100% - 1.6rem)}
 [class*="st-key-lock-"] button{min-height:0;padding:.1rem .2rem;opacity:.5}
 [class*="st-key-lock-"] button:hover,[class*="st-key-lock-"] button:focus-visible{opacity:1}
 [class*="st-key-lock-open-"] button,[class*="st-key-lock-end-open-"] button{opacity:1;color:#4a78ef}
