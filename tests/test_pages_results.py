@@ -103,7 +103,9 @@ def test_enhanced_scans_stand_beside_filters_and_what_is_still_wrong_is_shown(
     home, run, report = reported("image_enhancement")
     session = shown(home, run, monkeypatch)
     text = said(session)
+    good, came = (report["ways"][way]["noise_std"]["value"] for way in ("true", "input"))
     assert "Before, after, and what is still wrong" in text and "of the input's noise is left" in text
+    assert f"the good scans themselves have {100 * good / came:.0f} % of it" in text
     table = session.dataframe[0].value
     assert {"This network", "The input as it is", "Gaussian filter", "Non-local means"} <= set(table["Picture"])
     spread = report["per_picture"]["psnr_db"]

@@ -554,12 +554,23 @@ def noise(found: Mapping[str, Any]) -> None:
     said, metrics = [], found["metrics"]
     left, edges = ((metrics.get(name) or {}).get("value") for name in ("noise_ratio", "edge_ratio"))
     if left is not None:
-        said.append(f"{100 * left:.0f} % of the input's noise is left.")
+        said.append(f"{100 * left:.0f} % of the input's noise is left{_own_unrest(found)}.")
     if edges is not None:
         wider = f"{100 * abs(edges - 1):.0f} % {'wider' if edges >= 1 else 'narrower'} than"
         said.append(f"Edges are {'as wide as' if abs(edges - 1) < 0.005 else wider} in the good scans.")
     if said:
         st.caption(" ".join(said))
+
+
+def _own_unrest(found: Mapping[str, Any]) -> str:
+    """How uneven the good scans are themselves in those places: noise of their own, or a texture that no figure tells
+    from noise. Beside it, what is left can be read: more is noise that stayed, less is texture that went."""
+    good, came = ((found["ways"].get(way, {}).get("noise_std") or {}).get("value") for way in (_TRUE, _INPUT))
+    return (
+        f"; the good scans themselves have {100 * good / came:.0f} % of it, as noise or texture"
+        if good and came
+        else ""
+    )
 
 
 # -- the parts of a report --------------------------------------------------------------------------------------------
