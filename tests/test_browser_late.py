@@ -97,12 +97,14 @@ def chrome(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chrome: Browser, server: Server) -> Iterator[Page]:
-    opened = chrome.page(server.address)
-    expect(opened.get_by_role("button", name="Go")).to_be_visible()
-    browser.settle(opened)
-    yield opened
-    assert "Traceback" not in server.output
-    opened.close()
+    before, opened = len(server.output), chrome.page(server.address)
+    try:
+        expect(opened.get_by_role("button", name="Go")).to_be_visible()
+        browser.settle(opened)
+        yield opened
+        assert "Traceback" not in server.output[before:]  # of an earlier test's it is told once
+    finally:
+        opened.close()
 
 
 # When the other request comes: the press is taken, drawn but not met (600 ms), or the server is at the second page.
